@@ -1,0 +1,5 @@
+"""Launcher for a checkout: `python cli.py …` is `edgeelad …`. Not installed."""
+
+from edgeelad.cli import main
+
+main()

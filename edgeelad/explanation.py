@@ -1,0 +1,50 @@
+"""Split an explanation into steps and an answer line, and join steps into text.
+
+An explanation is its steps, one a line, then the answer line `The answer is A`. A blank line is no step. Splitting and
+joining are inverse on what `join` produces, so a question's text is the same in training, scoring and at the edge.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+ANSWER_PREFIX = "The answer is"
+STEP_SEPARATOR = "\n"
+
+
+@dataclass(frozen=True, slots=True)
+class ParsedExplanation:
+    """An explanation's steps, and its answer line (None where it does not state one)."""
+
+    steps: tuple[str, ...]
+    answer_line: str | None
+
+
+def split(text: str) -> ParsedExplanation:
+    """Split an explanation into its steps and its answer line; text after the first answer line is dropped.
+
+    >>> split("2 + 3 = 5 apples.\\nThe answer is 5")
+    ParsedExplanation(steps=('2 + 3 = 5 apples.',), answer_line='The answer is 5')
+    """
+    steps: list[str] = []
+    for line in text.split(STEP_SEPARATOR):
+        line = line.strip()
+        if line.startswith(ANSWER_PREFIX):
+            return ParsedExplanation(tuple(steps), line)
+        if line:
+            steps.append(line)
+    return ParsedExplanation(tuple(steps), None)
+
+
+def join_steps(steps: tuple[str, ...]) -> str:
+    """Join steps into the text that precedes the next step: each step with a newline after it."""
+    return "".join(step + STEP_SEPARATOR for step in steps)
+
+
+def join(steps: tuple[str, ...], answer: str) -> str:
+    """Join steps and an answer into the text that a student learns to write (without EOS).
+
+    >>> join(("2 + 3 = 5 apples.",), "5")
+    '2 + 3 = 5 apples.\\nThe answer is 5'
+    """
+    return f"{join_steps(steps)}{ANSWER_PREFIX} {answer}"
