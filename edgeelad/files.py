@@ -87,16 +87,20 @@ def write_jsonl(path: Path, rows: Iterable[Any]) -> int:
     count = 0
     with storage_errors(path):
         path.parent.mkdir(parents=True, exist_ok=True)
-        try:
-            with temporary.open("w", encoding="utf-8") as file:
-                for row in rows:
+        file = temporary.open("w", encoding="utf-8")
+    try:
+        with file:
+            for row in rows:  # outside storage_errors: an OSError of whoever makes the rows is not ours to explain
+                with storage_errors(path):
                     file.write(dump_json(row) + "\n")
-                    count += 1
+                count += 1
+            with storage_errors(path):
                 file.flush()
                 os.fsync(file.fileno())
+        with storage_errors(path):
             temporary.replace(path)
-        finally:
-            temporary.unlink(missing_ok=True)
+    finally:
+        temporary.unlink(missing_ok=True)
     return count
 
 
