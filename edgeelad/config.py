@@ -188,6 +188,9 @@ class ExportConfig(Section):
     quantize: Literal["int8", "int4", "none"] = "int8"
     max_logit_difference: float = Field(1e-4, gt=0)
     num_parity_prompts: int = Field(8, ge=1)
+    min_agreement: float = Field(
+        0.95, ge=0.0, le=1.0, description="same answers as fp32 below which the quantized student is not shipped"
+    )
     fresh: bool = Field(False, description="always export anew instead of swapping weights into the last graph")
     include_fp32: bool = Field(False, description="put the fp32 graph into the package as well")
 
@@ -200,6 +203,10 @@ class StoppingConfig(Section):
     )
     epsilon: float = Field(0.10, gt=0.0, lt=1.0)
     alpha: float = Field(0.05, gt=0.0, lt=1.0)
+    claim: Literal["stream", "pool"] = Field(
+        "stream",
+        description="what is certified: questions like the pool's (Clopper-Pearson), or this pool (hypergeometric)",
+    )
     num_self_checks: int = Field(
         20, ge=0, description="audit questions that the teacher answers twice, for its own agreement"
     )

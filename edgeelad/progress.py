@@ -15,8 +15,11 @@ class Progress(Protocol):
         """A stage begins, with `total` units of work (None: unknown)."""
         ...
 
-    def update(self, done: int, note: str = "") -> None:
-        """`done` units of the current stage are finished; `note` is a short figure to show, such as a loss."""
+    def update(self, done: int, note: str = "", total: int | None = None) -> None:
+        """`done` units of the current stage are finished; `note` is a short figure to show.
+
+        `total` gives the units of work where they were not known at the start.
+        """
         ...
 
     def finish(self, note: str = "") -> None:
@@ -41,7 +44,7 @@ class Silent:
     def start(self, stage: str, total: int | None = None) -> None:
         """See Progress."""
 
-    def update(self, done: int, note: str = "") -> None:
+    def update(self, done: int, note: str = "", total: int | None = None) -> None:
         """See Progress."""
 
     def finish(self, note: str = "") -> None:

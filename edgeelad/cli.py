@@ -1,0 +1,251 @@
+"""The command line. Commands are thin: read flags, call one function, print what it gives.
+
+Answers and produced paths go to stdout; progress, tables and warnings to stderr. Exit codes: 0 done; 1 an error of
+ours, one line; 2 wrong usage or configuration; 3 stopped by a budget; 130 interrupted (everything kept in both).
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+from rich.console import Console
+
+import edgeelad
+from edgeelad.errors import BudgetError, EdgeeladError, RunError
+
+if TYPE_CHECKING:
+    from edgeelad.config import RunConfig
+
+PATH = click.Path(path_type=Path)
+
+
+@click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110})
+@click.version_option(edgeelad.__version__, prog_name="edgeelad")
+def cli() -> None:
+    """Distill an LLM's reasoning into a small ONNX student, asking the teacher only what the student is unsure of."""
+
+
+def main() -> None:
+    """Run the command line; every error of ours is one line on stderr and an exit code."""
+    with contextlib.suppress(AttributeError, ValueError):  # a pipe or a test's stream may refuse
+        sys.stdout.reconfigure(errors="replace")  # type: ignore[union-attr]
+    try:
+        code = cli.main(standalone_mode=False)
+    except EdgeeladError as error:
+        _fail(str(error), error.exit_code)
+    except click.ClickException as error:
+        error.show()
+        sys.exit(error.exit_code)
+    except (KeyboardInterrupt, click.Abort):
+        _fail("interrupted; everything finished so far is kept", 130)
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # or the interpreter complains at exit
+        sys.exit(0)
+    sys.exit(code if isinstance(code, int) else 0)
+
+
+def _fail(message: str, code: int) -> None:
+    one_line = " ".join(message.split())
+    print(f"edgeelad: {one_line}", file=sys.stderr)
+    sys.exit(code)
+
+
+@contextlib.contextmanager
+def _progress(quiet: bool) -> Iterator[Any]:
+    """A progress that shows on stderr, or nothing."""
+    if quiet:
+        from edgeelad.progress import Silent
+
+        yield Silent()
+        return
+    from edgeelad.show import TerminalProgress
+
+    shown = TerminalProgress(Console(stderr=True))
+    try:
+        yield shown
+    finally:
+        shown.close()
+
+
+@cli.command()
+@click.argument("target", required=False, type=PATH)
+@click.option("--pool", help="Questions: jsonl, csv, parquet, or a Hugging Face dataset.")
+@click.option("--format", "format_", help="Format of the pool, for example gsm8k; default: by file ending.")
+@click.option("--student", help="Folder or Hugging Face id of the model to teach.")
+@click.option("--teacher", "kind", type=click.Choice(["openai", "dataset"]), help="Who teaches; default: openai.")
+@click.option("--teacher-url", help="Base URL of an OpenAI-compatible API, for example http://127.0.0.1:8000/v1.")
+@click.option("--teacher-model", help="Name of the teacher model.")
+@click.option("--budget-usd", type=float, help="Most dollars to spend; needs the prices under [teacher].")
+@click.option("--rounds", type=int, help="Most rounds.")
+@click.option("--batch", type=int, help="Questions a round.")
+@click.option("--seed", type=int, help="Seed of everything random.")
+@click.option("--out", type=PATH, help="Run folder; default: runs/NAME-OF-POOL.")
+@click.option("--set", "overrides", multiple=True, metavar="SECTION.KEY=VALUE", help="Set any configuration key.")
+@click.option("--resume", is_flag=True, help="Go on with the run folder TARGET.")
+@click.option("--json", "as_json", is_flag=True, help="Print the summary as JSON on stdout.")
+@click.option("--quiet", is_flag=True, help="Show no progress.")
+def distill(
+    target: Path | None,
+    out: Path | None,
+    overrides: tuple[str, ...],
+    resume: bool,
+    as_json: bool,
+    quiet: bool,
+    **flags: Any,
+) -> int:
+    """Teach a student, from pool to package.
+
+    TARGET is a configuration (TOML), or with --resume a run folder. Without any arguments the embedded quickstart runs:
+    word problems, a small student, and a teacher served on loopback; a real run in minutes.
+    """
+    from edgeelad import launch
+
+    with _progress(quiet) as progress:
+        plan = launch.plan(target, out, flags, overrides, resume=resume)
+        try:
+            with launch.environment(plan, progress) as config:
+                summary = _run(config, progress)
+                if plan.is_quickstart and not quiet:
+                    launch.show_quickstart(plan.folder, progress)
+        except KeyboardInterrupt:
+            _fail(f"interrupted; everything finished so far is kept; go on with: {plan.resume_command}", 130)
+        except BudgetError as error:
+            _fail(f"{error}; everything is kept; go on with: {plan.resume_command}", error.exit_code)
+        if not quiet:
+            launch.show_result(plan, summary, Console(stderr=True))
+    from edgeelad.files import dump_json
+
+    click.echo(dump_json(summary, indent=2) if as_json else str(plan.folder / "package"))
+    return BudgetError.exit_code if summary["stopped_because"] == "budget" else 0
+
+
+def _run(config: RunConfig, progress: Any) -> dict[str, Any]:
+    from edgeelad.loop import distill as run_distillation
+
+    return run_distillation(config, progress)
+
+
+@cli.command()
+@click.option("--model", required=True, type=PATH, help="Package or exported ONNX folder.")
+@click.option("--pool", required=True, help="Questions to score.")
+@click.option("--out", required=True, type=PATH, help="Where the scores go (jsonl).")
+@click.option("--strategy", default="elad", show_default=True, help="Which uncertainty; see `edgeelad score --help`.")
+@click.option("--format", "format_", default="auto", show_default=True, help="Format of the pool.")
+@click.option("--workers", type=click.IntRange(min=1), help="Worker processes; default: one a core.")
+@click.option("--branches", default=3, show_default=True, type=click.IntRange(2, 64), help="Branches a step prefix.")
+@click.option(
+    "--explanations", default=3, show_default=True, type=click.IntRange(2, 256), help="Branches of the bare question."
+)
+@click.option(
+    "--max-tokens", default=256, show_default=True, type=click.IntRange(min=1), help="Tokens an explanation at most."
+)
+@click.option("--precision", type=click.Choice(["fp32", "int8"]), help="Which graph; default: the one that is there.")
+@click.option("--seed", default=0, show_default=True, type=click.IntRange(min=0))
+@click.option("--json", "as_json", is_flag=True, help="Print a summary as JSON on stdout.")
+@click.option("--quiet", is_flag=True, help="Show no progress.")
+def score(model: Path, pool: str, out: Path, as_json: bool, quiet: bool, **flags: Any) -> None:
+    """Score a pool: the student explains every question, and its uncertainty in the steps is the score."""
+    from edgeelad.files import dump_json
+    from edgeelad.scoring import score_pool
+
+    with _progress(quiet) as progress:
+        summary = score_pool(model, pool, out, progress, **flags)
+    click.echo(dump_json(summary) if as_json else str(out))
+
+
+@cli.command()
+@click.option("--student", required=True, help="Folder or Hugging Face id of a torch student.")
+@click.option("--out", required=True, type=PATH, help="Where the ONNX student goes.")
+@click.option("--quantize", default="int8", show_default=True, type=click.Choice(["int8", "int4", "none"]))
+@click.option("--quiet", is_flag=True, help="Show no progress.")
+def export(student: str, out: Path, quantize: str, quiet: bool) -> None:
+    """Export a torch student to ONNX, check it against torch, and quantize it."""
+    from edgeelad.launch import export_folder
+
+    with _progress(quiet) as progress:
+        export_folder(student, out, quantize, progress)
+    click.echo(str(out))
+
+
+@cli.command("eval")
+@click.option("--model", required=True, type=PATH, help="Package or exported ONNX folder.")
+@click.option("--data", required=True, help="Labeled questions.")
+@click.option("--format", "format_", default="auto", show_default=True, help="Format of the data.")
+@click.option("--limit", type=click.IntRange(min=1), help="Only the first N questions.")
+@click.option("--workers", type=click.IntRange(min=1), help="Worker processes; default: one a core.")
+@click.option(
+    "--max-tokens", default=256, show_default=True, type=click.IntRange(min=1), help="Tokens an explanation at most."
+)
+@click.option("--precision", type=click.Choice(["fp32", "int8"]), help="Which graph; default: the one that is there.")
+@click.option("--json", "as_json", is_flag=True, help="Print the figures as JSON.")
+@click.option("--quiet", is_flag=True, help="Show no progress.")
+def evaluate(model: Path, data: str, as_json: bool, quiet: bool, **flags: Any) -> None:
+    """Accuracy of a student on labeled questions, strict and lenient, with its exact 95 % interval."""
+    from edgeelad.files import dump_json
+    from edgeelad.scoring import evaluate_model
+
+    with _progress(quiet) as progress:
+        figures = evaluate_model(model, data, progress, **flags)
+    if as_json:
+        click.echo(dump_json(figures))
+    else:
+        click.echo(
+            f"accuracy {figures['accuracy']:.3f} (95 % {figures['low']:.3f} to {figures['high']:.3f}), "
+            f"strict {figures['accuracy_strict']:.3f}, unanswered {figures['num_unanswered']}, "
+            f"{figures['num_questions']} questions"
+        )
+
+
+@cli.command()
+@click.argument("package", type=PATH)
+@click.argument("question")
+@click.option("--max-tokens", type=click.IntRange(min=1), help="Tokens an explanation at most.")
+@click.option("--json", "as_json", is_flag=True, help="Print steps and answer as JSON.")
+def run(package: Path, question: str, max_tokens: int | None, as_json: bool) -> None:
+    """Ask a packaged student one question: streams the explanation, then the answer."""
+    from edgeelad.edge.run import run_question
+
+    run_question(
+        package, question, max_tokens=max_tokens, as_json=as_json, write=lambda text: click.echo(text, nl=False)
+    )
+
+
+@cli.command()
+@click.argument("package", type=PATH)
+@click.option("--host", default="127.0.0.1", show_default=True)
+@click.option("--port", default=8080, show_default=True, type=click.IntRange(0, 65535))
+@click.option("--threads", type=click.IntRange(min=1), help="Threads of the ONNX session; default: one a core.")
+def serve(package: Path, host: str, port: int, threads: int | None) -> None:
+    """Serve a package over HTTP in OpenAI's form; on loopback unless --host says otherwise."""
+    from edgeelad.edge.serve import serve_package
+
+    serve_package(package, host, port, num_threads=threads)
+
+
+@cli.command()
+@click.argument("package", type=PATH)
+@click.option("--json", "as_json", is_flag=True, help="Print the findings as JSON.")
+def verify(package: Path, as_json: bool) -> None:
+    """Check a package on this device: checksums, operators, golden outputs, speed and memory."""
+    from edgeelad.files import dump_json
+    from edgeelad.package import verify_package
+
+    report = verify_package(package)
+    click.echo(dump_json(report.to_json()) if as_json else report.text())
+
+
+@cli.command()
+@click.argument("run_folder", type=PATH)
+def report(run_folder: Path) -> None:
+    """Write the run's report, one self-contained HTML page."""
+    from edgeelad.report import write_report
+
+    if not (run_folder / "config.toml").exists():
+        raise RunError(f"{run_folder}: no run folder (config.toml is missing); name the folder that `distill` wrote")
+    click.echo(str(write_report(run_folder)))

@@ -1,0 +1,240 @@
+"""What `edgeelad distill` and `edgeelad export` do before and after the run itself: find the configuration, start the
+quickstart's teacher where there is none, and show the result with the commands that come next.
+"""
+
+from __future__ import annotations
+
+import shlex
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+
+from edgeelad.config import RunConfig, dump_toml, load_config, make_config, parse_override
+from edgeelad.errors import ConfigError, RunError, UsageError
+from edgeelad.files import read_jsonl, write_text
+from edgeelad.progress import Progress
+from edgeelad.runfolder import RunFolder
+
+QUICKSTART_FOLDER = Path("runs/quickstart")
+# what a run under way may be told anew: limits and speed, not what it computes
+RESUMABLE = {
+    "teacher": {
+        "max_usd", "max_requests", "max_prompt_tokens", "max_completion_tokens_total", "max_questions",
+        "max_concurrency", "requests_per_minute", "tokens_per_minute", "connect_timeout_s", "read_timeout_s",
+        "max_retry_s", "api_key_env",
+        "usd_per_million_prompt", "usd_per_million_cached_prompt", "usd_per_million_completion",
+    },
+    "selection": {"num_rounds"},
+    "scoring": {"num_workers"},
+    "stopping": {"stop_when_certified"},
+}  # fmt: skip
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """What is to be run, and where; `config` is None for a quickstart, which makes its own."""
+
+    folder: Path
+    config: RunConfig | None
+    is_quickstart: bool
+    is_resumed: bool
+    overrides: tuple[str, ...]
+    seed: int
+
+    @property
+    def resume_command(self) -> str:
+        """The command that goes on with this run."""
+        return f"edgeelad distill {shlex.quote(str(self.folder))} --resume"
+
+
+def plan(
+    target: Path | None, out: Path | None, flags: Mapping[str, Any], overrides: tuple[str, ...], *, resume: bool
+) -> Plan:
+    """Resolve the arguments of `edgeelad distill`.
+
+    Raises:
+        UsageError, ConfigError: Arguments that do not go together, or a configuration that is wrong.
+        RunError: A run folder that is not there, or that holds a run already.
+    """
+    given = {name: value for name, value in flags.items() if value is not None}
+    if resume:
+        return _resumed(target or out, given, overrides)
+    data = _flags_to_data(given)
+    if target is None and not {"pool", "student"} & set(given):
+        if set(given) - {"seed", "rounds", "batch"}:
+            raise UsageError("name the questions with --pool and the student with --student, or a configuration file")
+        folder = _free_folder(out or QUICKSTART_FOLDER, is_default=out is None)
+        settings = tuple(f"{s}.{key}={value}" for s, keys in data.items() for key, value in keys.items())
+        return Plan(folder, None, True, False, (*settings, *overrides), given.get("seed", 0))
+    if target is not None and target.is_dir():
+        raise UsageError(f"{target} is a folder; add --resume to go on with the run in it")
+    if target is not None:
+        settings = tuple(f"{s}.{key}={_toml(value)}" for s, keys in data.items() for key, value in keys.items())
+        config = load_config(target, (*settings, *overrides))
+    else:
+        config = make_config(data, overrides, source="command line")
+    default_out = "out" not in config.run.model_fields_set
+    folder = _free_folder(
+        out or _default_folder(config) if out or default_out else Path(config.run.out), is_default=False
+    )
+    config = config.model_copy(update={"run": config.run.model_copy(update={"out": str(folder)})})
+    return Plan(folder, config, False, False, overrides, config.run.seed)
+
+
+@contextmanager
+def environment(plan: Plan, progress: Progress) -> Iterator[RunConfig]:
+    """The configuration to run, with the quickstart's data, student and teacher in place where it is one."""
+    if not plan.is_quickstart:
+        assert plan.config is not None
+        yield plan.config
+        return
+    from edgeelad.quickstart.run import quickstart
+
+    with quickstart(plan.folder, plan.seed, plan.overrides, progress) as config:
+        yield config
+
+
+def show_result(plan: Plan, summary: Mapping[str, Any], console: Console) -> None:
+    """The table of rounds, the certificate, and what to do next."""
+    from edgeelad.show import certificate_sentence, rounds_table
+
+    folder = RunFolder(plan.folder)
+    console.print(rounds_table(read_jsonl(folder.metrics)))
+    console.print(certificate_sentence(summary["certificate"]), highlight=False)
+    seconds = sum(summary["seconds"].values())
+    console.print(f"Stopped: {summary['stopped_because']}. {seconds / 60:.1f} minutes.", highlight=False)
+    console.print(f"Report:  {folder.report}\nPackage: {folder.package}", highlight=False, soft_wrap=True)
+    if summary["stopped_because"] == "budget":
+        console.print(f"A larger budget goes on with: {plan.resume_command} --set teacher.max_usd=…", soft_wrap=True)
+    if plan.is_quickstart:
+        console.print(NEXT_COMMANDS.format(package=folder.package), highlight=False, soft_wrap=True, markup=False)
+
+
+NEXT_COMMANDS = """
+The same with your own pool, student and teacher:
+  edgeelad distill --pool questions.jsonl --student HuggingFaceTB/SmolLM2-135M-Instruct --teacher-url https://HOST/v1 \
+--teacher-model NAME --out runs/mine
+  edgeelad score --model runs/mine/package --pool more.jsonl --out scores.jsonl
+  edgeelad run {package} "Tom has 3 apples and buys 4 more. How many apples does Tom have?"
+"""
+
+
+def show_quickstart(folder: Path, progress: Progress) -> None:
+    """Ask the packaged student one question like the pool's, as `edgeelad run` does, and show its steps."""
+    from edgeelad.edge.run import answer_text
+
+    question = next(iter(read_jsonl(folder / "quickstart" / "test.jsonl")))
+    progress.say(f"\nThe packaged student is asked: {question['question']}")
+    progress.say(answer_text(folder / "package", question["question"]))
+    progress.say(f"(the right answer is {question['answer']})\n")
+
+
+def export_folder(student: str, out: Path, quantize: str, progress: Progress) -> None:
+    """Load a torch student, export it to `out`, and check it against torch on built-in prompts."""
+    import tempfile
+
+    from edgeelad.config import ExportConfig, StudentConfig
+    from edgeelad.export import export_student
+    from edgeelad.records import Question
+    from edgeelad.training import prepare_student
+
+    if out.exists():
+        raise UsageError(f"{out} exists already; name a new folder with --out")
+    questions = [Question(str(i), text) for i, text in enumerate(PARITY_QUESTIONS)]
+    with tempfile.TemporaryDirectory() as temporary:
+        progress.start("Loading the student")
+        folder = prepare_student(student, Path(temporary) / "student", StudentConfig(model=student))
+        progress.finish()
+        progress.start("Exporting to ONNX")
+        config = ExportConfig.model_validate({"quantize": quantize})
+        result = export_student(folder, out, config, parity_questions=questions, previous=None)
+        progress.finish(f"parity {result.max_logit_difference:.1e}")
+
+
+PARITY_QUESTIONS = (
+    "Tom has 3 apples and buys 4 more. How many apples does Tom have?",
+    "A box holds 6 pens. How many pens are in 5 boxes?",
+    "What is the capital of France?",
+    "Anna had 20 euros and spent 7. How much money is left?",
+)
+
+
+def _resumed(folder: Path | None, given: Mapping[str, Any], overrides: tuple[str, ...]) -> Plan:
+    if folder is None:
+        raise UsageError("--resume needs the run folder, for example: edgeelad distill runs/a --resume")
+    path = RunFolder(folder).config
+    is_quickstart = (folder / "quickstart").is_dir()
+    if not path.exists() and not is_quickstart:
+        raise RunError(f"{folder}: nothing to resume (no config.toml in it); name the folder that `distill` wrote")
+    if set(given) - {"rounds", "budget_usd"}:
+        raise UsageError(
+            f"--{min(set(given) - {'rounds', 'budget_usd'})} cannot be changed on --resume; start a new run"
+        )
+    changes = tuple(f"{s}.{k}={v}" for s, keys in _flags_to_data(given).items() for k, v in keys.items()) + overrides
+    for change in changes:
+        section, key, _ = parse_override(change)
+        if key not in RESUMABLE.get(section, ()):
+            raise ConfigError(f"--set {change}: {section}.{key} cannot be changed on --resume; start a new run")
+    if not path.exists():  # the quickstart was stopped before its run began
+        return Plan(folder, None, True, False, changes, _quickstart_seed(folder))
+    config = load_config(path, changes)
+    config = config.model_copy(update={"run": config.run.model_copy(update={"out": str(folder)})})
+    if changes:
+        write_text(path, dump_toml(config, header="changed on --resume: " + " ".join(changes)))
+    return Plan(folder, config, is_quickstart, True, changes, config.run.seed)
+
+
+def _quickstart_seed(folder: Path) -> int:
+    from edgeelad.quickstart.run import recorded_seed
+
+    return recorded_seed(folder)
+
+
+def _flags_to_data(given: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
+    places = {
+        "pool": ("pool", "path"),
+        "format_": ("pool", "format"),
+        "student": ("student", "model"),
+        "kind": ("teacher", "kind"),
+        "teacher_url": ("teacher", "url"),
+        "teacher_model": ("teacher", "model"),
+        "budget_usd": ("teacher", "max_usd"),
+        "rounds": ("selection", "num_rounds"),
+        "batch": ("selection", "batch_size"),
+        "seed": ("run", "seed"),
+    }
+    data: dict[str, dict[str, Any]] = {}
+    for name, value in given.items():
+        section, key = places[name]
+        data.setdefault(section, {})[key] = value
+    return data
+
+
+def _toml(value: Any) -> str:
+    import json
+
+    return json.dumps(value)
+
+
+def _default_folder(config: RunConfig) -> Path:
+    return Path("runs") / (Path(config.pool.path).stem if config.pool.path else "run")
+
+
+def _free_folder(folder: Path, *, is_default: bool) -> Path:
+    """The folder, if no run is in it; for the quickstart's default the next free name."""
+    number, candidate = 1, folder
+    while (candidate / "config.toml").exists() or (candidate / "quickstart").is_dir():
+        if not is_default:
+            raise RunError(
+                f"{folder} holds a run already; go on with: edgeelad distill {shlex.quote(str(folder))} --resume, "
+                "or choose another --out"
+            )
+        number += 1
+        candidate = folder.with_name(f"{folder.name}-{number}")
+    if candidate.exists() and not candidate.is_dir():
+        raise RunError(f"{candidate} is a file, not a folder; choose another --out")
+    return candidate

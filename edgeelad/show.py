@@ -1,0 +1,137 @@
+"""What the terminal shows: progress bars, the table of rounds, an explanation with its answer. All of it on stderr.
+
+Where stderr is no terminal, a line a finished stage takes the place of the bars.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterable
+from typing import Any
+
+from rich.console import Console
+from rich.markup import escape
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    SpinnerColumn,
+    TaskID,
+    TextColumn,
+    TimeElapsedColumn,
+    TimeRemainingColumn,
+)
+from rich.progress import Progress as Bars
+from rich.table import Table
+
+
+class TerminalProgress:
+    """Progress on a rich console: one bar at a time, finished stages leave a line."""
+
+    def __init__(self, console: Console) -> None:
+        self.console = console
+        self._bars: Bars | None = None
+        self._task: TaskID | None = None
+        self._stage = ""
+        self._started = 0.0
+
+    def start(self, stage: str, total: int | None = None) -> None:
+        """See `progress.Progress`."""
+        self._stop_bars()
+        self._stage, self._started = stage, time.monotonic()
+        if not self.console.is_terminal:
+            return
+        self._bars = Bars(
+            SpinnerColumn(),
+            TextColumn("{task.description}"),
+            BarColumn(bar_width=24),
+            MofNCompleteColumn(),
+            TimeElapsedColumn(),
+            TextColumn("left"),
+            TimeRemainingColumn(),
+            TextColumn("[dim]{task.fields[note]}"),
+            console=self.console,
+            transient=True,
+        )
+        self._task = self._bars.add_task(escape(stage), total=total, note="")
+        self._bars.start()
+
+    def update(self, done: int, note: str = "", total: int | None = None) -> None:
+        """See `progress.Progress`."""
+        if self._bars is not None and self._task is not None:
+            if total is not None:
+                self._bars.update(self._task, total=total)
+            self._bars.update(self._task, completed=done, note=escape(note))
+
+    def finish(self, note: str = "") -> None:
+        """See `progress.Progress`."""
+        self._stop_bars()
+        seconds = time.monotonic() - self._started
+        ending = f"  [dim]{escape(note)}" if note else ""
+        self.console.print(f"[green]✓[/] {escape(self._stage)} [dim]({seconds:.1f} s)[/]{ending}", highlight=False)
+
+    def say(self, message: str) -> None:
+        """See `progress.Progress`."""
+        self.console.print(escape(message), highlight=False)
+
+    def warn(self, message: str) -> None:
+        """See `progress.Progress`."""
+        self.console.print(f"[yellow]warning:[/] {escape(message)}", highlight=False)
+
+    def _stop_bars(self) -> None:
+        if self._bars is not None:
+            self._bars.stop()
+            self._bars = None
+
+    def close(self) -> None:
+        """Leave the terminal as it was."""
+        self._stop_bars()
+
+
+def rounds_table(rows: Iterable[dict[str, Any]]) -> Table:
+    """The table of rounds, from the rows of metrics.jsonl."""
+    table = Table(title="Rounds", title_justify="left")
+    for name in (
+        "round",
+        "annotated",
+        "accuracy",
+        "int8",
+        "agrees",
+        "disagreement ≤",
+        "requests",
+        "teacher tokens",
+        "cost",
+    ):
+        table.add_column(name, justify="right")
+    table.add_column("seconds", justify="right")
+    for row in rows:
+        look, teacher = row["agreement"], row["teacher"]
+        table.add_row(
+            "base" if row["round"] == 0 else str(row["round"]),
+            str(row["annotated"]),
+            _share(row["accuracy"]),
+            _share(row["package_accuracy"]),
+            f"{look['n'] - look['k']}/{look['n']}" if look else "–",
+            _share(look["upper"]) if look else "–",
+            f"{teacher['requests']:,}",
+            f"{teacher['prompt_tokens'] + teacher['completion_tokens']:,}",
+            f"${teacher['cost_usd']:.4f}" if teacher["cost_usd"] is not None else "–",
+            f"{sum(row['seconds'].values()):.0f}",
+        )
+    return table
+
+
+def certificate_sentence(certificate: dict[str, Any] | None) -> str:
+    """What the certificate says, in a sentence."""
+    if certificate is None:
+        return "No certificate: the run had no audit sample."
+    agreed = certificate["num_audited"] - certificate["num_disagreements"]
+    counts = f"student and teacher agree on {agreed} of {certificate['num_audited']} audited questions"
+    whom = "questions like the pool's" if certificate["population"] is None else "this pool's questions"
+    bound = f"they disagree on at most {certificate['upper']:.1%} of {whom}"
+    if certificate["is_certified"]:
+        return f"Certified at {certificate['confidence']:.0%} confidence: {counts}; {bound}."
+    return f"Not certified (the bar is {certificate['epsilon']:.0%}): {counts}; at this confidence {bound}."
+
+
+def _share(value: float | None) -> str:
+    return "–" if value is None else f"{value:.3f}"

@@ -1,0 +1,195 @@
+"""The stages that decide what the teacher is asked, and ask it: audit, score, select, revise."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+
+from edgeelad.engine.student import Student
+from edgeelad.engine.tree import TreeParams
+from edgeelad.engine.workers import grow_trees
+from edgeelad.errors import BudgetError, TeacherReplyError
+from edgeelad.files import read_jsonl, write_json, write_jsonl
+from edgeelad.progress import track
+from edgeelad.records import Annotation, Question, ReasoningTree, Score
+from edgeelad.selection import select as select_batch
+from edgeelad.stages.end import caps
+from edgeelad.stages.run import Run, derive_seed
+from edgeelad.teacher import open_teacher
+from edgeelad.teacher.annotate import annotate
+from edgeelad.teacher.protocol import Teacher
+from edgeelad.uncertainty import STRATEGIES, tree_params
+from edgeelad.uncertainty import score as score_trees
+from edgeelad.uncertainty.scores_file import read_scores, write_scores
+
+
+def audit(run: Run) -> None:
+    """Have the teacher answer the audit sample once, and the first `num_self_checks` of it twice."""
+    if run.folder.audit.exists() or not run.audit:
+        return
+    stopping, teacher_config = run.config.stopping, run.config.teacher
+    run.progress.start("Teacher answers the audit sample", len(run.audit))
+    with run.folder.stage(0, "audit"), open_teacher(teacher_config, run.ledger, run.pool) as teacher:
+
+        def ask(item: tuple[int, Question]) -> dict[str, Any] | None:
+            index, question = item
+            twice = index < stopping.num_self_checks and teacher.can_resample
+            try:
+                first = _answer(teacher, question, 0)
+                second = _answer(teacher, question, 1) if twice else None
+            except BudgetError:
+                return None
+            return {"id": question.id, "answer": first, "second_answer": second, "is_checked": twice}
+
+        with ThreadPoolExecutor(teacher_config.max_concurrency) as threads:
+            rows = list(track(threads.map(ask, enumerate(run.audit)), run.progress))
+    bought = [row for row in rows if row is not None]
+    write_jsonl(run.folder.audit, bought)
+    run.progress.finish(f"{sum(row['answer'] is not None for row in bought)} of {len(run.audit)} answered")
+
+
+def _answer(teacher: Teacher, question: Question, sample: int) -> str | None:
+    try:
+        return teacher.answer(question, sample)
+    except TeacherReplyError:
+        return None  # counted as unanswered in audit.jsonl; the ledger holds the reply
+
+
+def score(run: Run, number: int) -> None:
+    """The last student explains every question that may be asked; its uncertainty in the steps is the score."""
+    here, before = run.folder.round(number), run.folder.round(number - 1)
+    if here.scores.exists():
+        return
+    config = run.config.scoring
+    strategy = STRATEGIES[run.config.selection.strategy]
+    candidates = _candidates(run, number)
+    if config.max_questions is not None and len(candidates) > config.max_questions:
+        chosen = run.rng(number, "candidates").choice(len(candidates), config.max_questions, replace=False)
+        candidates = [candidates[i] for i in sorted(chosen)]
+    params = tree_params(run.config.selection.strategy, config, derive_seed(run.config.run.seed, number, "score"))
+    run.progress.start(f"Round {number}: student explains and is scored", len(candidates))
+    with run.folder.stage(number, "score"):
+        trees = grow_trees(
+            before.onnx,
+            candidates,
+            params,
+            num_workers=run.num_workers,
+            batch_size=config.batch_size,
+            precision=config.precision,
+        )
+        write_scores(here.scores, _scored(run, number, track(trees, run.progress), strategy.name))
+    run.progress.finish()
+
+
+def _scored(
+    run: Run, number: int, trees: Iterator[ReasoningTree], strategy: str
+) -> Iterator[tuple[ReasoningTree, Score]]:
+    seed = derive_seed(run.config.run.seed, number, "score")
+    for tree in trees:
+        (scored,) = score_trees([tree], strategy, inter_weight=run.config.scoring.inter_weight, seed=seed)
+        yield tree, scored
+
+
+def select(run: Run, number: int) -> bool:
+    """Choose the batch by score, exploration and diversity; False where no question is left."""
+    here = run.folder.round(number)
+    if not here.selected.exists():
+        scores = {row.id: Score(row.id, row.strategy, row.score) for row in read_scores(here.scores)}
+        questions = [run.pool[id_] for id_ in scores]
+        run.progress.start(f"Round {number}: selecting", None)
+        with run.folder.stage(number, "select"):
+            chosen = select_batch(
+                questions,
+                scores,
+                run.config.selection,
+                num=min(run.config.selection.batch_size, len(questions)),
+                first_round=number == 1,
+                rng=run.rng(number, "select"),
+                already=[run.pool[row["id"]] for row in selected_rows(run, number - 1)],
+            )
+            write_jsonl(
+                here.selected,
+                (
+                    {
+                        "id": choice.question_id,
+                        "question": run.pool[choice.question_id].text,
+                        "reason": choice.reason,
+                        "score": choice.score,
+                        "propensity": choice.propensity,
+                    }
+                    for choice in chosen
+                ),
+            )
+        run.progress.finish(f"{len(chosen)} questions")
+    return any(True for _ in read_jsonl(here.selected))
+
+
+def revise(run: Run, number: int) -> bool:
+    """The teacher detects and corrects the flaws in the student's steps; False where nothing usable came of it."""
+    here = run.folder.round(number)
+    stopped = here.path / "budget.json"
+    if not here.annotations.exists():
+        questions = [run.pool[row["id"]] for row in read_jsonl(here.selected)]
+        run.progress.start(f"Round {number}: teacher revises", len(questions))
+        with run.folder.stage(number, "revise"):
+            annotations: list[Annotation] = []
+            budget: str | None = None
+            try:
+                for annotation in _annotations(run, number, questions):
+                    annotations.append(annotation)
+                    run.progress.update(len(annotations))
+            except BudgetError as error:
+                budget = str(error)
+                run.progress.warn(budget)
+            stopped.unlink(missing_ok=True)
+            if budget is not None:
+                write_json(stopped, {"reason": budget, "caps": caps(run.config.teacher)})
+            write_jsonl(here.annotations, (dataclasses.asdict(annotation) for annotation in annotations))
+        run.progress.finish(f"{sum(a.is_usable for a in annotations)} verified of {len(questions)}")
+    return any(row["status"] != "set_aside" for row in read_jsonl(here.annotations))
+
+
+def _annotations(run: Run, number: int, questions: Sequence[Question]) -> Iterator[Annotation]:
+    config = run.config.scoring
+    params = TreeParams(
+        num_branches=config.num_branches,
+        num_root_branches=config.num_explanations,
+        temperature=config.temperature,
+        top_k=config.top_k,
+        top_p=config.top_p,
+        max_explanation_tokens=config.max_explanation_tokens,
+        max_branch_tokens=config.max_branch_tokens,
+        probe=False,
+        # the scoring seed: these are the very trees whose scores chose the questions
+        seed=derive_seed(run.config.run.seed, number, "score"),
+    )
+    onnx = run.folder.round(number - 1).onnx
+    with (
+        Student.open(onnx, num_threads=run.num_workers, batch_size=config.batch_size) as student,
+        open_teacher(run.config.teacher, run.ledger, run.pool) as teacher,
+    ):
+        trees = {tree.question.id: tree for tree in student.grow(questions, params)}
+
+        def continue_from(items: Sequence[tuple[Question, tuple[str, ...]]]) -> list[str]:
+            return student.continue_from(items, config.max_branch_tokens)
+
+        yield from annotate(questions, trees, teacher, continue_from, run.config.teacher)
+
+
+def _candidates(run: Run, number: int) -> list[Question]:
+    """Questions not asked yet, or set aside long enough ago that they may be asked again."""
+    rest = run.config.selection.rest_rounds
+    out: set[str] = set()
+    for earlier in range(1, number):
+        for row in read_jsonl(run.folder.round(earlier).annotations):
+            if row["status"] != "set_aside" or number - earlier <= rest:
+                out.add(row["question_id"])
+    return [question for question in run.askable if question.id not in out]
+
+
+def selected_rows(run: Run, last_round: int) -> Iterator[dict[str, Any]]:
+    """Rows of all batches up to a round."""
+    for number in range(1, last_round + 1):
+        yield from read_jsonl(run.folder.round(number).selected)
