@@ -1,0 +1,105 @@
+"""Step texts and the equations in them: fill a chain's templates, read equations out of any step.
+
+Takes templates from `skills` and the numbers of a question, gives texts and `Equation`s. It knows no question texts and
+judges nothing but arithmetic.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+_SLOT = re.compile(r"\[(?P<result>[a-z])=(?P<left>\w+)(?P<operator>[-+*/])(?P<right>\w+)\]")
+_EQUATION = re.compile(
+    r"(?<![\w.])(?P<left>\d+) *(?P<operator>[-+*/x×÷−]) *(?P<right>\d+) *= *(?P<result>-?\d+)(?!\w|\.\d)"  # noqa: RUF001
+)
+_OPERATORS = {"x": "*", "×": "*", "÷": "/", "−": "-"}  # noqa: RUF001
+
+
+@dataclass(frozen=True, slots=True)
+class Equation:
+    """`left operator right = result`, as a step states it; the operator is one of + - * /."""
+
+    left: int
+    operator: str
+    right: int
+    result: int
+
+    @property
+    def is_true(self) -> bool:
+        """Whether it holds; a division must come out even."""
+        if self.operator == "/":
+            return self.right != 0 and self.result * self.right == self.left
+        return self.result == compute(self.left, self.operator, self.right)
+
+    @property
+    def key(self) -> tuple[str, int, int]:
+        """What it computes, the same for `3 + 4` and `4 + 3`."""
+        if self.operator in "+*":
+            return (self.operator, min(self.left, self.right), max(self.left, self.right))
+        return (self.operator, self.left, self.right)
+
+    def __str__(self) -> str:
+        return f"{self.left} {self.operator} {self.right} = {self.result}"
+
+
+@dataclass(frozen=True, slots=True)
+class PlannedStep:
+    """A step that a chain prescribes for a question: its text and its one equation."""
+
+    text: str
+    equation: Equation
+
+
+def compute(left: int, operator: str, right: int) -> int:
+    """The value of `left operator right`; a division must come out even."""
+    if operator == "+":
+        return left + right
+    if operator == "-":
+        return left - right
+    if operator == "*":
+        return left * right
+    assert operator == "/", operator
+    assert left % right == 0, (left, right)
+    return left // right
+
+
+def fill_chain(chain: tuple[str, ...], numbers: Mapping[str, int], words: Mapping[str, str]) -> tuple[PlannedStep, ...]:
+    """Fill a chain's templates for one question; each result is a number for the later steps."""
+    known = dict(numbers)
+    planned = []
+    for template in chain:
+        slot = _SLOT.search(template)
+        assert slot is not None, template
+        left, right = (int(name) if name.isdigit() else known[name] for name in slot.group("left", "right"))
+        result = compute(left, slot["operator"], right)
+        known[slot["result"]] = result
+        equation = Equation(left, slot["operator"], right, result)
+        text = template[: slot.start()] + str(equation) + template[slot.end() :]
+        planned.append(PlannedStep(text.format_map(words), equation))
+    return tuple(planned)
+
+
+def find_equations(step: str) -> tuple[Equation, ...]:
+    """The equations that a step states, in order.
+
+    >>> find_equations("So Ann has 3 + 4 = 7 pens.")
+    (Equation(left=3, operator='+', right=4, result=7),)
+    """
+    return tuple(
+        Equation(
+            int(match["left"]),
+            _OPERATORS.get(match["operator"], match["operator"]),
+            int(match["right"]),
+            int(match["result"]),
+        )
+        for match in _EQUATION.finditer(step)
+    )
+
+
+def replace_equation(step: str, equation: Equation) -> str:
+    """The step with its one equation replaced, all other words kept."""
+    match = _EQUATION.search(step)
+    assert match is not None, step
+    return step[: match.start()] + str(equation) + step[match.end() :]
