@@ -51,6 +51,7 @@ _REWRITES: tuple[tuple[re.Pattern[str], str], ...] = (
     (re.compile(rf"(?:\b(?:US|CA|AU|A|C|HK)\b)?[{_CURRENCY}]"), " "),
     (re.compile(r"\b(?:Rs\.?|USD|EUR|GBP|INR)(?=\s*[-+]?[0-9.])", re.IGNORECASE), " "),
 )
+_SENTENCE_END = re.compile(r"[.!?;]\s")
 _LONE_SIGN = re.compile(r"\A\s*([-+])\s+(?=[0-9.])")
 _PLAIN_UNIT = re.compile(r"\s*(?:%|percent\b|°\s*[CF]?|[a-z][a-z23²³^/-]*(?:\s+[a-z][a-z23²³^/-]*){0,2})?\s*\.?\s*")
 
@@ -67,14 +68,14 @@ class _Found:
 def canonical_number(value: str) -> str | None:
     """The one number that a bare answer holds; None for none, for several, and for what cannot be computed.
 
-    In "x = 3 + 2 = 5" only what follows the last equals sign counts.
+    In "x = 3 + 2 = 5" only what follows the last equals sign counts; in "5 cups. She had 8." only the first sentence
+    with a number.
     """
-    text = _LONE_SIGN.sub(r"\1", _plain(value))
-    right = text.rpartition("=")[2]
-    for part in (right, text):
-        found = list(_find(_LONE_SIGN.sub(r"\1", part)))
-        if found:
-            return found[0].value if len(found) == 1 else None
+    for sentence in _SENTENCE_END.split(_plain(value)):
+        for part in (sentence.rpartition("=")[2], sentence):
+            found = list(_find(_LONE_SIGN.sub(r"\1", part)))
+            if found:
+                return found[0].value if len(found) == 1 else None
     return None
 
 
