@@ -35,7 +35,7 @@ def audit(run: Run) -> None:
 
         def ask(item: tuple[int, Question]) -> dict[str, Any] | None:
             index, question = item
-            twice = index < stopping.num_self_checks and teacher.can_resample
+            twice = index < stopping.num_self_checks and teacher_config.kind == "openai"
             try:
                 first = _answer(teacher, question, 0)
                 second = _answer(teacher, question, 1) if twice else None
@@ -52,7 +52,7 @@ def audit(run: Run) -> None:
 
 def _answer(teacher: Teacher, question: Question, sample: int) -> str | None:
     try:
-        return teacher.answer(question, sample)
+        return teacher.answer(question, sample).answer
     except TeacherReplyError:
         return None  # counted as unanswered in audit.jsonl; the ledger holds the reply
 
