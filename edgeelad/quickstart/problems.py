@@ -1,7 +1,7 @@
 """Grade-school word problems: drawn at random, with their explanations, skills and answers.
 
-Takes a Generator, gives `Problem`s. The base student's seed examples hold the known skills only, the pool is skewed toward
-them, the test set is balanced over all; the three share no question text.
+Takes a Generator, gives `Problem`s. The base student's seed examples hold the known skills only, the pool is skewed
+toward them, the test set is balanced over all; the three share no question text.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.random import Generator
 
-from edgeelad.quickstart.skills import SPECS, SkillSpec
+from edgeelad.quickstart.skills import SPECS
 from edgeelad.quickstart.steps import fill_chain
 
 SKILLS = tuple(spec.name for spec in SPECS)
@@ -56,19 +56,13 @@ def generate(skill: str, rng: Generator) -> Problem:
     numbers = spec.draw(rng)
     words = _draw_words(rng)
     wording = spec.wordings[rng.integers(len(spec.wordings))]
-    planned = fill_chain(spec.chains[0], all_numbers(spec, numbers), words)
+    planned = fill_chain(spec.chains[0], {**numbers, **spec.derive(numbers)}, words)
     return Problem(
         question=wording.format_map({**numbers, **words}),
         steps=tuple(step.text for step in planned),
         answer=planned[-1].equation.result,
         skill=skill,
     )
-
-
-def all_numbers(spec: SkillSpec, stated: Mapping[str, int]) -> dict[str, int]:
-    """The stated numbers of a question and those that they imply."""
-    numbers = dict(stated)
-    return {**numbers, **{name: derive(numbers) for name, derive in spec.derived.items()}}
 
 
 def make_problems(

@@ -1,8 +1,9 @@
 """The skills of the quickstart's word problems: how each is asked, and by which steps it is solved.
 
-A wording is a question with slots in braces; the generator fills it, the solver reads a question with it. A chain is one
-way to the answer: step texts in which `[x=a*b]` states an equation over earlier numbers and names its result. The first
-chain of a skill is how explanations are written; the others are accepted as well. The answer is the last result of a chain.
+A wording is a question with slots in braces; the generator fills it, the solver reads a question with it. A chain is
+one way to the answer: step texts in which `[x=a*b]` states an equation over earlier numbers and names its result. The
+first chain of a skill is how explanations are written; the others are accepted as well. The answer is the last result
+of a chain.
 
 Numbers stay small, and the new skills use only arithmetic that the known ones have: a student of a million parameters
 that has learned the known skills needs to learn how the new ones reason, not how to add.
@@ -11,9 +12,11 @@ that has learned the known skills needs to learn how the new ones reason, not ho
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 from numpy.random import Generator
+
+from edgeelad.errors import InputError
 
 Numbers = dict[str, int]
 
@@ -28,7 +31,7 @@ class SkillSpec:
         wordings: Question templates; slots `a` to `d` and `p` are numbers, the others words.
         chains: Ways to the answer, each a tuple of step templates; the first is the canonical one.
         draw: Draws the numbers, such that every result of every chain is a whole number of at least 2.
-        derived: Numbers that a question implies without stating them: name -> function of the stated ones.
+        derive: Numbers that a question implies without stating them, from those that it states; raises InputError.
     """
 
     name: str
@@ -36,7 +39,7 @@ class SkillSpec:
     wordings: tuple[str, ...]
     chains: tuple[tuple[str, ...], ...]
     draw: Callable[[Generator], Numbers]
-    derived: Mapping[str, Callable[[Numbers], int]] = field(default_factory=dict)
+    derive: Callable[[Mapping[str, int]], Numbers] = lambda stated: {}
 
 
 def _pick(rng: Generator, low: int, high: int) -> int:
@@ -87,6 +90,13 @@ def _draw_percent(rng: Generator) -> Numbers:
     return {"a": (100 // p) * _pick(rng, 2, 9), "p": p}
 
 
+def _percent_parts(stated: Mapping[str, int]) -> Numbers:
+    percent = stated["p"]
+    if percent == 0 or 100 % percent:
+        raise InputError(f"{percent} percent: only percentages that divide 100 can be worked out; use 10, 20, 25 or 50")
+    return {"q": 100 // percent, "h": 100}
+
+
 def _draw_at_first(rng: Generator) -> Numbers:
     b = _pick(rng, 2, 15)
     return {"a": _pick(rng, 2, 15), "b": b, "c": b + _pick(rng, 2, 15)}
@@ -98,7 +108,8 @@ SPECS = (
         True,
         (
             "{name} has {a} {obj}. {name} gets {b} more and gives {c} away. How many {obj} does {name} have now?",
-            "There are {a} {obj} in a box. {name} puts in {b} more and takes out {c}. How many {obj} are in the box now?",
+            "There are {a} {obj} in a box. {name} puts in {b} more and takes out {c}. "
+            "How many {obj} are in the box now?",
             "{name} finds {a} {obj} and then {b} more. {name} loses {c} of them. How many {obj} are left?",
             "A shop has {a} {obj}. It buys {b} more and sells {c}. How many {obj} are in the shop now?",
         ),
@@ -160,7 +171,8 @@ SPECS = (
             "How many {obj} does each friend get?",
             "There are {a} {obj} in a box and {b} in a bag. {c} friends share them all. "
             "How many {obj} does each friend get?",
-            "{name} has {a} {obj} and {other} has {b}. They put them all into {c} bags. How many {obj} are in each bag?",
+            "{name} has {a} {obj} and {other} has {b}. They put them all into {c} bags. "
+            "How many {obj} are in each bag?",
         ),
         (("In all there are [x=a+b] {obj}.", "Each one gets [y=x/c] {obj}."),),
         _draw_share,
@@ -226,7 +238,7 @@ SPECS = (
             ("All the parts are [w=a*p].", "The part off is [x=w/h] dollars.", "Then it costs [y=a-x] dollars."),
         ),
         _draw_percent,
-        {"q": lambda numbers: 100 // numbers["p"], "h": lambda numbers: 100},
+        _percent_parts,
     ),
     SkillSpec(
         "at-first",

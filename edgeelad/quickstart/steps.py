@@ -10,11 +10,13 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 
+from edgeelad.errors import InputError
+
 _SLOT = re.compile(r"\[(?P<result>[a-z])=(?P<left>\w+)(?P<operator>[-+*/])(?P<right>\w+)\]")
 _EQUATION = re.compile(
-    r"(?<![\w.])(?P<left>\d+) *(?P<operator>[-+*/x×÷−]) *(?P<right>\d+) *= *(?P<result>-?\d+)(?!\w|\.\d)"  # noqa: RUF001
+    r"(?<![\w.])(?P<left>\d+) *(?P<operator>[-+*/x×÷−]) *(?P<right>\d+) *= *(?P<result>-?\d+)(?!\w|\.\d)"
 )
-_OPERATORS = {"x": "*", "×": "*", "÷": "/", "−": "-"}  # noqa: RUF001
+_OPERATORS = {"x": "*", "×": "*", "÷": "/", "−": "-"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,7 +55,11 @@ class PlannedStep:
 
 
 def compute(left: int, operator: str, right: int) -> int:
-    """The value of `left operator right`; a division must come out even."""
+    """The value of `left operator right`.
+
+    Raises:
+        InputError: A division that does not come out even.
+    """
     if operator == "+":
         return left + right
     if operator == "-":
@@ -61,12 +67,17 @@ def compute(left: int, operator: str, right: int) -> int:
     if operator == "*":
         return left * right
     assert operator == "/", operator
-    assert left % right == 0, (left, right)
+    if right == 0 or left % right:
+        raise InputError(f"{left} / {right} is not a whole number; the quickstart's problems have whole numbers only")
     return left // right
 
 
 def fill_chain(chain: tuple[str, ...], numbers: Mapping[str, int], words: Mapping[str, str]) -> tuple[PlannedStep, ...]:
-    """Fill a chain's templates for one question; each result is a number for the later steps."""
+    """Fill a chain's templates for one question; each result is a number for the later steps.
+
+    Raises:
+        InputError: A result is negative or no whole number.
+    """
     known = dict(numbers)
     planned = []
     for template in chain:
@@ -74,6 +85,8 @@ def fill_chain(chain: tuple[str, ...], numbers: Mapping[str, int], words: Mappin
         assert slot is not None, template
         left, right = (int(name) if name.isdigit() else known[name] for name in slot.group("left", "right"))
         result = compute(left, slot["operator"], right)
+        if result < 0:
+            raise InputError(f"{left} - {right} is negative; the quickstart's problems have no negative numbers")
         known[slot["result"]] = result
         equation = Equation(left, slot["operator"], right, result)
         text = template[: slot.start()] + str(equation) + template[slot.end() :]

@@ -1,0 +1,209 @@
+"""What the quickstart's teacher replies to edgeelad's prompts, read from their text as an LLM would read them.
+
+Takes the messages of a chat, gives the reply's text. Shares no code with the client's side: what it knows of the
+prompts is the wording of their tasks and labels. Errors can be planted, for experiments with imperfect teachers; they
+depend on the request alone, so that the same request gets the same reply.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+from edgeelad.errors import InputError
+from edgeelad.quickstart import solver
+from edgeelad.quickstart.steps import find_equations, replace_equation
+
+_TASK = re.compile(r"^Task: (.+)\.$", re.MULTILINE)
+_LABEL = re.compile(
+    r"^(Answer format|Question|Reference answer|Student's steps|Student's answer|Correct steps so far|Next step):[ ]*",
+    re.MULTILINE,
+)
+_NUMBERED = re.compile(r"^(\d+)\. (.*)$", re.MULTILINE)
+
+
+@dataclass(frozen=True, slots=True)
+class ChatMessage:
+    """One message of a request; `role` is system, user or assistant."""
+
+    role: str
+    content: str
+
+
+@dataclass(frozen=True, slots=True)
+class Faults:
+    """How bad a teacher to play.
+
+    Attributes:
+        answer_error: Probability of a wrong answer where the prompt does not tell the reference answer.
+        finding_error: Probability that an error is missed, or another step taken for it.
+    """
+
+    answer_error: float = 0.0
+    finding_error: float = 0.0
+
+    def __post_init__(self) -> None:
+        for name in ("answer_error", "finding_error"):
+            if not 0.0 <= getattr(self, name) <= 1.0:
+                raise InputError(f"{name} is {getattr(self, name)}; expected a probability from 0 to 1")
+
+
+NO_FAULTS = Faults()
+
+
+@dataclass(frozen=True, slots=True)
+class _Asked:
+    """A prompt as it was understood."""
+
+    question: str
+    reference: str | None
+    steps: tuple[str, ...]
+    next_step: str | None
+
+
+def reply(messages: Sequence[ChatMessage], faults: Faults = NO_FAULTS, salt: str = "") -> str:
+    """The teacher's reply to a chat.
+
+    Args:
+        messages: The request's messages.
+        faults: Errors to plant.
+        salt: What else the planted errors depend on (the request's temperature and seed).
+
+    Raises:
+        InputError: The chat is none of edgeelad's prompts.
+    """
+    task = next((match[1] for message in messages for match in _TASK.finditer(message.content)), None)
+    if task not in _REPLIES:
+        known = "; ".join(f"'Task: {name}.'" for name in _REPLIES)
+        raise InputError(f"this teacher knows only edgeelad's prompts; no line of this chat is one of {known}")
+    asked = _read(messages)
+    try:
+        fields = _REPLIES[task](asked, faults, _Dice(messages, salt))
+    except InputError as error:
+        return f"I cannot work on this question: {error}"
+    return json.dumps(fields, ensure_ascii=False)
+
+
+class _Dice:
+    """Throws that depend on the request alone."""
+
+    def __init__(self, messages: Sequence[ChatMessage], salt: str) -> None:
+        self._text = json.dumps([salt, *([message.role, message.content] for message in messages)])
+
+    def throw(self, purpose: str, sides: int) -> int:
+        """A number in 0 .. sides - 1."""
+        digest = hashlib.sha256(f"{purpose}\n{self._text}".encode()).digest()
+        return int.from_bytes(digest[:8], "big") % sides
+
+    def happens(self, purpose: str, prob: float) -> bool:
+        """True with the given probability."""
+        return self.throw(purpose, 10**9) < prob * 10**9
+
+
+def _read(messages: Sequence[ChatMessage]) -> _Asked:
+    turns = [message for message in messages if message.role in ("user", "assistant")]
+    if not turns or turns[0].role != "user":
+        raise InputError("the chat has no user message; expected the question in one")
+    blocks = _blocks(turns[0].content)
+    if "Question" not in blocks:
+        raise InputError("the first user message has no block 'Question:'")
+    steps = _numbered(blocks.get("Student's steps", "")) or _numbered(blocks.get("Correct steps so far", ""))
+    next_step = _next_step(blocks)
+    for answered, asked in zip(turns[1::2], turns[2::2], strict=False):
+        steps.append(_judged(next_step or "", answered.content))
+        next_step = _next_step(_blocks(asked.content))
+    return _Asked(blocks["Question"], blocks.get("Reference answer"), tuple(steps), next_step)
+
+
+def _blocks(text: str) -> dict[str, str]:
+    labels = list(_LABEL.finditer(text))
+    ends = [label.start() for label in labels[1:]] + [len(text)]
+    return {label[1]: text[label.end() : end].strip() for label, end in zip(labels, ends, strict=True)}
+
+
+def _numbered(block: str) -> list[str]:
+    return [match[2].strip() for match in _NUMBERED.finditer(block)]
+
+
+def _next_step(blocks: dict[str, str]) -> str | None:
+    return next(iter(_numbered(blocks.get("Next step", ""))), None)
+
+
+def _judged(step: str, verdict: str) -> str:
+    """What stands after a step was judged in an earlier turn: the step, or its correction."""
+    try:
+        fields = json.loads(verdict)
+        corrected = None if fields["correct"] else fields["corrected_step"]
+    except (ValueError, KeyError, TypeError):
+        raise InputError("an assistant message is no verdict of the form {correct, corrected_step}") from None
+    return corrected if isinstance(corrected, str) else step
+
+
+def _answer(asked: _Asked, faults: Faults, dice: _Dice) -> dict[str, Any]:
+    solution = solver.solve(asked.question)
+    answer = _maybe_wrong(solution.answer, faults, dice)
+    work = "; ".join(str(equation) for step in solution.steps for equation in find_equations(step))
+    return {"work": work, "answer": str(answer)}
+
+
+def _find_first_error(asked: _Asked, faults: Faults, dice: _Dice) -> dict[str, Any]:
+    index = solver.find_first_error(asked.question, asked.steps)
+    if index is not None and dice.happens("finding", faults.finding_error):
+        choices = [choice for choice in (None, *range(len(asked.steps))) if choice != index]
+        index = choices[dice.throw("mistaken", len(choices))]
+    answer = solver.solve(asked.question).answer
+    disputed = str(answer) if asked.reference is None or asked.reference.strip() != str(answer) else None
+    if index is None:
+        return {"first_error": None, "corrected_step": None, "answer": disputed}
+    step = asked.steps[index] if index < len(asked.steps) else ""
+    corrected = solver.correct_step(asked.question, asked.steps[:index], step)
+    return {"first_error": index + 1, "corrected_step": corrected, "answer": disputed}
+
+
+def _judge_step(asked: _Asked, faults: Faults, dice: _Dice) -> dict[str, Any]:
+    if asked.next_step is None:
+        raise InputError("the prompt has no block 'Next step:' with a numbered step")
+    is_correct = solver.judge_step(asked.question, asked.steps, asked.next_step)
+    if is_correct or dice.happens("finding", faults.finding_error):
+        return {"correct": True, "corrected_step": None}
+    corrected = solver.correct_step(asked.question, asked.steps, asked.next_step)
+    return {"correct": False, "corrected_step": corrected}
+
+
+def _complete(asked: _Asked, faults: Faults, dice: _Dice) -> dict[str, Any]:
+    steps = solver.continue_from(asked.question, asked.steps)
+    return _chain(list(steps), solver.solve(asked.question).answer, asked, faults, dice)
+
+
+def _rationale(asked: _Asked, faults: Faults, dice: _Dice) -> dict[str, Any]:
+    solution = solver.solve(asked.question)
+    return _chain(list(solution.steps), solution.answer, asked, faults, dice)
+
+
+def _chain(steps: list[str], answer: int, asked: _Asked, faults: Faults, dice: _Dice) -> dict[str, Any]:
+    if asked.reference is None:
+        stated = _maybe_wrong(answer, faults, dice)
+        if steps and stated != answer:
+            equation = find_equations(steps[-1])[0]
+            steps[-1] = replace_equation(steps[-1], replace(equation, result=stated))
+        answer = stated
+    return {"steps": steps, "answer": str(answer)}
+
+
+def _maybe_wrong(answer: int, faults: Faults, dice: _Dice) -> int:
+    if not dice.happens("answer", faults.answer_error):
+        return answer
+    return answer + 1 + dice.throw("wrong", 3)
+
+
+_REPLIES = {
+    "solve the question": _answer,
+    "find the first error in the student's steps": _find_first_error,
+    "judge the student's next step": _judge_step,
+    "complete the explanation": _complete,
+    "explain the answer step by step": _rationale,
+}

@@ -1,0 +1,291 @@
+"""The quickstart's teacher: an HTTP server on loopback that speaks OpenAI's chat completions.
+
+`with TeacherServer() as server:` serves at `server.url` until the block ends. The client cannot tell that no LLM is
+behind it: keep-alive, usage, `finish_reason`, cut-off at the completion cap, and errors in OpenAI's schema. What is
+replied is the matter of `replies`.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import json
+import re
+import socket
+import sys
+import threading
+import time
+from dataclasses import dataclass
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from types import TracebackType
+from typing import Any
+from urllib.parse import unquote, urlsplit
+
+from edgeelad.errors import EdgeeladError, InputError
+from edgeelad.quickstart.replies import NO_FAULTS, ChatMessage, Faults, reply
+
+MODEL = "quickstart-teacher"
+MAX_BODY_BYTES = 4_000_000
+_PIECE = re.compile(r"\w+|[^\w\s]")
+_TOKENS_PER_MESSAGE = 4  # role and separators, as OpenAI's chat format counts them
+
+
+@dataclass(frozen=True, slots=True)
+class Billed:
+    """What a server has billed so far: completions, and their tokens."""
+
+    requests: int = 0
+    prompt_tokens: int = 0
+    completion_tokens: int = 0
+
+
+class RequestRefusedError(EdgeeladError):
+    """A request that is answered with an error in OpenAI's schema."""
+
+    def __init__(self, status: int, message: str, kind: str = "invalid_request_error", code: str | None = None) -> None:
+        super().__init__(message)
+        self.status = status
+        self.body = {"error": {"message": message, "type": kind, "param": None, "code": code}}
+
+
+def count_tokens(text: str) -> int:
+    """The tokens of a text: its words, numbers and punctuation marks."""
+    return len(_PIECE.findall(text))
+
+
+class TeacherServer:
+    """The teacher, served on 127.0.0.1 from a thread of its own while the `with` block lasts.
+
+    Args:
+        port: The port; 0 takes a free one.
+        model: The model's name, as requests must give it.
+        api_key: The key that requests must carry, or None where none is asked for.
+        faults: Errors that the teacher makes.
+    """
+
+    def __init__(
+        self, *, port: int = 0, model: str = MODEL, api_key: str | None = None, faults: Faults = NO_FAULTS
+    ) -> None:
+        self.model = model
+        self._api_key = api_key
+        self._faults = faults
+        self._lock = threading.Lock()
+        self._billed = Billed()
+        self._http = _HttpServer(port, self)
+        self._thread = threading.Thread(target=self._http.serve_forever, args=(0.05,), daemon=True)
+
+    def __enter__(self) -> TeacherServer:
+        self._thread.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        self._http.shutdown()
+        self._http.server_close()
+        self._thread.join()
+
+    @property
+    def url(self) -> str:
+        """The base URL for clients."""
+        return f"http://127.0.0.1:{self._http.server_port}/v1"
+
+    @property
+    def billed(self) -> Billed:
+        """What was billed so far."""
+        with self._lock:
+            return self._billed
+
+    def check_key(self, authorization: str | None) -> None:
+        """Refuse a request without the right key, where one is asked for."""
+        if self._api_key is not None and authorization != f"Bearer {self._api_key}":
+            raise RequestRefusedError(401, "Incorrect API key provided.", code="invalid_api_key")
+
+    def complete(self, body: bytes) -> dict[str, Any]:
+        """Answer a chat completion request.
+
+        Raises:
+            RequestRefusedError: It is malformed, for another model, or no prompt of edgeelad's.
+        """
+        request, messages = _parse_request(body)
+        if request.get("model") != self.model:
+            message = f"The model {request.get('model')!r} does not exist; this server has {self.model!r}."
+            raise RequestRefusedError(404, message, code="model_not_found")
+        salt = json.dumps([request.get("temperature"), request.get("seed")])
+        try:
+            text = reply(messages, self._faults, salt)
+        except InputError as error:
+            raise RequestRefusedError(400, str(error)) from error
+        text, finish_reason = _cut(text, _completion_cap(request))
+        prompt_tokens = sum(count_tokens(message.content) + _TOKENS_PER_MESSAGE for message in messages)
+        completion_tokens = count_tokens(text)
+        with self._lock:
+            self._billed = Billed(
+                self._billed.requests + 1,
+                self._billed.prompt_tokens + prompt_tokens,
+                self._billed.completion_tokens + completion_tokens,
+            )
+        return {
+            "id": "chatcmpl-" + hashlib.sha256(body).hexdigest()[:24],
+            "object": "chat.completion",
+            "created": int(time.time()),
+            "model": self.model,
+            "choices": [
+                {
+                    "index": 0,
+                    "message": {"role": "assistant", "content": text},
+                    "logprobs": None,
+                    "finish_reason": finish_reason,
+                }
+            ],
+            "usage": {
+                "prompt_tokens": prompt_tokens,
+                "completion_tokens": completion_tokens,
+                "total_tokens": prompt_tokens + completion_tokens,
+            },
+        }
+
+    def models(self) -> dict[str, Any]:
+        """The list of models, which has one."""
+        return {"object": "list", "data": [self.describe_model()]}
+
+    def describe_model(self) -> dict[str, Any]:
+        """The one model."""
+        return {"id": self.model, "object": "model", "created": 0, "owned_by": "edgeelad"}
+
+
+def _parse_request(body: bytes) -> tuple[dict[str, Any], list[ChatMessage]]:
+    try:
+        request = json.loads(body)
+    except (ValueError, RecursionError) as error:
+        raise RequestRefusedError(400, f"The body is not valid JSON: {error}") from error
+    messages = request.get("messages") if isinstance(request, dict) else None
+    if not isinstance(messages, list) or not messages:
+        raise RequestRefusedError(400, "'messages' is missing; expected a list of at least one message.")
+    parsed = []
+    for index, message in enumerate(messages):
+        fields = message if isinstance(message, dict) else {}
+        role, content = fields.get("role"), fields.get("content")
+        if role not in ("system", "developer", "user", "assistant") or not isinstance(content, str):
+            raise RequestRefusedError(400, f"messages[{index}] needs a known 'role' and a string as 'content'.")
+        parsed.append(ChatMessage(role, content))
+    if request.get("stream"):
+        raise RequestRefusedError(400, "'stream' is not supported by this server; leave it out.")
+    if request.get("n") not in (None, 1):
+        raise RequestRefusedError(400, "'n' must be 1 on this server.")
+    return request, parsed
+
+
+def _completion_cap(request: dict[str, Any]) -> int | None:
+    for name in ("max_completion_tokens", "max_tokens"):
+        cap = request.get(name)
+        if cap is None:
+            continue
+        if not isinstance(cap, int) or isinstance(cap, bool) or cap < 1:
+            raise RequestRefusedError(400, f"'{name}' is {cap!r}; expected a whole number of at least 1.")
+        return cap
+    return None
+
+
+def _cut(text: str, cap: int | None) -> tuple[str, str]:
+    pieces = list(_PIECE.finditer(text))
+    if cap is None or len(pieces) <= cap:
+        return text, "stop"
+    return text[: pieces[cap - 1].end()], "length"
+
+
+class _HttpServer(ThreadingHTTPServer):
+    daemon_threads = True
+    block_on_close = False  # a client may keep its connection; `server_close` ends it
+    request_queue_size = 128
+
+    def __init__(self, port: int, teacher: TeacherServer) -> None:
+        self.teacher = teacher
+        self._connections: set[socket.socket] = set()
+        self._connections_lock = threading.Lock()
+        super().__init__(("127.0.0.1", port), _Handler)
+
+    def process_request(self, request: Any, client_address: Any) -> None:
+        with self._connections_lock:
+            self._connections.add(request)
+        super().process_request(request, client_address)
+
+    def shutdown_request(self, request: Any) -> None:
+        with self._connections_lock:
+            self._connections.discard(request)
+        super().shutdown_request(request)
+
+    def server_close(self) -> None:
+        super().server_close()
+        with self._connections_lock:
+            for connection in self._connections:
+                with contextlib.suppress(OSError):  # the client was faster
+                    connection.shutdown(socket.SHUT_RDWR)
+
+    def handle_error(self, request: Any, client_address: Any) -> None:
+        """A client that hangs up in the middle is its own affair; other errors are printed by the base class."""
+        if not isinstance(sys.exc_info()[1], ConnectionError):
+            super().handle_error(request, client_address)
+
+
+class _Handler(BaseHTTPRequestHandler):
+    protocol_version = "HTTP/1.1"
+    wbufsize = 65536  # head and body leave in one packet, or Nagle's algorithm costs 40 ms a reply
+    disable_nagle_algorithm = True
+    timeout = 300
+    server: _HttpServer
+
+    def do_GET(self) -> None:
+        """List the models, or describe the one."""
+        teacher = self.server.teacher
+        path = unquote(urlsplit(self.path).path)
+        routes = {"/v1/models": teacher.models, f"/v1/models/{teacher.model}": teacher.describe_model}
+        try:
+            teacher.check_key(self.headers.get("Authorization"))
+            if path not in routes:
+                raise RequestRefusedError(404, f"Unknown request URL: GET {path}.", code="unknown_url")
+            self._send(200, routes[path]())
+        except RequestRefusedError as refused:
+            self._send(refused.status, refused.body)
+
+    def do_POST(self) -> None:
+        """Answer a chat completion."""
+        teacher = self.server.teacher
+        try:
+            body = self._read_body()
+            teacher.check_key(self.headers.get("Authorization"))
+            path = urlsplit(self.path).path
+            if path != "/v1/chat/completions":
+                raise RequestRefusedError(404, f"Unknown request URL: POST {path}.", code="unknown_url")
+            self._send(200, teacher.complete(body))
+        except RequestRefusedError as refused:
+            self._send(refused.status, refused.body)
+
+    def send_error(self, code: int, message: str | None = None, explain: str | None = None) -> None:
+        """Answer what the protocol layer refuses in OpenAI's schema as well."""
+        self.close_connection = True
+        self._send(code, RequestRefusedError(code, message or "The request cannot be handled.").body)
+
+    def log_message(self, format: str, *args: Any) -> None:
+        """Stay silent: standard error belongs to the run's progress."""
+
+    def _read_body(self) -> bytes:
+        length = self.headers.get("Content-Length", "")
+        if not length.isdecimal():
+            self.close_connection = True
+            raise RequestRefusedError(411, "The request needs a Content-Length.")
+        if int(length) > MAX_BODY_BYTES:
+            self.close_connection = True
+            raise RequestRefusedError(413, f"The body has {length} bytes; at most {MAX_BODY_BYTES} are read.")
+        return self.rfile.read(int(length))
+
+    def _send(self, status: int, fields: dict[str, Any]) -> None:
+        body = json.dumps(fields, ensure_ascii=False).encode("utf-8", "replace")
+        self.send_response(status)
+        self.send_header("Content-Type", "application/json")
+        self.send_header("Content-Length", str(len(body)))
+        if self.close_connection:
+            self.send_header("Connection", "close")
+        self.end_headers()
+        self.wfile.write(body)
+        self.wfile.flush()

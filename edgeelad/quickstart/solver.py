@@ -1,0 +1,147 @@
+"""The exact solver behind the quickstart's teacher: solve a question, judge a step, correct it, go on from good steps.
+
+Works from texts alone. A step is right if its equations hold and are the next ones of some way to the answer, given the
+steps before it; other orders and other words are accepted. Every function raises `InputError` for a question that it
+does not understand.
+"""
+
+from __future__ import annotations
+
+import re
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from edgeelad.quickstart.problems import NAMES, OBJECTS, THINGS, UNITS
+from edgeelad.quickstart.reading import Reading, read_question
+from edgeelad.quickstart.steps import Equation, PlannedStep, find_equations, replace_equation
+
+_ANSWER_LINE = re.compile(r"The answer is (-?\d+)\.?")
+_PEOPLE = frozenset(NAMES)
+_GOODS = frozenset({*OBJECTS, *THINGS, *(f"{unit}s" for unit in UNITS), "dollars"})
+
+
+@dataclass(frozen=True, slots=True)
+class Solution:
+    """A question's canonical explanation and answer."""
+
+    steps: tuple[str, ...]
+    answer: int
+
+
+def solve(question: str) -> Solution:
+    """Explain and answer a question."""
+    reading = read_question(question)
+    return Solution(tuple(step.text for step in reading.chains[0]), reading.answer)
+
+
+def judge_step(question: str, previous_steps: Sequence[str], step: str) -> bool:
+    """Whether a step is right after steps that are right.
+
+    A step that repeats an equation, or goes on after the answer was reached, is not. A step without an equation is
+    right if it states the answer, or only numbers that are known by then.
+    """
+    reading = read_question(question)
+    known = _keys(previous_steps)
+    equations = find_equations(step)
+    if not equations:
+        return _is_restatement(reading, previous_steps, step)
+    for equation in equations:
+        planned = [candidate for candidate in _next_steps(reading, known) if candidate.equation.key == equation.key]
+        if not equation.is_true or not planned or not any(_fits(reading, candidate, step) for candidate in planned):
+            return False
+        known[equation.key] += 1
+    return True
+
+
+def correct_step(question: str, previous_steps: Sequence[str], step: str) -> str:
+    """The step that should stand in place of a wrong one, in the wrong one's words where they fit.
+
+    After right steps that already reach the answer this is the answer line.
+    """
+    reading = read_question(question)
+    candidates = _best_next(reading, _keys(previous_steps))
+    if not candidates:
+        return f"The answer is {reading.answer}"
+    equations = find_equations(step)
+    wrong = equations[0] if len(equations) == 1 else None
+    planned = max(candidates, key=lambda candidate: _likeness(candidate.equation, wrong))
+    if wrong is not None and wrong.operator == planned.equation.operator and _fits(reading, planned, step):
+        return replace_equation(step, planned.equation)
+    return planned.text
+
+
+def continue_from(question: str, good_steps: Sequence[str]) -> tuple[str, ...]:
+    """The steps that are still missing after right ones; empty where they reach the answer."""
+    reading = read_question(question)
+    known = _keys(good_steps)
+    chain = _best_chains(reading, known)[0]
+    return tuple(step.text for step in chain[_num_covered(chain, known) :])
+
+
+def find_first_error(question: str, steps: Sequence[str]) -> int | None:
+    """The 0-based index of the first wrong step; their number where more are needed; None where all is right."""
+    for index, step in enumerate(steps):
+        if not judge_step(question, steps[:index], step):
+            return index
+    return len(steps) if continue_from(question, steps) else None
+
+
+def _keys(steps: Sequence[str]) -> Counter[tuple[str, int, int]]:
+    return Counter(equation.key for step in steps for equation in find_equations(step) if equation.is_true)
+
+
+def _num_covered(chain: tuple[PlannedStep, ...], known: Counter[tuple[str, int, int]]) -> int:
+    """How many steps at the start of a chain are known; a chain may compute the same twice (3 * 4 on two days)."""
+    left = known.copy()
+    for index, step in enumerate(chain):
+        if left[step.equation.key] == 0:
+            return index
+        left[step.equation.key] -= 1
+    return len(chain)
+
+
+def _next_steps(reading: Reading, known: Counter[tuple[str, int, int]]) -> list[PlannedStep]:
+    """What may be computed next on any chain; nothing once one chain is complete."""
+    covered = [(chain, _num_covered(chain, known)) for chain in reading.chains]
+    if any(num == len(chain) for chain, num in covered):
+        return []
+    return [chain[num] for chain, num in covered]
+
+
+def _best_chains(reading: Reading, known: Counter[tuple[str, int, int]]) -> list[tuple[PlannedStep, ...]]:
+    """The chains with the fewest steps missing beyond those that the given steps share with them."""
+    nums = [_num_covered(chain, known) for chain in reading.chains]
+    complete = [chain for chain, num in zip(reading.chains, nums, strict=True) if num == len(chain)]
+    return complete or [chain for chain, num in zip(reading.chains, nums, strict=True) if num == max(nums)]
+
+
+def _best_next(reading: Reading, known: Counter[tuple[str, int, int]]) -> list[PlannedStep]:
+    chains = _best_chains(reading, known)
+    return [chain[num] for chain in chains if (num := _num_covered(chain, known)) < len(chain)]
+
+
+def _likeness(equation: Equation, wrong: Equation | None) -> int:
+    if wrong is None:
+        return 0
+    shared = Counter((equation.left, equation.right)) & Counter((wrong.left, wrong.right))
+    return 4 * (equation.key == wrong.key) + 2 * (equation.operator == wrong.operator) + shared.total()
+
+
+def _fits(reading: Reading, planned: PlannedStep, step: str) -> bool:
+    """Whether a step's words speak of the right people and goods; all other words are its own affair."""
+    words, asked, meant = (set(re.findall(r"[A-Za-z]+", text)) for text in (step, reading.question, planned.text))
+    people = (meant & _PEOPLE) or (asked & _PEOPLE)
+    return words & _PEOPLE <= people and words & _GOODS <= (asked | meant)
+
+
+def _is_restatement(reading: Reading, previous_steps: Sequence[str], step: str) -> bool:
+    answer = _ANSWER_LINE.fullmatch(step.strip())
+    if answer is not None:
+        return int(answer[1]) == reading.answer
+    asked = set(re.findall(r"\d+", reading.question))
+    found = {str(equation.result) for previous in previous_steps for equation in find_equations(previous)}
+    numbers = set(re.findall(r"\d+", step))
+    words = set(re.findall(r"[A-Za-z]+", step))
+    domain = (_PEOPLE | _GOODS) & words
+    return bool(numbers) and numbers <= asked | found and domain <= set(re.findall(r"[A-Za-z]+", reading.question))
