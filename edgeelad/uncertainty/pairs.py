@@ -1,0 +1,53 @@
+"""How often answers agree: within one group of branches, and between two groups.
+
+Takes groups of canonical answers (None: no answer found, which agrees with nothing, not even with another None); gives
+shares in [0, 1]. Agreements are counted in integers and divided once, so a result does not depend on the order of the
+branches or on what the answers are called, to the last bit.
+"""
+
+from __future__ import annotations
+
+import math
+from collections import Counter
+from collections.abc import Sequence
+
+Answers = Sequence[str | None]
+
+
+def agreement_within(answers: Answers) -> float:
+    """Share of the ordered pairs of different branches that agree: the unbiased estimate of Σ_a p(a)².
+
+    With K branches: Σ_{j≠k} 1[a_j = a_k] / (K(K−1)).
+    """
+    num = len(answers)
+    assert num >= 2, "agreement within a group needs two branches"
+    return sum(count * (count - 1) for count in _counts(answers).values()) / (num * (num - 1))
+
+
+def agreement_between(first: Answers, second: Answers) -> float:
+    """Share of the pairs across two groups that agree: Σ_a p̂(a)·q̂(a)."""
+    assert first, "agreement between groups needs a branch in each"
+    assert second, "agreement between groups needs a branch in each"
+    ours, theirs = _counts(first), _counts(second)
+    return sum(count * theirs[answer] for answer, count in ours.items()) / (len(first) * len(second))
+
+
+def squared_distance(first: Answers, second: Answers) -> float:
+    """Unbiased estimate of Σ_a (p(a) − q(a))², from branches of each; it can be negative where p and q are alike.
+
+    Unbiased matters: the plug-in estimate grows with the number of distinct answers although nothing changed.
+    """
+    return agreement_within(first) + agreement_within(second) - 2.0 * agreement_between(first, second)
+
+
+def entropy(answers: Answers) -> float:
+    """Plug-in entropy of a group's answers (nats); each answer that was not found counts as one of its own."""
+    num = len(answers)
+    assert num >= 1, "entropy needs a branch"
+    counts = _counts(answers)
+    shares = [count / num for count in counts.values()] + [1 / num] * (num - sum(counts.values()))
+    return abs(math.fsum(share * math.log(share) for share in shares))  # fsum: exact, whatever the order
+
+
+def _counts(answers: Answers) -> Counter[str]:
+    return Counter(answer for answer in answers if answer is not None)
