@@ -1,0 +1,81 @@
+"""How figures are written on the page: one way for each kind, "–" where a figure is not known."""
+
+from __future__ import annotations
+
+UNKNOWN = "–"
+
+
+def percent(share: float | None, digits: int = 1) -> str:
+    """A share in [0, 1] as a percentage.
+
+    >>> percent(0.4451), percent(None)
+    ('44.5%', '–')
+    """
+    return UNKNOWN if share is None else f"{100 * share:.{digits}f}%"
+
+
+def points(difference: float | None) -> str:
+    """A difference of two shares in percentage points, signed.
+
+    >>> points(0.25)
+    '+25.0 points'
+    """
+    return UNKNOWN if difference is None else f"{100 * difference:+.1f} points"
+
+
+def count(number: float | None) -> str:
+    """A whole number with thousands separators.
+
+    >>> count(12345)
+    '12,345'
+    """
+    return UNKNOWN if number is None else f"{number:,.0f}"
+
+
+def short_count(number: float | None) -> str:
+    """A number in at most five characters, for axes and tiles.
+
+    >>> short_count(950), short_count(12345), short_count(3_400_000)
+    ('950', '12.3k', '3.4M')
+    """
+    if number is None:
+        return UNKNOWN
+    for size, unit in ((1e9, "G"), (1e6, "M"), (1e3, "k")):
+        if abs(number) >= 0.99995 * size:
+            scaled = number / size
+            return f"{scaled:.0f}{unit}" if abs(scaled) >= 100 or scaled == int(scaled) else f"{scaled:.1f}{unit}"
+    return f"{number:g}"
+
+
+def dollars(cost_usd: float | None) -> str:
+    """Money; more digits where it is little.
+
+    >>> dollars(12.5), dollars(0.0042), dollars(0)
+    ('$12.50', '$0.0042', '$0.00')
+    """
+    if cost_usd is None:
+        return UNKNOWN
+    return f"${cost_usd:,.2f}" if cost_usd >= 1 or cost_usd == 0 else f"${cost_usd:.4f}"
+
+
+def duration(seconds: float | None) -> str:
+    """A duration in its two largest units.
+
+    >>> duration(7.25), duration(312), duration(7500)
+    ('7.2 s', '5 min 12 s', '2 h 5 min')
+    """
+    if seconds is None:
+        return UNKNOWN
+    if seconds < 10:
+        return f"{seconds:.1f} s"
+    whole = round(seconds)
+    if whole < 60:
+        return f"{whole} s"
+    if whole < 3600:
+        return f"{whole // 60} min {whole % 60} s" if whole % 60 else f"{whole // 60} min"
+    return f"{whole // 3600} h {whole % 3600 // 60} min"
+
+
+def score(value: float | None) -> str:
+    """An uncertainty score."""
+    return UNKNOWN if value is None else f"{value:.2f}"

@@ -1,0 +1,195 @@
+"""Lay out one question for the page: the student's steps with their uncertainty, the verified steps beside them.
+
+Takes the records that `read` gives, gives records that the template walks through. Which words changed between a
+step and its correction is found here, for reading only: nothing is judged again.
+"""
+
+from __future__ import annotations
+
+import difflib
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+from edgeelad.prompts import CHOICE_LABELS
+from edgeelad.records import Annotation, Correction
+from edgeelad.report.run_records import RoundQuestions, ScoredExplanation, SelectedQuestion
+
+Origin = Literal["kept", "corrected", "student", "teacher"]
+_WORD = re.compile(r"\w+|\s+|[^\w\s]")
+
+
+@dataclass(frozen=True, slots=True)
+class Part:
+    """A run of text that a correction left alone, or changed."""
+
+    text: str
+    is_changed: bool
+
+
+@dataclass(frozen=True, slots=True)
+class StepRow:
+    """Step `number` (from 1) of both chains, side by side.
+
+    Attributes:
+        number: Counted from 1.
+        before: The student's step; empty where its chain is shorter.
+        score: The uncertainty of the student's step, None where the strategy does not look at steps.
+        heat: The same in [0, 1], for the color.
+        without: Answers of the branches that did not see this step; empty where unknown or all the same as `given`.
+        given: Answers of the branches that saw it.
+        is_dropped: Whether the student's step is not in the verified chain.
+        after: The verified step; empty where that chain is shorter.
+        origin: Who the verified step is from, None where there is none.
+    """
+
+    number: int
+    before: tuple[Part, ...]
+    score: float | None
+    heat: float | None
+    without: tuple[str | None, ...]
+    given: tuple[str | None, ...]
+    is_dropped: bool
+    after: tuple[Part, ...]
+    origin: Origin | None
+
+
+@dataclass(frozen=True, slots=True)
+class QuestionCard:
+    """One question as it is shown."""
+
+    id: str
+    text: str
+    choices: tuple[str, ...]
+    reason: str
+    score: float | None
+    status: str
+    rung: str
+    set_aside_because: str
+    rows: tuple[StepRow, ...]
+    student_answer: str | None
+    answer: str | None
+    abandoned: tuple[Correction, ...]
+    num_tokens: int
+
+    @property
+    def is_student_right(self) -> bool:
+        """Whether the student's own answer is the verified one."""
+        return self.answer is not None and self.student_answer == self.answer
+
+
+def make_cards(
+    questions: Sequence[SelectedQuestion], round_questions: RoundQuestions, heat_scale: float
+) -> list[QuestionCard]:
+    """Make the cards of a round's questions; a step score of `heat_scale` gets the strongest color."""
+    return [
+        make_card(
+            question,
+            round_questions.annotations[question.id],
+            round_questions.explanations.get(question.id),
+            heat_scale,
+        )
+        for question in questions
+    ]
+
+
+def make_card(
+    question: SelectedQuestion, annotation: Annotation, explanation: ScoredExplanation | None, heat_scale: float
+) -> QuestionCard:
+    """Make the card of one question."""
+    student_steps = annotation.student_steps or (explanation.steps if explanation is not None else ())
+    # scores belong to the steps that were scored: with any other explanation they are not shown
+    scored = explanation if explanation is not None and explanation.steps == student_steps else None
+    rows = _rows(student_steps, annotation, scored, heat_scale)
+    used = {(row.number - 1, "".join(part.text for part in row.after)) for row in rows if row.origin == "corrected"}
+    return QuestionCard(
+        id=question.id,
+        text=question.text,
+        choices=tuple(f"({label}) {text}" for label, text in zip(CHOICE_LABELS, question.choices, strict=False)),
+        reason=question.reason,
+        score=question.score,
+        status=annotation.status,
+        rung=annotation.rung,
+        set_aside_because=annotation.reason,
+        rows=rows,
+        student_answer=explanation.answer if explanation is not None else None,
+        answer=annotation.answer,
+        abandoned=tuple(item for item in annotation.corrections if (item.step, item.after) not in used),
+        num_tokens=annotation.usage.prompt_tokens + annotation.usage.completion_tokens,
+    )
+
+
+def _rows(
+    student_steps: tuple[str, ...], annotation: Annotation, scored: ScoredExplanation | None, heat_scale: float
+) -> tuple[StepRow, ...]:
+    final = annotation.steps
+    num_kept = _common_prefix(student_steps, final)
+    corrections = {(item.step, item.after): item for item in annotation.corrections}
+    rows = []
+    for index in range(max(len(student_steps), len(final))):
+        before = student_steps[index] if index < len(student_steps) else ""
+        after = final[index] if index < len(final) else ""
+        correction = corrections.get((index, after)) if index >= num_kept else None
+        is_of_greedy = correction is not None and correction.before == before
+        before_parts, after_parts = diff(before, after) if is_of_greedy else (_plain(before), _plain(after))
+        score = scored.step_scores[index] if scored is not None and index < len(scored.step_scores) else None
+        without, given = _branches(scored, index)
+        rows.append(
+            StepRow(
+                number=index + 1,
+                before=before_parts,
+                score=score,
+                heat=None if score is None else min(1.0, max(0.0, score / heat_scale)),
+                without=without,
+                given=given,
+                is_dropped=bool(final) and bool(before) and index >= num_kept,
+                after=after_parts,
+                origin=_origin(index < num_kept, correction is not None, annotation.status) if after else None,
+            )
+        )
+    return tuple(rows)
+
+
+def _origin(is_kept: bool, is_corrected: bool, status: str) -> Origin:
+    if is_kept:
+        return "kept"
+    if is_corrected:
+        return "corrected"
+    return "teacher" if status in ("completed", "rationale") else "student"
+
+
+def _branches(scored: ScoredExplanation | None, index: int) -> tuple[tuple[str | None, ...], tuple[str | None, ...]]:
+    if scored is None or index + 1 >= len(scored.branch_answers):
+        return (), ()
+    without, given = scored.branch_answers[index], scored.branch_answers[index + 1]
+    return ((), ()) if len(set(without) | set(given)) <= 1 else (without, given)
+
+
+def diff(before: str, after: str) -> tuple[tuple[Part, ...], tuple[Part, ...]]:
+    """Which words of two texts differ: the parts of each, in order.
+
+    >>> diff("3 + 4 = 8", "3 + 4 = 7")[1]
+    (Part(text='3 + 4 = ', is_changed=False), Part(text='7', is_changed=True))
+    """
+    old, new = _WORD.findall(before), _WORD.findall(after)
+    before_parts: list[Part] = []
+    after_parts: list[Part] = []
+    for tag, i1, i2, j1, j2 in difflib.SequenceMatcher(None, old, new, autojunk=False).get_opcodes():
+        for parts, text in ((before_parts, "".join(old[i1:i2])), (after_parts, "".join(new[j1:j2]))):
+            if text:
+                parts.append(Part(text, tag != "equal"))
+    return tuple(before_parts), tuple(after_parts)
+
+
+def _plain(text: str) -> tuple[Part, ...]:
+    return (Part(text, False),) if text else ()
+
+
+def _common_prefix(first: Sequence[str], second: Sequence[str]) -> int:
+    length = 0
+    for one, other in zip(first, second, strict=False):
+        if one != other:
+            break
+        length += 1
+    return length

@@ -1,0 +1,252 @@
+import html.parser
+import json
+import re
+import shutil
+from pathlib import Path
+
+import pytest
+from report_run import make_run
+
+from edgeelad.errors import RunError
+from edgeelad.records import Annotation, Certificate, Correction
+from edgeelad.report import write_report
+from edgeelad.report.claims import certificate_sentence
+from edgeelad.report.questions import make_card
+from edgeelad.report.read import read_run
+from edgeelad.report.run_records import ScoredExplanation, SelectedQuestion
+
+VOID = {"meta", "br"}
+
+
+class Outline(html.parser.HTMLParser):
+    """Checks that tags nest, and keeps tags, attributes and text."""
+
+    def __init__(self):
+        super().__init__()
+        self.open, self.tags, self.attributes, self.text = [], [], [], []
+
+    def handle_starttag(self, tag, attrs):
+        self.tags.append(tag)
+        self.attributes.extend(attrs)
+        if tag not in VOID:
+            self.open.append(tag)
+
+    def handle_startendtag(self, tag, attrs):
+        self.tags.append(tag)
+        self.attributes.extend(attrs)
+
+    def handle_endtag(self, tag):
+        assert self.open, f"</{tag}> closes nothing"
+        assert self.open.pop() == tag
+
+    def handle_data(self, data):
+        self.text.append(data)
+
+
+def outline(path):
+    parser = Outline()
+    parser.feed(path.read_text(encoding="utf-8"))
+    assert parser.open == []
+    return parser
+
+
+@pytest.fixture(scope="module")
+def run_folder(tmp_path_factory):
+    return make_run(tmp_path_factory.mktemp("runs") / "a")
+
+
+@pytest.fixture
+def own_run(run_folder, tmp_path):
+    return Path(shutil.copytree(run_folder, tmp_path / "b"))
+
+
+def rewrite_jsonl(path, change):
+    rows = [json.loads(line) for line in path.read_text().splitlines()]
+    path.write_text("".join(json.dumps(change(row)) + "\n" for row in rows))
+
+
+def test_page_is_whole_and_needs_nothing_else(run_folder):
+    path = write_report(run_folder)
+    page = outline(path)
+    assert path == run_folder / "report.html"
+    assert {"script", "link", "iframe", "img", "object"}.isdisjoint(page.tags)
+    assert not [name for name, _ in page.attributes if name.startswith("on") or name in ("src", "href", "srcset")]
+    text = path.read_text(encoding="utf-8")
+    assert "default-src 'none'" in text
+    assert not re.search(r"url\(|@import|//[a-z0-9.-]+\.[a-z]{2,}", text)
+
+
+def test_headline_and_figures(run_folder):
+    text = " ".join("".join(outline(write_report(run_folder)).text).split())
+    assert "42.0% → 87.4%" in text
+    assert "+45.4 points" in text
+    assert "165 of 2,000 questions annotated in 3 rounds" in text
+    assert "agreement with the teacher was certified" in text
+    assert "Certified at 95% confidence" in text
+    assert "20 of 20" in text
+    assert "same answer as fp32 on 99.2%" in text
+    assert "6 min 6 s" in text  # 212.4 + 96.0 + 31.5 + 12.2 + 9.9 + 4.0 seconds
+
+
+def test_questions_that_are_not_shown_are_counted(run_folder):
+    text = " ".join("".join(outline(write_report(run_folder)).text).split())
+    # 60 selected a round, 5 of them set aside, 40 shown
+    assert text.count("the 40 most uncertain that were settled are shown, 15 are not") == 3
+    assert text.count("5 × the teacher's answers do not agree: 3 of 3 differ") == 3
+    assert outline(run_folder / "report.html").tags.count("details") == 3 * (40 + 5) + 1
+
+
+def test_rounds_that_were_all_shown_hide_nothing(tmp_path):
+    text = "".join(outline(write_report(make_run(tmp_path / "small", batch=20, pool=50, num_rounds=1))).text)
+    assert "most uncertain that were settled are shown" not in text
+
+
+def test_what_the_pool_and_the_teacher_wrote_is_escaped(own_run):
+    evil = "<script>alert(1)</script><img src=x onerror=alert(1)> {{ 7*7 }}"
+    rewrite_jsonl(own_run / "rounds/01/selected.jsonl", lambda row: {**row, "question": evil})
+    rewrite_jsonl(own_run / "rounds/01/annotations.jsonl", lambda row: {**row, "answer": evil, "reason": evil})
+    page = outline(write_report(own_run))
+    assert {"script", "img"}.isdisjoint(page.tags)
+    assert evil in "".join(page.text)
+
+
+def test_secrets_of_the_configuration_are_not_shown(run_folder):
+    text = write_report(run_folder).read_text(encoding="utf-8")
+    assert "secret" not in text
+    assert "extra_headers" in text
+
+
+def test_run_under_way_is_reported_from_its_metrics(own_run):
+    (own_run / "summary.json").unlink()
+    shutil.rmtree(own_run / "rounds")
+    text = " ".join("".join(outline(write_report(own_run)).text).split())
+    assert "This run has not ended" in text
+    assert "42.0% → 87.4%" in text
+    assert "No audit has been looked at yet" in text
+
+
+def test_summary_alone_is_enough(own_run):
+    (own_run / "metrics.jsonl").unlink()
+    (own_run / "config.toml").unlink()
+    shutil.rmtree(own_run / "rounds")
+    assert "87.4%" in "".join(outline(write_report(own_run)).text)
+
+
+def test_unlabeled_pool_has_no_accuracy_charts(own_run):
+    none = {"accuracy": None, "accuracy_strict": None, "low": None, "high": None, "num_test": 0, "by_skill": {}}
+    rewrite_jsonl(own_run / "metrics.jsonl", lambda row: {**row, **none, "package_accuracy": None})
+    summary = json.loads((own_run / "summary.json").read_text())
+    summary |= {"base_accuracy": None, "accuracy": None, "package_accuracy": None, "certificate": None}
+    (own_run / "summary.json").write_text(json.dumps(summary))
+    text = " ".join("".join(outline(write_report(own_run)).text).split())
+    assert "so no accuracy is known" in text
+    assert "Accuracy against" not in text
+    assert "nothing is claimed about agreement" in text
+
+
+def test_selected_but_not_yet_annotated(own_run):
+    (own_run / "rounds/03/annotations.jsonl").unlink()
+    (own_run / "rounds/02/scores.jsonl").unlink()
+    text = " ".join("".join(outline(write_report(own_run)).text).split())
+    assert "No question of this round has been settled." in text
+
+
+def test_not_a_run_folder(tmp_path):
+    with pytest.raises(RunError, match="no such run folder"):
+        write_report(tmp_path / "missing")
+    with pytest.raises(RunError, match="no results to report"):
+        write_report(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("file", "line", "expected"),
+    [
+        ("metrics.jsonl", "{", r"metrics\.jsonl:2: damaged line"),
+        ("metrics.jsonl", "{}", r"metrics\.jsonl:2: not what edgeelad writes \(field 'round' is missing\)"),
+        ("metrics.jsonl", "[]", r"metrics\.jsonl:2: not what edgeelad writes"),
+        ("rounds/01/scores.jsonl", '{"id": "x", "score": "high"}', r"scores\.jsonl:2: not what edgeelad writes"),
+        ("rounds/01/selected.jsonl", '{"id": "x"}', r"selected\.jsonl:2: .*'question' is missing"),
+        ("rounds/01/annotations.jsonl", '{"question_id": "x"}', r"annotations\.jsonl:2: .*'status' is missing"),
+    ],
+)
+def test_damaged_files_are_named(own_run, file, line, expected):
+    lines = (own_run / file).read_text().splitlines()
+    (own_run / file).write_text("\n".join([lines[0], line, *lines[2:]]) + "\n")
+    with pytest.raises(RunError, match=expected):
+        write_report(own_run)
+
+
+def test_damaged_configuration_is_named(own_run):
+    (own_run / "config.toml").write_text("[run\n")
+    with pytest.raises(RunError, match=r"config\.toml: damaged"):
+        write_report(own_run)
+
+
+def test_read_run_keeps_the_most_uncertain(run_folder):
+    first = read_run(run_folder).rounds[0]
+    scores = [question.score for question in first.shown]
+    assert len(scores) == 40
+    assert scores == sorted(scores, reverse=True)
+    assert (first.num_settled, first.num_set_aside, first.num_selected) == (55, 5, 60)
+    assert len(first.pool_scores) == 400
+    assert set(first.explanations) == {question.id for question in (*first.shown, *first.set_aside)}
+
+
+QUESTION = SelectedQuestion("q", "What is 2 + 3, doubled?", (), "score", 0.5, 0.1)
+SCORED = ScoredExplanation(("2 + 3 = 6.", "6 * 2 = 12."), (0.75, 0.0), "12", (("10", "12"), ("12", "12"), ("12", "12")))
+
+
+def annotation(status, steps, corrections=(), **fields):
+    return Annotation(
+        "q", status, "L2", steps, "10", student_steps=SCORED.steps, corrections=tuple(corrections), **fields
+    )
+
+
+def test_card_of_a_revised_question():
+    fix = Correction(0, "2 + 3 = 6.", "2 + 3 = 5.", "teacher")
+    card = make_card(QUESTION, annotation("revised", ("2 + 3 = 5.", "5 * 2 = 10.", "Done."), [fix]), SCORED, 1.0)
+    assert [row.origin for row in card.rows] == ["corrected", "student", "student"]
+    assert [row.heat for row in card.rows] == [0.75, 0.0, None]
+    assert [row.is_dropped for row in card.rows] == [True, True, False]
+    assert [part.text for part in card.rows[0].before if part.is_changed] == ["6"]
+    assert [part.text for part in card.rows[0].after if part.is_changed] == ["5"]
+    assert (card.rows[0].without, card.rows[0].given) == (("10", "12"), ("12", "12"))
+    assert (card.rows[1].without, card.rows[1].given) == ((), ())  # all branches agree: nothing to show
+    assert card.rows[2].before == ()
+    assert not card.is_student_right
+    assert card.abandoned == ()
+
+
+def test_card_shows_who_wrote_the_steps():
+    kept_then_teacher = annotation("completed", ("2 + 3 = 6.", "Anew: 10."))
+    assert [row.origin for row in make_card(QUESTION, kept_then_teacher, SCORED, 1.0).rows] == ["kept", "teacher"]
+    all_kept = annotation("accepted", SCORED.steps)
+    assert [row.origin for row in make_card(QUESTION, all_kept, SCORED, 1.0).rows] == ["kept", "kept"]
+    given_up = Correction(1, "6 * 2 = 12.", "6 * 2 = 13.", "teacher")
+    card = make_card(QUESTION, annotation("rationale", ("5 * 2 = 10.",), [given_up]), SCORED, 1.0)
+    assert [row.origin for row in card.rows] == ["teacher", None]
+    assert card.abandoned == (given_up,)
+
+
+def test_card_does_not_give_scores_to_other_steps():
+    other = ScoredExplanation(("Something else.",), (0.9,), "1", ())
+    card = make_card(QUESTION, annotation("accepted", SCORED.steps), other, 1.0)
+    assert [row.score for row in card.rows] == [None, None]
+
+
+def certificate(num_disagreements, upper, lower, population=2000):
+    return Certificate(2, 100, num_disagreements, population, 0.0083, 0.1, upper, lower, 0.95)
+
+
+def test_certificate_sentences():
+    state, text = certificate_sentence(certificate(3, 0.098, 0.004))
+    assert state == "certified"
+    assert "at most 10.0% of the pool. 3 of 100 audited questions differ" in text
+    state, text = certificate_sentence(certificate(12, 0.21, 0.06))
+    assert state == "open"
+    assert text.startswith("Not certified")
+    state, text = certificate_sentence(certificate(30, 0.41, 0.19))
+    assert state == "refuted"
+    assert "at least 19.0%" in text
+    assert "questions like these" in certificate_sentence(certificate(3, 0.098, 0.004, population=None))[1]
+    assert certificate_sentence(None)[0] == "none"
