@@ -1,0 +1,113 @@
+"""`edgeelad distill` without arguments: make the data and the base student, serve the teacher, give the configuration.
+
+From there on it is a run like any other: the loop reads the pool from a file and knows the teacher by its URL alone.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlsplit
+
+from edgeelad.config import RunConfig, load_config, make_config
+from edgeelad.files import make_folder, read_json, write_json, write_jsonl
+from edgeelad.progress import Progress
+from edgeelad.quickstart.problems import Problem, make_split
+from edgeelad.quickstart.recipe import RECIPE
+from edgeelad.quickstart.server import TeacherServer
+from edgeelad.runfolder import RunFolder
+
+DATA = "quickstart"
+
+
+@contextmanager
+def quickstart(folder: Path, seed: int, overrides: Iterable[str], progress: Progress) -> Iterator[RunConfig]:
+    """Prepare (or find) the quickstart in `folder`, serve its teacher while the block lasts, give its configuration.
+
+    Raises:
+        MissingExtraError: torch is not installed.
+        StorageError: The folder cannot be written.
+    """
+    overrides = tuple(overrides)
+    if not (folder / "config.toml").exists():
+        settings(folder, seed, "http://127.0.0.1/v1", overrides)  # a wrong override is said before anything is made
+    run_folder = RunFolder(folder)
+    with run_folder.lock():
+        _prepare(folder, seed, progress)
+    with _serve(run_folder) as server:
+        if run_folder.config.exists():
+            config = load_config(run_folder.config)
+            teacher = config.teacher.model_copy(update={"url": server.url})
+            config = config.model_copy(
+                update={"teacher": teacher, "run": config.run.model_copy(update={"out": str(folder)})}
+            )
+        else:
+            config = settings(folder, seed, server.url, overrides)
+        yield config
+
+
+def settings(folder: Path, seed: int, url: str, overrides: Iterable[str]) -> RunConfig:
+    """The quickstart's configuration."""
+    data = folder / DATA
+    sections: dict[str, dict[str, Any]] = {
+        "run": {"out": str(folder), "seed": seed},
+        "pool": {"path": str(data / "pool.jsonl"), "test_path": str(data / "test.jsonl"), "kind": "number"},
+        "student": {"model": str(data / "student")},
+        "teacher": {"url": url, "model": "quickstart-teacher", "api_key_env": ""},
+        **RECIPE.sections,
+    }
+    sections["training"] = {**sections["training"], "seed_examples": str(data / "seed_examples.jsonl")}
+    return make_config(sections, overrides, source="quickstart")
+
+
+def recorded_seed(folder: Path) -> int:
+    """The seed of a quickstart that was started in `folder`."""
+    path = folder / DATA / "seed.json"
+    return int(read_json(path)["seed"]) if path.exists() else 0
+
+
+def _prepare(folder: Path, seed: int, progress: Progress) -> None:
+    """Write the questions and train the base student, each whole or not at all."""
+    data = folder / DATA
+    split = make_split(seed, RECIPE.num_seed_examples, RECIPE.num_pool, RECIPE.num_test)
+    if not (data / "test.jsonl").exists():
+        write_json(data / "seed.json", {"seed": seed})
+        write_jsonl(data / "seed_examples.jsonl", _rows(split.seed_examples, "seed", is_labeled=True))
+        write_jsonl(data / "pool.jsonl", _rows(split.pool, "pool", is_labeled=False))
+        write_jsonl(data / "test.jsonl", _rows(split.test, "test", is_labeled=True))
+    if not (data / "student").exists():
+        from edgeelad.quickstart.student import train_base_student
+
+        progress.start("Training the base student from scratch on the skills it is to know")
+        make_folder(
+            data / "student",
+            lambda target: train_base_student(
+                split.seed_examples,
+                target,
+                seed,
+                progress=lambda step, total, loss: progress.update(step, f"loss {loss:.3f}", total=total),
+            ),
+        )
+        progress.finish()
+
+
+def _rows(problems: Iterable[Problem], prefix: str, *, is_labeled: bool) -> Iterator[dict[str, Any]]:
+    """Rows as any pool has them; the pool itself is unlabeled, so every answer is the teacher's."""
+    for number, problem in enumerate(problems):
+        row: dict[str, Any] = {"id": f"{prefix}-{number:04d}", "question": problem.question, "skill": problem.skill}
+        if is_labeled:
+            row |= {"answer": str(problem.answer), "explanation": list(problem.steps)}
+        yield row
+
+
+def _serve(folder: RunFolder) -> TeacherServer:
+    """The teacher, on the port that the run began with where that is free: the ledger knows replies by their URL."""
+    if folder.config.exists():
+        port = urlsplit(load_config(folder.config).teacher.url or "").port or 0
+        try:
+            return TeacherServer(port=port)
+        except OSError:
+            pass  # taken by another program; a new port costs nothing here but asking again
+    return TeacherServer()
