@@ -108,6 +108,11 @@ def render_judge_messages(
     return tuple(messages)
 
 
+def clean_text(text: str) -> str:
+    """Replace what cannot be written as UTF-8 (lone surrogates, which JSON escapes can smuggle in)."""
+    return text.encode("utf-8", "replace").decode("utf-8")
+
+
 def _question_values(question: Question, style: str, reference: str | None) -> dict[str, Any]:
     return {
         "answer_format": ANSWER_FORMATS[question.kind],
@@ -126,7 +131,7 @@ def _opening(prompt_id: str, values: dict[str, Any]) -> tuple[Message, ...]:
 
 def _block(prompt_id: str, name: str, values: dict[str, Any]) -> str:
     template = _compiled(prompt_id)
-    return "".join(template.blocks[name](template.new_context(values))).strip("\n")
+    return clean_text("".join(template.blocks[name](template.new_context(values))).strip("\n"))
 
 
 @cache

@@ -1,0 +1,286 @@
+"""Buy replies: look into the ledger, reserve, send, read, write down; again where that is safe.
+
+`ChatClient.complete` takes a request and gives its reply, from the ledger if it was ever bought. Every HTTP attempt is
+a ledger row before it is sent. Waits as the server says (Retry-After, in full), else exponentially with jitter, up to
+a total time; errors that no retry can mend end at once. Knows nothing of what the replies mean.
+"""
+
+from __future__ import annotations
+
+import json
+import random
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from typing import Any, NoReturn
+
+from edgeelad.config import TeacherConfig
+from edgeelad.errors import ConfigError, TeacherRefusedError, TeacherReplyError, TeacherUnavailableError
+from edgeelad.teacher.budget import Caps, Prices, Reservation, reserve
+from edgeelad.teacher.endpoint import Endpoint, read_key
+from edgeelad.teacher.exchange import Billing, StoredReply, TeacherRequest
+from edgeelad.teacher.ledger import Ledger
+from edgeelad.teacher.limiter import Entry, Limiter
+from edgeelad.teacher.outcomes import Again, Answered, Outcome, Refused, Unsupported, believable, classify
+from edgeelad.teacher.transport import Lost, Transport
+
+FIRST_BACKOFF_S = 0.5
+MAX_BACKOFF_S = 60.0
+# an endpoint that has never answered is given up sooner: a wrong port should not take ten minutes to notice
+FIRST_CONTACT_S = 15.0
+# attempts of one request that may have been billed without bringing anything
+MAX_DOUBTFUL = 4
+# how often to look whether another process has got its reply
+POLL_S = 0.5
+
+
+@dataclass(slots=True)
+class _Purchase:
+    """How far the buying of one request has come."""
+
+    request: TeacherRequest
+    question_id: str
+    completion_cap: int
+    began: float
+    num_failures: int = 0
+    num_doubtful: int = 0
+
+
+class ChatClient:
+    """A client of one endpoint; thread-safe. Close it when done."""
+
+    def __init__(
+        self,
+        config: TeacherConfig,
+        ledger: Ledger,
+        *,
+        run: str = "",
+        count_tokens: Callable[[str], int] | None = None,
+        is_replay: bool = False,
+        clock: Callable[[], float] = time.monotonic,
+        sleep: Callable[[float], None] | None = None,
+        rng: random.Random | None = None,
+    ) -> None:
+        """Prepare; nothing is sent.
+
+        Args:
+            config: Endpoint, model, caps, limits.
+            ledger: Where exchanges are kept.
+            run: Whose budget is counted.
+            count_tokens: For replies that do not tell their usage; without it the worst case is counted.
+            is_replay: Answer from the ledger only; what it does not hold is an error.
+            clock: Seconds, monotonic.
+            sleep: Waits; the default is cut short by `interrupt`.
+            rng: Jitter.
+
+        Raises:
+            ConfigError: See `Endpoint`; or the variable that holds the key is not set.
+        """
+        self.config = config
+        self.ledger = ledger
+        self.run = run
+        self.endpoint = Endpoint(config, ledger)
+        self.prices = Prices.from_config(config)
+        self._key = None if is_replay else read_key(config.api_key_env)
+        self._caps = Caps.from_config(config)
+        self._count_tokens = count_tokens
+        self._is_replay = is_replay
+        self._clock = clock
+        self._stopped = threading.Event()
+        self._sleep = sleep or self._wait
+        self._rng = rng or random.Random()
+        self._lock = threading.Lock()
+        self._key_locks: dict[str, tuple[threading.Lock, int]] = {}
+        self._last_answer = float("-inf")
+        self._extra_prompt_tokens = 0
+        self._limiter = Limiter(
+            config.max_concurrency, config.requests_per_minute, config.tokens_per_minute, clock, self._sleep
+        )
+        self._transport = Transport(
+            self.endpoint.url,
+            self._key,
+            config.extra_headers,
+            connect_timeout_s=config.connect_timeout_s,
+            read_timeout_s=config.read_timeout_s,
+        )
+
+    def close(self) -> None:
+        """Close all connections."""
+        self._transport.close()
+
+    def interrupt(self) -> None:
+        """Let no request be sent any more; what is under way is still read and written down."""
+        self._stopped.set()
+
+    def complete(self, request: TeacherRequest, question_id: str, completion_cap: int) -> StoredReply:
+        """The reply to a request: from the ledger, or bought now. `reply.problem` says why it is unusable, if so.
+
+        Raises:
+            TeacherReplyError: This request gets no reply, though the teacher answers others.
+            TeacherUnavailableError: The teacher does not answer.
+            TeacherRefusedError: The teacher refuses for good.
+            BudgetError: A cap could be passed.
+            StorageError: The ledger cannot be written.
+        """
+        with self._alone(request.key):
+            found = self.ledger.find(request.key)
+            if found is not None and (not found.problem or found.completion_cap >= completion_cap or self._is_replay):
+                return found
+            if self._is_replay:
+                raise TeacherReplyError(
+                    f"the ledger {self.ledger.path} holds no reply to this request ({request.prompt_id}), and nothing "
+                    "is sent in a replay"
+                )
+            return self._buy(_Purchase(request, question_id, completion_cap, self._clock()))
+
+    def _buy(self, purchase: _Purchase) -> StoredReply:
+        while True:
+            self._check_running()
+            body = self.endpoint.body(purchase.request, purchase.completion_cap)
+            wanted = self._reserve(body)
+            entry = self._limiter.enter(wanted.prompt_tokens / 4 + wanted.completion_tokens)
+            tokens = None
+            try:
+                self._check_running()
+                begun = self.ledger.begin(
+                    purchase.request,
+                    wanted,
+                    self._caps,
+                    self.prices,
+                    run=self.run,
+                    question_id=purchase.question_id,
+                    completion_cap=purchase.completion_cap,
+                )
+                if begun.reply is not None:
+                    return begun.reply
+                outcome: Outcome | None = None
+                if begun.attempt_id is not None:
+                    outcome = self._attempt(begun.attempt_id, body)
+                    if isinstance(outcome, Answered):
+                        reply = self._keep(purchase, begun.attempt_id, outcome, wanted)
+                        tokens = reply.billing.prompt_tokens + reply.billing.completion_tokens
+                        return reply
+                    self._note_failure(begun.attempt_id, outcome, entry)
+            finally:
+                self._limiter.leave(entry, tokens)
+            self._sleep(POLL_S if outcome is None else self._delay(purchase, outcome, body))
+
+    def _attempt(self, attempt_id: int, body: dict[str, Any]) -> Outcome:
+        try:
+            reply = self._transport.post(body)
+        except ConfigError as error:
+            self.ledger.fail(attempt_id, "unbilled", self._redact(str(error)))
+            raise
+        if not isinstance(reply, Lost) or not reply.is_final:
+            self._note_contact(reply)
+        outcome = classify(reply, time.time())
+        if isinstance(outcome, Answered):
+            return replace(outcome, content=self._redact(outcome.content), problem=self._redact(outcome.problem))
+        return replace(outcome, reason=self._redact(outcome.reason))
+
+    def _keep(self, purchase: _Purchase, attempt_id: int, outcome: Answered, wanted: Reservation) -> StoredReply:
+        billing = outcome.billing
+        if billing is None or not believable(billing, wanted.prompt_tokens, wanted.completion_tokens):
+            billing = self._estimate(purchase.request, outcome, wanted)
+        else:
+            with self._lock:
+                # an endpoint that adds to prompts: reserve for that as well from now on
+                excess = billing.prompt_tokens - wanted.prompt_tokens
+                self._extra_prompt_tokens += max(0, excess)
+        reply = StoredReply(
+            purchase.request.key,
+            outcome.content,
+            outcome.finish_reason,
+            outcome.problem,
+            purchase.completion_cap,
+            billing,
+        )
+        self.ledger.answer(attempt_id, reply, self.prices.cost(billing), model=outcome.model, status=200)
+        self._limiter.succeeded()
+        return reply
+
+    def _note_failure(self, attempt_id: int, outcome: Again | Refused | Unsupported, entry: Entry) -> None:
+        kept = outcome.outcome if isinstance(outcome, Again) else "unbilled"
+        self.ledger.fail(attempt_id, kept, outcome.reason)
+        if isinstance(outcome, Again) and outcome.is_throttle:
+            self._limiter.throttled(entry, outcome.retry_after_s)
+
+    def _delay(self, purchase: _Purchase, outcome: Outcome, body: dict[str, Any]) -> float:
+        """Seconds until this request may be sent again; raises where it may not."""
+        if isinstance(outcome, Unsupported):
+            self.endpoint.learn(outcome, body)
+            return 0.0
+        if isinstance(outcome, Refused):
+            if outcome.is_about_request:
+                raise TeacherReplyError(f"the teacher refused this request: {outcome.reason}")
+            raise TeacherRefusedError(f"{self.endpoint} refused: {outcome.reason}")
+        assert isinstance(outcome, Again)
+        purchase.num_failures += 1
+        purchase.num_doubtful += outcome.outcome == "in_doubt"
+        if purchase.num_doubtful >= MAX_DOUBTFUL:
+            self._give_up(purchase, outcome)
+        backoff = min(MAX_BACKOFF_S, FIRST_BACKOFF_S * 2.0 ** min(purchase.num_failures - 1, 16))
+        delay = backoff * self._rng.uniform(0.5, 1.0) if outcome.retry_after_s is None else outcome.retry_after_s
+        limit_s = self.config.max_retry_s
+        if self._last_answer == float("-inf"):
+            limit_s = min(limit_s, FIRST_CONTACT_S)
+        if self._clock() - purchase.began + delay > limit_s:
+            self._give_up(purchase, outcome)
+        return delay
+
+    def _give_up(self, purchase: _Purchase, outcome: Again) -> NoReturn:
+        tries = (
+            f"{purchase.num_failures} attempts in {self._clock() - purchase.began:.0f} s; the last: {outcome.reason}"
+        )
+        if self._last_answer > purchase.began:
+            # it answers others, so it is this request
+            raise TeacherReplyError(f"no reply to this request, though the teacher answers others: {tries}")
+        raise TeacherUnavailableError(f"{self.endpoint} does not answer: {tries}; everything is kept, try again later")
+
+    def _reserve(self, body: dict[str, Any]) -> Reservation:
+        num_bytes = len(json.dumps(body, ensure_ascii=False).encode()) + self._extra_prompt_tokens
+        return reserve(num_bytes, len(body["messages"]), body[self.config.token_parameter], self.prices)
+
+    def _estimate(self, request: TeacherRequest, outcome: Answered, wanted: Reservation) -> Billing:
+        """Count a reply that does not tell its usage; without a tokenizer, at the worst case."""
+        if self._count_tokens is None:
+            completion = min(len(outcome.content.encode()) + 1, wanted.completion_tokens)
+            return Billing(wanted.prompt_tokens, completion, is_estimated=True)
+        prompt = sum(self._count_tokens(message.content) + 4 for message in request.messages)
+        completion = self._count_tokens(outcome.content) if outcome.content else wanted.completion_tokens
+        return Billing(prompt, completion, is_estimated=True)
+
+    def _note_contact(self, reply: object) -> None:
+        if not isinstance(reply, Lost):
+            with self._lock:
+                self._last_answer = self._clock()
+
+    def _redact(self, text: str) -> str:
+        return text.replace(self._key, "[key]") if self._key else text
+
+    def _wait(self, seconds: float) -> None:
+        self._stopped.wait(seconds)
+        self._check_running()
+
+    def _check_running(self) -> None:
+        if self._stopped.is_set():
+            raise TeacherUnavailableError("interrupted before this request was sent; everything is kept")
+
+    @contextmanager
+    def _alone(self, key: str) -> Iterator[None]:
+        """One thread at a time for one request, so that a second asker finds what the first has bought."""
+        with self._lock:
+            lock, num_waiting = self._key_locks.get(key, (threading.Lock(), 0))
+            self._key_locks[key] = (lock, num_waiting + 1)
+        try:
+            with lock:
+                yield
+        finally:
+            with self._lock:
+                lock, num_waiting = self._key_locks[key]
+                if num_waiting == 1:
+                    del self._key_locks[key]
+                else:
+                    self._key_locks[key] = (lock, num_waiting - 1)

@@ -1,0 +1,94 @@
+"""The ledger's tables: numbered migrations, append-only.
+
+`PRAGMA user_version` says how many were applied. A ledger from an older edgeelad is upgraded when it is opened, one
+from a newer edgeelad is refused. Never change a migration that was released; add one.
+"""
+
+from __future__ import annotations
+
+import sqlite3
+from pathlib import Path
+
+from edgeelad.errors import RunError
+
+# "elad" in ASCII: `file` and other tools can tell a ledger from another SQLite file
+APPLICATION_ID = 0x656C6164
+
+MIGRATIONS = (
+    """
+    CREATE TABLE sessions (
+        id TEXT PRIMARY KEY, pid INTEGER NOT NULL, host TEXT NOT NULL, started_at REAL NOT NULL
+    );
+    CREATE TABLE requests (
+        key TEXT PRIMARY KEY, canonical TEXT NOT NULL, created_at REAL NOT NULL
+    );
+    CREATE TABLE attempts (
+        id INTEGER PRIMARY KEY AUTOINCREMENT,
+        key TEXT NOT NULL REFERENCES requests (key),
+        run TEXT NOT NULL,
+        question_id TEXT NOT NULL,
+        session TEXT NOT NULL REFERENCES sessions (id),
+        started_at REAL NOT NULL,
+        finished_at REAL,
+        outcome TEXT NOT NULL CHECK (outcome IN ('open', 'answered', 'unbilled', 'in_doubt')),
+        http_status INTEGER,
+        problem TEXT NOT NULL DEFAULT '',
+        reserved_prompt_tokens INTEGER NOT NULL,
+        reserved_completion_tokens INTEGER NOT NULL,
+        reserved_cost INTEGER,
+        prompt_tokens INTEGER NOT NULL DEFAULT 0,
+        completion_tokens INTEGER NOT NULL DEFAULT 0,
+        cached_prompt_tokens INTEGER NOT NULL DEFAULT 0,
+        reasoning_tokens INTEGER NOT NULL DEFAULT 0,
+        is_estimated INTEGER NOT NULL DEFAULT 0,
+        cost INTEGER
+    );
+    CREATE INDEX attempts_by_run ON attempts (run, question_id);
+    CREATE INDEX attempts_by_key ON attempts (key);
+    CREATE TABLE replies (
+        attempt_id INTEGER PRIMARY KEY REFERENCES attempts (id),
+        key TEXT NOT NULL REFERENCES requests (key),
+        content TEXT NOT NULL,
+        content_sha256 TEXT NOT NULL,
+        finish_reason TEXT NOT NULL,
+        problem TEXT NOT NULL DEFAULT '',
+        completion_cap INTEGER NOT NULL,
+        model TEXT NOT NULL DEFAULT ''
+    );
+    CREATE INDEX replies_by_key ON replies (key);
+    CREATE TABLE abilities (
+        endpoint TEXT NOT NULL, model TEXT NOT NULL, name TEXT NOT NULL, value TEXT NOT NULL,
+        PRIMARY KEY (endpoint, model, name)
+    );
+    """,
+)
+
+
+def migrate(connection: sqlite3.Connection, path: Path) -> None:
+    """Bring a ledger to this edgeelad's schema, in one transaction that other processes wait for.
+
+    Raises:
+        RunError: The file is another program's, or from a newer edgeelad.
+    """
+    connection.execute("BEGIN IMMEDIATE")
+    try:
+        version = int(connection.execute("PRAGMA user_version").fetchone()[0])
+        application = int(connection.execute("PRAGMA application_id").fetchone()[0])
+        num_tables = int(connection.execute("SELECT COUNT(*) FROM sqlite_master").fetchone()[0])
+        if application != APPLICATION_ID and num_tables:
+            raise RunError(f"{path}: an SQLite file, but not a ledger of edgeelad; name another file with --ledger")
+        if version > len(MIGRATIONS):
+            raise RunError(
+                f"{path}: written by a newer edgeelad (ledger version {version}, this one reads up to "
+                f"{len(MIGRATIONS)}); upgrade edgeelad, or name another file with --ledger"
+            )
+        for script in MIGRATIONS[version:]:
+            for statement in script.split(";"):
+                if statement.strip():
+                    connection.execute(statement)
+        connection.execute(f"PRAGMA application_id = {APPLICATION_ID}")
+        connection.execute(f"PRAGMA user_version = {len(MIGRATIONS)}")
+        connection.execute("COMMIT")
+    except BaseException:
+        connection.execute("ROLLBACK")
+        raise

@@ -1,0 +1,273 @@
+"""POST a JSON body and read the whole answer, with requests: pooled connections, one deadline, no redirects elsewhere.
+
+Gives what came back, or why nothing did and whether the request may have reached the server; decides nothing about
+retries or money. The key to the API is put into the Authorization header here and nowhere else. Proxies and CA bundles
+come from the environment as in requests.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import socket
+import threading
+import urllib.parse
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from edgeelad.errors import ConfigError, MissingExtraError
+
+if TYPE_CHECKING:
+    import requests
+
+# no reply to a capped completion is longer
+MAX_BODY_BYTES = 8 * 2**20
+MAX_REDIRECTS = 3
+CHUNK_BYTES = 2**16
+
+
+@dataclass(frozen=True, slots=True)
+class HttpReply:
+    """A status, its headers (names in lower case) and its body; `problem` says how the body is incomplete, if so."""
+
+    status: int
+    headers: Mapping[str, str]
+    body: bytes
+    problem: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Lost:
+    """No status came back. `was_sent`: the request may have reached the server. `is_final`: trying again is no use."""
+
+    reason: str
+    was_sent: bool
+    is_final: bool = False
+
+
+class Transport:
+    """HTTP connections to one endpoint, kept open between requests, a session for each thread."""
+
+    def __init__(
+        self,
+        url: str,
+        key: str | None,
+        headers: Mapping[str, str],
+        *,
+        connect_timeout_s: float,
+        read_timeout_s: float,
+    ) -> None:
+        """Prepare; nothing is sent.
+
+        Args:
+            url: What is posted to.
+            key: The API key, or None for none.
+            headers: Further headers.
+            connect_timeout_s: For the connection.
+            read_timeout_s: For the whole answer, from the last byte sent to the last byte received.
+
+        Raises:
+            MissingExtraError: requests is not installed.
+        """
+        try:
+            import requests  # noqa: F401
+        except ImportError:
+            raise MissingExtraError("requests", "distill", "asking a teacher") from None
+        self.url = url
+        self._key = key
+        self._headers = {"Content-Type": "application/json", "Accept-Encoding": "identity", **headers}
+        self._timeouts = (connect_timeout_s, read_timeout_s)
+        self._local = threading.local()
+        self._sessions: list[requests.Session] = []
+        self._lock = threading.Lock()
+
+    def post(self, body: Mapping[str, Any]) -> HttpReply | Lost:
+        """Send one request and read its answer.
+
+        Raises:
+            ConfigError: The URL or a header is not one.
+        """
+        data = json.dumps(body, ensure_ascii=False).encode()
+        url = self.url
+        for _ in range(MAX_REDIRECTS + 1):
+            reply = self._post_once(url, data)
+            if not isinstance(reply, HttpReply) or reply.status not in (307, 308):
+                return reply
+            target = urllib.parse.urljoin(url, reply.headers.get("location", ""))
+            if _origin(target) != _origin(self.url):
+                # its key and its questions are not for another host
+                return reply
+            url = target
+        return Lost(f"more than {MAX_REDIRECTS} redirects from {self.url}", was_sent=False, is_final=True)
+
+    def close(self) -> None:
+        """Close all connections."""
+        with self._lock:
+            for session in self._sessions:
+                session.close()
+            self._sessions.clear()
+
+    def _post_once(self, url: str, data: bytes) -> HttpReply | Lost:
+        import requests
+
+        session = self._session()
+        with _deadline(self._timeouts[0] + self._timeouts[1]) as is_late:
+            try:
+                response = session.post(
+                    url,
+                    data=data,
+                    headers=self._headers,
+                    auth=self._authorize,
+                    timeout=self._timeouts,
+                    allow_redirects=False,
+                    stream=True,
+                )
+            except (requests.exceptions.InvalidURL, requests.exceptions.InvalidHeader, ValueError) as error:
+                raise ConfigError(f"teacher.url or teacher.extra_headers: {error}") from None
+            except requests.exceptions.RequestException as error:
+                return _lost(error, is_late())
+            with response:
+                body, problem = _read(response, is_late)
+        headers = {name.lower(): value for name, value in response.headers.items()}
+        return HttpReply(response.status_code, headers, body, problem)
+
+    def _authorize(self, request: requests.PreparedRequest) -> requests.PreparedRequest:
+        # given as `auth`, so that requests does not look for other credentials in a netrc file
+        if self._key is not None:
+            request.headers["Authorization"] = f"Bearer {self._key}"
+        return request
+
+    def _session(self) -> requests.Session:
+        session: requests.Session | None = getattr(self._local, "session", None)
+        if session is None:
+            session = _make_session()
+            self._local.session = session
+            with self._lock:
+                self._sessions.append(session)
+        return session
+
+
+class _Watch:
+    """The connection that one request uses, to be cut by a timer's thread unless the request ends first."""
+
+    def __init__(self) -> None:
+        self.connection: Any = None
+        self.is_late = False
+        self._is_over = False
+        self._lock = threading.Lock()
+
+    def cut(self) -> None:
+        with self._lock:
+            if self._is_over:
+                return
+            self.is_late = True
+            sock = getattr(self.connection, "sock", None)
+            if sock is not None:
+                with contextlib.suppress(OSError):
+                    sock.shutdown(socket.SHUT_RDWR)
+
+    def end(self) -> None:
+        with self._lock:
+            self._is_over = True
+
+
+_thread = threading.local()  # .watch: the watch over the request that this thread has under way
+
+
+def _make_session() -> requests.Session:
+    """A session whose connections can be cut off by `_deadline`."""
+    import requests
+    from urllib3.connection import HTTPConnection, HTTPSConnection
+    from urllib3.connectionpool import HTTPConnectionPool, HTTPSConnectionPool
+
+    class WatchedConnection(HTTPConnection):
+        def getresponse(self) -> Any:
+            _thread.watch.connection = self
+            return super().getresponse()
+
+    class WatchedHttpsConnection(HTTPSConnection):
+        def getresponse(self) -> Any:
+            _thread.watch.connection = self
+            return super().getresponse()
+
+    class WatchedPool(HTTPConnectionPool):
+        ConnectionCls = WatchedConnection
+
+    class WatchedHttpsPool(HTTPSConnectionPool):
+        ConnectionCls = WatchedHttpsConnection
+
+    class WatchedAdapter(requests.adapters.HTTPAdapter):
+        def init_poolmanager(self, *args: Any, **kwargs: Any) -> None:
+            super().init_poolmanager(*args, **kwargs)
+            self.poolmanager.pool_classes_by_scheme = {"http": WatchedPool, "https": WatchedHttpsPool}
+
+        def proxy_manager_for(self, *args: Any, **kwargs: Any) -> Any:
+            manager = super().proxy_manager_for(*args, **kwargs)
+            manager.pool_classes_by_scheme = {"http": WatchedPool, "https": WatchedHttpsPool}
+            return manager
+
+    session = requests.Session()
+    session.mount("http://", WatchedAdapter(pool_connections=1, pool_maxsize=1))
+    session.mount("https://", WatchedAdapter(pool_connections=1, pool_maxsize=1))
+    return session
+
+
+@contextlib.contextmanager
+def _deadline(seconds: float) -> Iterator[Callable[[], bool]]:
+    """Cut this thread's connection after so long: requests' read timeout starts anew with every byte that drips in."""
+    watch = _Watch()
+    _thread.watch = watch
+    timer = threading.Timer(seconds, watch.cut)
+    timer.daemon = True
+    timer.start()
+    try:
+        yield lambda: watch.is_late
+    finally:
+        timer.cancel()
+        watch.end()
+
+
+def _read(response: requests.Response, is_late: Callable[[], bool]) -> tuple[bytes, str]:
+    import requests
+
+    chunks: list[bytes] = []
+    num_bytes = 0
+    try:
+        for chunk in response.iter_content(CHUNK_BYTES):
+            chunks.append(chunk)
+            num_bytes += len(chunk)
+            if num_bytes > MAX_BODY_BYTES:
+                return b"".join(chunks), f"a body of more than {MAX_BODY_BYTES} bytes"
+    except requests.exceptions.RequestException as error:
+        reason = "too slow" if is_late() else type(error).__name__
+        return b"".join(chunks), f"the body broke off after {num_bytes} bytes ({reason})"
+    if is_late():
+        return b"".join(chunks), f"the body broke off after {num_bytes} bytes (too slow)"
+    return b"".join(chunks), ""
+
+
+def _lost(error: requests.exceptions.RequestException, is_late: bool) -> Lost:
+    import requests
+    from urllib3.exceptions import NewConnectionError
+
+    if is_late:
+        return Lost("no complete answer within the read timeout", was_sent=True)
+    if isinstance(error, requests.exceptions.SSLError):
+        reason = "its certificate cannot be verified; name a private CA in the variable REQUESTS_CA_BUNDLE"
+        return Lost(reason, was_sent=False, is_final=True)
+    if isinstance(error, requests.exceptions.ConnectTimeout):
+        return Lost("no connection within the connect timeout", was_sent=False)
+    if isinstance(error, requests.exceptions.ProxyError):
+        return Lost("the proxy does not connect", was_sent=False)
+    if isinstance(error, requests.exceptions.ReadTimeout):
+        return Lost("no answer within the read timeout", was_sent=True)
+    cause = getattr(error.args[0] if error.args else None, "reason", None)
+    if isinstance(cause, NewConnectionError):
+        return Lost("no connection (refused, or an unknown host)", was_sent=False)
+    return Lost(f"the connection broke ({type(error).__name__})", was_sent=True)
+
+
+def _origin(url: str) -> tuple[str, str | None, int | None]:
+    parts = urllib.parse.urlsplit(url)
+    return parts.scheme, parts.hostname, parts.port or {"http": 80, "https": 443}.get(parts.scheme)
