@@ -1,1 +1,52 @@
 """The paid teacher: its client, its ledger and budget, and the revision of the student's explanations."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+
+from edgeelad.config import TeacherConfig
+from edgeelad.records import Question
+from edgeelad.teacher.dataset_teacher import DatasetTeacher
+from edgeelad.teacher.ledger import Ledger
+from edgeelad.teacher.protocol import Teacher
+
+
+@contextmanager
+def open_teacher(
+    config: TeacherConfig,
+    ledger_path: Path,
+    pool: Mapping[str, Question],
+    *,
+    run: str = "",
+    count_tokens: Callable[[str], int] | None = None,
+    is_replay: bool = False,
+) -> Iterator[Teacher]:
+    """Open the teacher that a configuration names, and close it when the block ends.
+
+    Args:
+        config: Which teacher, and its limits.
+        ledger_path: The ledger; made where there is none. The dataset teacher needs none.
+        pool: The questions by id, for the dataset teacher.
+        run: Whose budget is counted in a ledger that several runs share; the same each time that a run goes on.
+        count_tokens: Counts a text's tokens, for endpoints that do not tell their usage.
+        is_replay: Answer from the ledger only, and send nothing.
+
+    Raises:
+        ConfigError: No usable URL, model or key.
+        StorageError, RunError: The ledger cannot be opened.
+        MissingExtraError: requests is not installed.
+    """
+    if config.kind == "dataset":
+        yield DatasetTeacher(pool)
+        return
+    from edgeelad.teacher.client import ChatClient
+    from edgeelad.teacher.openai_teacher import OpenAITeacher
+
+    with Ledger(ledger_path) as ledger:
+        client = ChatClient(config, ledger, run=run, count_tokens=count_tokens, is_replay=is_replay)
+        try:
+            yield OpenAITeacher(client, config)
+        finally:
+            client.close()
