@@ -1,0 +1,120 @@
+"""Compare questions by their texts: TF-IDF vectors, near-duplicates, short dense vectors, clusters.
+
+Takes questions; gives similarities and labels by index. Sparse throughout; nothing of size N x N is ever made. Needs
+scikit-learn (extra `distill`), on one thread, so that the same questions give the same bits on any number of cores.
+"""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from edgeelad.errors import MissingExtraError
+from edgeelad.prompts import question_text
+from edgeelad.records import Question
+
+NUM_DIMENSIONS = 64  # of the dense vectors: enough to tell kinds of questions apart, cheap for 20,000 of them
+# every word, number and sign is a token: questions that differ in their numbers alone are different questions
+TOKEN_PATTERN = r"\w+|[^\w\s]"
+BLOCK = 128  # columns of a dense block of similarities: 20,000 rows of them are 10 MB
+
+
+class TextVectors:
+    """TF-IDF vectors of a pool's questions and of those chosen earlier; made when first needed.
+
+    Args:
+        pool: The questions that indices refer to.
+        already: Questions chosen earlier.
+    """
+
+    def __init__(self, pool: Sequence[Question], already: Sequence[Question] = ()) -> None:
+        self.num_questions = len(pool)
+        self.num_already = len(already)
+        self._texts = [question_text(question) for question in (*pool, *already)]
+        self._dense: NDArray[np.float64] | None = None
+
+    @cached_property
+    def _rows(self) -> Any:
+        """scipy CSR, float32, rows of length 1: the pool's, then those of the questions chosen earlier."""
+        with single_threaded():
+            from sklearn.feature_extraction.text import TfidfVectorizer
+
+            vectorizer = TfidfVectorizer(token_pattern=TOKEN_PATTERN, sublinear_tf=True, dtype=np.float32)
+            return vectorizer.fit_transform(self._texts).tocsr()
+
+    @cached_property
+    def _pool_rows(self) -> Any:
+        return self._rows[: self.num_questions]
+
+    def similarities(self, index: int) -> NDArray[np.float32]:
+        """Cosine of one question with every question of the pool."""
+        column = self._pool_rows[[index]].toarray()[0]
+        return np.asarray(self._pool_rows @ column, dtype=np.float32)
+
+    def similarity_to_already(self) -> NDArray[np.float32]:
+        """For every question of the pool, the largest cosine with a question chosen earlier; 0 where there are none."""
+        largest = np.zeros(self.num_questions, dtype=np.float32)
+        for start in range(self.num_questions, len(self._texts), BLOCK):
+            block = self._rows[start : start + BLOCK].toarray()
+            np.maximum(largest, (self._pool_rows @ block.T).max(axis=1), out=largest)
+        return largest
+
+    def dense(self, rng: np.random.Generator) -> NDArray[np.float64]:
+        """Short unit vectors of all rows, the pool's first (latent semantic analysis); made once."""
+        if self._dense is None:
+            short = self._reduced(rng)
+            lengths = np.linalg.norm(short, axis=1, keepdims=True)
+            self._dense = np.asarray(short / np.where(lengths > 0, lengths, 1.0), dtype=np.float64)
+        return self._dense
+
+    def _reduced(self, rng: np.random.Generator) -> NDArray[np.float64]:
+        num = min(NUM_DIMENSIONS, self._rows.shape[0] - 1, self._rows.shape[1] - 1)
+        if num < 2:
+            return np.asarray(self._rows.toarray(), dtype=np.float64)
+        with single_threaded():
+            from sklearn.decomposition import TruncatedSVD
+
+            model = TruncatedSVD(num, random_state=_seed(rng))
+            return np.asarray(model.fit_transform(self._rows.astype(np.float64)), dtype=np.float64)
+
+
+def cluster(vectors: NDArray[np.float64], num_clusters: int, rng: np.random.Generator) -> NDArray[np.int64]:
+    """K-means labels, 0 to `num_clusters` − 1 at most; fewer clusters where there are fewer distinct vectors."""
+    if num_clusters >= len(vectors):
+        return np.arange(len(vectors), dtype=np.int64)
+    with single_threaded(), warnings.catch_warnings():
+        from sklearn.cluster import MiniBatchKMeans
+        from sklearn.exceptions import ConvergenceWarning
+
+        warnings.simplefilter("ignore", ConvergenceWarning)  # equal questions are expected, and harmless here
+        model = MiniBatchKMeans(num_clusters, random_state=_seed(rng), n_init=1, batch_size=2048)
+        return np.asarray(model.fit_predict(vectors), dtype=np.int64)
+
+
+@contextmanager
+def single_threaded() -> Iterator[None]:
+    """Run scikit-learn on one thread: sums are then made in one order on every machine.
+
+    Raises:
+        MissingExtraError: scikit-learn is not installed.
+    """
+    try:
+        # imported first: the limit holds for the libraries that are loaded when it is set
+        import sklearn.cluster
+        import sklearn.decomposition
+        import sklearn.neighbors  # noqa: F401
+        from threadpoolctl import threadpool_limits  # type: ignore[import-untyped]  # ships no types
+    except ImportError:
+        raise MissingExtraError("scikit-learn", "distill", "choosing a batch by the questions' texts") from None
+    with threadpool_limits(limits=1):
+        yield
+
+
+def _seed(rng: np.random.Generator) -> int:
+    return int(rng.integers(2**31))

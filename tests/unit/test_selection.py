@@ -1,0 +1,289 @@
+import logging
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from edgeelad.config import SelectionConfig
+from edgeelad.errors import ConfigError
+from edgeelad.records import Question, Score
+from edgeelad.selection import select
+from edgeelad.selection.diversity import k_center, typiclust
+from edgeelad.selection.ranking import inclusion_probabilities, rank_by_score, rank_uniformly
+from edgeelad.selection.vectors import TextVectors
+
+unhurried = settings(deadline=None)  # a shared machine has slow moments
+
+TOPICS = ("apples in a basket", "trains between two towns", "coins of copper", "pages of a long novel")
+NAMES = ("Ada", "Ben", "Cora", "Dov", "Eli", "Fay", "Gus", "Hal", "Ina", "Jon")
+
+
+def make_questions(num, prefix="q"):
+    """Questions on four topics, each its own numbers."""
+    return [
+        Question(
+            f"{prefix}{i:05d}",
+            f"{NAMES[i % 10]} counts {i * 7 + 3} {TOPICS[i % 4]} on day {i * 13 + 5}. How many of {i * 11 + 1} remain?",
+        )
+        for i in range(num)
+    ]
+
+
+def make_scores(questions, value=lambda i: float(i)):
+    return {q.id: Score(q.id, "elad", value(i)) for i, q in enumerate(questions)}
+
+
+def choose(questions, scores=None, *, num, seed=0, first_round=False, already=(), **config):
+    scores = make_scores(questions) if scores is None else scores
+    rng = np.random.default_rng(seed)
+    return select(
+        questions, scores, SelectionConfig(**config), num=num, first_round=first_round, rng=rng, already=already
+    )
+
+
+NO_TEXT = {"max_similarity": 1.0, "cluster_cap": 1.0}
+PLAIN = {"exploration_share": 0.0, "gumbel": False, **NO_TEXT}
+
+
+def ids(choices):
+    return [choice.question_id for choice in choices]
+
+
+# --- by score -------------------------------------------------------------------------------------------------------
+
+
+def test_plain_top_takes_the_highest_scores_in_order():
+    choices = choose(make_questions(10), num=3, **PLAIN)
+    assert ids(choices) == ["q00009", "q00008", "q00007"]
+    assert [(c.reason, c.score, c.propensity) for c in choices] == [("score", s, 1.0) for s in (9.0, 8.0, 7.0)]
+
+
+def test_ties_are_broken_by_id_whatever_the_order():
+    questions = make_questions(10)
+    scores = make_scores(questions, lambda i: 1.0)
+    assert ids(choose(questions[::-1], scores, num=3, **PLAIN)) == ["q00000", "q00001", "q00002"]
+
+
+def test_the_order_of_the_pool_does_not_matter():
+    questions = make_questions(60)
+    scores = make_scores(questions)
+    for config in ({}, {"gumbel": False}, {"strategy": "k-center"}, {"strategy": "typiclust"}, {"strategy": "random"}):
+        there = choose(questions, scores, num=12, **config)
+        assert there == choose(questions[::-1], scores, num=12, **config)
+        assert len(set(ids(there))) == 12
+
+
+def test_a_share_is_explored_uniformly_and_spread_over_the_batch():
+    questions = make_questions(200)
+    choices = choose(questions, num=40, exploration_share=0.25, cluster_cap=1.0)
+    explored = [i for i, c in enumerate(choices) if c.reason == "explore"]
+    assert len(explored) == 10
+    assert all(c.propensity == 10 / 200 for c in choices if c.reason == "explore")
+    assert all(sum(start <= i < start + 20 for i in explored) == 5 for start in (0, 20))
+
+
+def test_exploration_reaches_every_question():
+    questions = make_questions(20)
+    seen = set()
+    for seed in range(60):
+        seen |= {c.question_id for c in choose(questions, num=4, seed=seed, exploration_share=1.0, **NO_TEXT)}
+    assert len(seen) == 20
+
+
+def test_gumbel_draws_in_proportion_to_score_with_the_propensities_that_it_states():
+    questions = make_questions(30)
+    scores = make_scores(questions, lambda i: [0.1, 1.0, 4.0][i % 3])
+    counts, stated = dict.fromkeys(scores, 0), {}
+    for seed in range(3000):
+        for choice in choose(questions, scores, num=6, seed=seed, exploration_share=0.0, **NO_TEXT):
+            counts[choice.question_id] += 1
+            stated[choice.question_id] = choice.propensity
+    for question_id, propensity in stated.items():
+        assert counts[question_id] / 3000 == pytest.approx(propensity, abs=0.05)
+    assert sum(counts[q.id] for q in questions[2::3]) > 3 * sum(counts[q.id] for q in questions[1::3])
+
+
+@pytest.mark.parametrize("value", [0.0, 3.5, -1.0])
+def test_equal_scores_are_a_uniform_draw(value):
+    questions = make_questions(50)
+    choices = choose(questions, make_scores(questions, lambda i: value), num=10, exploration_share=0.0, cluster_cap=1.0)
+    assert len(set(ids(choices))) == 10
+    assert [c.propensity for c in choices] == pytest.approx([0.2] * 10)
+
+
+def test_questions_with_score_zero_fill_the_batch_last():
+    questions = make_questions(20)
+    scores = make_scores(questions, lambda i: 1.0 if i in (3, 7) else 0.0)
+    choices = choose(questions, scores, num=5, exploration_share=0.0, **NO_TEXT)
+    assert set(ids(choices)[:2]) == {"q00003", "q00007"}
+    assert all(0.0 < c.propensity <= 1.0 for c in choices)
+
+
+def test_a_random_strategy_is_a_uniform_draw():
+    questions = make_questions(40)
+    choices = choose(questions, {}, num=8, strategy="random", exploration_share=0.0, **NO_TEXT)
+    assert [c.propensity for c in choices] == [0.2] * 8
+
+
+def test_a_pool_smaller_than_the_batch_is_taken_whole():
+    questions = make_questions(3)
+    for config in ({}, PLAIN, {"strategy": "typiclust"}, {"strategy": "k-center"}, {"first_batch": "representative"}):
+        assert sorted(ids(choose(questions, num=10, first_round=True, **config))) == [q.id for q in questions]
+    assert choose([], num=10) == []
+    assert choose(questions, num=0) == []
+
+
+def test_an_unknown_strategy_is_an_error():
+    with pytest.raises(ConfigError, match="did you mean elad"):
+        choose(make_questions(3), num=2, strategy="eald")
+
+
+# --- near-duplicates and clusters -----------------------------------------------------------------------------------
+
+
+def test_near_duplicates_of_chosen_questions_are_passed_over():
+    questions = [*make_questions(20), Question("q00019-again", make_questions(20)[19].text.upper())]
+    scores = make_scores(questions)
+    chosen = ids(choose(questions, scores, num=5, **{**PLAIN, "max_similarity": 0.95}))
+    assert chosen == ["q00019-again", "q00018", "q00017", "q00016", "q00015"]
+    later = ids(choose(questions, scores, num=5, already=[questions[18]], **{**PLAIN, "max_similarity": 0.95}))
+    assert later == ["q00019-again", "q00017", "q00016", "q00015", "q00014"]
+
+
+def test_questions_that_differ_in_their_numbers_are_no_duplicates():
+    questions = [Question(f"q{i}", f"Tom has {i} apples and buys {i + 3} more. How many has he?") for i in range(1, 7)]
+    vectors = TextVectors(questions)
+    similar = np.array([vectors.similarities(i) for i in range(6)])
+    assert similar.diagonal() == pytest.approx(1.0)
+    assert (similar - np.eye(6)).max() < 0.95
+
+
+def test_no_cluster_fills_more_than_its_share():
+    # the crowd's questions differ in one number of twenty words, and score highest: they would fill the batch
+    words = (
+        "a farmer sells red apples from baskets at the market each day how much money does she have when she goes home"
+    )
+    crowd = [Question(f"a{i:03d}", f"{words} {i}") for i in range(100)]
+    others = [Question(f"b{i:03d}", f"{TOPICS[1 + i % 3]} {NAMES[i % 10]} {i}") for i in range(100)]
+    scores = make_scores(crowd, lambda i: 5.0) | make_scores(others, lambda i: 1.0)
+    free = ids(choose([*crowd, *others], scores, num=20, **PLAIN))
+    capped = ids(choose([*crowd, *others], scores, num=20, **{**PLAIN, "cluster_cap": 0.25}))
+    assert sum(chosen.startswith("a") for chosen in free) == 20
+    assert sum(chosen.startswith("a") for chosen in capped) == 5
+    assert len(set(capped)) == 20
+
+
+def test_a_short_batch_lifts_the_cap_first_and_then_the_ban(caplog):
+    texts = ["What is two plus three?", "What is two plus three ?", "What is TWO plus three?", "How far is the moon?"]
+    questions = [Question(f"q{i}", text) for i, text in enumerate(texts)] + make_questions(30, "z")
+    scores = make_scores(questions, lambda i: 40.0 - i)
+    pair = questions[:4]
+    with caplog.at_level(logging.INFO):
+        chosen = ids(choose(pair, scores, num=3, **{**PLAIN, "max_similarity": 0.95}))
+    assert chosen == ["q0", "q3", "q1"]
+    assert "1 near-duplicates were chosen" in caplog.text
+    caplog.clear()
+    with caplog.at_level(logging.INFO):
+        chosen = ids(choose(questions, scores, num=30, **{**PLAIN, "max_similarity": 0.95, "cluster_cap": 0.01}))
+    assert len(set(chosen)) == 30
+    assert "above the cluster cap" in caplog.text
+    assert "near-duplicates" not in caplog.text
+
+
+# --- by text alone --------------------------------------------------------------------------------------------------
+
+
+def test_the_representative_first_batch_covers_the_topics():
+    questions = make_questions(200)
+    choices = choose(questions, {}, num=8, first_round=True, first_batch="representative")
+    topics = {next(t for t in TOPICS if t in q.text) for q in questions if q.id in ids(choices)}
+    assert topics == set(TOPICS)
+    assert {(c.reason, c.propensity) for c in choices} == {("seed", 1.0)}
+    again = choose(questions, {}, num=8, first_round=False, strategy="random", first_batch="representative")
+    assert {c.reason for c in again} == {"score", "explore"}
+
+
+def test_a_random_first_batch_is_uniform_and_says_so():
+    choices = choose(make_questions(50), {}, num=10, first_round=True, first_batch="random")
+    assert {(c.reason, c.propensity) for c in choices} == {("seed", 0.2)}
+
+
+def test_k_center_takes_the_farthest_question_next():
+    texts = ["red apple", "red apple pie", "blue train", "blue train track", "green river"]
+    questions = [Question(f"q{i}", text) for i, text in enumerate(texts)]
+    vectors = TextVectors(questions, [Question("x", "red apple")])
+    dense = vectors.dense(np.random.default_rng(0))
+    ranking = k_center(vectors, np.arange(5), 3, np.random.default_rng(0))
+    covered = [dense[5]]
+    for index in ranking.order[:3]:
+        nearest = [max(float(dense[i] @ c) for c in covered) for i in range(5)]
+        assert nearest[index] == pytest.approx(min(nearest))
+        covered.append(dense[index])
+    assert set(ranking.order.tolist()) == set(range(5))
+
+
+def test_typiclust_prefers_clusters_without_a_chosen_question():
+    questions = make_questions(80)
+    on_topic = [q for q in questions if TOPICS[0] in q.text]
+    others = [q for q in questions if TOPICS[0] not in q.text]
+    vectors = TextVectors(others, on_topic)
+    ranking = typiclust(vectors, np.arange(len(others)), 3, np.random.default_rng(0))
+    assert sorted(ranking.order.tolist()) == list(range(len(others)))
+    first = {next(t for t in TOPICS if t in others[i].text) for i in ranking.order[:12]}
+    assert first == set(TOPICS[1:])
+
+
+def test_equal_and_wordless_questions_can_be_ranked():
+    for texts in (["same text"] * 40, ["?"] * 40, ["?", "!", "."] * 14):
+        questions = [Question(f"q{i:02d}", text) for i, text in enumerate(texts)]
+        for config in ({}, {"strategy": "typiclust"}, {"strategy": "k-center"}):
+            assert len(set(ids(choose(questions, num=10, **config)))) == 10
+
+
+# --- rankings -------------------------------------------------------------------------------------------------------
+
+
+@unhurried
+@given(st.lists(st.floats(1e-6, 1.0), min_size=1, max_size=40), st.data())
+def test_inclusion_probabilities_sum_to_the_number_chosen(weights, data):
+    num = data.draw(st.integers(0, len(weights)))
+    probabilities = inclusion_probabilities(np.array(weights), num)
+    assert probabilities.sum() == pytest.approx(num, abs=1e-6)
+    assert ((probabilities >= 0.0) & (probabilities <= 1.0)).all()
+    order = np.argsort(weights)
+    assert (np.diff(probabilities[order]) >= -1e-12).all()
+
+
+@unhurried
+@given(st.lists(st.floats(-1.0, 10.0), max_size=30), st.integers(0, 40), st.booleans())
+def test_every_ranking_is_a_permutation(values, num, is_plain):
+    candidates = np.arange(len(values)) * 3
+    rng = np.random.default_rng(0)
+    by_score = rank_by_score(candidates, np.array(values), num, None if is_plain else rng)
+    for ranking in (by_score, rank_uniformly(candidates, num, rng)):
+        assert sorted(ranking.order.tolist()) == candidates.tolist()
+        assert len(ranking.propensities) == len(values)
+
+
+def test_a_large_pool_is_chosen_from_in_bounded_memory():
+    code = """
+import resource, numpy as np
+from edgeelad.config import SelectionConfig
+from edgeelad.records import Question, Score
+from edgeelad.selection import select
+words = [f"word{i}" for i in range(3000)]
+rng = np.random.default_rng(0)
+questions = [Question(f"q{i}", " ".join(words[j] for j in rng.integers(0, 3000, 12))) for i in range(20_000)]
+scores = {q.id: Score(q.id, "elad", float(i % 97)) for i, q in enumerate(questions)}
+import sklearn.cluster, sklearn.decomposition, sklearn.neighbors
+before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+for config in (SelectionConfig(), SelectionConfig(strategy="typiclust"), SelectionConfig(strategy="k-center")):
+    batch = select(questions[200:], scores, config, num=50, first_round=False, rng=rng, already=questions[:200])
+    assert len({choice.question_id for choice in batch}) == 50
+print((resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) // 1024)
+"""
+    result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert int(result.stdout) < 600  # MB; a dense matrix of all pairs would be 1,600
