@@ -1,6 +1,7 @@
 import logging
 import subprocess
 import sys
+from collections import Counter
 
 import numpy as np
 import pytest
@@ -11,9 +12,10 @@ from edgeelad.config import SelectionConfig
 from edgeelad.errors import ConfigError
 from edgeelad.records import Question, Score
 from edgeelad.selection import select
+from edgeelad.selection.batch import NUM_CLUSTERS
 from edgeelad.selection.diversity import k_center, typiclust
 from edgeelad.selection.ranking import inclusion_probabilities, rank_by_score, rank_uniformly
-from edgeelad.selection.vectors import TextVectors
+from edgeelad.selection.vectors import TextVectors, cluster
 
 unhurried = settings(deadline=None)  # a shared machine has slow moments
 
@@ -162,17 +164,19 @@ def test_questions_that_differ_in_their_numbers_are_no_duplicates():
 
 
 def test_no_cluster_fills_more_than_its_share():
-    # the crowd's questions differ in one number of twenty words, and score highest: they would fill the batch
-    words = (
-        "a farmer sells red apples from baskets at the market each day how much money does she have when she goes home"
-    )
-    crowd = [Question(f"a{i:03d}", f"{words} {i}") for i in range(100)]
+    # the crowd's questions differ in one number, and score highest: they would fill the batch
+    crowd = [
+        Question(f"a{i:03d}", f"A farmer sells red apples at the market each day, {i} in all.") for i in range(100)
+    ]
     others = [Question(f"b{i:03d}", f"{TOPICS[1 + i % 3]} {NAMES[i % 10]} {i}") for i in range(100)]
+    pool = [*crowd, *others]
     scores = make_scores(crowd, lambda i: 5.0) | make_scores(others, lambda i: 1.0)
-    free = ids(choose([*crowd, *others], scores, num=20, **PLAIN))
-    capped = ids(choose([*crowd, *others], scores, num=20, **{**PLAIN, "cluster_cap": 0.25}))
-    assert sum(chosen.startswith("a") for chosen in free) == 20
-    assert sum(chosen.startswith("a") for chosen in capped) == 5
+    free = ids(choose(pool, scores, num=20, **PLAIN))
+    capped = ids(choose(pool, scores, num=20, **{**PLAIN, "cluster_cap": 0.25}))
+    rng = np.random.default_rng(0)
+    labels = dict(zip([q.id for q in pool], cluster(TextVectors(pool).dense(rng), NUM_CLUSTERS, rng), strict=True))
+    largest = [max(Counter(labels[question_id] for question_id in batch).values()) for batch in (free, capped)]
+    assert largest[0] > 5 >= largest[1]
     assert len(set(capped)) == 20
 
 
