@@ -1,4 +1,4 @@
-"""What the page claims of a run, in words: the headline, the certificate, why it stopped. Nothing more than was shown."""
+"""What the page claims of a run, in words: the headline, the certificate, why it stopped. No more than was shown."""
 
 from __future__ import annotations
 
