@@ -1,0 +1,149 @@
+"""One generation for a served request: its limits before it starts, its pieces, what it came to; and whose turn it is.
+
+Knows no HTTP; the pieces come from a plain iterator, which the caller may take in a thread and close at any time.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Literal, Protocol
+
+from edgeelad.edge.api import ApiError, GenerationRequest, Usage
+from edgeelad.edge.stops import cut_at_stops
+from edgeelad.records import AnswerKind, Question
+
+Finish = Literal["stop", "length"]
+
+
+class Tokens(Protocol):
+    """The part of `engine.codec.Codec` that serving needs."""
+
+    @property
+    def max_context(self) -> int:
+        """Tokens that prompt and explanation may have together."""
+        ...
+
+    def encode_prompt(self, question: Question) -> list[int]:
+        """The prompt's tokens."""
+        ...
+
+    def encode_completion(self, text: str) -> list[int]:
+        """The tokens of generated text."""
+        ...
+
+
+class Explainer(Protocol):
+    """The part of `engine.student.Student` that serving needs."""
+
+    @property
+    def codec(self) -> Tokens:
+        """Its tokens."""
+        ...
+
+    def stream(self, question: Question, max_tokens: int) -> Iterator[str]:
+        """The greedy explanation, piece by piece; whole UTF-8 only."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class ServedStudent:
+    """A student that is served: its name, how its answers are read, and its own limit of tokens."""
+
+    student: Explainer
+    name: str
+    kind: AnswerKind
+    max_tokens: int
+
+
+@dataclass(frozen=True, slots=True)
+class Generation:
+    """A generation that may start.
+
+    Attributes:
+        served: The student.
+        request: What was asked.
+        question: The question as the student gets it.
+        prompt_tokens: Tokens of the prompt.
+        max_tokens: Tokens that may be generated: what was asked for, as far as the context has room.
+    """
+
+    served: ServedStudent
+    request: GenerationRequest
+    question: Question
+    prompt_tokens: int
+    max_tokens: int
+
+    def pieces(self) -> Iterator[str]:
+        """The text, piece by piece, up to the first stop text."""
+        pieces = self.served.student.stream(self.question, self.max_tokens)
+        try:
+            yield from cut_at_stops(pieces, self.request.stop)
+        finally:
+            close(pieces)
+
+    def outcome(self, text: str) -> tuple[Finish, Usage]:
+        """Why a finished generation ended, and its tokens, counted as the student's tokenizer writes the text."""
+        num_tokens = len(self.served.student.codec.encode_completion(text))
+        return ("length" if num_tokens >= self.max_tokens else "stop"), Usage(self.prompt_tokens, num_tokens)
+
+
+def prepare(served: ServedStudent, request: GenerationRequest) -> Generation:
+    """Fit a request into the student's context.
+
+    Raises:
+        ApiError: The question leaves no room for an explanation.
+    """
+    question = Question("request", request.text, served.kind)
+    codec = served.student.codec
+    num_prompt = len(codec.encode_prompt(question))
+    room = codec.max_context - num_prompt
+    if room < 1:
+        raise ApiError(
+            400,
+            f"The question has {num_prompt} tokens with its prompt; this student's context is {codec.max_context} "
+            "tokens. Ask a shorter question.",
+            "messages" if request.kind == "chat" else "prompt",
+            "context_length_exceeded",
+        )
+    return Generation(served, request, question, num_prompt, min(request.max_tokens or served.max_tokens, room))
+
+
+def close(pieces: Iterator[str]) -> None:
+    """Close an iterator that can be closed: a generation that nobody waits for any more ends here."""
+    closing = getattr(pieces, "close", None)
+    if closing is not None:
+        closing()
+
+
+class Turns:
+    """Lets one generation run at a time, a bounded number wait in order, and sends the others away."""
+
+    def __init__(self, max_waiting: int) -> None:
+        self.max_waiting = max_waiting
+        self.num_waiting = 0
+        self._lock = asyncio.Lock()
+
+    async def take(self) -> None:
+        """Wait for the turn; `give_back` must follow.
+
+        Raises:
+            ApiError: 503, too many are waiting.
+        """
+        if self._lock.locked() and self.num_waiting >= self.max_waiting:
+            raise ApiError(
+                503,
+                f"{self.num_waiting} requests are waiting already; try again in a moment.",
+                code="overloaded",
+                kind="server_error",
+            )
+        self.num_waiting += 1
+        try:
+            await self._lock.acquire()
+        finally:
+            self.num_waiting -= 1
+
+    def give_back(self) -> None:
+        """Let the next one run."""
+        self._lock.release()
