@@ -46,11 +46,12 @@ MAX_UNIT_WORDS = 3
 
 @dataclass(frozen=True, slots=True)
 class Equation:
-    """One stated equation: its two sides as written, and whether it holds."""
+    """One stated equation: its two sides as written, whether it holds, and the value of its right side."""
 
     left: str
     right: str
     holds: bool
+    value: Fraction
 
     def __str__(self) -> str:
         return f"{self.left} = {self.right}"
@@ -86,13 +87,14 @@ def _equation(before: Sequence[Token], after: Sequence[Token], is_rounded: bool)
         left, right = _operand_before(before), _operand_after(after)
         if units_clash(left, right) or not _is_calculation(left, right, is_at_start=len(left) == len(before)):
             return None
+        value = evaluate(right, Fraction(1))
         holds = any(
             _same(evaluate(left, left_percent), evaluate(right, right_percent), right, is_rounded)
             for left_percent, right_percent in _percent_readings(left, right)
         )
     except UnreadableError:
         return None
-    return Equation(_written(left), _written(right), holds)
+    return Equation(_written(left), _written(right), holds, value)
 
 
 def _is_calculation(left: Sequence[Token], right: Sequence[Token], is_at_start: bool) -> bool:

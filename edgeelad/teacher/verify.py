@@ -1,0 +1,54 @@
+"""Whether an explanation may be trained on: it reaches the reference answer, and what it calculates is right.
+
+Every chain that is accepted, on whatever rung, has passed `find_flaw`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from edgeelad.answers import agree
+from edgeelad.numerals import format_fraction
+from edgeelad.records import AnswerKind
+from edgeelad.teacher.arithmetic import equations, false_equation
+
+
+@dataclass(frozen=True, slots=True)
+class Flaw:
+    """Why a chain cannot be used; `step` is the 0-based step that is false, None where none can be named."""
+
+    reason: str
+    step: int | None = None
+
+
+def find_flaw(steps: Sequence[str], answer: str | None, reference: str, kind: AnswerKind) -> Flaw | None:
+    """The first reason not to use a chain; None where it is verified.
+
+    Args:
+        steps: The chain's steps.
+        answer: The canonical answer that it states.
+        reference: The reference answer a*.
+        kind: Stated arithmetic is checked where this is "number".
+    """
+    if not steps:
+        return Flaw("it has no steps")
+    step = first_false_step(steps) if kind == "number" else None
+    if step is not None:
+        return Flaw(f"step {step + 1} states {false_equation(steps[step])}, which is false", step)
+    if answer is None:
+        return Flaw("it states no answer")
+    if not agree(answer, reference):
+        return Flaw(f"it reaches {answer}, not {reference}")
+    return None
+
+
+def first_false_step(steps: Sequence[str]) -> int | None:
+    """The first step that states a false equation (0-based); None where all hold."""
+    return next((index for index, step in enumerate(steps) if false_equation(step) is not None), None)
+
+
+def calculates(steps: Sequence[str], reference: str) -> bool:
+    """Whether the last equation of the last step comes out at the reference answer."""
+    found = equations(steps[-1]) if steps else []
+    return bool(found) and found[-1].holds and format_fraction(found[-1].value) == reference
