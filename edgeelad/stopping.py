@@ -1,0 +1,159 @@
+"""When enough has been transferred: the audit sample, the certificate, and the other reasons to stop.
+
+Takes counts and what each round came to; gives certificates and named reasons. Asks no teacher and reads no files. The
+formulas are those of docs/METHOD.md §5. Only the certificate says that student and teacher agree; the other reasons say
+that going on will not help.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from fractions import Fraction
+from typing import Literal
+
+import numpy as np
+
+from edgeelad.bounds import binomial_lower, binomial_upper, hypergeometric_lower, hypergeometric_upper
+from edgeelad.config import StoppingConfig
+from edgeelad.records import Certificate, Question
+
+StopReason = Literal[
+    "certified",  # disagreement with the teacher is at most ε, at the stated confidence
+    "limit_reached",  # disagreement is certainly above ε and no longer falls: more data will not help
+    "converged",  # successive students answer alike
+    "flat",  # the learning curve no longer rises
+    "budget",
+    "pool_exhausted",
+    "max_rounds",
+    "no_annotations",
+]
+
+
+@dataclass(frozen=True, slots=True)
+class RoundOutcome:
+    """What a round came to.
+
+    Attributes:
+        round: Its number; 0 is the base student.
+        accuracy: On held-out labeled questions; None where there are none.
+        certificate: The look at the audit; None where there was none.
+        kappa_with_previous: Cohen's κ of this student's answers with the last one's; None for the first.
+    """
+
+    round: int
+    accuracy: float | None = None
+    certificate: Certificate | None = None
+    kappa_with_previous: float | None = None
+
+
+def draw_audit(questions: Sequence[Question], n: int, rng: np.random.Generator) -> list[Question]:
+    """Draw n questions uniformly without replacement; their order is random, so the first few are a uniform draw too.
+
+    Does not depend on the order of `questions`. Gives all of them where there are fewer than n.
+    """
+    pool = sorted(questions, key=lambda question: question.id)
+    return [pool[i] for i in rng.permutation(len(pool))[:n]]
+
+
+def spent_alpha(look: int, alpha: float) -> float:
+    """α_t = α / (t(t+1)), the share of the error budget that look t spends; over all looks they sum to α."""
+    assert look >= 1, "looks are counted from 1"
+    return alpha / (look * (look + 1))
+
+
+def certify(
+    num_disagreements: int, num_audited: int, population: int | None, look: int, epsilon: float, alpha: float
+) -> Certificate:
+    """Look at the audit: exact one-sided bounds on the disagreement at level α_t.
+
+    Valid for any number of looks and any student at each look, because the looks' levels sum to α (union bound).
+
+    Args:
+        num_disagreements: k, audited questions that student and teacher answer differently.
+        num_audited: n, audited questions that the teacher has answered.
+        population: N, the size of the pool that the audit was drawn from; None for a stream of such questions.
+        look: t, counted from 1.
+        epsilon: ε, the disagreement to be certified.
+        alpha: α, the error budget of all looks together.
+    """
+    level = spent_alpha(look, alpha)
+    if num_audited == 0:
+        lower, upper = 0.0, 1.0
+    elif population is None:
+        lower = binomial_lower(num_disagreements, num_audited, level)
+        upper = binomial_upper(num_disagreements, num_audited, level)
+    else:
+        lower = hypergeometric_lower(num_disagreements, num_audited, population, level)
+        upper = hypergeometric_upper(num_disagreements, num_audited, population, level)
+    return Certificate(
+        look=look,
+        num_audited=num_audited,
+        num_disagreements=num_disagreements,
+        population=population,
+        alpha=level,
+        epsilon=epsilon,
+        upper=upper,
+        lower=lower,
+        confidence=1.0 - alpha,
+    )
+
+
+def log_e_value(num_disagreements: int, num_audited: int, population: int, epsilon: float) -> float:
+    """Log of the e-process against "disagreement > ε", for an audit that is extended while one student stays frozen.
+
+    E_n = mean_{K ≤ εN} L_n(K) / max_{K > εN} L_n(K), with L_n(K) = C(N−n, K−k) / C(N, K), the likelihood of what was
+    drawn, in its order, if the pool holds K disagreements. The audit may be extended question by question, and
+    certified as soon as E_n ≥ 1/α_t; infinite where every K > εN is ruled out.
+    """
+    k, n, size = num_disagreements, num_audited, population
+    assert 0 <= k <= n <= size, "disagreements are part of the audit, and the audit of the pool"
+    logs = np.full(size + 1, -np.inf)  # of L_n(K), up to a constant, for K = 0..N
+    possible = np.arange(k, size - n + k, dtype=np.float64)
+    steps = np.log(size - n - possible + k) - np.log(possible + 1 - k) + np.log(possible + 1) - np.log(size - possible)
+    logs[k : size - n + k + 1] = np.concatenate([[0.0], np.cumsum(steps)])
+    limit = math.floor(Fraction(repr(epsilon)) * size)  # of the decimal as it was written: 0.29 · 100 is 29
+    good, bad = logs[: limit + 1], logs[limit + 1 :]
+    if not len(bad) or np.isneginf(bad.max()):
+        return math.inf
+    if np.isneginf(good.max()):
+        return -math.inf
+    mean = good.max() + math.log(np.exp(good - good.max()).sum() / len(good))
+    return float(mean - bad.max())
+
+
+def certifies_extended(
+    num_disagreements: int, num_audited: int, population: int, look: int, epsilon: float, alpha: float
+) -> bool:
+    """Whether an audit that was extended for one frozen student certifies disagreement ≤ ε: E_n ≥ 1/α_t."""
+    return log_e_value(num_disagreements, num_audited, population, epsilon) >= -math.log(spent_alpha(look, alpha))
+
+
+def should_stop(history: Sequence[RoundOutcome], config: StoppingConfig) -> StopReason | None:
+    """The reason to stop that the rounds so far give, or None; budget, pool and number of rounds are the caller's.
+
+    The curve is the accuracy, or where there is none the agreement with the teacher on the audit. It is flat when the
+    best of the last `flat_rounds` rounds is not `min_gain` above the best before them.
+    """
+    if not history:
+        return None
+    last = history[-1].certificate
+    if config.stop_when_certified and last is not None and last.is_certified:
+        return "certified"
+    is_flat = _is_flat(history, config)
+    if is_flat and last is not None and last.lower > config.epsilon:
+        return "limit_reached"
+    kappas = [outcome.kappa_with_previous for outcome in history[-config.kappa_rounds :]]
+    if len(kappas) == config.kappa_rounds and all(kappa is not None and kappa >= config.kappa for kappa in kappas):
+        return "converged"
+    return "flat" if is_flat else None
+
+
+def _is_flat(history: Sequence[RoundOutcome], config: StoppingConfig) -> bool:
+    curve = [outcome.accuracy for outcome in history if outcome.accuracy is not None]
+    if not curve:
+        looks = (outcome.certificate for outcome in history)
+        curve = [1.0 - look.num_disagreements / look.num_audited for look in looks if look and look.num_audited]
+    before, recent = curve[: -config.flat_rounds], curve[-config.flat_rounds :]
+    return bool(before) and max(recent) < max(before) + config.min_gain
