@@ -21,7 +21,6 @@ NEW_SKILLS = tuple(spec.name for spec in SPECS if not spec.is_known)
 NAMES = ("Ann", "Ben", "Carl", "Dana", "Emma", "Finn", "Gina", "Hugo", "Ida", "Jack", "Kate", "Liam", "Mia", "Noah")
 OBJECTS = ("apples", "pens", "books", "cards", "stamps", "coins", "shells", "eggs", "balls", "cups", "stones", "cakes")
 THINGS = ("bag", "hat", "lamp", "coat", "game", "chair", "ball", "cup")
-UNITS = ("hour", "day", "week")
 NEW_SHARE = 0.28  # of the pool: enough to learn the new skills from, few enough that random questions mostly miss them
 
 _BY_NAME = {spec.name: spec for spec in SPECS}
@@ -109,7 +108,6 @@ def _draw_words(rng: Generator) -> dict[str, str]:
         "other": str(other),
         "obj": OBJECTS[rng.integers(len(OBJECTS))],
         "thing": THINGS[rng.integers(len(THINGS))],
-        "unit": UNITS[rng.integers(len(UNITS))],
     }
 
 

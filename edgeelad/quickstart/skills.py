@@ -212,15 +212,15 @@ SPECS = (
         "rate",
         False,
         (
-            "A machine makes {a} {obj} every {unit}. It runs {b} {unit}s in spring and {c} {unit}s in fall. "
+            "A machine makes {a} {obj} an hour. It runs {b} hours in May and {c} hours in June. "
             "How many {obj} does it make?",
-            "{name} picks {a} {obj} every {unit}. {name} works {b} {unit}s and then {c} {unit}s more. "
+            "{name} picks {a} {obj} an hour. {name} works {b} hours today and {c} hours tomorrow. "
             "How many {obj} does {name} pick?",
-            "A shop sells {a} {obj} every {unit}. It is open {b} {unit}s and then {c} {unit}s more. "
+            "A shop sells {a} {obj} an hour. It is open for {b} hours and then for {c} hours more. "
             "How many {obj} does it sell?",
         ),
         (
-            ("The time is [x=b+c] {unit}s.", "In all there are [y=a*x] {obj}."),
+            ("The time is [x=b+c] hours.", "In all there are [y=a*x] {obj}."),
             ("First there are [x=a*b] {obj}.", "Then there are [w=a*c] {obj}.", "In all there are [y=x+w] {obj}."),
         ),
         _draw_rate,

@@ -12,13 +12,13 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from edgeelad.quickstart.problems import NAMES, OBJECTS, THINGS, UNITS
+from edgeelad.quickstart.problems import NAMES, OBJECTS, THINGS
 from edgeelad.quickstart.reading import Reading, read_question
 from edgeelad.quickstart.steps import Equation, PlannedStep, find_equations, replace_equation
 
 _ANSWER_LINE = re.compile(r"The answer is (-?\d+)\.?")
 _PEOPLE = frozenset(NAMES)
-_GOODS = frozenset({*OBJECTS, *THINGS, *(f"{unit}s" for unit in UNITS), "dollars"})
+_GOODS = frozenset({*OBJECTS, *THINGS, "dollars", "hours"})
 
 
 @dataclass(frozen=True, slots=True)
