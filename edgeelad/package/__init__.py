@@ -1,0 +1,16 @@
+"""The folder that ships: written whole, opened quickly, verified on the device where it is to run."""
+
+from edgeelad.package.info import PackageInfo
+from edgeelad.package.open import Package, is_package, open_package
+from edgeelad.package.verify import VerifyReport, verify_package
+from edgeelad.package.write import write_package
+
+__all__ = [
+    "Package",
+    "PackageInfo",
+    "VerifyReport",
+    "is_package",
+    "open_package",
+    "verify_package",
+    "write_package",
+]

@@ -1,0 +1,123 @@
+"""The model card: README.md of a package, with Hugging Face's metadata. Says what was measured, and no more."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Mapping
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+import jinja2
+
+from edgeelad.package.manifest import Manifest
+
+CARD_FILE = "README.md"
+_HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*")
+_LABELS = {
+    "accuracy_fp32": "accuracy, fp32",
+    "accuracy_int8": "accuracy, int8",
+    "accuracy_int4": "accuracy, int4",
+    "same_answers_as_fp32": "same answer as fp32",
+    "num_test": "test questions",
+    "annotated": "questions annotated by the teacher",
+}
+
+
+def write_card(folder: Path, manifest: Manifest, example: str, num_bytes: int) -> None:
+    """Write a package's model card.
+
+    Args:
+        folder: The package.
+        manifest: What the card says is taken from it; its files are not looked at.
+        example: A question to show in the commands.
+        num_bytes: Size of the package.
+    """
+    text = (
+        _environment()
+        .get_template("card.md.j2")
+        .render(
+            name=manifest.name,
+            base_model=manifest.base_model,
+            hub_id=_hub_id(manifest.base_model),
+            graph=manifest.graph,
+            graph_name=manifest.graph.rpartition("/")[2],
+            quantization=manifest.quantization,
+            include_fp32=manifest.quantization != "fp32" and (folder / "onnx" / "model.onnx").exists(),
+            size_mb=f"{num_bytes / 1e6:.1f}",
+            answer_kind=manifest.answer_kind,
+            answer_format=manifest.answer_format,
+            example=_shell_safe(example),
+            accuracy=_shipped_accuracy(manifest),
+            figures=[
+                (_LABELS.get(name, _text(name)), _figure(name, value)) for name, value in manifest.metrics.items()
+            ],
+            certificate=certificate_text(manifest.certificate),
+        )
+    )
+    (folder / CARD_FILE).write_text(text, encoding="utf-8")
+
+
+def certificate_text(certificate: Mapping[str, Any] | None) -> str:
+    """What the audit showed, in a sentence."""
+    if certificate is None:
+        return "Agreement with the teacher was not audited."
+    counts = f"{certificate['num_disagreements']} of {certificate['num_audited']}"
+    look = f"{counts} audited questions were answered differently"
+    upper, epsilon = f"{certificate['upper']:.1%}", f"{certificate['epsilon']:.1%}"
+    whom = "questions like the pool's" if certificate["population"] is None else "the pool's questions"
+    if certificate["is_certified"]:
+        return (
+            f"Certified at {certificate['confidence']:.0%} confidence: student and teacher differ on at most {epsilon}"
+            f" of {whom} ({look})."
+        )
+    bound = f"the upper bound {upper} is over the {epsilon} asked for"
+    return f"Agreement with the teacher is **not** certified: {look}; {bound}."
+
+
+def _hub_id(base_model: str) -> str | None:
+    """The base model, where it is a Hugging Face id and not a folder of the machine that made the package."""
+    return base_model if _HUB_ID.fullmatch(base_model) and not Path(base_model).exists() else None
+
+
+def _shipped_accuracy(manifest: Manifest) -> float | None:
+    value = manifest.metrics.get(f"accuracy_{manifest.quantization}")
+    return round(float(value), 4) if isinstance(value, int | float) else None
+
+
+def _figure(name: str, value: float | int | str | None) -> str:
+    if value is None:
+        return "not measured"
+    if isinstance(value, float) and (name.startswith("accuracy") or name.startswith("same_")):
+        return f"{value:.1%}"
+    return f"{value:,}" if isinstance(value, int) else _text(str(value))
+
+
+def _text(text: str) -> str:
+    """Text that cannot start markup or leave its line or table cell."""
+    return re.sub(r"([\\`*_\[\]<>#|])", r"\\\1", " ".join(str(text).split()))
+
+
+def _code(text: str) -> str:
+    return f"`{' '.join(text.replace('`', '').split())}`"
+
+
+def _shell_safe(text: str) -> str:
+    """A question that can stand between double quotes in a shell, on one line."""
+    return " ".join(re.sub(r'["$`\\!]', "", text).split())[:200]
+
+
+@lru_cache(maxsize=1)
+def _environment() -> jinja2.Environment:
+    environment = jinja2.Environment(  # Markdown, not HTML: each value is escaped by its own filter
+        loader=jinja2.FileSystemLoader(Path(__file__).parent / "templates"),
+        undefined=jinja2.StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        keep_trailing_newline=True,
+    )
+    environment.filters["yaml"] = lambda value: json.dumps(value, ensure_ascii=False)  # JSON's strings are YAML's
+    environment.filters["text"] = _text
+    environment.filters["code"] = _code
+    return environment

@@ -1,0 +1,127 @@
+"""Golden outputs: questions with the tokens that the packaged graph wrote when the package was made.
+
+They are compared token for token on another device. Different processors round differently, so a near tie may fall
+the other way there: a difference is reported with its place, and is no proof of damage, which checksums find.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from edgeelad.errors import PackageError, RunError
+from edgeelad.files import read_jsonl, write_jsonl
+from edgeelad.records import Question
+
+if TYPE_CHECKING:
+    from edgeelad.engine.student import Student
+
+GOLDEN_FILE = "golden.jsonl"
+GOLDEN_TOKENS = 64
+
+
+@dataclass(frozen=True, slots=True)
+class Golden:
+    """One row of golden.jsonl: a question, its prompt's tokens, and the tokens written greedily after them."""
+
+    id: str
+    question: str
+    choices: tuple[str, ...]
+    prompt_ids: tuple[int, ...]
+    completion_ids: tuple[int, ...]
+    text: str
+    max_tokens: int
+
+
+@dataclass(frozen=True, slots=True)
+class Mismatch:
+    """A golden output that came out otherwise here.
+
+    Attributes:
+        id: The question.
+        place: The index of the first token that differs; in the prompt where `is_prompt`.
+        expected: The token there, None where the expected tokens end before.
+        found: The token found there, None where the tokens end before.
+        is_prompt: Whether already the prompt's tokens differ.
+    """
+
+    id: str
+    place: int
+    expected: int | None
+    found: int | None
+    is_prompt: bool
+
+
+def make_golden(student: Student, questions: Sequence[Question]) -> list[Golden]:
+    """Let a student answer questions greedily, each alone; questions that do not fit its context are left out."""
+    rows = []
+    for question in questions:
+        prompt_ids = tuple(student.codec.encode_prompt(question))
+        max_tokens = min(GOLDEN_TOKENS, student.codec.max_context - len(prompt_ids))
+        if max_tokens < 1:
+            continue
+        ids = student.greedy_ids(question, max_tokens)
+        text = student.codec.decode(ids)
+        rows.append(Golden(question.id, question.text, question.choices, prompt_ids, ids, text, max_tokens))
+    return rows
+
+
+def write_golden(path: Path, rows: Sequence[Golden]) -> None:
+    """Write golden.jsonl into a package.
+
+    Raises:
+        StorageError: It cannot be written.
+    """
+    write_jsonl(path / GOLDEN_FILE, (asdict(row) for row in rows))
+
+
+def read_golden(path: Path) -> list[Golden]:
+    """Read golden.jsonl of a package.
+
+    Raises:
+        PackageError: It is missing or damaged.
+    """
+    try:
+        return [_parse(row) for row in read_jsonl(path / GOLDEN_FILE)]
+    except (RunError, KeyError, TypeError, ValueError) as error:
+        raise PackageError(f"{path / GOLDEN_FILE}: damaged ({error}); copy the package again") from error
+
+
+def compare(student: Student, golden: Golden) -> Mismatch | None:
+    """What a student writes here against a golden output; None where they are the same."""
+    question = Question(golden.id, golden.question, "text", golden.choices)
+    prompt_ids = tuple(student.codec.encode_prompt(question))
+    if prompt_ids != golden.prompt_ids:
+        return _first_difference(golden.id, golden.prompt_ids, prompt_ids, is_prompt=True)
+    found = student.greedy_ids(question, golden.max_tokens)
+    if found != golden.completion_ids:
+        return _first_difference(golden.id, golden.completion_ids, found, is_prompt=False)
+    return None
+
+
+def _first_difference(id_: str, expected: tuple[int, ...], found: tuple[int, ...], *, is_prompt: bool) -> Mismatch:
+    place = next(
+        (index for index, (one, other) in enumerate(zip(expected, found, strict=False)) if one != other),
+        min(len(expected), len(found)),
+    )
+    return Mismatch(
+        id_,
+        place,
+        expected[place] if place < len(expected) else None,
+        found[place] if place < len(found) else None,
+        is_prompt,
+    )
+
+
+def _parse(row: Any) -> Golden:
+    return Golden(
+        id=str(row["id"]),
+        question=str(row["question"]),
+        choices=tuple(str(choice) for choice in row["choices"]),
+        prompt_ids=tuple(int(token) for token in row["prompt_ids"]),
+        completion_ids=tuple(int(token) for token in row["completion_ids"]),
+        text=str(row["text"]),
+        max_tokens=int(row["max_tokens"]),
+    )

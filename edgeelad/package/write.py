@@ -1,0 +1,186 @@
+"""Write a package: everything that an edge device needs, in one folder that appears whole or not at all.
+
+It is filled under a temporary name beside its place, the manifest last, and then renamed. A package of edgeelad that
+is already there is replaced in one step; any other folder is left alone.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import os
+import platform
+import shutil
+import sys
+from dataclasses import replace
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Literal
+
+from edgeelad import __version__
+from edgeelad.errors import PackageError
+from edgeelad.explanation import ANSWER_PREFIX
+from edgeelad.files import make_folder, storage_errors, write_json
+from edgeelad.package.card import write_card
+from edgeelad.package.golden import make_golden, write_golden
+from edgeelad.package.info import PackageInfo
+from edgeelad.package.manifest import MANIFEST_FILE, Manifest, describe_file, read_manifest
+from edgeelad.prompts import PROMPT_FILE, PromptFormat
+
+ONNX_FOLDER = "onnx"
+QUANTIZED_GRAPH = "model_quantized.onnx"
+FP32_GRAPH = "model.onnx"
+REQUIRED_FILES = ("config.json", "tokenizer.json", PROMPT_FILE)
+OPTIONAL_FILES = (
+    "generation_config.json",
+    "tokenizer_config.json",
+    "special_tokens_map.json",
+    "chat_template.jinja",
+)
+_RENAME_EXCHANGE = 2
+_AT_FDCWD = -100
+
+
+def write_package(onnx_folder: Path, out: Path, info: PackageInfo) -> Path:
+    """Write the package of an exported student; gives `out`.
+
+    Args:
+        onnx_folder: The exported student (graphs, tokenizer, configuration, prompt).
+        out: Where the package goes; nothing, an empty folder, or a package of edgeelad, which is replaced.
+        info: What the package says of its student.
+
+    Raises:
+        PackageError: The exported student lacks a file, or `out` is something that edgeelad did not write.
+        ModelError: The graph cannot be run.
+        StorageError: The package cannot be written; what was at `out` is unchanged.
+    """
+    _check_source(onnx_folder, info)
+    is_replaced = _check_target(out)
+    filled = out.with_name(f".{out.name}.{os.getpid()}.new") if is_replaced else out
+    make_folder(filled, lambda folder: _fill(folder, onnx_folder, info))
+    if is_replaced:
+        _replace(filled, out)
+    return out
+
+
+def _check_source(onnx_folder: Path, info: PackageInfo) -> None:
+    graph = FP32_GRAPH if info.quantization == "fp32" else QUANTIZED_GRAPH
+    needed = [*REQUIRED_FILES, graph, *([FP32_GRAPH] if info.include_fp32 else [])]
+    missing = [name for name in needed if not (onnx_folder / name).is_file()]
+    if missing:
+        raise PackageError(
+            f"{onnx_folder}: {', '.join(missing)} missing; export the student again with `edgeelad export`"
+        )
+
+
+def _check_target(out: Path) -> bool:
+    """Whether `out` is a package to be replaced; an error where it is anything else but nothing or an empty folder."""
+    if not out.exists() and not out.is_symlink():
+        return False
+    if out.is_dir() and not out.is_symlink():
+        if not any(out.iterdir()):
+            return True
+        foreign = _foreign_files(out)
+        if not foreign:
+            return True
+        raise PackageError(
+            f"{out}: holds {foreign[0]}, which edgeelad did not write, and is not replaced; move it away first"
+        )
+    raise PackageError(f"{out}: exists and is no folder; choose another place for the package")
+
+
+def _foreign_files(folder: Path) -> list[str]:
+    """Files in a folder that no package of edgeelad there accounts for."""
+    there = sorted(path.relative_to(folder).as_posix() for path in folder.rglob("*") if not path.is_dir())
+    try:
+        manifest = read_manifest(folder)
+    except PackageError:
+        return there  # not a package that this edgeelad knows, so nothing in it is ours to replace
+    ours = {MANIFEST_FILE, *(entry.path for entry in manifest.files)}
+    return [path for path in there if path not in ours]
+
+
+def _fill(folder: Path, onnx_folder: Path, info: PackageInfo) -> None:
+    """Write all files of a package, the manifest last."""
+    from edgeelad.engine.student import Student  # here, for the engine may open packages itself
+
+    graphs = [FP32_GRAPH] if info.quantization == "fp32" else [QUANTIZED_GRAPH]
+    if info.include_fp32 and FP32_GRAPH not in graphs:
+        graphs.append(FP32_GRAPH)
+    for name in (*REQUIRED_FILES, *OPTIONAL_FILES):
+        if (onnx_folder / name).is_file():
+            _copy(onnx_folder / name, folder / name)
+    for graph in graphs:
+        for source in sorted(onnx_folder.glob(f"{graph}*")):  # with its weights, where they lie in a file beside it
+            _copy(source, folder / ONNX_FOLDER / source.name)
+    precision: Literal["fp32", "int8"] = "fp32" if info.quantization == "fp32" else "int8"
+    with Student.open(folder, num_threads=1, batch_size=1, precision=precision) as student:
+        write_golden(folder, make_golden(student, info.all_golden))
+    prompt = PromptFormat.load(folder)
+    manifest = Manifest(
+        name=info.served_name,
+        base_model=_public_name(info.base_model),
+        quantization=info.quantization,
+        graph=f"{ONNX_FOLDER}/{graphs[0]}",
+        prompt={"file": PROMPT_FILE, "is_chat": prompt.is_chat},
+        answer_kind=info.answer_kind,
+        answer_format=f"{ANSWER_PREFIX} A",
+        max_explanation_tokens=info.max_explanation_tokens,
+        metrics=info.metrics,
+        certificate=info.certificate,
+        versions=_versions(),
+    )
+    size = sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())
+    write_card(folder, manifest, info.all_golden[0].text, size)
+    paths = sorted(path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file())
+    files = tuple(describe_file(folder, path) for path in paths)
+    write_json(folder / MANIFEST_FILE, replace(manifest, files=files).to_json())
+
+
+def _copy(source: Path, target: Path) -> None:
+    with storage_errors(target):
+        target.parent.mkdir(exist_ok=True)
+        shutil.copyfile(source, target)
+        with target.open("rb+") as file:
+            os.fsync(file.fileno())
+
+
+def _replace(filled: Path, out: Path) -> None:
+    """Put a filled folder in the place of a package: in one step on Linux, elsewhere by two renames."""
+    old = filled
+    with storage_errors(out):
+        if not _exchange(filled, out):
+            old = out.with_name(f".{out.name}.{os.getpid()}.old")
+            out.rename(old)
+            try:
+                filled.rename(out)
+            except OSError:
+                old.rename(out)
+                raise
+        shutil.rmtree(old)
+
+
+def _exchange(first: Path, second: Path) -> bool:
+    """Swap two folders atomically; False where the system cannot."""
+    if sys.platform != "linux":
+        return False
+    swap = getattr(ctypes.CDLL(None), "renameat2", None)
+    if swap is None:
+        return False
+    done = swap(_AT_FDCWD, os.fsencode(first), _AT_FDCWD, os.fsencode(second), _RENAME_EXCHANGE)
+    return bool(done == 0)
+
+
+def _public_name(base_model: str) -> str:
+    """The base model as others may read it: a folder by its name alone, not by where it lay on this machine."""
+    path = Path(base_model)
+    return path.resolve().name if path.is_absolute() or path.exists() else base_model
+
+
+def _versions() -> dict[str, str]:
+    versions = {"edgeelad": __version__, "python": platform.python_version()}
+    for name in ("onnxruntime", "tokenizers", "numpy", "torch", "transformers", "optimum-onnx"):
+        try:
+            versions[name] = version(name)
+        except PackageNotFoundError:
+            continue
+    return versions
