@@ -6,7 +6,6 @@ from edgeelad.errors import PoolError
 from edgeelad.evaluate import agreement, cohens_kappa, evaluate, interval
 from edgeelad.records import Question, ReasoningTree
 
-
 unhurried = settings(deadline=None)  # a shared machine has slow moments
 
 
