@@ -39,6 +39,7 @@ class Verified:
 
     rung: str
     steps: tuple[str, ...]
+    answer: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,11 +56,14 @@ def revise(
 
     Args:
         question: The question.
-        tree: The student's explanation and branches; without it, or in the mode "rationale", L5 is the only rung.
+        tree: The student's explanation and branches; without it the teacher explains from scratch. In the mode
+            "rationale" it is not looked at, and nothing but the pool's answer is there to verify against.
         config: The walk, limits on depth and calls.
         abilities: What the teacher can do; rungs that it cannot serve are skipped.
     """
-    work = Work(question, tree if config.mode == "revise" else None, config, abilities)
+    if config.mode == "rationale":
+        return (yield from _explain(Work(question, None, config, abilities), question.answer))
+    work = Work(question, tree, config, abilities)
     reference = yield from settle_reference(work)
     if reference is None:
         return work.set_aside(None, work.reason)
@@ -76,11 +80,7 @@ def revise(
             if isinstance(found, Verified):
                 status: AnnotationStatus = "completed" if found.rung == "L4" else "revised"
                 return work.annotation(status, found.rung, found.steps, reference)
-    for sample in range(NUM_RATIONALES):
-        found = yield from _rationale(work, reference, sample)
-        if isinstance(found, Verified):
-            return work.annotation("rationale", found.rung, found.steps, reference)
-    return work.set_aside(reference, work.reason)
+    return (yield from _explain(work, reference))
 
 
 def _walk_single(work: Work, tree: ReasoningTree, reference: str) -> Rung:
@@ -161,13 +161,13 @@ def _correct(
     work.corrections.append(Correction(index, before, corrected, "teacher"))
     in_place = (*steps[:index], corrected, *steps[index + 1 :])
     if find_flaw(in_place, answer, reference, question.kind) is None:
-        return Verified("L2", in_place)
+        return Verified("L2", in_place, reference)
     prefix = (*steps[:index], corrected)
     text = yield AskStudent(question, prefix)
     steps = prefix + explanation.split(text).steps
     answer = extract(text, question.kind, question.choices)
     if find_flaw(steps, answer, reference, question.kind) is None:
-        return Verified("L3", steps)
+        return Verified("L3", steps, reference)
     return _Continued(steps, answer)
 
 
@@ -177,7 +177,7 @@ def _no_error(
     """The teacher finds no error, but the chain is not verified: what can be kept of it?"""
     if find_flaw(steps, reference, reference, work.question.kind) is None and calculates(steps, reference):
         # the steps are right, only the answer line is not
-        return Verified("L2", steps)
+        return Verified("L2", steps, reference)
     if answer is None:
         # right as far as it goes
         return Prefix(steps)
@@ -205,28 +205,28 @@ def _complete(work: Work, prefix: tuple[str, ...], reference: str) -> Rung:
     return found
 
 
-def _rationale(work: Work, reference: str, sample: int) -> Rung:
-    """L5: the teacher explains the whole."""
-    return (
-        yield from _written(
-            work,
-            lambda teacher: teacher.rationale(work.question, reference, sample),
-            lambda reply: reply.steps,
-            reference,
-            "L5",
-        )
-    )
+def _explain(work: Work, reference: str | None) -> Generator[Need, Any, Annotation]:
+    """L5: the teacher explains the whole, in a second version where the first one is not verified."""
+    for sample in range(NUM_RATIONALES):
+        call = _rationale_call(work.question, reference, sample)
+        found = yield from _written(work, call, lambda reply: reply.steps, reference, "L5")
+        if isinstance(found, Verified):
+            return work.annotation("rationale", "L5", found.steps, found.answer)
+    return work.set_aside(reference, work.reason)
 
 
 def _written(
     work: Work,
     call: Callable[[Teacher], Any],
     chain: Callable[[ChainReply], tuple[str, ...]],
-    reference: str,
+    reference: str | None,
     rung: str,
     kept_calls: int = 0,
 ) -> Rung:
-    """A chain that the teacher wrote, if it is verified; else the reason is noted."""
+    """A chain that the teacher wrote, if it is verified; else the reason is noted.
+
+    Without a reference it has to state an answer, and that one is believed.
+    """
     try:
         reply = yield from work.ask(call, kept_calls)
     except OutOfCallsError:
@@ -236,9 +236,11 @@ def _written(
         work.reason = str(error)
         return Prefix(())
     steps = chain(reply)
-    flaw = find_flaw(steps, reply.answer, reference, work.question.kind)
+    answer = reference if reference is not None else reply.answer
+    flaw = find_flaw(steps, reply.answer, answer or "", work.question.kind)
     if flaw is None:
-        return Verified(rung, steps)
+        assert answer is not None, "a chain without an answer has a flaw"
+        return Verified(rung, steps, answer)
     work.reason = f"the teacher's explanation cannot be used: {flaw.reason}"
     return Prefix(())
 
@@ -265,3 +267,7 @@ def _judge_call(
     question: Question, steps: tuple[str, ...], turns: tuple[Turn, ...], step: str, reference: str
 ) -> Callable[[Teacher], Any]:
     return lambda teacher: teacher.judge_step(question, steps, turns, step, reference)
+
+
+def _rationale_call(question: Question, reference: str | None, sample: int) -> Callable[[Teacher], Any]:
+    return lambda teacher: teacher.rationale(question, reference, sample)
