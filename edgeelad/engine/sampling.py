@@ -3,8 +3,8 @@
 A sequence's draw depends on its own seed and position alone: uniform numbers come from a counter-based generator
 (SplitMix64, Steele et al. 2014), not from a shared stream, so batch mates and order change nothing.
 
-Sampling is over the 64 likeliest tokens at most (fewer with `top_k`), renormalized: a graph can then hand out 64 numbers
-instead of a vocabulary, and whoever computes them draws the same token.
+Sampling is over the 64 likeliest tokens at most (fewer with `top_k`), renormalized: a graph can then hand out 64
+numbers instead of a vocabulary, and whoever computes them draws the same token.
 """
 
 from __future__ import annotations
