@@ -8,23 +8,21 @@ import time
 from collections.abc import Iterable, Iterator
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 from edgeelad.config import ScoringConfig
 from edgeelad.engine.codec import Codec
-from edgeelad.engine.tree import TreeParams
-from edgeelad.engine.workers import grow_trees
+from edgeelad.engine.student import Precision, fits
+from edgeelad.engine.tree import greedy_params
+from edgeelad.engine.workers import grow_trees, num_cores
 from edgeelad.errors import PoolError, UsageError
 from edgeelad.evaluate import evaluate
 from edgeelad.files import write_jsonl
 from edgeelad.pool import read_pool
 from edgeelad.progress import Progress, track
 from edgeelad.records import Question, ReasoningTree, TokenCounts
-from edgeelad.stages.run import num_cores, too_long_ids
 from edgeelad.uncertainty import STRATEGIES, score, tree_params
 from edgeelad.uncertainty.scores_file import write_scores
-
-Precision = Literal["fp32", "int8"]
 
 
 class _Fitting:
@@ -36,7 +34,7 @@ class _Fitting:
 
     def __iter__(self) -> Iterator[Question]:
         for question in self.questions:
-            if too_long_ids(self.codec, [question]):
+            if not fits(self.codec, question):
                 self.too_long.append(question.id)
             else:
                 yield question
@@ -83,9 +81,7 @@ def score_pool(
     def scored() -> Iterator[tuple[ReasoningTree, Any]]:
         nonlocal spent
         params = tree_params(strategy, config, seed)
-        trees = grow_trees(
-            model, fitting, params, num_workers=workers or num_cores(), precision=precision or default_precision(model)
-        )
+        trees = grow_trees(model, fitting, params, num_workers=workers or num_cores(), precision=precision)
         for tree in track(trees, progress):
             spent = TokenCounts(*(a + b for a, b in zip(_counts(spent), _counts(tree.tokens), strict=True)))
             (value,) = score([tree], strategy, inter_weight=config.inter_weight, seed=seed)
@@ -129,20 +125,9 @@ def evaluate_model(
     questions = [question for question in fitting if question.answer is not None]
     if not questions:
         raise PoolError(f"{data}: no row has an answer; evaluation needs labeled questions")
-    params = TreeParams(
-        num_branches=0,
-        num_root_branches=0,
-        temperature=1.0,
-        top_k=0,
-        top_p=1.0,
-        max_explanation_tokens=max_tokens,
-        max_branch_tokens=max_tokens,
-        probe=False,
-        seed=0,
-    )
     progress.start("Evaluating", len(questions))
     trees = grow_trees(
-        model, questions, params, num_workers=workers or num_cores(), precision=precision or default_precision(model)
+        model, questions, greedy_params(max_tokens), num_workers=workers or num_cores(), precision=precision
     )
     result = evaluate(list(track(trees, progress)), questions)
     progress.finish(f"accuracy {result.accuracy:.3f}")
@@ -157,11 +142,6 @@ def evaluate_model(
         "num_too_long": len(fitting.too_long),
         "by_skill": {skill: list(counts) for skill, counts in result.by_skill.items()},
     }
-
-
-def default_precision(model: Path) -> Precision:
-    """The fp32 graph where a folder holds one, else the quantized one."""
-    return "fp32" if (model / "model.onnx").exists() or (model / "onnx" / "model.onnx").exists() else "int8"
 
 
 def _counts(counts: TokenCounts) -> tuple[int, int, int, int]:

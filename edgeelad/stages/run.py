@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import hashlib
-import os
 import platform
 import zlib
-from collections.abc import Sequence
+from collections.abc import Iterable
 from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -16,6 +15,8 @@ import numpy as np
 import edgeelad
 from edgeelad.config import RunConfig, dump_toml
 from edgeelad.engine.codec import Codec
+from edgeelad.engine.student import fits
+from edgeelad.engine.workers import num_cores
 from edgeelad.errors import ConfigError, PoolError, RunError
 from edgeelad.files import read_json, write_json, write_text
 from edgeelad.pool import load_pool, read_examples, read_pool
@@ -23,8 +24,6 @@ from edgeelad.progress import Progress
 from edgeelad.records import Example, Question
 from edgeelad.runfolder import RunFolder
 from edgeelad.stopping import draw_audit
-
-MIN_EXPLANATION_TOKENS = 8
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -70,11 +69,6 @@ class Run:
     def num_workers(self) -> int:
         """Worker processes for scoring."""
         return self.config.scoring.num_workers or num_cores()
-
-
-def num_cores() -> int:
-    """Cores that this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def derive_seed(seed: int, round_number: int, stage: str) -> int:
@@ -141,7 +135,8 @@ def _split(
             )
         return dict(split)
     student = _prepare_student(config, folder, progress)
-    too_long = too_long_ids(Codec.load(student), list(questions.values()))
+    codec = Codec.load(student)
+    too_long = [question.id for question in questions.values() if not fits(codec, question)]
     if too_long:
         progress.warn(
             f"{len(too_long):,} questions do not fit the student's context and are set aside: {too_long[0]}, …"
@@ -149,7 +144,7 @@ def _split(
     rest = [question for question in questions.values() if question.id not in set(too_long)]
     test: list[Question] = []
     if config.pool.test_path is None:
-        labeled = list(_labeled(rest))
+        labeled = _labeled(rest)
         num_test = min(int(len(labeled) * config.pool.test_share), config.pool.max_test)
         rng = np.random.default_rng(derive_seed(config.run.seed, 0, "test"))
         test = [labeled[i] for i in sorted(rng.choice(len(labeled), num_test, replace=False))] if num_test else []
@@ -184,14 +179,8 @@ def _prepare_student(config: RunConfig, folder: RunFolder, progress: Progress) -
     return target
 
 
-def too_long_ids(codec: Codec, questions: Sequence[Question]) -> list[str]:
-    """Ids of the questions whose prompt leaves fewer than MIN_EXPLANATION_TOKENS tokens of the student's context."""
-    room = codec.max_context - MIN_EXPLANATION_TOKENS
-    return [question.id for question in questions if len(codec.encode_prompt(question)) > room]
-
-
-def _labeled(questions: Sequence[Question] | object) -> list[Question]:
-    return [question for question in questions if question.answer is not None]  # type: ignore[attr-defined]
+def _labeled(questions: Iterable[Question]) -> list[Question]:
+    return [question for question in questions if question.answer is not None]
 
 
 def _seed_examples(config: RunConfig) -> tuple[Example, ...]:
@@ -205,9 +194,9 @@ def _seed_examples(config: RunConfig) -> tuple[Example, ...]:
     return tuple(examples[i] for i in sorted(chosen))
 
 
-def _fingerprint(questions: object) -> str:
+def _fingerprint(questions: Iterable[Question]) -> str:
     digest = hashlib.sha256(b"edgeelad-pool-1\0")
-    for question in questions:  # type: ignore[attr-defined]
+    for question in questions:
         digest.update(f"{question.id}\0{question.text}\0{question.answer}\0".encode())
     return digest.hexdigest()
 

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from edgeelad.answers import agree
-from edgeelad.engine.tree import TreeParams
+from edgeelad.engine.tree import greedy_params
 from edgeelad.engine.workers import grow_trees
 from edgeelad.evaluate import agreement, cohens_kappa
 from edgeelad.evaluate import evaluate as evaluate_trees
@@ -94,21 +94,10 @@ def evaluate(run: Run, number: int) -> None:
 def _explain(run: Run, onnx: Path, questions: Sequence[Question], precision: str) -> dict[str, ReasoningTree]:
     """The student's greedy explanation of each question, by id."""
     config = run.config.scoring
-    params = TreeParams(
-        num_branches=0,
-        num_root_branches=0,
-        temperature=config.temperature,
-        top_k=config.top_k,
-        top_p=config.top_p,
-        max_explanation_tokens=config.max_explanation_tokens,
-        max_branch_tokens=config.max_branch_tokens,
-        probe=False,
-        seed=0,
-    )
     trees = grow_trees(
         onnx,
         questions,
-        params,
+        greedy_params(config.max_explanation_tokens),
         num_workers=run.num_workers if len(questions) > 64 else 1,
         batch_size=config.batch_size,
         precision="int8" if precision == "int8" else "fp32",
