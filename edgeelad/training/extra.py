@@ -1,0 +1,50 @@
+"""What a workstation has and other places may not: the `distill` extra, and libraries that like to write to the screen.
+
+Light: imports neither torch nor transformers.
+"""
+
+from __future__ import annotations
+
+import logging
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from edgeelad.errors import MissingExtraError
+
+NOISY_LOGGERS = ("transformers", "optimum", "accelerate", "peft", "huggingface_hub", "torch.onnx", "torch.distributed")
+
+
+@contextmanager
+def distill_extra(purpose: str) -> Iterator[None]:
+    """Turn the failed import of an optional dependency into an error that names the command that installs it.
+
+    Raises:
+        MissingExtraError: A module of the `distill` extra is not installed.
+    """
+    try:
+        yield
+    except ModuleNotFoundError as error:
+        module = (error.name or "").partition(".")[0]
+        if module in ("", "edgeelad"):
+            raise
+        raise MissingExtraError(module, "distill", purpose) from error
+
+
+@contextmanager
+def quiet() -> Iterator[None]:
+    """Keep torch, transformers, optimum and their kin from writing to the screen; errors are still raised.
+
+    Their warnings address whoever writes against them (deprecations, tracing of shapes), not whoever distills.
+    """
+    loggers = [logging.getLogger(name) for name in NOISY_LOGGERS]
+    levels = [logger.level for logger in loggers]
+    for logger in loggers:
+        logger.setLevel(logging.CRITICAL)
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        for logger, level in zip(loggers, levels, strict=True):
+            logger.setLevel(level)

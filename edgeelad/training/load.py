@@ -1,0 +1,137 @@
+"""Load a causal LM and its tokenizer from a folder or the hub: safetensors only, no remote code, typed errors.
+
+Gives torch models in float32 on the CPU, whatever they were saved in: training keeps float32 weights, and the export is
+compared with torch in float32. Does not change what it loads.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import torch
+from huggingface_hub.errors import HFValidationError
+from safetensors import SafetensorError
+from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, PretrainedConfig, PreTrainedModel
+from transformers import PreTrainedTokenizerFast as FastTokenizer
+from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING_NAMES
+
+from edgeelad.errors import ModelError
+
+HUB_ID = re.compile(r"[\w.-]+(/[\w.-]+)?")
+EXPORT_TASK = "text-generation-with-past"
+
+
+def find_model(model: str) -> str:
+    """The folder, or the hub id, that `model` names.
+
+    Raises:
+        ModelError: It names a folder that does not exist, or a file.
+    """
+    path = Path(model).expanduser()
+    if path.is_dir():
+        return str(path)
+    if path.exists():
+        raise ModelError(f"{model}: a file, not a model folder; give the folder that holds its config.json")
+    if not HUB_ID.fullmatch(model) or model.startswith("."):
+        raise ModelError(f"{model}: no such folder, and not a Hugging Face id (owner/name) either; check student.model")
+    return model
+
+
+def load_config(source: str) -> PretrainedConfig:
+    """The configuration of a causal LM that can be trained here and exported by Optimum.
+
+    Raises:
+        ModelError: There is none, it needs remote code, it is no causal LM, quantized, or unknown to Optimum.
+    """
+    with _model_errors(source):
+        config = AutoConfig.from_pretrained(source, trust_remote_code=False)
+    kind = config.model_type
+    if kind not in MODEL_FOR_CAUSAL_LM_MAPPING_NAMES or getattr(config, "is_encoder_decoder", False):
+        raise ModelError(f"{source}: model type {kind!r} is not a causal language model; choose one that writes text")
+    if getattr(config, "quantization_config", None) is not None:
+        raise ModelError(f"{source}: its weights are quantized and cannot be trained; choose the unquantized model")
+    if not _is_exportable(kind):
+        raise ModelError(
+            f"{source}: Optimum cannot export model type {kind!r} to ONNX for {EXPORT_TASK}; "
+            "choose a supported architecture, for example llama, qwen2, qwen3 or gpt2"
+        )
+    return config
+
+
+def load_model(source: str) -> PreTrainedModel:
+    """The model in float32, in evaluation mode, every weight found in the file.
+
+    Raises:
+        ModelError: No safetensors, damaged or missing weights, or weights of another shape than the configuration's.
+    """
+    with _model_errors(source):
+        model, info = AutoModelForCausalLM.from_pretrained(
+            source, trust_remote_code=False, use_safetensors=True, dtype=torch.float32, output_loading_info=True
+        )
+    missing = sorted(info["missing_keys"])
+    if missing:
+        raise ModelError(f"{source}: {len(missing)} weights are missing from its safetensors, the first {missing[0]}")
+    return model.eval()
+
+
+def load_tokenizer(source: str) -> FastTokenizer:
+    """The fast tokenizer (the only kind that runs at the edge).
+
+    Raises:
+        ModelError: There is no tokenizer, or it has no fast form.
+    """
+    with _model_errors(source):
+        tokenizer = AutoTokenizer.from_pretrained(source, trust_remote_code=False, use_fast=True)
+    if not isinstance(tokenizer, FastTokenizer):
+        raise ModelError(
+            f"{source}: its tokenizer has no fast form (tokenizer.json), which the edge needs; "
+            "convert it with transformers, or choose another model"
+        )
+    return tokenizer
+
+
+def _is_exportable(model_type: str) -> bool:
+    import optimum.exporters.onnx.model_configs  # noqa: F401  # fills the table that is asked below
+    from optimum.exporters.tasks import TasksManager
+
+    supported: dict[str, Any] = TasksManager._LIBRARY_TO_SUPPORTED_MODEL_TYPES["transformers"]
+    return EXPORT_TASK in supported.get(model_type, {}).get("onnx", {})
+
+
+@contextmanager
+def _model_errors(source: str) -> Iterator[None]:
+    """Turn what transformers raises on a model that it cannot load into a ModelError of one line."""
+    try:
+        yield
+    except SafetensorError as error:
+        raise ModelError(f"{source}: damaged safetensors file ({error}); download or save the model again") from error
+    except HFValidationError as error:
+        raise ModelError(f"{source}: not a Hugging Face id ({_first_line(error)}); check student.model") from error
+    except (OSError, ValueError, KeyError, RuntimeError, TypeError) as error:
+        raise ModelError(_explain(source, error)) from error
+
+
+def _explain(source: str, error: Exception) -> str:
+    """One line that says what is wrong with a model that could not be loaded, and what to do."""
+    text = str(error)
+    folder = Path(source)
+    if "trust_remote_code" in text:
+        return f"{source}: needs code from its repository, which is never run; choose an architecture of transformers"
+    if not folder.is_dir():
+        return f"{source}: no such folder, and not to be had from the Hugging Face Hub ({_first_line(error)})"
+    if not (folder / "config.json").is_file():
+        return f"{source}: no config.json in this folder; give a folder that transformers' save_pretrained wrote"
+    if "model type" in text or "model_type" in text:
+        return f"{source}: transformers does not know this architecture ({_first_line(error)})"
+    if "safetensors" in text:
+        return f"{source}: no safetensors weights (pickled weights are never read); save the model as safetensors"
+    return f"{source}: cannot be loaded: {_first_line(error)}"
+
+
+def _first_line(error: Exception) -> str:
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    return lines[0].rstrip(".:") if lines else type(error).__name__

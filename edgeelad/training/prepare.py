@@ -1,0 +1,155 @@
+"""Turn any causal LM into a student folder: plain float32 safetensors, `tokenizer.json`, `prompt.json`, token ids.
+
+`generation_config.json` keeps the ids of the end, begin and padding tokens only: a student's explanation is greedy, and
+whatever loads the folder later should generate as it was scored.
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import replace
+from datetime import date
+from pathlib import Path
+
+from transformers import GenerationConfig, PreTrainedModel
+from transformers import PreTrainedTokenizerFast as FastTokenizer
+
+from edgeelad.config import StudentConfig
+from edgeelad.errors import ConfigError, ModelError
+from edgeelad.files import make_folder
+from edgeelad.prompts import PLAIN_TEMPLATE, PROMPT_FILE, PromptFormat, question_text
+from edgeelad.records import Question
+from edgeelad.training.extra import quiet
+from edgeelad.training.load import find_model, load_config, load_model, load_tokenizer
+from edgeelad.training.save import save_student
+
+# characters that templates and tokenizers treat in their own ways, and a list of choices
+SAMPLE = Question("sample", 'If x < 3 & y > 2, what\'s "x + y"? Größe: 5 €', kind="choice", choices=("4", "5"))
+# what Llama 3's own template says where no clock is at hand; a prompt that changes with the day cannot be reproduced
+TEMPLATE_DATE = date(2024, 7, 26)
+
+
+def prepare_student(model: str, out: Path, config: StudentConfig) -> Path:
+    """Load a causal LM and save it as a student folder; see `edgeelad.training.prepare_student`."""
+    source = find_model(model)
+    with quiet():
+        load_config(source)
+        tokenizer = load_tokenizer(source)
+        loaded = load_model(source)
+        _check_vocabulary(source, loaded, tokenizer)
+        loaded.generation_config = _token_ids(source, loaded, tokenizer)
+        prompt = _own_prompt(source, config) or choose_prompt(source, tokenizer, config)
+        make_folder(out, lambda folder: save_student(folder, out, loaded, tokenizer, prompt))
+    return out
+
+
+def _own_prompt(source: str, config: StudentConfig) -> PromptFormat | None:
+    """The prompt that a student folder was saved with; None for other folders, and where another prompt is wanted."""
+    is_student = config.prompt_template is None and (Path(source) / PROMPT_FILE).is_file()
+    return PromptFormat.load(Path(source)) if is_student else None
+
+
+def choose_prompt(source: str, tokenizer: FastTokenizer, config: StudentConfig) -> PromptFormat:
+    """The explicit template, else the model's chat template, else a plain prompt; each shown to render.
+
+    A chat template is changed where it would not render the same everywhere (see `_settled`), in `tokenizer` too.
+
+    Raises:
+        ConfigError: The template cannot be rendered, or leaves out the question.
+        ModelError: The chat template renders differently in transformers.
+    """
+    tokens = {"bos_token": tokenizer.bos_token or "", "eos_token": tokenizer.eos_token}
+    if config.prompt_template is None and tokenizer.chat_template:
+        tokenizer.chat_template = _settled(tokenizer.get_chat_template())
+        prompt = PromptFormat(tokenizer.chat_template, True, config.instruction, add_special_tokens=False, **tokens)
+        _check_chat(source, prompt, tokenizer)
+    elif config.prompt_template is None:
+        prompt = _with_special_tokens(PromptFormat(PLAIN_TEMPLATE, **tokens), tokenizer)
+    else:
+        explicit = PromptFormat(config.prompt_template, False, config.instruction, **tokens)
+        prompt = _with_special_tokens(explicit, tokenizer)
+    if SAMPLE.text not in prompt.render(SAMPLE):
+        raise ConfigError(
+            "the prompt template leaves out the question; put {{ question }} into student.prompt_template"
+        )
+    return prompt
+
+
+def _check_chat(source: str, prompt: PromptFormat, tokenizer: FastTokenizer) -> None:
+    asked = f"{prompt.instruction}\n\n{question_text(SAMPLE)}" if prompt.instruction else question_text(SAMPLE)
+    rendered = prompt.render(SAMPLE)
+    expected = tokenizer.apply_chat_template(
+        [{"role": "user", "content": asked}], tokenize=False, add_generation_prompt=True
+    )
+    if rendered != expected:
+        raise ModelError(
+            f"{source}: its chat template renders differently here ({rendered[:60]!r} …) than in transformers "
+            f"({expected[:60]!r} …); set student.prompt_template"
+        )
+
+
+def _settled(template: str) -> str:
+    """A chat template that renders the same everywhere and every day.
+
+    `strftime_now` becomes a fixed date, and transformers' own `{% generation %}` marks, which change nothing in a
+    prompt, become plain conditions that jinja2 knows.
+    """
+    marks = re.sub(r"\{%([-+]?)\s*generation\s*([-+]?)%\}", r"{%\1 if true \2%}", template)
+    marks = re.sub(r"\{%([-+]?)\s*endgeneration\s*([-+]?)%\}", r"{%\1 endif \2%}", marks)
+    return re.sub(
+        r"strftime_now\(\s*(['\"])(.*?)\1\s*\)", lambda match: repr(TEMPLATE_DATE.strftime(match.group(2))), marks
+    )
+
+
+def _with_special_tokens(prompt: PromptFormat, tokenizer: FastTokenizer) -> PromptFormat:
+    """Let the tokenizer add its special tokens where these come first only; else write the first ones ourselves.
+
+    A tokenizer that ends every text with the end token would have the student explain a text that is over.
+    """
+    text = prompt.render(SAMPLE)
+    if prompt.bos_token and text.startswith(prompt.bos_token):
+        return replace(prompt, add_special_tokens=False)
+    bare = tokenizer(text, add_special_tokens=False)["input_ids"]
+    full = tokenizer(text, add_special_tokens=True)["input_ids"]
+    if full[len(full) - len(bare) :] == bare:
+        return replace(prompt, add_special_tokens=True)
+    has_bos = full[0] == tokenizer.bos_token_id
+    template = "{{ bos_token }}" + prompt.template if has_bos else prompt.template
+    return replace(prompt, template=template, add_special_tokens=False)
+
+
+def _token_ids(source: str, model: PreTrainedModel, tokenizer: FastTokenizer) -> GenerationConfig:
+    """The end, begin and padding tokens; the tokenizer gets an end and a padding token where it lacks them.
+
+    Raises:
+        ModelError: No end-of-sequence token is named anywhere: the student could never stop.
+    """
+    named = [_as_list(getattr(config, "eos_token_id", None)) for config in (model.generation_config, model.config)]
+    eos_ids = list(dict.fromkeys([*_as_list(tokenizer.eos_token_id), *named[0], *named[1]]))
+    if not eos_ids:
+        raise ModelError(f"{source}: no end-of-sequence token; name one as eos_token in its tokenizer_config.json")
+    if tokenizer.eos_token is None:
+        tokenizer.eos_token = tokenizer.convert_ids_to_tokens(eos_ids[0])
+    if tokenizer.pad_token is None:
+        tokenizer.pad_token = tokenizer.eos_token
+    return GenerationConfig(
+        eos_token_id=eos_ids[0] if len(eos_ids) == 1 else eos_ids,
+        bos_token_id=tokenizer.bos_token_id,
+        pad_token_id=tokenizer.pad_token_id,
+    )
+
+
+def _as_list(ids: int | list[int] | None) -> list[int]:
+    if ids is None:
+        return []
+    return [ids] if isinstance(ids, int) else list(ids)
+
+
+def _check_vocabulary(source: str, model: PreTrainedModel, tokenizer: FastTokenizer) -> None:
+    rows = model.get_input_embeddings().num_embeddings
+    largest = max(tokenizer.get_vocab().values(), default=-1)
+    if largest >= rows:
+        raise ModelError(
+            f"{source}: its tokenizer gives ids up to {largest}, the model has embeddings for {rows}; "
+            "the tokenizer belongs to another model"
+        )

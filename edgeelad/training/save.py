@@ -1,0 +1,35 @@
+"""Write a student folder: configuration, safetensors, fast tokenizer, prompt format."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from safetensors import SafetensorError
+from transformers import PreTrainedModel
+from transformers import PreTrainedTokenizerFast as FastTokenizer
+
+from edgeelad.errors import StorageError
+from edgeelad.files import storage_errors
+from edgeelad.prompts import PromptFormat
+
+
+def save_student(
+    folder: Path, target: Path, model: PreTrainedModel, tokenizer: FastTokenizer, prompt: PromptFormat
+) -> None:
+    """Write everything into `folder`, which exists; errors name `target`, which it becomes.
+
+    Raises:
+        StorageError: It cannot be written.
+    """
+    backend = tokenizer.backend_tokenizer
+    backend.no_padding()  # what a tokenizer was last used for is no part of the student
+    backend.no_truncation()
+    with storage_errors(target):
+        try:
+            model.save_pretrained(folder, safe_serialization=True)
+        except SafetensorError as error:  # how safetensors reports a disk that is full
+            raise StorageError(
+                f"{target}: cannot be written: {error}; free some space or choose another folder"
+            ) from None
+        tokenizer.save_pretrained(folder, legacy_format=False)
+        prompt.save(folder)
