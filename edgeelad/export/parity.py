@@ -1,0 +1,114 @@
+"""Compare an ONNX graph with the torch model that it was exported from: logits, and greedy text.
+
+The graph decodes greedily from its own cache, all prompts padded on the left into one batch; then torch reads each
+prompt with what was written after it, in one pass without cache or padding. So one comparison covers whole prompts,
+ragged batches, single steps and the text: torch's choice at every position is the one it would have made on its own.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from transformers import PreTrainedModel
+
+from edgeelad.engine.session import OnnxGraph
+from edgeelad.errors import ParityError
+from edgeelad.export.result import Parity
+
+NUM_GREEDY_TOKENS = 32
+MAX_LOGIT_BYTES = 1 << 29  # logits of one padded batch: a vocabulary of 150,000 takes 600 kB a token
+
+Logits = NDArray[np.float32]
+
+
+def check_parity(
+    model: PreTrainedModel, graph: OnnxGraph, prompts: Sequence[list[int]], max_context: int, max_difference: float
+) -> Parity:
+    """Compare a graph with torch on prompts and on what the graph writes after them.
+
+    A flip (torch would have chosen another token) is a tie, and no failure, where torch's own logits of the two tokens
+    lie within twice the difference allowed: there neither has a stable choice.
+
+    Raises:
+        ParityError: A logit differs by `max_difference` or more or is not finite, or greedy text differs, ties aside.
+    """
+    num_new = min(NUM_GREEDY_TOKENS, max_context - max(map(len, prompts)))
+    largest = max_gap = 0.0
+    num_tokens = num_flips = 0
+    for group in _groups(prompts, model.config.vocab_size):
+        written, decoded = _decode(graph, group, num_new)
+        for prompt, new, logits in zip(group, written, decoded, strict=True):
+            expected = _torch_logits(model, [*prompt, *new[:-1]])
+            alone = _run_alone(graph, prompt)
+            differences = (np.abs(logits - expected).max(), np.abs(alone - expected[: len(prompt)]).max())
+            largest = max(largest, *(float(value) if np.isfinite(value) else np.inf for value in differences))
+            choices = expected[len(prompt) - 1 :]
+            gaps = choices.max(axis=1) - choices[np.arange(len(new)), new]
+            num_tokens += len(new)
+            num_flips += int((gaps > 0).sum())
+            max_gap = max(max_gap, float(gaps.max()))
+    parity = Parity(largest, len(prompts), num_tokens, num_flips, max_gap)
+    if not (largest < max_difference and max_gap < 2 * max_difference):
+        raise ParityError(
+            f"the ONNX student does not compute what the torch student computes: logits differ by up to {largest:.2e} "
+            f"(allowed: export.max_logit_difference = {max_difference:.0e}), {num_flips} of {num_tokens} greedy tokens "
+            f"differ, on {len(prompts)} prompts"
+        )
+    return parity
+
+
+def largest_difference(model: PreTrainedModel, graph: OnnxGraph, prompts: Sequence[list[int]]) -> float:
+    """The largest difference of a graph's logits from torch's on whole prompts.
+
+    Raises:
+        ParityError: A logit is not finite.
+    """
+    largest = 0.0
+    for prompt in prompts:
+        difference = float(np.abs(_run_alone(graph, prompt) - _torch_logits(model, prompt)).max())
+        if not np.isfinite(difference):
+            raise ParityError("the quantized student gives logits that are not finite; export with quantize = none")
+        largest = max(largest, difference)
+    return largest
+
+
+def _decode(graph: OnnxGraph, prompts: Sequence[list[int]], num_new: int) -> tuple[list[list[int]], list[Logits]]:
+    """Greedy decoding of a left-padded batch; for each prompt the new tokens, and the logits of all real positions."""
+    width = max(map(len, prompts))
+    input_ids = np.array([[prompt[0]] * (width - len(prompt)) + prompt for prompt in prompts])
+    mask = np.array([[0] * (width - len(prompt)) + [1] * len(prompt) for prompt in prompts])
+    positions = np.maximum(mask.cumsum(axis=1) - 1, 0)
+    first, cache = graph.step(input_ids, mask, positions, graph.empty_cache(len(prompts)))
+    logits = [[rows[width - len(prompt) :]] for rows, prompt in zip(first, prompts, strict=True)]
+    chosen = [first[:, -1].argmax(axis=-1)]
+    for _ in range(num_new - 1):
+        mask = np.concatenate([mask, np.ones((len(prompts), 1), np.int64)], axis=1)
+        positions = positions[:, -1:] + 1
+        last, cache = graph.step(chosen[-1][:, None], mask, positions, cache)
+        for rows, row in zip(logits, last, strict=True):
+            rows.append(row)
+        chosen.append(last[:, -1].argmax(axis=-1))
+    return np.stack(chosen, axis=1).tolist(), [np.concatenate(rows) for rows in logits]
+
+
+def _run_alone(graph: OnnxGraph, prompt: list[int]) -> Logits:
+    """The logits of a whole prompt, alone and without padding."""
+    length = len(prompt)
+    ones = np.ones((1, length), np.int64)
+    return graph.step(np.array([prompt]), ones, np.arange(length)[None], graph.empty_cache(1))[0][0]
+
+
+@torch.inference_mode()
+def _torch_logits(model: PreTrainedModel, token_ids: list[int]) -> Logits:
+    logits: Logits = model(input_ids=torch.tensor([token_ids]), use_cache=False).logits[0].numpy()
+    return logits
+
+
+def _groups(prompts: Sequence[list[int]], vocab_size: int) -> list[list[list[int]]]:
+    """Prompts in batches whose logits stay within MAX_LOGIT_BYTES."""
+    width = max(map(len, prompts))
+    size = max(1, MAX_LOGIT_BYTES // (4 * vocab_size * width))
+    return [list(prompts[start : start + size]) for start in range(0, len(prompts), size)]
