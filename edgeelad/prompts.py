@@ -60,6 +60,8 @@ class PromptFormat:
                 instruction=self.instruction,
                 messages=[{"role": "user", "content": content}],
                 add_generation_prompt=True,
+                tools=None,  # transformers passes these too, and some templates ask whether they are none
+                documents=None,
                 bos_token=self.bos_token,
                 eos_token=self.eos_token,
             )
