@@ -15,7 +15,7 @@ import sqlite3
 import threading
 import time
 import uuid
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import astuple, dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -190,13 +190,10 @@ class Ledger:
         with self._lock, _storage_errors(self.path):
             return ledger_counts.totals(self._connection, prices or Prices(), run=run)
 
-    def usage_of(self, keys: Iterable[str], prices: Prices | None = None) -> TeacherUsage:
+    def usage_of(self, keys: Sequence[str], prices: Prices | None = None) -> TeacherUsage:
         """What the replies to these requests cost when they were bought, failed attempts included."""
-        usage = TeacherUsage()
         with self._lock, _storage_errors(self.path):
-            for key in keys:
-                usage += ledger_counts.totals(self._connection, prices or Prices(), key=key).usage
-        return usage
+            return ledger_counts.totals(self._connection, prices or Prices(), keys=keys).usage
 
     def ability(self, endpoint: str, model: str, name: str) -> str | None:
         """What was learned about an endpoint's model, or None."""

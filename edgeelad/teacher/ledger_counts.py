@@ -7,6 +7,7 @@ the caps at what was reserved for it, and is told apart from what was surely pai
 from __future__ import annotations
 
 import sqlite3
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -74,13 +75,15 @@ def spent(connection: sqlite3.Connection, run: str, prices: Prices) -> Spent:
 
 
 def totals(
-    connection: sqlite3.Connection, prices: Prices, *, run: str | None = None, key: str | None = None
+    connection: sqlite3.Connection, prices: Prices, *, run: str | None = None, keys: Sequence[str] | None = None
 ) -> LedgerTotals:
-    """What was paid, by one run or by all, for one request or for all."""
-    assert run is None or key is None, "one of the two"
-    where, values = ("", ()) if run is None and key is None else (" WHERE key = ?4", (key,))
-    if run is not None:
-        where, values = " WHERE run = ?4", (run,)
+    """What was paid, by one run, for some requests, or in all."""
+    assert run is None or keys is None, "one of the two"
+    where, values = "", list(keys or ())
+    if keys is not None:
+        where = f" WHERE key IN ({', '.join('?' for _ in keys)})"
+    elif run is not None:
+        where, values = " WHERE run = ?", [run]
     row = _named(connection, _TOTALS.format(rows=_COSTED + where), (*_price_values(prices), *values))
     num_estimated = int(row["num_estimated"])
     billing = Billing(

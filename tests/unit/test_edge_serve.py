@@ -36,6 +36,9 @@ class WordStudent:
         self.permission = threading.Event()
         self.started = threading.Event()
 
+    def fits(self, question):
+        return len(self.codec.encode_prompt(question)) < self.codec.max_context
+
     def stream(self, question, max_tokens):
         self.questions.append((question.text, max_tokens))
         self.running += 1

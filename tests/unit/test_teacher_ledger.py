@@ -1,0 +1,309 @@
+import multiprocessing
+import os
+import signal
+import sqlite3
+import threading
+from dataclasses import replace
+
+import pytest
+
+from edgeelad.config import TeacherConfig
+from edgeelad.errors import BudgetError, RunError, StorageError
+from edgeelad.records import TeacherUsage
+from edgeelad.teacher.budget import Caps, Prices, Reservation, Spent, check, reserve
+from edgeelad.teacher.exchange import Billing, StoredReply, TeacherRequest
+from edgeelad.teacher.ledger import Ledger
+from edgeelad.teacher.ledger_schema import MIGRATIONS
+from edgeelad.teacher.messages import Message
+
+PRICES = Prices(prompt=100, cached_prompt=10, completion=1000)
+REQUEST = TeacherRequest("http://t/v1", "m", (Message("user", "What?"),), 0.0, "answer", "0" * 64)
+
+
+def begin(ledger, request=REQUEST, wanted=None, caps=None, *, run="r", question="q", cap=50, prices=PRICES):
+    wanted = wanted or Reservation(100, cap, prices.cost(Billing(100, cap)))
+    return ledger.begin(request, wanted, caps or Caps(), prices, run=run, question_id=question, completion_cap=cap)
+
+
+def answer(ledger, attempt_id, request=REQUEST, billing=None, content="7", problem="", cap=50):
+    billing = billing or Billing(10, 5)
+    reply = StoredReply(request.key, content, "stop", problem, cap, billing)
+    ledger.answer(attempt_id, reply, PRICES.cost(billing), model="m", status=200)
+    return reply
+
+
+def numbered(index):
+    return replace(REQUEST, messages=(Message("user", f"What is {index}?"),))
+
+
+def test_a_reply_is_bought_once(tmp_path):
+    path = tmp_path / "ledger.sqlite"
+    with Ledger(path) as ledger:
+        begun = begin(ledger)
+        assert begun.reply is None
+        reply = answer(ledger, begun.attempt_id)
+        assert begin(ledger).reply == reply
+    with Ledger(path) as ledger:
+        assert ledger.find(REQUEST.key) == reply
+        assert begin(ledger, run="another run").reply == reply
+        assert ledger.totals().usage == TeacherUsage(1, 10, 5, 6e-9)
+        assert ledger.verify() == []
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"endpoint": "http://u/v1"},
+        {"model": "n"},
+        {"messages": (Message("user", "What? "),)},
+        {"messages": (Message("system", "What?"),)},
+        {"temperature": 0.7},
+        {"prompt_id": "rationale"},
+        {"prompt_sha256": "1" * 64},
+        {"sample": 1},
+        {"retry": 1},
+        {"extra_body": '{"seed":1}'},
+    ],
+)
+def test_all_that_makes_a_request_is_in_its_key(change):
+    assert replace(REQUEST, **change).key != REQUEST.key
+
+
+def test_an_attempt_is_on_disk_before_it_is_sent_and_counts_when_the_process_dies(tmp_path):
+    path = tmp_path / "ledger.sqlite"
+    child = multiprocessing.get_context("spawn").Process(target=_begin_and_die, args=(path,))
+    child.start()
+    child.join()
+    assert child.exitcode == -signal.SIGKILL
+    with Ledger(path) as ledger:
+        totals = ledger.totals("r", PRICES)
+        assert (totals.requests, totals.replies, totals.num_doubtful) == (1, 0, 1)
+        assert totals.usage == TeacherUsage(1, 0, 0, 0.0)
+        assert totals.doubtful == Reservation(100, 50, 60_000)
+        assert ledger.spent("r", PRICES) == Spent(1, 100, 50, 60_000, 1)
+        # nobody is at it any more, so it may be sent again; both attempts count
+        begun = begin(ledger)
+        assert begun.attempt_id == 2
+        answer(ledger, begun.attempt_id)
+        assert ledger.spent("r", PRICES) == Spent(2, 110, 55, 66_000, 1)
+
+
+def _begin_and_die(path):
+    begin(Ledger(path))
+    os.kill(os.getpid(), signal.SIGKILL)
+
+
+def test_a_request_under_way_in_a_live_process_is_not_sent_a_second_time(tmp_path):
+    with Ledger(tmp_path / "l") as one, Ledger(tmp_path / "l") as two:
+        begun = begin(one)
+        again = begin(two)
+        assert (again.attempt_id, again.reply) == (None, None)
+        reply = answer(one, begun.attempt_id)
+        assert begin(two).reply == reply
+
+
+def test_an_unusable_reply_stands_until_the_cap_is_higher(tmp_path):
+    with Ledger(tmp_path / "l") as ledger:
+        answer(ledger, begin(ledger).attempt_id, problem="cut off at the completion cap")
+        assert begin(ledger).reply.problem == "cut off at the completion cap"
+        begun = begin(ledger, cap=100)
+        assert begun.attempt_id is not None
+        answer(ledger, begun.attempt_id, cap=100)
+        assert ledger.find(REQUEST.key).problem == ""
+
+
+def test_what_failed_is_counted_as_it_was(tmp_path):
+    with Ledger(tmp_path / "l") as ledger:
+        ledger.fail(begin(ledger).attempt_id, "unbilled", "status 500", 500)
+        assert ledger.spent("r", PRICES) == Spent(1, 0, 0, 0, 1)
+        ledger.fail(begin(ledger).attempt_id, "in_doubt", "the connection broke")
+        assert ledger.spent("r", PRICES) == Spent(2, 100, 50, 60_000, 1)
+        assert ledger.totals("r", PRICES).usage == TeacherUsage(2, 0, 0, 0.0)
+        assert ledger.usage_of([REQUEST.key], PRICES) == TeacherUsage(2, 0, 0, 0.0)
+
+
+def test_usage_of_requests_is_what_their_replies_cost_when_bought(tmp_path):
+    with Ledger(tmp_path / "l") as ledger:
+        for index in range(3):
+            answer(ledger, begin(ledger, numbered(index)).attempt_id, numbered(index), Billing(10 * index, index))
+        keys = [numbered(1).key, numbered(2).key]
+        assert ledger.usage_of(keys, PRICES) == TeacherUsage(2, 30, 3, 6e-9)
+
+
+def test_unknown_prices_stay_unknown(tmp_path):
+    with Ledger(tmp_path / "l") as ledger:
+        assert ledger.totals("r").usage.cost_usd is None
+        begun = begin(ledger, prices=Prices())
+        reply = StoredReply(REQUEST.key, "7", "stop", "", 50, Billing(10, 5))
+        ledger.answer(begun.attempt_id, reply, None, model="m", status=200)
+        assert ledger.totals("r").usage == TeacherUsage(1, 10, 5, None)
+        assert ledger.spent("r").cost_pico is None
+        # priced afterwards
+        assert ledger.spent("r", PRICES).cost_pico == 6_000
+        with pytest.raises(BudgetError, match="unknown price"):
+            begin(ledger, numbered(1), caps=Caps(cost_pico=10**12), prices=Prices(), wanted=Reservation(1, 1, None))
+
+
+def test_cached_tokens_have_their_price():
+    assert PRICES.cost(Billing(1000, 10, cached_prompt_tokens=600)) == 400 * 100 + 600 * 10 + 10 * 1000
+    assert replace(PRICES, cached_prompt=None).cost(Billing(1000, 0, cached_prompt_tokens=600)) == 100_000
+    assert replace(PRICES, completion=None).cost(Billing(1, 1)) is None
+    assert replace(PRICES, factor=0.5).cost(Billing(1000, 0)) == 50_000
+    config = TeacherConfig(usd_per_million_prompt=0.15, usd_per_million_completion=0.6)
+    assert Prices.from_config(config) == Prices(150_000, None, 600_000)
+
+
+@pytest.mark.parametrize(
+    ("caps", "option"),
+    [
+        (Caps(requests=3), "max_requests"),
+        (Caps(prompt_tokens=399), "max_prompt_tokens"),
+        (Caps(completion_tokens=199), "max_completion_tokens_total"),
+        (Caps(cost_pico=239_999), "max_usd"),
+    ],
+)
+def test_each_cap_is_kept_with_the_worst_case_reserved(tmp_path, caps, option):
+    with Ledger(tmp_path / "l") as ledger:
+        for index in range(3):
+            begin(ledger, numbered(index), caps=caps)
+        with pytest.raises(BudgetError, match=option):
+            begin(ledger, numbered(3), caps=caps)
+        assert ledger.spent("r", PRICES).requests == 3
+        # another run has a budget of its own
+        assert begin(ledger, numbered(3), caps=caps, run="s").attempt_id is not None
+
+
+def test_a_cap_on_questions_lets_known_questions_go_on(tmp_path):
+    with Ledger(tmp_path / "l") as ledger:
+        begin(ledger, numbered(0), caps=Caps(questions=1), question="a")
+        begin(ledger, numbered(1), caps=Caps(questions=1), question="a")
+        with pytest.raises(BudgetError, match="max_questions = 1"):
+            begin(ledger, numbered(2), caps=Caps(questions=1), question="b")
+
+
+def test_caps_that_are_met_exactly_are_not_passed():
+    check(Spent(9, 90, 45, 54, 0), Reservation(10, 5, 6), Caps(60, 10, 100, 50), is_new_question=True)
+    with pytest.raises(BudgetError):
+        check(Spent(9, 90, 45, 55, 0), Reservation(10, 5, 6), Caps(60, 10, 100, 50), is_new_question=True)
+
+
+def test_the_worst_case_covers_every_byte():
+    wanted = reserve(num_bytes=1000, num_messages=2, completion_cap=512, prices=PRICES)
+    assert wanted.prompt_tokens >= 1000
+    assert wanted.cost_pico == wanted.prompt_tokens * 100 + 512_000
+
+
+def test_sixteen_threads_cannot_pass_a_cap_together(tmp_path):
+    caps = Caps(cost_pico=60_000 * 10 + 1)
+    with Ledger(tmp_path / "l") as ledger:
+        outcomes = []
+
+        def buy(thread):
+            for index in range(8):
+                request = numbered(100 * thread + index)
+                try:
+                    begun = begin(ledger, request, caps=caps)
+                except BudgetError:
+                    outcomes.append("refused")
+                else:
+                    outcomes.append("sent")
+                    # the worst case comes true
+                    answer(ledger, begun.attempt_id, request, Billing(100, 50))
+
+        threads = [threading.Thread(target=buy, args=(number,)) for number in range(16)]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+        assert outcomes.count("sent") == 10
+        assert len(outcomes) == 128
+        assert ledger.totals("r", PRICES).cost_pico == 600_000
+
+
+def test_two_processes_share_a_budget(tmp_path):
+    context = multiprocessing.get_context("spawn")
+    children = [context.Process(target=_buy_until_refused, args=(tmp_path / "l", number)) for number in range(2)]
+    for child in children:
+        child.start()
+    for child in children:
+        child.join()
+    assert [child.exitcode for child in children] == [0, 0]
+    with Ledger(tmp_path / "l") as ledger:
+        assert ledger.spent("r", PRICES).requests == 20
+
+
+def _buy_until_refused(path, number):
+    with Ledger(path) as ledger:
+        for index in range(1000):
+            try:
+                begin(ledger, numbered(1000 * number + index), caps=Caps(requests=20))
+            except BudgetError:
+                return
+    raise AssertionError("never refused")
+
+
+def test_abilities_are_remembered(tmp_path):
+    with Ledger(tmp_path / "l") as ledger:
+        assert ledger.ability("e", "m", "structured") is None
+        ledger.remember_ability("e", "m", "structured", "json_object")
+    with Ledger(tmp_path / "l") as ledger:
+        assert ledger.ability("e", "m", "structured") == "json_object"
+        assert ledger.ability("e", "other", "structured") is None
+
+
+def test_verify_names_what_was_altered(tmp_path):
+    path = tmp_path / "l"
+    with Ledger(path) as ledger:
+        answer(ledger, begin(ledger).attempt_id)
+    connection = sqlite3.connect(path)
+    connection.execute("UPDATE replies SET content = '8'")
+    connection.execute("UPDATE requests SET canonical = replace(canonical, 'What', 'Who')")
+    connection.commit()
+    connection.close()
+    with Ledger(path) as ledger:
+        problems = ledger.verify()
+    assert len(problems) == 2
+    assert REQUEST.key in problems[0]
+    assert "reply of attempt 1" in problems[1]
+
+
+def test_a_newer_ledger_is_refused(tmp_path):
+    Ledger(tmp_path / "l").close()
+    connection = sqlite3.connect(tmp_path / "l")
+    connection.execute(f"PRAGMA user_version = {len(MIGRATIONS) + 1}")
+    connection.close()
+    with pytest.raises(RunError, match="newer edgeelad"):
+        Ledger(tmp_path / "l")
+
+
+def test_other_files_are_refused(tmp_path):
+    (tmp_path / "text").write_text("not a database " * 100)
+    with pytest.raises(RunError, match="not a ledger"):
+        Ledger(tmp_path / "text")
+    connection = sqlite3.connect(tmp_path / "other")
+    connection.execute("CREATE TABLE t (x)")
+    connection.close()
+    with pytest.raises(RunError, match="not a ledger of edgeelad"):
+        Ledger(tmp_path / "other")
+    with pytest.raises(StorageError):
+        Ledger(tmp_path / "no such folder" / "l")
+
+
+def _begin_many(ledger):
+    for index in range(200):
+        begin(ledger, numbered(index))
+
+
+def test_a_full_disk_stops_before_the_next_request_with_all_intact(tmp_path):
+    path = tmp_path / "l"
+    with Ledger(path) as ledger:
+        answer(ledger, begin(ledger).attempt_id, content="x" * 10_000)
+        pages = ledger._connection.execute("PRAGMA page_count").fetchone()[0]
+        ledger._connection.execute(f"PRAGMA max_page_count = {pages}")
+        with pytest.raises(StorageError, match="full"):
+            _begin_many(ledger)
+        num_begun = ledger.totals().requests
+    with Ledger(path) as ledger:
+        assert ledger.verify() == []
+        assert ledger.find(REQUEST.key).content == "x" * 10_000
+        assert ledger.totals().requests == num_begun
