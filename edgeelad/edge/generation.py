@@ -42,6 +42,10 @@ class Explainer(Protocol):
         """Its tokens."""
         ...
 
+    def fits(self, question: Question) -> bool:
+        """Whether the question leaves room for an explanation in its context."""
+        ...
+
     def stream(self, question: Question, max_tokens: int) -> Iterator[str]:
         """The greedy explanation, piece by piece; whole UTF-8 only."""
         ...
@@ -98,8 +102,7 @@ def prepare(served: ServedStudent, request: GenerationRequest) -> Generation:
     question = Question("request", request.text, served.kind)
     codec = served.student.codec
     num_prompt = len(codec.encode_prompt(question))
-    room = codec.max_context - num_prompt
-    if room < 1:
+    if not served.student.fits(question):
         raise ApiError(
             400,
             f"The question has {num_prompt} tokens with its prompt; this student's context is {codec.max_context} "
@@ -107,6 +110,7 @@ def prepare(served: ServedStudent, request: GenerationRequest) -> Generation:
             "messages" if request.kind == "chat" else "prompt",
             "context_length_exceeded",
         )
+    room = codec.max_context - num_prompt
     return Generation(served, request, question, num_prompt, min(request.max_tokens or served.max_tokens, room))
 
 

@@ -14,7 +14,7 @@ import socket
 import time
 import uuid
 from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Iterator, MutableMapping
-from contextlib import aclosing
+from contextlib import aclosing, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -65,7 +65,8 @@ def serve_package(package: Path, host: str = "127.0.0.1", port: int = 8080, *, n
         address, bound = listener.getsockname()[:2]
         print(f"http://{f'[{address}]' if ':' in address else address}:{bound}/v1 serves {served.name}", flush=True)
         config = uvicorn.Config(app, log_level="warning", access_log=False, timeout_graceful_shutdown=_SHUTDOWN_S)
-        uvicorn.Server(config).run(sockets=[listener])
+        with suppress(KeyboardInterrupt):  # uvicorn has shut down in good order and raises it again; here it is the end
+            uvicorn.Server(config).run(sockets=[listener])
 
 
 def make_app(

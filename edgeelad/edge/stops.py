@@ -8,7 +8,8 @@ from collections.abc import Iterator, Sequence
 def cut_at_stops(pieces: Iterator[str], stops: Sequence[str]) -> Iterator[str]:
     """Pass pieces of text on until one of `stops` is complete; the stop text itself is not passed on.
 
-    Of several stops the one that is complete first counts, and of those the longest. The pieces are taken one at a time and only as far as needed, so that closing this closes what makes them.
+    Of several stops the one that is complete first counts, and of those the longest. Pieces are taken one at a time
+    and only as far as needed.
 
     >>> list(cut_at_stops(iter(["2 + 3", " = 5\\n", "The end"]), ["\\nThe"]))
     ['2 + 3', ' = 5']

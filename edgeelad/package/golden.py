@@ -9,14 +9,16 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any, Literal
 
+from edgeelad.engine.codec import Codec
+from edgeelad.engine.generate import Limits
+from edgeelad.engine.session import OnnxGraph
+from edgeelad.engine.stream import stream_tokens
+from edgeelad.engine.student import find_graph
 from edgeelad.errors import PackageError, RunError
 from edgeelad.files import read_jsonl, write_jsonl
 from edgeelad.records import Question
-
-if TYPE_CHECKING:
-    from edgeelad.engine.student import Student
 
 GOLDEN_FILE = "golden.jsonl"
 GOLDEN_TOKENS = 64
@@ -54,7 +56,20 @@ class Mismatch:
     is_prompt: bool
 
 
-def make_golden(student: Student, questions: Sequence[Question]) -> list[Golden]:
+class GoldenStudent:
+    """A packaged student at the level of tokens: what its graph writes greedily, up to its end token."""
+
+    def __init__(self, folder: Path, precision: Literal["fp32", "int8"], num_threads: int = 1) -> None:
+        self.codec = Codec.load(folder)
+        self._graph = OnnxGraph(find_graph(folder, precision), num_threads)
+        self._limits = Limits(self.codec.eos_ids, self.codec.max_context)
+
+    def write(self, prompt_ids: Sequence[int], max_tokens: int) -> tuple[int, ...]:
+        """The tokens after a prompt, without the end token."""
+        return tuple(stream_tokens(self._graph, prompt_ids, max_tokens, self._limits))
+
+
+def make_golden(student: GoldenStudent, questions: Sequence[Question]) -> list[Golden]:
     """Let a student answer questions greedily, each alone; questions that do not fit its context are left out."""
     rows = []
     for question in questions:
@@ -62,7 +77,7 @@ def make_golden(student: Student, questions: Sequence[Question]) -> list[Golden]
         max_tokens = min(GOLDEN_TOKENS, student.codec.max_context - len(prompt_ids))
         if max_tokens < 1:
             continue
-        ids = student.greedy_ids(question, max_tokens)
+        ids = student.write(prompt_ids, max_tokens)
         text = student.codec.decode(ids)
         rows.append(Golden(question.id, question.text, question.choices, prompt_ids, ids, text, max_tokens))
     return rows
@@ -89,13 +104,13 @@ def read_golden(path: Path) -> list[Golden]:
         raise PackageError(f"{path / GOLDEN_FILE}: damaged ({error}); copy the package again") from error
 
 
-def compare(student: Student, golden: Golden) -> Mismatch | None:
+def compare(student: GoldenStudent, golden: Golden) -> Mismatch | None:
     """What a student writes here against a golden output; None where they are the same."""
     question = Question(golden.id, golden.question, "text", golden.choices)
     prompt_ids = tuple(student.codec.encode_prompt(question))
     if prompt_ids != golden.prompt_ids:
         return _first_difference(golden.id, golden.prompt_ids, prompt_ids, is_prompt=True)
-    found = student.greedy_ids(question, golden.max_tokens)
+    found = student.write(prompt_ids, golden.max_tokens)
     if found != golden.completion_ids:
         return _first_difference(golden.id, golden.completion_ids, found, is_prompt=False)
     return None

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from edgeelad.errors import ModelError, PackageError
-from edgeelad.package.golden import GOLDEN_FILE, Golden, Mismatch, compare, read_golden
+from edgeelad.package.golden import GOLDEN_FILE, Golden, GoldenStudent, Mismatch, compare, read_golden
 from edgeelad.package.manifest import MANIFEST_FILE, check_checksums
 from edgeelad.package.open import Package, open_package
 
@@ -113,19 +113,16 @@ def verify_package(path: Path, *, deep: bool = True, num_threads: int = 1) -> Ve
 
 def _run(package: Package, golden: list[Golden], num_threads: int) -> tuple[float, float, tuple[Mismatch, ...]]:
     """Open the student and compare; gives seconds to open it, tokens a second, and what differs."""
-    from edgeelad.engine.student import Student  # here, for the engine may open packages itself
-
     start = time.perf_counter()
     try:
-        student = Student.open(package.path, num_threads=num_threads, batch_size=1, precision=package.precision)
+        student = GoldenStudent(package.path, package.precision, num_threads)
     except ModelError as error:
         raise PackageError(f"{package.path}: the student cannot be opened here: {error}") from error
-    with student:
-        load_s = time.perf_counter() - start
-        compare(student, golden[0])  # once without the clock: the first run allocates
-        start = time.perf_counter()
-        found = [compare(student, row) for row in golden]
-        seconds = time.perf_counter() - start
+    load_s = time.perf_counter() - start
+    compare(student, golden[0])  # once without the clock: the first run allocates
+    start = time.perf_counter()
+    found = [compare(student, row) for row in golden]
+    seconds = time.perf_counter() - start
     num_tokens = sum(len(row.completion_ids) for row in golden)
     return load_s, num_tokens / seconds, tuple(mismatch for mismatch in found if mismatch is not None)
 

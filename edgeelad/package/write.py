@@ -21,7 +21,7 @@ from edgeelad.errors import PackageError
 from edgeelad.explanation import ANSWER_PREFIX
 from edgeelad.files import make_folder, storage_errors, write_json
 from edgeelad.package.card import write_card
-from edgeelad.package.golden import make_golden, write_golden
+from edgeelad.package.golden import GoldenStudent, make_golden, write_golden
 from edgeelad.package.info import PackageInfo
 from edgeelad.package.manifest import MANIFEST_FILE, Manifest, describe_file, read_manifest
 from edgeelad.prompts import PROMPT_FILE, PromptFormat
@@ -101,8 +101,6 @@ def _foreign_files(folder: Path) -> list[str]:
 
 def _fill(folder: Path, onnx_folder: Path, info: PackageInfo) -> None:
     """Write all files of a package, the manifest last."""
-    from edgeelad.engine.student import Student  # here, for the engine may open packages itself
-
     graphs = [FP32_GRAPH] if info.quantization == "fp32" else [QUANTIZED_GRAPH]
     if info.include_fp32 and FP32_GRAPH not in graphs:
         graphs.append(FP32_GRAPH)
@@ -113,8 +111,10 @@ def _fill(folder: Path, onnx_folder: Path, info: PackageInfo) -> None:
         for source in sorted(onnx_folder.glob(f"{graph}*")):  # with its weights, where they lie in a file beside it
             _copy(source, folder / ONNX_FOLDER / source.name)
     precision: Literal["fp32", "int8"] = "fp32" if info.quantization == "fp32" else "int8"
-    with Student.open(folder, num_threads=1, batch_size=1, precision=precision) as student:
-        write_golden(folder, make_golden(student, info.all_golden))
+    golden = make_golden(GoldenStudent(folder, precision), info.all_golden)
+    if not golden:
+        raise PackageError(f"{onnx_folder}: no question fits this student's context, so no output can be recorded")
+    write_golden(folder, golden)
     prompt = PromptFormat.load(folder)
     manifest = Manifest(
         name=info.served_name,

@@ -5,7 +5,7 @@ import shutil
 from pathlib import Path
 
 import pytest
-from report_run import make_run
+from fixtures.report_run import make_run
 
 from edgeelad.errors import RunError
 from edgeelad.records import Annotation, Certificate, Correction

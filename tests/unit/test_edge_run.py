@@ -1,0 +1,100 @@
+import json
+import os
+import signal
+import subprocess
+import sys
+import urllib.request
+
+import pytest
+from fixtures.tiny_package import QUESTIONS, make_onnx
+
+from edgeelad.edge.run import answer_text, make_question, open_student, run_question, stream_answer
+from edgeelad.errors import PackageError, PromptTooLongError, UsageError
+from edgeelad.package import PackageInfo, open_package, write_package
+
+ASKED = QUESTIONS[0].text
+
+
+@pytest.fixture(scope="module")
+def package(tmp_path_factory):
+    pytest.importorskip("optimum", reason="making a student needs the distill extra")
+    folder = tmp_path_factory.mktemp("packages")
+    info = PackageInfo("org/tiny", "int8", QUESTIONS, max_explanation_tokens=24)
+    return write_package(make_onnx(folder), folder / "package", info)
+
+
+def run(package, question, **options):
+    pieces = []
+    run_question(package, question, write=pieces.append, **options)
+    return "".join(pieces)
+
+
+def test_the_stream_is_the_explanation(package):
+    opened = open_package(package)
+    with open_student(opened) as student:
+        question = make_question(ASKED, "number")
+        (tree,) = student.explain([question], 24)
+        assert "".join(stream_answer(student, question, 24)) == tree.text
+    row = json.loads(run(package, ASKED, as_json=True))
+    assert row == {
+        "question": ASKED,
+        "steps": list(tree.steps),
+        "answer": tree.answer,
+        "text": tree.text,
+        "finish_reason": tree.finish_reason,
+    }
+    assert run(package, ASKED).startswith(tree.text)
+    assert answer_text(package, ASKED).startswith(tree.text.rstrip("\n"))
+
+
+def test_an_answer_that_was_not_stated_is_said(package, monkeypatch):
+    assert run(package, ASKED, max_tokens=1).endswith("(no answer was stated)\n")
+    for text, ending in (("2 + 2 = 4\nThe answer is 4", "is 4\n"), ("2 + 2 = 4", "= 4\n(answer: 4)\n")):
+        monkeypatch.setattr("edgeelad.edge.run.stream_answer", lambda *_, text=text: iter([text]))
+        assert run(package, ASKED).endswith(ending)
+
+
+def test_limits(package):
+    assert len(run(package, ASKED, max_tokens=3)) < len(run(package, ASKED))
+    with pytest.raises(PromptTooLongError):
+        run(package, "word " * 500)
+    with pytest.raises(PromptTooLongError):
+        run(package, "word " * 500, as_json=True)
+
+
+def test_questions_that_are_none(package):
+    for question in ("", " \n"):
+        with pytest.raises(UsageError, match="the question is empty"):
+            run(package, question)
+    with pytest.raises(UsageError, match="not UTF-8"):
+        run(package, "caf\udce9")
+    with pytest.raises(PackageError, match="no such package folder"):
+        run(package / "nowhere", ASKED)
+
+
+@pytest.mark.skipif(os.name == "nt", reason="sends SIGINT")
+def test_serving_a_package(package, tmp_path):
+    code = (
+        "import pathlib, sys; from edgeelad.edge.serve import serve_package as s; s(pathlib.Path(sys.argv[1]), port=0)"
+    )
+    command = [sys.executable, "-c", code, str(package)]
+    with (
+        (tmp_path / "stderr").open("w") as errors,
+        subprocess.Popen(command, stdout=subprocess.PIPE, stderr=errors, text=True) as server,
+    ):
+        try:
+            url, _, name = server.stdout.readline().partition(" serves ")
+            assert name == "tiny-edgeelad\n", (tmp_path / "stderr").read_text()
+            body = json.dumps({"model": "tiny-edgeelad", "messages": [{"role": "user", "content": ASKED}]}).encode()
+            with urllib.request.urlopen(f"{url}/chat/completions", body, timeout=30) as response:
+                answer = json.load(response)
+            with open_student(open_package(package)) as student:
+                (tree,) = student.explain([make_question(ASKED, "number")], 24)
+            assert answer["choices"][0]["message"]["content"] == tree.text
+            assert answer["choices"][0]["finish_reason"] == "length"
+            assert answer["usage"]["prompt_tokens"] == tree.tokens.prompt
+        finally:
+            server.send_signal(signal.SIGINT)
+            server.wait(30)
+    assert server.returncode == 0
+    assert (tmp_path / "stderr").read_text() == ""
