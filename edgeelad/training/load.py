@@ -47,6 +47,9 @@ def load_config(source: str) -> PretrainedConfig:
     Raises:
         ModelError: There is none, it needs remote code, it is no causal LM, quantized, or unknown to Optimum.
     """
+    if Path(source).is_dir() and not (Path(source) / "config.json").is_file():
+        # transformers would guess an architecture from the folder's name
+        raise ModelError(f"{source}: no config.json in this folder; give a folder that save_pretrained wrote")
     with _model_errors(source):
         config = AutoConfig.from_pretrained(source, trust_remote_code=False)
     kind = config.model_type
@@ -111,20 +114,17 @@ def _model_errors(source: str) -> Iterator[None]:
         raise ModelError(f"{source}: damaged safetensors file ({error}); download or save the model again") from error
     except HFValidationError as error:
         raise ModelError(f"{source}: not a Hugging Face id ({_first_line(error)}); check student.model") from error
-    except (OSError, ValueError, KeyError, RuntimeError, TypeError) as error:
+    except Exception as error:  # what a damaged configuration or tokenizer makes transformers raise has no common base
         raise ModelError(_explain(source, error)) from error
 
 
 def _explain(source: str, error: Exception) -> str:
     """One line that says what is wrong with a model that could not be loaded, and what to do."""
     text = str(error)
-    folder = Path(source)
     if "trust_remote_code" in text:
         return f"{source}: needs code from its repository, which is never run; choose an architecture of transformers"
-    if not folder.is_dir():
+    if not Path(source).is_dir():
         return f"{source}: no such folder, and not to be had from the Hugging Face Hub ({_first_line(error)})"
-    if not (folder / "config.json").is_file():
-        return f"{source}: no config.json in this folder; give a folder that transformers' save_pretrained wrote"
     if "model type" in text or "model_type" in text:
         return f"{source}: transformers does not know this architecture ({_first_line(error)})"
     if "safetensors" in text:

@@ -1,0 +1,370 @@
+"""A student folder: what prepare_student writes, the prompt that it chooses, and what it refuses."""
+
+import json
+from pathlib import Path
+
+import pytest
+import torch
+from fixtures.students import BOS_TOKEN, EOS_TOKEN, FAMILIES, PAD_TOKEN, Family, make_student, make_tokenizer
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from transformers import (
+    AutoModelForCausalLM,
+    AutoTokenizer,
+    GenerationConfig,
+    PreTrainedModel,
+    PreTrainedTokenizerFast,
+)
+
+from edgeelad.config import StudentConfig
+from edgeelad.engine.codec import Codec
+from edgeelad.errors import ConfigError, MissingExtraError, ModelError, StorageError
+from edgeelad.prompts import PLAIN_TEMPLATE, PromptFormat, question_text
+from edgeelad.records import Question
+from edgeelad.training import prepare_student
+from edgeelad.training.extra import distill_extra
+from edgeelad.training.prepare import choose_prompt
+
+QWEN2 = """{%- if tools %}
+    {{- '<|im_start|>system\\n' }}
+    {%- for tool in tools %}
+        {{- "\\n" }}
+        {{- tool | tojson }}
+    {%- endfor %}
+{%- else %}
+    {%- if messages[0]['role'] == 'system' %}
+        {{- '<|im_start|>system\\n' + messages[0]['content'] + '<|im_end|>\\n' }}
+    {%- else %}
+        {{- '<|im_start|>system\\nYou are Qwen, created by Alibaba Cloud. You are a helpful assistant.<|im_end|>\\n' }}
+    {%- endif %}
+{%- endif %}
+{%- for message in messages %}
+    {%- if (message.role == "user") or (message.role == "system" and not loop.first) %}
+        {{- '<|im_start|>' + message.role + '\\n' + message.content + '<|im_end|>' + '\\n' }}
+    {%- endif %}
+{%- endfor %}
+{%- if add_generation_prompt %}
+    {{- '<|im_start|>assistant\\n' }}
+{%- endif %}
+"""
+LLAMA3 = (
+    "{% set loop_messages = messages %}{% for message in loop_messages %}{% set content = '<|start_header_id|>' + "
+    "message['role'] + '<|end_header_id|>\n\n'+ message['content'] | trim + '<|eot_id|>' %}{% if loop.index0 == 0 %}"
+    "{% set content = bos_token + content %}{% endif %}{{ content }}{% endfor %}{% if add_generation_prompt %}"
+    "{{ '<|start_header_id|>assistant<|end_header_id|>\n\n' }}{% endif %}"
+)
+LLAMA32 = """{{- bos_token }}
+{%- if not date_string is defined %}
+    {%- if strftime_now is defined %}
+        {%- set date_string = strftime_now("%d %b %Y") %}
+    {%- else %}
+        {%- set date_string = "26 Jul 2024" %}
+    {%- endif %}
+{%- endif %}
+{{- "<|start_header_id|>system<|end_header_id|>\\n\\n" }}
+{%- if tools is not none %}
+    {{- "Environment: ipython\\n" }}
+{%- endif %}
+{{- "Cutting Knowledge Date: December 2023\\nToday Date: " + date_string + "\\n\\n<|eot_id|>" }}
+{%- for message in messages %}
+    {{- '<|start_header_id|>' + message['role'] + '<|end_header_id|>\\n\\n' + message['content'] + '<|eot_id|>' }}
+{%- endfor %}
+{%- if add_generation_prompt %}
+    {{- '<|start_header_id|>assistant<|end_header_id|>\\n\\n' }}
+{%- endif %}
+"""
+SMOLLM2 = (
+    "{% for message in messages %}{% if loop.first and messages[0]['role'] != 'system' %}{{ '<|im_start|>system\nYou "
+    "are a helpful AI assistant named SmolLM, trained by Hugging Face<|im_end|>\n' }}{% endif %}{{'<|im_start|>' + "
+    "message['role'] + '\n' + message['content'] + '<|im_end|>' + '\n'}}{% endfor %}{% if add_generation_prompt %}"
+    "{{ '<|im_start|>assistant\n' }}{% endif %}"
+)
+SMOLLM3 = """{%- for message in messages -%}
+    {%- if message.role == "user" -%}
+        {{ "<|im_start|>user\\n" + message.content + "<|im_end|>\\n" }}
+    {%- elif message.role == "assistant" -%}
+        {% generation %}
+        {{ "<|im_start|>assistant\\n" + message.content + "<|im_end|>\\n" }}
+        {% endgeneration %}
+    {%- endif -%}
+{%- endfor -%}
+{%- if add_generation_prompt -%}
+    {{ "<|im_start|>assistant\\n" }}
+{%- endif -%}
+"""
+TEMPLATES = {"qwen2": QWEN2, "llama3": LLAMA3, "llama3.2": LLAMA32, "smollm2": SMOLLM2, "smollm3": SMOLLM3}
+QUESTIONS = (
+    Question("plain", "Tom has 3 apples and buys 4 more. How many apples does Tom have?"),
+    Question("markup", "  Is 3 < 4 & 5 > 2? {{ 7 * 7 }} {% if %} <b>\"yes\"</b> 'no'\n\n"),
+    Question("choice", "Wie groß ist 1 €?", kind="choice", choices=("100 ct", "10 ct", "日本")),
+)
+
+
+def byte_tokenizer(*, adds_bos: bool = False) -> PreTrainedTokenizerFast:
+    backend = make_tokenizer(has_bos=adds_bos)
+    return PreTrainedTokenizerFast(
+        tokenizer_object=backend, bos_token=BOS_TOKEN, eos_token=EOS_TOKEN, pad_token=PAD_TOKEN
+    )
+
+
+def write_raw_model(folder: Path, family: Family = "llama") -> Path:
+    """A model as its author would publish it: no prompt.json."""
+    make_student(folder, family, has_bos=family == "llama")
+    (folder / "prompt.json").unlink()
+    return folder
+
+
+@pytest.fixture(scope="module")
+def raw(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return write_raw_model(tmp_path_factory.mktemp("raw") / "llama")
+
+
+@pytest.fixture
+def model(raw: Path) -> PreTrainedModel:
+    return AutoModelForCausalLM.from_pretrained(raw)
+
+
+@pytest.mark.parametrize("name", TEMPLATES)
+@pytest.mark.parametrize("instruction", ["", StudentConfig().instruction])
+def test_a_chat_prompt_is_byte_for_byte_what_transformers_renders(name: str, instruction: str) -> None:
+    tokenizer = byte_tokenizer()
+    tokenizer.chat_template = TEMPLATES[name]
+    prompt = choose_prompt("here", tokenizer, StudentConfig(instruction=instruction))
+    assert prompt.is_chat
+    for question in QUESTIONS:
+        content = f"{instruction}\n\n{question_text(question)}" if instruction else question_text(question)
+        expected = tokenizer.apply_chat_template(
+            [{"role": "user", "content": content}], tokenize=False, add_generation_prompt=True
+        )
+        assert prompt.render(question) == expected
+
+
+@given(st.text(st.characters(exclude_categories=["Cs"])))
+@settings(max_examples=60, deadline=None)
+def test_whatever_is_asked_renders_as_in_transformers(text: str) -> None:
+    tokenizer = _SHARED
+    prompt = PromptFormat(QWEN2, True, "", BOS_TOKEN, EOS_TOKEN, False)
+    expected = tokenizer.apply_chat_template(
+        [{"role": "user", "content": text}], tokenize=False, add_generation_prompt=True
+    )
+    assert prompt.render(Question("q", text)) == expected
+
+
+_SHARED = byte_tokenizer()
+_SHARED.chat_template = QWEN2
+
+
+def test_marks_and_dates_of_a_template_are_settled_and_nothing_else() -> None:
+    tokenizer = byte_tokenizer()
+    tokenizer.chat_template = LLAMA32
+    rendered = choose_prompt("here", tokenizer, StudentConfig()).render(QUESTIONS[0])
+    assert "Today Date: 26 Jul 2024" in rendered
+    assert "Environment" not in rendered  # tools are none, as in transformers, not undefined
+    for name in ("qwen2", "llama3", "smollm2"):
+        tokenizer.chat_template = TEMPLATES[name]
+        assert choose_prompt("here", tokenizer, StudentConfig()).template == TEMPLATES[name]
+
+
+def test_an_explicit_template_comes_before_the_chat_template_which_comes_before_the_plain_prompt() -> None:
+    tokenizer = byte_tokenizer()
+    assert choose_prompt("here", tokenizer, StudentConfig()).template == PLAIN_TEMPLATE
+    tokenizer.chat_template = SMOLLM2
+    assert choose_prompt("here", tokenizer, StudentConfig()).template == SMOLLM2
+    explicit = choose_prompt("here", tokenizer, StudentConfig(prompt_template="Q: {{ question }}\nA:\n"))
+    assert (explicit.template, explicit.is_chat) == ("Q: {{ question }}\nA:\n", False)
+
+
+def test_a_template_without_the_question_or_not_valid_is_refused() -> None:
+    with pytest.raises(ConfigError, match="leaves out the question"):
+        choose_prompt("here", byte_tokenizer(), StudentConfig(prompt_template="Explain!"))
+    with pytest.raises(ConfigError, match="not valid jinja2"):
+        choose_prompt("here", byte_tokenizer(), StudentConfig(prompt_template="{{ question "))
+
+
+def test_special_tokens_are_added_once_and_only_in_front() -> None:
+    from tokenizers import processors
+
+    tokenizer = byte_tokenizer(adds_bos=True)
+    assert choose_prompt("here", tokenizer, StudentConfig()).add_special_tokens
+    with_bos = choose_prompt("here", tokenizer, StudentConfig(prompt_template="{{ bos_token }}{{ question }}"))
+    assert not with_bos.add_special_tokens  # the template writes it
+    tokenizer.backend_tokenizer.post_processor = processors.TemplateProcessing(
+        single=f"{BOS_TOKEN} $A {EOS_TOKEN}", special_tokens=[(BOS_TOKEN, 1), (EOS_TOKEN, 2)]
+    )
+    both_ends = choose_prompt("here", tokenizer, StudentConfig())
+    assert (both_ends.template, both_ends.add_special_tokens) == ("{{ bos_token }}" + PLAIN_TEMPLATE, False)
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_a_prepared_student_is_a_plain_folder_with_its_prompt(family: Family, tmp_path: Path) -> None:
+    source = write_raw_model(tmp_path / "raw", family)
+    student = prepare_student(str(source), tmp_path / "student", StudentConfig())
+    assert {path.name for path in student.iterdir()} == {
+        "config.json",
+        "generation_config.json",
+        "model.safetensors",
+        "prompt.json",
+        "special_tokens_map.json",
+        "tokenizer.json",
+        "tokenizer_config.json",
+    }
+    before = AutoModelForCausalLM.from_pretrained(source).state_dict()
+    after = AutoModelForCausalLM.from_pretrained(student).state_dict()
+    assert before.keys() == after.keys()
+    assert all(torch.equal(before[name], after[name]) for name in before)
+    codec, tokenizer = Codec.load(student), AutoTokenizer.from_pretrained(student)
+    question = QUESTIONS[0]
+    assert codec.encode_prompt(question) == tokenizer(codec.prompt_format.render(question))["input_ids"]
+    assert codec.eos_ids == {2}
+    assert (codec.encode_prompt(question)[0] == 1) == (family == "llama")
+
+
+def test_a_chat_student_is_encoded_as_transformers_encodes_it(model: PreTrainedModel, tmp_path: Path) -> None:
+    model.save_pretrained(tmp_path / "raw")
+    tokenizer = byte_tokenizer(adds_bos=True)
+    tokenizer.chat_template = LLAMA3
+    tokenizer.save_pretrained(tmp_path / "raw")
+    student = prepare_student(str(tmp_path / "raw"), tmp_path / "student", StudentConfig(instruction=""))
+    codec, saved = Codec.load(student), AutoTokenizer.from_pretrained(student)
+    for question in QUESTIONS:
+        messages = [{"role": "user", "content": question_text(question)}]
+        assert codec.encode_prompt(question) == saved.apply_chat_template(messages, add_generation_prompt=True)
+
+
+def test_a_prepared_student_keeps_its_prompt_when_it_is_prepared_again(raw: Path, tmp_path: Path) -> None:
+    config = StudentConfig(prompt_template="Q: {{ question }}\nA:\n")
+    first = prepare_student(str(raw), tmp_path / "first", config)
+    second = prepare_student(str(first), tmp_path / "second", StudentConfig())
+    assert PromptFormat.load(second) == PromptFormat.load(first)
+
+
+def test_all_end_tokens_count_and_sampling_settings_do_not_stay(model: PreTrainedModel, tmp_path: Path) -> None:
+    model.generation_config = GenerationConfig(eos_token_id=[7, 8], temperature=0.6, top_p=0.9, do_sample=True)
+    model.save_pretrained(tmp_path / "raw")
+    byte_tokenizer().save_pretrained(tmp_path / "raw")
+    student = prepare_student(str(tmp_path / "raw"), tmp_path / "student", StudentConfig())
+    saved = json.loads((student / "generation_config.json").read_text())
+    assert saved["eos_token_id"] == [2, 7, 8]
+    assert "temperature" not in saved
+    assert "do_sample" not in saved
+    assert Codec.load(student).eos_ids == {2, 7, 8}
+
+
+def test_a_bfloat16_student_is_saved_in_float32(model: PreTrainedModel, tmp_path: Path) -> None:
+    model.to(torch.bfloat16).save_pretrained(tmp_path / "raw")
+    byte_tokenizer().save_pretrained(tmp_path / "raw")
+    student = prepare_student(str(tmp_path / "raw"), tmp_path / "student", StudentConfig())
+    assert json.loads((student / "config.json").read_text())["dtype"] == "float32"
+
+
+def _refused(folder: Path | str, tmp_path: Path) -> str:
+    with pytest.raises(ModelError) as caught:
+        prepare_student(str(folder), tmp_path / "student", StudentConfig())
+    message = str(caught.value)
+    assert "\n" not in message
+    assert message.startswith(str(folder))
+    assert not (tmp_path / "student").exists()
+    return message
+
+
+def _with_config(raw: Path, tmp_path: Path, **changes: object) -> Path:
+    folder = tmp_path / "changed"
+    folder.mkdir()
+    for path in raw.iterdir():
+        (folder / path.name).write_bytes(path.read_bytes())
+    config = json.loads((folder / "config.json").read_text())
+    (folder / "config.json").write_text(json.dumps({**config, **changes}))
+    return folder
+
+
+def test_a_missing_folder_a_file_and_an_empty_folder_are_refused(raw: Path, tmp_path: Path) -> None:
+    assert "no such folder" in _refused(tmp_path / "nothing", tmp_path)
+    assert "not a model folder" in _refused(raw / "config.json", tmp_path)
+    (tmp_path / "empty").mkdir()
+    assert "no config.json" in _refused(tmp_path / "empty", tmp_path)
+
+
+def test_a_hub_id_that_cannot_be_fetched_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
+    assert "not to be had from the Hugging Face Hub" in _refused("nobody/nothing", tmp_path)
+
+
+def test_pickled_weights_are_never_read(raw: Path, model: PreTrainedModel, tmp_path: Path) -> None:
+    folder = _with_config(raw, tmp_path)
+    (folder / "model.safetensors").unlink()
+    torch.save(model.state_dict(), folder / "pytorch_model.bin")
+    assert "no safetensors" in _refused(folder, tmp_path)
+
+
+def test_damaged_and_incomplete_weights_are_refused(raw: Path, tmp_path: Path) -> None:
+    from safetensors.torch import load_file, save_file
+
+    folder = _with_config(raw, tmp_path)
+    weights = folder / "model.safetensors"
+    tensors = load_file(weights)
+    del tensors["model.norm.weight"]
+    save_file(tensors, weights, metadata={"format": "pt"})
+    assert "1 weights are missing from its safetensors, the first model.norm.weight" in _refused(folder, tmp_path)
+    weights.write_bytes(weights.read_bytes()[:5000])
+    assert "damaged safetensors" in _refused(folder, tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("changes", "reason"),
+    [
+        ({"model_type": "unheard_of"}, "does not know this architecture"),
+        ({"model_type": "t5"}, "not a causal language model"),
+        ({"model_type": "reformer"}, "Optimum cannot export model type 'reformer'"),
+        ({"quantization_config": {"quant_method": "gptq", "bits": 4}}, "weights are quantized"),
+        ({"num_hidden_layers": 3}, "weights are missing"),
+        ({"hidden_size": 32}, "cannot be loaded"),
+        ({"model_type": "own", "auto_map": {"AutoConfig": "own.Config"}}, "code from its repository"),
+    ],
+)
+def test_models_that_cannot_be_students_are_refused(
+    raw: Path, tmp_path: Path, changes: dict[str, object], reason: str
+) -> None:
+    assert reason in _refused(_with_config(raw, tmp_path, **changes), tmp_path)
+
+
+def test_a_tokenizer_must_be_there_be_fast_and_belong_to_the_model(raw: Path, tmp_path: Path) -> None:
+    folder = _with_config(raw, tmp_path)
+    larger = byte_tokenizer()
+    larger.add_tokens([f"<extra {i}>" for i in range(100)])
+    larger.save_pretrained(folder)
+    assert "belongs to another model" in _refused(folder, tmp_path)
+    for path in folder.glob("*token*"):
+        path.unlink()
+    _refused(folder, tmp_path)
+
+
+def test_a_slow_tokenizer_is_refused(raw: Path, tmp_path: Path) -> None:
+    folder = _with_config(raw, tmp_path)
+    for path in folder.glob("*token*"):
+        path.unlink()
+    # a character-level tokenizer of transformers that has no fast form
+    (folder / "vocab.json").write_text(json.dumps({"[GO]": 0, "[s]": 1, "a": 2, "b": 3}))
+    (folder / "tokenizer_config.json").write_text(json.dumps({"tokenizer_class": "MgpstrTokenizer"}))
+    assert "no fast form" in _refused(folder, tmp_path)
+
+
+def test_a_student_that_could_never_stop_is_refused(model: PreTrainedModel, tmp_path: Path) -> None:
+    model.config.eos_token_id = None
+    model.generation_config.eos_token_id = None
+    model.save_pretrained(tmp_path / "raw")
+    tokenizer = byte_tokenizer()
+    tokenizer.eos_token = None
+    tokenizer.save_pretrained(tmp_path / "raw")
+    assert "no end-of-sequence token" in _refused(tmp_path / "raw", tmp_path)
+
+
+def test_a_folder_that_cannot_be_written_is_named(raw: Path, tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    with pytest.raises(StorageError, match="cannot be written"):
+        prepare_student(str(raw), tmp_path / "file" / "student", StudentConfig())
+
+
+def test_a_missing_library_is_named_with_the_command_that_installs_it() -> None:
+    missing = pytest.raises(MissingExtraError, match=r"loading a student needs no_such_library.*edgeelad\[distill\]")
+    with missing, distill_extra("loading a student"):
+        import no_such_library  # type: ignore[import-not-found]  # noqa: F401
