@@ -86,6 +86,9 @@ def stop_sentence(reason: str | None) -> str:
     """Why the run stopped, as a clause; "" where it has not."""
     known = {
         "certified": "agreement with the teacher was certified",
+        "limit_reached": "the student differs from the teacher on more than was asked for, and no longer comes closer",
+        "converged": "successive students answer alike: more questions would change little",
+        "flat": "the learning curve no longer rises",
         "budget": "a teacher budget was spent",
         "max_rounds": "all planned rounds were done",
         "pool_exhausted": "no question was left to ask",

@@ -124,13 +124,13 @@ def _rows(
     student_steps: tuple[str, ...], annotation: Annotation, scored: ScoredExplanation | None, heat_scale: float
 ) -> tuple[StepRow, ...]:
     final = annotation.steps
-    num_kept = _common_prefix(student_steps, final)
     corrections = {(item.step, item.after): item for item in annotation.corrections}
     rows = []
     for index in range(max(len(student_steps), len(final))):
         before = student_steps[index] if index < len(student_steps) else ""
         after = final[index] if index < len(final) else ""
-        correction = corrections.get((index, after)) if index >= num_kept else None
+        is_kept = before == after and annotation.status != "rationale"  # a step that stands, wherever it is
+        correction = None if is_kept else corrections.get((index, after))
         is_of_greedy = correction is not None and correction.before == before
         before_parts, after_parts = diff(before, after) if is_of_greedy else (_plain(before), _plain(after))
         score = scored.step_scores[index] if scored is not None and index < len(scored.step_scores) else None
@@ -143,9 +143,9 @@ def _rows(
                 heat=None if score is None else min(1.0, max(0.0, score / heat_scale)),
                 without=without,
                 given=given,
-                is_dropped=bool(final) and bool(before) and index >= num_kept,
+                is_dropped=bool(final) and bool(before) and before != after,
                 after=after_parts,
-                origin=_origin(index < num_kept, correction is not None, annotation.status) if after else None,
+                origin=_origin(is_kept, correction is not None, annotation.status) if after else None,
             )
         )
     return tuple(rows)
@@ -184,12 +184,3 @@ def diff(before: str, after: str) -> tuple[tuple[Part, ...], tuple[Part, ...]]:
 
 def _plain(text: str) -> tuple[Part, ...]:
     return (Part(text, False),) if text else ()
-
-
-def _common_prefix(first: Sequence[str], second: Sequence[str]) -> int:
-    length = 0
-    for one, other in zip(first, second, strict=False):
-        if one != other:
-            break
-        length += 1
-    return length

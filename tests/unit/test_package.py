@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 import yaml
-from fixtures.tiny_package import MAX_CONTEXT, QUESTIONS, make_onnx
+from fixtures.students import MAX_CONTEXT, questions
 
 from edgeelad.errors import PackageError, StorageError
 from edgeelad.package import PackageInfo, is_package, open_package, verify_package, write_package
@@ -14,6 +14,7 @@ from edgeelad.package.golden import GOLDEN_FILE, read_golden
 from edgeelad.package.manifest import describe_file
 from edgeelad.records import Question
 
+QUESTIONS = tuple(questions(2))
 METRICS = {
     "accuracy_fp32": 0.9,
     "accuracy_int8": 0.895,
@@ -40,9 +41,8 @@ def info(**changes):
 
 
 @pytest.fixture(scope="module")
-def onnx_folder(tmp_path_factory):
-    pytest.importorskip("optimum", reason="making a student needs the distill extra")
-    return make_onnx(tmp_path_factory.mktemp("student"))
+def onnx_folder(students):
+    return students.onnx()
 
 
 @pytest.fixture(scope="module")
@@ -89,14 +89,14 @@ def test_a_package_is_whole_and_verifies(package):
     assert [path.name for path in package.parent.iterdir()] == ["package"]
 
 
-def test_golden_outputs_are_what_torch_generates(onnx_folder, tmp_path):
+def test_golden_outputs_are_what_torch_generates(students, onnx_folder, tmp_path):
     import torch
     from transformers import AutoModelForCausalLM
 
-    model = AutoModelForCausalLM.from_pretrained(onnx_folder.parent / "student")
+    model = AutoModelForCausalLM.from_pretrained(students.plain())
     folder = write_package(onnx_folder, tmp_path / "package", info(quantization="fp32"))
     golden = read_golden(folder)
-    assert [row.id for row in golden] == ["q1", "q2", "spare-0", "spare-1", "spare-2"]
+    assert [row.id for row in golden] == [*(question.id for question in QUESTIONS), "spare-0", "spare-1", "spare-2"]
     for row in golden:
         prompt = torch.tensor([row.prompt_ids])
         made = model.generate(
@@ -106,7 +106,8 @@ def test_golden_outputs_are_what_torch_generates(onnx_folder, tmp_path):
             max_new_tokens=row.max_tokens,
             pad_token_id=0,
         )
-        written = [token for token in made[0, len(row.prompt_ids) :].tolist() if token != 0]
+        eos = model.generation_config.eos_token_id
+        written = [token for token in made[0, len(row.prompt_ids) :].tolist() if token != eos]
         assert list(row.completion_ids) == written
         assert len(set(written)) > 5  # a student that repeats itself would hide differences
     assert open_package(folder).precision == "fp32"
@@ -182,7 +183,7 @@ def test_answer_kinds_and_golden_questions():
 def test_questions_that_do_not_fit_are_left_out(onnx_folder, tmp_path):
     long = Question("long", "word " * MAX_CONTEXT)
     folder = write_package(onnx_folder, tmp_path / "package", info(golden_questions=(long, *QUESTIONS)))
-    assert [row.id for row in read_golden(folder)] == ["q1", "q2", "spare-0", "spare-1"]
+    assert [row.id for row in read_golden(folder)] == [*(question.id for question in QUESTIONS), "spare-0", "spare-1"]
 
 
 def test_an_altered_file_is_found_before_anything_runs(own):
@@ -221,11 +222,11 @@ def test_other_outputs_are_reported_with_their_place(own):
     report = verify_package(own)
     assert not report.is_ok
     first, second = report.mismatches
-    assert (first.id, first.place, first.is_prompt) == ("q2", 3, False)
+    assert (first.id, first.place, first.is_prompt) == (QUESTIONS[1].id, 3, False)
     assert first.expected == first.found + 1
     assert (second.id, second.place, second.expected) == ("spare-0", 4, None)
     assert "golden outputs: 3 of 5 the same" in report.text()
-    assert "q2: the explanation differs from token 3 on" in report.text()
+    assert f"{QUESTIONS[1].id}: the explanation differs from token 3 on" in report.text()
     assert report.text().endswith("NOT verified: this device computes other outputs")
 
 

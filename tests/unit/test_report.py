@@ -220,6 +220,8 @@ def test_card_of_a_revised_question():
 def test_card_shows_who_wrote_the_steps():
     kept_then_teacher = annotation("completed", ("2 + 3 = 6.", "Anew: 10."))
     assert [row.origin for row in make_card(QUESTION, kept_then_teacher, SCORED, 1.0).rows] == ["kept", "teacher"]
+    rest_stands = annotation("revised", ("2 + 3 = 5.", "6 * 2 = 12."), [Correction(0, "", "2 + 3 = 5.", "teacher")])
+    assert [row.origin for row in make_card(QUESTION, rest_stands, SCORED, 1.0).rows] == ["corrected", "kept"]
     all_kept = annotation("accepted", SCORED.steps)
     assert [row.origin for row in make_card(QUESTION, all_kept, SCORED, 1.0).rows] == ["kept", "kept"]
     given_up = Correction(1, "6 * 2 = 12.", "6 * 2 = 13.", "teacher")
