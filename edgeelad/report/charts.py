@@ -163,8 +163,8 @@ def ticks(low: float, high: float, *, num: int = 6, whole: bool = False, cover: 
 def histogram(pool: Sequence[float], selected: Sequence[float], num_bins: int = 28) -> Histogram | None:
     """Bin the scores of a pool and of its selected questions; None where there is no spread to show.
 
-    Heights are in percent of the fullest bin; the selected part has a visible minimum, for a batch is small against
-    its pool.
+    Heights go with the square root of the count, in percent of the fullest bin: most questions of a pool are easy, and
+    their bin would hide all others. The selected part has a visible minimum.
     """
     values = [*pool, *selected]
     if not values or min(values) == max(values):
@@ -182,8 +182,8 @@ def histogram(pool: Sequence[float], selected: Sequence[float], num_bins: int = 
             Bar(
                 x=round(index * width, 3),
                 width=round(width * 0.86, 3),
-                height=round(100 * max(in_pool, in_batch) / fullest, 2),
-                selected_height=max(3.0, round(100 * in_batch / fullest, 2)) if in_batch else 0.0,
+                height=round(100 * math.sqrt(max(in_pool, in_batch) / fullest), 2),
+                selected_height=max(3.0, round(100 * math.sqrt(in_batch / fullest), 2)) if in_batch else 0.0,
                 title=f"score {start:.2f} to {end:.2f}: {in_pool:,} questions, {in_batch:,} selected",
             )
         )

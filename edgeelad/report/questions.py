@@ -17,6 +17,8 @@ from edgeelad.records import Annotation, Correction
 from edgeelad.report.run_records import RoundQuestions, ScoredExplanation, SelectedQuestion
 
 Origin = Literal["kept", "corrected", "student", "teacher"]
+# two steps with less in common are not marked word by word: that would be harder to read than the steps themselves
+MIN_SIMILARITY = 0.5
 _WORD = re.compile(r"\w+|\s+|[^\w\s]")
 
 
@@ -129,10 +131,12 @@ def _rows(
     for index in range(max(len(student_steps), len(final))):
         before = student_steps[index] if index < len(student_steps) else ""
         after = final[index] if index < len(final) else ""
-        is_kept = before == after and annotation.status != "rationale"  # a step that stands, wherever it is
-        correction = None if is_kept else corrections.get((index, after))
+        is_anew = annotation.status == "rationale"  # all of it is the teacher's, whatever it has in common
+        is_kept = before == after and not is_anew  # a step that stands, wherever it is
+        correction = None if is_kept or is_anew else corrections.get((index, after))
         is_of_greedy = correction is not None and correction.before == before
-        before_parts, after_parts = diff(before, after) if is_of_greedy else (_plain(before), _plain(after))
+        is_marked = is_of_greedy and _similarity(before, after) >= MIN_SIMILARITY
+        before_parts, after_parts = diff(before, after) if is_marked else (_plain(before), _plain(after))
         score = scored.step_scores[index] if scored is not None and index < len(scored.step_scores) else None
         without, given = _branches(scored, index)
         rows.append(
@@ -180,6 +184,11 @@ def diff(before: str, after: str) -> tuple[tuple[Part, ...], tuple[Part, ...]]:
             if text:
                 parts.append(Part(text, tag != "equal"))
     return tuple(before_parts), tuple(after_parts)
+
+
+def _similarity(before: str, after: str) -> float:
+    """Share of words that two steps have in common, in order."""
+    return difflib.SequenceMatcher(None, before.split(), after.split(), autojunk=False).ratio()
 
 
 def _plain(text: str) -> tuple[Part, ...]:

@@ -228,6 +228,16 @@ def test_card_shows_who_wrote_the_steps():
     card = make_card(QUESTION, annotation("rationale", ("5 * 2 = 10.",), [given_up]), SCORED, 1.0)
     assert [row.origin for row in card.rows] == ["teacher", None]
     assert card.abandoned == (given_up,)
+    same_by_chance = Correction(0, "2 + 3 = 6.", "5 * 2 = 10.", "teacher")
+    card = make_card(QUESTION, annotation("rationale", ("5 * 2 = 10.",), [same_by_chance]), SCORED, 1.0)
+    assert [row.origin for row in card.rows] == ["teacher", None]
+
+
+def test_steps_with_little_in_common_are_not_marked_word_by_word():
+    other = Correction(0, "2 + 3 = 6.", "Half of 20 is 10 apples.", "teacher")
+    card = make_card(QUESTION, annotation("revised", (other.after,), [other]), SCORED, 1.0)
+    assert card.rows[0].origin == "corrected"
+    assert not any(part.is_changed for part in (*card.rows[0].before, *card.rows[0].after))
 
 
 def test_card_does_not_give_scores_to_other_steps():
