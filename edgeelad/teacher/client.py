@@ -93,7 +93,10 @@ class ChatClient:
         self._rng = rng or random.Random()
         self._lock = threading.Lock()
         self._key_locks: dict[str, tuple[threading.Lock, int]] = {}
+        self._last_contact = float("-inf")
         self._last_answer = float("-inf")
+        self._settled = threading.Condition()
+        self._num_settled = 0
         self._extra_prompt_tokens = 0
         self._limiter = Limiter(
             config.max_concurrency, config.requests_per_minute, config.tokens_per_minute, clock, self._sleep
@@ -138,6 +141,7 @@ class ChatClient:
     def _buy(self, purchase: _Purchase) -> StoredReply:
         while True:
             self._check_running()
+            num_settled = self._num_settled
             body = self.endpoint.body(purchase.request, purchase.completion_cap)
             wanted = self._reserve(body)
             entry = self._limiter.enter(wanted.prompt_tokens / 4 + wanted.completion_tokens)
@@ -165,7 +169,10 @@ class ChatClient:
                     self._note_failure(begun.attempt_id, outcome, entry)
             finally:
                 self._limiter.leave(entry, tokens)
-            self._sleep(POLL_S if outcome is None else self._delay(purchase, outcome, body))
+            if outcome is None:
+                self._wait_for_others(num_settled)
+            else:
+                self._sleep(self._delay(purchase, outcome, body))
 
     def _attempt(self, attempt_id: int, body: dict[str, Any]) -> Outcome:
         try:
@@ -173,8 +180,8 @@ class ChatClient:
         except ConfigError as error:
             self.ledger.fail(attempt_id, "unbilled", self._redact(str(error)))
             raise
-        if not isinstance(reply, Lost) or not reply.is_final:
-            self._note_contact(reply)
+        if not isinstance(reply, Lost):
+            self._last_contact = self._clock()
         outcome = classify(reply, time.time())
         if isinstance(outcome, Answered):
             return replace(outcome, content=self._redact(outcome.content), problem=self._redact(outcome.problem))
@@ -198,12 +205,15 @@ class ChatClient:
             billing,
         )
         self.ledger.answer(attempt_id, reply, self.prices.cost(billing), model=outcome.model, status=200)
+        self._last_answer = self._clock()
         self._limiter.succeeded()
+        self._note_settled()
         return reply
 
     def _note_failure(self, attempt_id: int, outcome: Again | Refused | Unsupported, entry: Entry) -> None:
         kept = outcome.outcome if isinstance(outcome, Again) else "unbilled"
         self.ledger.fail(attempt_id, kept, outcome.reason)
+        self._note_settled()
         if isinstance(outcome, Again) and outcome.is_throttle:
             self._limiter.throttled(entry, outcome.retry_after_s)
 
@@ -224,7 +234,7 @@ class ChatClient:
         backoff = min(MAX_BACKOFF_S, FIRST_BACKOFF_S * 2.0 ** min(purchase.num_failures - 1, 16))
         delay = backoff * self._rng.uniform(0.5, 1.0) if outcome.retry_after_s is None else outcome.retry_after_s
         limit_s = self.config.max_retry_s
-        if self._last_answer == float("-inf"):
+        if self._last_contact == float("-inf"):
             limit_s = min(limit_s, FIRST_CONTACT_S)
         if self._clock() - purchase.began + delay > limit_s:
             self._give_up(purchase, outcome)
@@ -252,10 +262,15 @@ class ChatClient:
         completion = self._count_tokens(outcome.content) if outcome.content else wanted.completion_tokens
         return Billing(prompt, completion, is_estimated=True)
 
-    def _note_contact(self, reply: object) -> None:
-        if not isinstance(reply, Lost):
-            with self._lock:
-                self._last_answer = self._clock()
+    def _note_settled(self) -> None:
+        """What an attempt really cost is known: those that wait for room in the budget may look again."""
+        with self._settled:
+            self._num_settled += 1
+            self._settled.notify_all()
+
+    def _wait_for_others(self, num_settled: int) -> None:
+        with self._settled:
+            self._settled.wait_for(lambda: self._num_settled != num_settled, timeout=POLL_S)
 
     def _redact(self, text: str) -> str:
         return text.replace(self._key, "[key]") if self._key else text

@@ -20,7 +20,7 @@ from dataclasses import astuple, dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-from edgeelad.errors import RunError, StorageError
+from edgeelad.errors import BudgetError, RunError, StorageError
 from edgeelad.records import TeacherUsage
 from edgeelad.teacher import ledger_counts
 from edgeelad.teacher.budget import Caps, Prices, Reservation, Spent, check
@@ -35,7 +35,8 @@ BUSY_TIMEOUT_S = 60.0
 class Begun:
     """What `Ledger.begin` came to: an attempt to send, or the reply that is there already, or neither.
 
-    Neither means that another live process has the same request under way: wait, then ask again.
+    Neither means: wait, then ask again. Another live process has the same request under way, or what this session has
+    under way holds so much of the budget that this attempt has to wait for what they really cost.
     """
 
     attempt_id: int | None = None
@@ -125,7 +126,7 @@ class Ledger:
             completion_cap: Its completion cap: an unusable reply bought under a lower one does not stand in the way.
 
         Raises:
-            BudgetError: A cap could be passed.
+            BudgetError: A cap could be passed, whatever the attempts under way may cost.
             StorageError: The row cannot be written, so nothing may be sent.
         """
         canonical = request.canonical()
@@ -137,7 +138,12 @@ class Ledger:
             if self._is_under_way_elsewhere(key):
                 return Begun()
             known = self._one("SELECT 1 FROM attempts WHERE run = ? AND question_id = ? LIMIT 1", (run, question_id))
-            check(ledger_counts.spent(connection, run, prices), wanted, caps, is_new_question=known is None)
+            try:
+                check(ledger_counts.spent(connection, run, prices), wanted, caps, is_new_question=known is None)
+            except BudgetError:
+                settled = ledger_counts.spent(connection, run, prices, without_open_of=self._session)
+                check(settled, wanted, caps, is_new_question=known is None)
+                return Begun()
             now = self._clock()
             connection.execute("INSERT OR IGNORE INTO requests VALUES (?, ?, ?)", (key, canonical, now))
             cursor = connection.execute(

@@ -26,11 +26,11 @@ _COSTED = """
 
 _SPENT = f"""
     SELECT COUNT(*) AS requests,
-        TOTAL(CASE WHEN held THEN reserved_prompt_tokens ELSE prompt_tokens END) AS prompt_tokens,
-        TOTAL(CASE WHEN held THEN reserved_completion_tokens ELSE completion_tokens END) AS completion_tokens,
-        COALESCE(SUM(full_cost), 0) AS cost, TOTAL(full_cost IS NULL) AS num_unpriced,
+        TOTAL(CASE WHEN held THEN counted * reserved_prompt_tokens ELSE prompt_tokens END) AS prompt_tokens,
+        TOTAL(CASE WHEN held THEN counted * reserved_completion_tokens ELSE completion_tokens END) AS completion_tokens,
+        COALESCE(SUM(counted * full_cost), 0) AS cost, TOTAL(full_cost IS NULL) AS num_unpriced,
         COUNT(DISTINCT question_id) AS questions
-    FROM ({_COSTED} WHERE run = ?4)"""
+    FROM (SELECT *, NOT (outcome = 'open' AND session = ?5) AS counted FROM ({_COSTED} WHERE run = ?4))"""
 
 _TOTALS = """
     SELECT COUNT(*) AS requests, TOTAL(outcome = 'answered') AS replies, TOTAL(held) AS num_doubtful,
@@ -65,9 +65,9 @@ class LedgerTotals:
         return TeacherUsage(self.requests, self.billing.prompt_tokens, self.billing.completion_tokens, cost)
 
 
-def spent(connection: sqlite3.Connection, run: str, prices: Prices) -> Spent:
-    """What counts against a run's caps."""
-    row = _named(connection, _SPENT, (*_price_values(prices), run))
+def spent(connection: sqlite3.Connection, run: str, prices: Prices, *, without_open_of: str = "") -> Spent:
+    """What counts against a run's caps, on request without what one session has reserved for what is under way."""
+    row = _named(connection, _SPENT, (*_price_values(prices), run, without_open_of))
     cost = None if row["num_unpriced"] else int(row["cost"])
     return Spent(
         int(row["requests"]), int(row["prompt_tokens"]), int(row["completion_tokens"]), cost, int(row["questions"])
