@@ -36,7 +36,7 @@ def read_json_lines(path: Path) -> Iterator[Row]:
     """One JSON object a line; empty lines are passed over."""
     for number, line in _lines(path):
         if line.strip():
-            yield _object(f"{path}:{number}", _parse(path, number, line), "write one object a line")
+            yield _object(f"{path}:{number}", _parse(path, number, line.rstrip()), "write one object a line")
 
 
 def read_json(path: Path) -> Iterator[Row]:
@@ -205,9 +205,10 @@ def _holds_lines(path: Path) -> bool:
     with path.open("rb") as file:
         first = next((line for line in iter(lambda: file.readline(MAX_LINE_BYTES), b"") if line.strip()), b"")
     try:
-        return isinstance(json.loads(first.removeprefix(b"\xef\xbb\xbf")), dict)
+        value = json.loads(first.removeprefix(b"\xef\xbb\xbf"))
     except (ValueError, RecursionError):
         return False
+    return isinstance(value, dict) and not isinstance(value.get("examples"), list)
 
 
 def _document(path: Path) -> str:

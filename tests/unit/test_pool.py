@@ -1,0 +1,340 @@
+import json
+import logging
+import tracemalloc
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from edgeelad.config import PoolConfig
+from edgeelad.errors import PoolError
+from edgeelad.pool import FORMATS, load_pool, read_examples, read_pool
+from edgeelad.pool.check import content_hash
+from edgeelad.pool.formats import PUBLISHED
+from edgeelad.records import Example, Question
+
+ROWS = [
+    {"id": "a", "question": "What is 2 + 3?", "answer": "5", "explanation": "2 + 3 = 5\nThe answer is 5"},
+    {"id": 7, "question": " Is it wet? ", "answer": True, "skill": "weather"},
+    {"id": "c", "question": "Where do you read?", "choices": ["bank", "library"], "answer": "the library"},
+    {"id": "d", "question": "Who wrote it?", "answer": "The  Brontës.", "explanation": ["first step", "second\nstep"]},
+    {"id": "e", "question": "How many?", "answer": 1200.5},
+]
+QUESTIONS = [
+    Question("a", "What is 2 + 3?", "number", (), "5", ("2 + 3 = 5",)),
+    Question("7", "Is it wet?", "boolean", (), "yes", skill="weather"),
+    Question("c", "Where do you read?", "choice", ("bank", "library"), "B"),
+    Question("d", "Who wrote it?", "text", (), "brontës", ("first step", "second step")),
+    Question("e", "How many?", "number", (), "1200.5"),
+]
+
+
+def write(path, text):
+    path.write_bytes(text if isinstance(text, bytes) else text.encode("utf-8"))
+    return path
+
+
+def lines(rows):
+    return "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows)
+
+
+# --- kinds of files -------------------------------------------------------------------------------------------------
+
+
+def test_json_lines(tmp_path):
+    assert list(read_pool(write(tmp_path / "pool.jsonl", lines(ROWS)))) == QUESTIONS
+    assert list(read_pool(str(tmp_path / "pool.jsonl"), limit=2)) == QUESTIONS[:2]
+
+
+@pytest.mark.parametrize("ending", ["\n", "\r\n", "\n\n"])
+@pytest.mark.parametrize("mark", [b"", b"\xef\xbb\xbf"])
+def test_line_ends_and_byte_order_marks_do_not_matter(tmp_path, ending, mark):
+    text = lines(ROWS).replace("\n", ending).rstrip()
+    assert list(read_pool(write(tmp_path / "pool.jsonl", mark + text.encode()))) == QUESTIONS
+
+
+@pytest.mark.parametrize("text", [lines(ROWS), json.dumps(ROWS), json.dumps(ROWS, indent=2), f"\n{json.dumps(ROWS)}\n"])
+def test_json_holds_lines_or_an_array(tmp_path, text):
+    assert list(read_pool(write(tmp_path / "pool.json", text))) == QUESTIONS
+
+
+def test_csv_and_tsv(tmp_path):
+    text = (
+        "id,question,answer,choices,skill\r\n"
+        'a,"What, exactly, is\n""2 + 3""?",5,,\r\n'
+        "b,Where do you read?,library,bank|library,places\r\n"
+        'c,Where do you bank?,A,"[""bank"", ""a | b""]",\r\n'
+        "d,How many?,,,\r\n"
+    )
+    expected = [
+        Question("a", 'What, exactly, is\n"2 + 3"?', "number", (), "5"),
+        Question("b", "Where do you read?", "choice", ("bank", "library"), "B", skill="places"),
+        Question("c", "Where do you bank?", "choice", ("bank", "a | b"), "A"),
+        Question("d", "How many?", "text"),
+    ]
+    assert list(read_pool(write(tmp_path / "pool.csv", text))) == expected
+    (question,) = read_pool(write(tmp_path / "pool.tsv", "question\tanswer\nHow many?\t5\n"))
+    assert question.answer == "5"
+
+
+def test_parquet(tmp_path):
+    import pyarrow
+    import pyarrow.parquet
+
+    rows = [
+        {"id": "a", "question": "What is 2 + 3?", "answer": "5", "choices": None, "explanation": ["2 + 3 = 5"]},
+        {"id": "b", "question": "Where?", "answer": "B", "choices": ["bank", "library"], "explanation": None},
+        {"id": "c", "question": "Who?", "answer": None, "choices": None, "explanation": None},
+    ]
+    path = tmp_path / "pool.parquet"
+    pyarrow.parquet.write_table(pyarrow.Table.from_pylist(rows), path)
+    assert list(read_pool(path)) == [
+        QUESTIONS[0],
+        Question("b", "Where?", "choice", ("bank", "library"), "B"),
+        Question("c", "Who?", "text"),
+    ]
+    numbers = pyarrow.table({"question": ["One?", "Two?"], "answer": [1.0, float("nan")]})
+    pyarrow.parquet.write_table(numbers, path)
+    assert [question.answer for question in read_pool(path, kind="number")] == ["1", None]  # NaN is pandas' "missing"
+    write(path, "no parquet")
+    with pytest.raises(PoolError, match=r"pool\.parquet: not a readable parquet file"):
+        read_pool(path)
+
+
+def test_a_dataset_saved_on_disk_and_a_folder_of_data_files(tmp_path):
+    datasets = pytest.importorskip("datasets")
+    rows = [{"question": "What is 2 + 3?", "answer": "5"}, {"question": "And 3 + 4?", "answer": "7"}]
+    dataset = datasets.Dataset.from_list(rows)
+    dataset.save_to_disk(str(tmp_path / "one"))
+    datasets.DatasetDict({"train": dataset, "test": dataset.select([1])}).save_to_disk(str(tmp_path / "two"))
+    assert [question.answer for question in read_pool(tmp_path / "one")] == ["5", "7"]
+    assert [question.answer for question in read_pool(tmp_path / "two", "hf", split="test")] == ["7"]
+    with pytest.raises(PoolError, match=r"no split 'dev'; it has train, test"):
+        read_pool(tmp_path / "two", split="dev")
+    (tmp_path / "three").mkdir()
+    write(tmp_path / "three" / "train.jsonl", lines(rows))
+    assert [question.answer for question in read_pool(tmp_path / "three", "hf")] == ["5", "7"]
+
+
+def test_a_dataset_by_name(monkeypatch):
+    datasets = pytest.importorskip("datasets")
+    asked = []
+
+    def load_dataset(*args, **kwargs):
+        asked.append((args, kwargs))
+        if args[0] == "nobody/nothing":
+            raise ConnectionError("no network\nhere")
+        return [{"question": "What is 2 + 3?", "answer": "2 + 3 = <<2+3=5>>5\n#### 5"}]
+
+    monkeypatch.setattr(datasets, "load_dataset", load_dataset)
+    (question,) = read_pool("openai/gsm8k:main", split="test")
+    assert (question.answer, question.explanation) == ("5", ("2 + 3 = 5",))
+    assert asked == [(("openai/gsm8k", "main"), {"split": "test", "streaming": True})]
+    with pytest.raises(PoolError, match=r"nobody/nothing: the dataset cannot be read.*no network here.*check the name"):
+        read_pool("nobody/nothing")
+
+
+def test_other_field_names(tmp_path):
+    path = write(tmp_path / "pool.jsonl", lines([{"q": "How many?", "a": "5", "why": "2 + 3 = 5", "question": 3}]))
+    (question,) = read_pool(path, question_field="q", answer_field="a", explanation_field="why")
+    assert (question.text, question.answer, question.explanation) == ("How many?", "5", ("2 + 3 = 5",))
+    config = PoolConfig(path=str(path), question_field="q", answer_field="a", kind="text")
+    assert [(q.kind, q.answer) for q in load_pool(config)] == [("text", "5")]
+    with pytest.raises(PoolError, match=r"pool\.jsonl:1: field 'anwser': missing; the row has q, a, why, question"):
+        list(read_pool(path, question_field="q", answer_field="anwser"))
+
+
+def test_a_kind_that_is_given_holds_for_every_row(tmp_path):
+    path = write(tmp_path / "pool.jsonl", lines([{"question": "How many?", "answer": "11", "choices": ["5", "11"]}]))
+    assert [(q.kind, q.answer, q.choices) for q in read_pool(path)] == [("choice", "B", ("5", "11"))]
+    assert [(q.kind, q.answer, q.choices) for q in read_pool(path, kind="number")] == [("number", "11", ())]
+
+
+def test_a_pool_without_answers_says_that_kinds_are_unknown(tmp_path, caplog):
+    path = write(tmp_path / "pool.jsonl", lines([{"question": "How many?"}, {"question": "How few?"}]))
+    with caplog.at_level(logging.WARNING):
+        assert [question.kind for question in read_pool(path)] == ["text", "text"]
+    assert len(caplog.records) == 1
+    assert "pool.kind" in caplog.text
+    caplog.clear()
+    assert [question.kind for question in read_pool(path, kind="number")] == ["number", "number"]
+    assert not caplog.records
+
+
+def test_examples_have_steps_and_an_answer(tmp_path):
+    path = write(tmp_path / "seeds.jsonl", lines(ROWS[:1]))
+    assert read_examples(path) == [Example(QUESTIONS[0], ("2 + 3 = 5",), "5")]
+    with pytest.raises(PoolError, match=r"seeds\.jsonl:2: field 'explanation': missing or empty"):
+        read_examples(write(path, lines(ROWS[:2])))
+    with pytest.raises(PoolError, match=r"seeds\.jsonl:1: field 'answer': missing or empty"):
+        read_examples(write(path, lines([{"question": "?", "explanation": "so"}])))
+
+
+# --- ids ------------------------------------------------------------------------------------------------------------
+
+
+def test_questions_without_an_id_get_a_hash_of_their_content(tmp_path):
+    rows = [{"question": "How many?"}, {"question": "How  many? "}, {"question": "How many?", "choices": ["1", "2"]}]
+    first, again, other = (question.id for question in read_pool(write(tmp_path / "pool.jsonl", lines(rows))))
+    assert len(first) == 16
+    assert again == f"{first}-2"
+    assert other not in (first, again)
+    reversed_ids = {q.id for q in read_pool(write(tmp_path / "pool.jsonl", lines(rows[::-1])))}
+    assert reversed_ids == {first, again, other}
+    assert content_hash(Question("x", "Cafe\u0301?")) == content_hash(Question("y", "Caf\u00e9?"))
+
+
+def test_memory_does_not_grow_with_the_pool_but_for_ids(tmp_path):
+    path = tmp_path / "pool.jsonl"
+    with path.open("w") as file:
+        for i in range(5_000):
+            file.write(json.dumps({"id": str(i), "question": "word " * 400, "answer": str(i)}) + "\n")
+    tracemalloc.start()
+    assert sum(1 for _ in read_pool(path)) == 5_000
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert path.stat().st_size > 10_000_000
+    assert peak < 3_000_000
+
+
+# --- bad input ------------------------------------------------------------------------------------------------------
+
+GOOD = '{"id": "a", "question": "How many?"}\n'
+BAD_LINES = {
+    "not JSON": ('{"question": "How', r":2: not JSON \(Unterminated string.*column 14\); correct the line"),
+    "a list": ("[1]", ":2: expected a JSON object, found a list; write one object a line"),
+    "a number": ("5", ":2: expected a JSON object, found a number"),
+    "missing question": ('{"text": "How?"}', ":2: field 'question': missing; the row has text: name the right field"),
+    "empty question": ('{"question": "  "}', ":2: field 'question': empty; fill it in"),
+    "question of wrong type": ('{"question": 5}', ":2: field 'question': expected text, found a number; put it in"),
+    "null question": ('{"question": null}', ":2: field 'question': expected text, found null"),
+    "duplicate id": ('{"id": "a", "question": "Who?"}', ":2: field 'id': 'a' is also the id of question 1; give each"),
+    "id of wrong type": (
+        '{"id": [], "question": "?"}',
+        ":2: field 'id': expected text or a whole number, found a list",
+    ),
+    "empty id": ('{"id": " ", "question": "?"}', ":2: field 'id': empty"),
+    "answer of wrong type": ('{"question": "?", "answer": ["5"]}', ":2: field 'answer': expected text or a number"),
+    "choices of wrong type": ('{"question": "?", "choices": 5}', ":2: field 'choices': expected a list of texts"),
+    "choices of mixed types": ('{"question": "?", "choices": ["a", null]}', ":2: field 'choices': expected a list of"),
+    "one choice": ('{"question": "?", "choices": ["a"]}', ":2: field 'choices': only one choice"),
+    "an empty choice": ('{"question": "?", "choices": ["a", " "]}', ":2: field 'choices': an empty choice"),
+    "too many choices": (json.dumps({"question": "?", "choices": ["a"] * 27}), ":2: field 'choices': 27 choices"),
+    "no such choice": (
+        '{"question": "?", "choices": ["a", "b"], "answer": "river"}',
+        ":2: field 'answer': 'river' is not one of the choices; correct it, leave it out, or set",
+    ),
+    "explanation of wrong type": ('{"question": "?", "explanation": 5}', ":2: field 'explanation': expected text or a"),
+    "half a character": (r'{"question": "\ud800?"}', r":2: field 'question': holds half a character \(\\ud800\)"),
+    "NUL character": (r'{"question": "a\u0000b"}', ":2: field 'question': holds a NUL character; remove it"),
+    "NUL byte": ('{"question": "a\0b"}', ":2: a NUL byte: the file is torn"),
+    "not a number": ('{"question": "?", "answer": NaN}', ":2: JSON that cannot be used .*NaN is not JSON; write null"),
+    "thousands of digits": ('{"question": "?", "answer": ' + "1" * 5000 + "}", ":2: JSON that cannot be used"),
+    "thousands of brackets": ("[" * 100_000, ":2: JSON that cannot be used"),
+    "a line of 10 MB": (
+        '{"question": "' + "a" * 10_000_000 + '"}',
+        ":2: a line of over 1 MB; write one question a line",
+    ),
+}
+
+
+@pytest.mark.parametrize("name", BAD_LINES)
+def test_a_bad_line_is_named_with_its_remedy(tmp_path, name):
+    line, message = BAD_LINES[name]
+    path = write(tmp_path / "pool.jsonl", GOOD + line + "\n" + GOOD.replace("a", "z"))
+    with pytest.raises(PoolError, match=r"pool\.jsonl" + message) as caught:
+        list(read_pool(path))
+    assert "\n" not in str(caught.value)
+    assert len(str(caught.value)) < 400 + len(str(path))
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "message"),
+    [
+        ("pool.jsonl", b"", r"no questions in it; write one JSON object a line"),
+        ("pool.jsonl", b"\n \n", r"no questions in it"),
+        ("pool.csv", b"question,answer\n", r"no questions in it"),
+        ("pool.json", b"[]", r"no questions in it"),
+        ("pool.json", b'{\n"a": 1}', r"pool\.json: a JSON object without an array 'examples'"),
+        ("pool.json", b'[\n{"question": "?"},\n3]', r"pool\.json:3: expected a JSON object, found a number"),
+        ("pool.json", b'[\n{"question": "?"},\n', r"pool\.json:3: not JSON"),
+        ("pool.json", b'[\n{"question":\n "caf\xe9"}]', r"pool\.json:3: not UTF-8 \(byte 0xe9\)"),
+        ("pool.jsonl", GOOD.encode() + b'{"question": "caf\xe9"}', r"pool\.jsonl:2: not UTF-8 \(byte 0xe9\); save the"),
+        ("pool.jsonl", GOOD.encode("utf-16"), r"pool\.jsonl:1: UTF-16, not UTF-8"),
+        ("pool.csv", b"question,answer\n?,1,2\n", r"pool\.csv:2: 3 fields where the header has 2"),
+        ("pool.csv", b"question,question\n?,1\n", r"pool\.csv:1: a column name occurs twice"),
+        ("pool.csv", b'question\n"?\n', r"pool\.csv:2: not valid CSV"),
+        ("pool.csv", b"question\n" + b"?" * 200_000, r"pool\.csv:2: not valid CSV \(field larger than field limit"),
+        ("pool.csv", b'question,choices\n?,"[""a"", "\n', r"pool\.csv:2: field 'choices': not a JSON list"),
+        ("pool.txt", GOOD.encode(), r"files that end in '\.txt'; name the format, for example --format jsonl"),
+    ],
+)
+def test_a_bad_file_is_named_with_its_remedy(tmp_path, name, content, message):
+    with pytest.raises(PoolError, match=message) as caught:
+        list(read_pool(write(tmp_path / name, content)))
+    assert name in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+def test_what_is_no_file_is_named(tmp_path):
+    with pytest.raises(PoolError, match=r"none\.jsonl: no such file"):
+        read_pool(tmp_path / "none.jsonl")
+    with pytest.raises(PoolError, match="not a file; name a file, or a dataset folder"):
+        read_pool(tmp_path, "jsonl")
+    with pytest.raises(PoolError, match="not a path"):
+        read_pool("x" * 5000)
+    with pytest.raises(PoolError, match="no format is called 'yaml'; known: auto, jsonl, "):
+        read_pool(tmp_path / "none.jsonl", "yaml")
+    with pytest.raises(PoolError, match=r"pool\.path is not set"):
+        load_pool(PoolConfig())
+    assert read_pool(write(tmp_path / "pool.txt", GOOD), "jsonl") is not None
+    assert FORMATS[0] == "auto"
+
+
+def test_the_first_row_is_checked_at_once_and_the_others_when_they_come(tmp_path):
+    path = write(tmp_path / "pool.jsonl", GOOD + "no JSON\n")
+    questions = read_pool(path)
+    assert next(questions).id == "a"
+    with pytest.raises(PoolError, match=":2: not JSON"):
+        next(questions)
+    write(path, "no JSON\n")
+    with pytest.raises(PoolError, match=":1: not JSON"):
+        read_pool(path)
+
+
+def read_or_refuse(path, format="auto"):
+    """The questions and "", or none and what the PoolError says; any other error is the test's failure."""
+    try:
+        return list(read_pool(path, format)), ""
+    except PoolError as error:
+        return [], str(error)
+
+
+@settings(deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(content=st.binary(max_size=200), name=st.sampled_from(["p.jsonl", "p.json", "p.csv", "p.tsv"]))
+def test_no_file_makes_the_reader_fail_otherwise(tmp_path, content, name):
+    questions, message = read_or_refuse(write(tmp_path / name, content))
+    assert bool(questions) != (name in message)
+
+
+json_values = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=8),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=5), inner, max_size=3),
+    max_leaves=6,
+)
+row_keys = st.sampled_from(
+    ["id", "qid", "question", "answer", "choices", "explanation", "facts", "options", "correct", "Question", "Numbers",
+     "Equation", "Answer", "answerKey", "input", "target_scores", "examples", "skill"]
+)  # fmt: skip
+
+
+@settings(deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(
+    rows=st.lists(st.dictionaries(row_keys, json_values, max_size=8), min_size=1, max_size=3),
+    format=st.sampled_from(["auto", "jsonl", *PUBLISHED]),
+)
+def test_no_row_makes_the_reader_fail_otherwise(tmp_path, rows, format):
+    path = write(tmp_path / "pool.jsonl", "".join(json.dumps(row) + "\n" for row in rows))
+    questions, message = read_or_refuse(path, format)
+    assert bool(questions) != ("pool.jsonl" in message)
+    assert len(questions) == len({question.id for question in questions})
