@@ -231,13 +231,14 @@ def serve(package: Path, host: str, port: int, threads: int | None) -> None:
 @cli.command()
 @click.argument("package", type=PATH)
 @click.option("--json", "as_json", is_flag=True, help="Print the findings as JSON.")
-def verify(package: Path, as_json: bool) -> None:
+def verify(package: Path, as_json: bool) -> int:
     """Check a package on this device: checksums, operators, golden outputs, speed and memory."""
     from edgeelad.files import dump_json
     from edgeelad.package import verify_package
 
     report = verify_package(package)
     click.echo(dump_json(report.to_json()) if as_json else report.text())
+    return 0 if report.is_ok else 1
 
 
 @cli.command()

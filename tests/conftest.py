@@ -11,6 +11,7 @@ os.environ["TOKENIZERS_PARALLELISM"] = "false"
 
 import pytest
 import pytest_socket
+from fixtures.small_run import SmallRun, make_small_run
 from fixtures.students import StudentFolders
 
 LOOPBACK = ["127.0.0.1", "::1", "localhost"]
@@ -33,3 +34,9 @@ def shared_data() -> Path:
 def students(tmp_path_factory: pytest.TempPathFactory) -> StudentFolders:
     """Tiny students of the supported architectures, made and exported when first asked for."""
     return StudentFolders(tmp_path_factory.mktemp("students"))
+
+
+@pytest.fixture(scope="session")
+def small_run(tmp_path_factory: pytest.TempPathFactory) -> SmallRun:
+    """A pool, a test set and a student trained for some seconds, for whole runs in small."""
+    return make_small_run(tmp_path_factory.mktemp("small-run"))

@@ -47,6 +47,12 @@ def reason_without_annotations(run: Run, number: int) -> str:
 def package(run: Run, number: int) -> None:
     """Write the folder that ships, from a round's student."""
     metrics = read_json(run.folder.round(number).metrics)
+    quantize, same = run.config.export.quantize, metrics["package_agreement"]
+    if same is not None and metrics["shipping"] == "fp32":
+        run.progress.warn(
+            f"the {quantize} student gives fp32's answer on only {same:.1%} of questions (export.min_agreement is "
+            f"{run.config.export.min_agreement:.0%}): fp32 is packaged instead"
+        )
     run.progress.start("Packaging")
     with run.folder.stage(number, "package"):
         write_package(

@@ -147,11 +147,6 @@ def _metrics(run: Run, number: int, rows: list[dict[str, Any]], trees: dict[str,
     if config.export.quantize != "none" and held_out:
         same = agreement(fp32, quantized).share
         shipping = config.export.quantize if same >= config.export.min_agreement else "fp32"
-        if shipping == "fp32":
-            run.progress.warn(
-                f"round {number}: the {config.export.quantize} student gives fp32's answer on only {same:.1%} "
-                f"of questions (export.min_agreement is {config.export.min_agreement:.0%}); fp32 would be shipped"
-            )
     shipped = fp32 if shipping == "fp32" else quantized
     annotations = [row for n in range(1, number + 1) for row in read_jsonl(run.folder.round(n).annotations)]
     scores = list(read_jsonl(here.scores)) if number else []

@@ -38,6 +38,17 @@ def test_a_second_process_is_refused_and_a_dead_one_holds_nothing(tmp_path: Path
         assert (folder.path / ".lock").read_text(encoding="utf-8").strip() == str(os.getpid())
 
 
+def test_what_a_killed_process_left_half_written_is_removed(tmp_path: Path) -> None:
+    folder = RunFolder(tmp_path)
+    (tmp_path / "rounds" / ".student.4711.tmp").mkdir(parents=True)
+    (tmp_path / "rounds" / ".student.4711.tmp" / "model.safetensors").write_bytes(b"half")
+    (tmp_path / ".state.json.12.tmp").write_text("{", encoding="utf-8")
+    (tmp_path / ".mine.tmp").write_text("not edgeelad's", encoding="utf-8")
+    with folder.lock():
+        left = {path.name for path in tmp_path.rglob("*")}
+    assert left == {"rounds", ".lock", ".mine.tmp"}
+
+
 def test_seconds_add_up_over_interruptions(tmp_path: Path) -> None:
     folder = RunFolder(tmp_path)
     with pytest.raises(ValueError, match="stop"), folder.stage(1, "score"):

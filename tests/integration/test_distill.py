@@ -1,0 +1,129 @@
+"""A whole run in small: from pool to package, over HTTP, through ONNX; its files, its figures, its package."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from fixtures.small_run import NUM_POOL, SmallRun
+
+from edgeelad.answers import agree
+from edgeelad.engine.student import Student
+from edgeelad.files import read_json, read_jsonl
+from edgeelad.loop import distill
+from edgeelad.progress import Silent
+from edgeelad.quickstart.server import TeacherServer
+from edgeelad.quickstart.solver import solve
+from edgeelad.records import Question
+from edgeelad.teacher.verify import find_flaw
+
+
+@pytest.fixture(scope="module")
+def finished(small_run: SmallRun, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    out = tmp_path_factory.mktemp("distill") / "run"
+    with TeacherServer() as server:
+        summary = distill(small_run.config(out, server.url), Silent())
+        assert summary["teacher"]["requests"] == server.billed.requests
+        assert summary["teacher"]["prompt_tokens"] == server.billed.prompt_tokens
+        assert summary["teacher"]["completion_tokens"] == server.billed.completion_tokens
+    return out
+
+
+def test_the_run_folder_holds_every_file(finished: Path) -> None:
+    names = {path.relative_to(finished).as_posix() for path in finished.rglob("*") if path.is_file()}
+    assert {"config.toml", "state.json", "ledger.sqlite", "metrics.jsonl", "audit.jsonl", "summary.json"} <= names
+    assert {"report.html", "package/manifest.json", "package/onnx/model_quantized.onnx"} <= names
+    for name in ("scores.jsonl", "selected.jsonl", "annotations.jsonl", "metrics.json", "onnx/model.onnx"):
+        assert {f"rounds/01/{name}", f"rounds/02/{name}"} <= names
+    assert not [name for name in names if ".tmp" in name]
+
+
+def test_the_summary_agrees_with_the_rounds(finished: Path) -> None:
+    summary, rounds = read_json(finished / "summary.json"), list(read_jsonl(finished / "metrics.jsonl"))
+    assert summary["stopped_because"] == "max_rounds"
+    assert [row["round"] for row in rounds] == [0, 1, 2]
+    assert summary["annotated"] + summary["set_aside"] == 24
+    assert summary["accuracy"] == rounds[-1]["accuracy"]
+    assert summary["base_accuracy"] == rounds[0]["accuracy"]
+    assert summary["pool"] == NUM_POOL
+    assert summary["certificate"]["num_audited"] == 12
+    assert summary["certificate"]["look"] == 2
+    assert set(summary["seconds"]) >= {"score", "select", "revise", "fine-tune", "export", "evaluate", "package"}
+
+
+def test_nothing_is_selected_twice_and_nothing_that_is_audited(finished: Path) -> None:
+    selected = [row["id"] for n in ("01", "02") for row in read_jsonl(finished / "rounds" / n / "selected.jsonl")]
+    audited = {row["id"] for row in read_jsonl(finished / "audit.jsonl")}
+    scored = {row["id"] for row in read_jsonl(finished / "rounds" / "01" / "scores.jsonl")}
+    assert len(selected) == len(set(selected)) == 24
+    assert not audited & scored
+    assert len(scored) == NUM_POOL - len(audited)
+
+
+def test_every_accepted_chain_is_true(finished: Path, small_run: SmallRun) -> None:
+    texts = {row["id"]: row["question"] for row in read_jsonl(small_run.folder / "pool.jsonl")}
+    rows = [row for n in ("01", "02") for row in read_jsonl(finished / "rounds" / n / "annotations.jsonl")]
+    usable = [row for row in rows if row["status"] != "set_aside"]
+    assert usable
+    for row in usable:
+        assert row["answer"] == str(solve(texts[row["question_id"]]).answer)
+        assert row["rung"] in ("L1", "L2", "L3", "L4", "L5")
+        assert find_flaw(row["steps"], row["answer"], row["answer"], "number") is None
+
+
+def test_scores_have_a_list_of_answers_for_each_prefix(finished: Path) -> None:
+    for row in read_jsonl(finished / "rounds" / "01" / "scores.jsonl"):
+        assert len(row["branch_answers"]) == len(row["steps"]) + 1
+        assert len(row["step_scores"]) == len(row["steps"])
+        assert row["strategy"] == "elad"
+        assert row["num_tokens"] > 0
+
+
+def test_the_package_answers_as_the_run_measured(finished: Path, small_run: SmallRun) -> None:
+    test = [Question(r["id"], r["question"], answer=r["answer"]) for r in read_jsonl(small_run.folder / "test.jsonl")]
+    with Student.open(finished / "package") as student:
+        trees = student.explain(test, 48)
+    correct = sum(agree(tree.answer, question.answer) for tree, question in zip(trees, test, strict=True))
+    assert correct / len(test) == pytest.approx(read_json(finished / "summary.json")["package_accuracy"])
+
+
+def test_the_commands_run_on_what_it_made(finished: Path, small_run: SmallRun, tmp_path: Path) -> None:
+    package = finished / "package"
+
+    def edgeelad(*arguments: str) -> subprocess.CompletedProcess[str]:
+        return subprocess.run([sys.executable, "-m", "edgeelad", *arguments], capture_output=True, text=True)
+
+    asked = edgeelad("run", str(package), "Tom has 3 apples and gets 4 more. How many apples does Tom have?", "--json")
+    assert asked.returncode == 0, asked.stderr
+    assert set(json.loads(asked.stdout)) >= {"question", "steps", "answer", "text"}
+    measured = edgeelad("eval", "--model", str(package), "--data", str(small_run.folder / "test.jsonl"), "--json")
+    assert measured.returncode == 0, measured.stderr
+    assert json.loads(measured.stdout)["accuracy"] == read_json(finished / "summary.json")["package_accuracy"]
+    scores = tmp_path / "scores.jsonl"
+    pool = str(small_run.folder / "pool.jsonl")
+    scored = edgeelad(
+        "score", "--model", str(package), "--pool", pool, "--out", str(scores), "--json", "--max-tokens", "48"
+    )
+    assert scored.returncode == 0, scored.stderr
+    assert json.loads(scored.stdout)["questions"] == NUM_POOL == sum(1 for _ in read_jsonl(scores))
+    assert edgeelad("verify", str(package)).returncode == 0
+    again = edgeelad("distill", "--resume", str(finished), "--quiet", "--json")
+    assert again.returncode == 0, again.stderr
+    assert json.loads(again.stdout)["annotated"] == read_json(finished / "summary.json")["annotated"]
+
+
+def test_a_spent_budget_trains_on_what_was_bought_and_goes_on_with_a_larger_one(
+    small_run: SmallRun, tmp_path: Path
+) -> None:
+    with TeacherServer() as server:
+        config = small_run.config(tmp_path / "run", server.url, "teacher.max_requests=45", "teacher.max_concurrency=1")
+        first = distill(config, Silent())
+        assert first["stopped_because"] == "budget"
+        assert 0 < first["annotated"] < 24
+        assert server.billed.requests == first["teacher"]["requests"] <= 45
+        more = small_run.config(tmp_path / "run", server.url, "teacher.max_concurrency=1")
+        second = distill(more, Silent())
+        assert second["stopped_because"] == "max_rounds"
+        assert second["annotated"] > first["annotated"]
+        assert server.billed.requests == second["teacher"]["requests"]
