@@ -161,7 +161,7 @@ class ChatClient:
                     return begun.reply
                 outcome: Outcome | None = None
                 if begun.attempt_id is not None:
-                    outcome = self._attempt(begun.attempt_id, body)
+                    outcome = self._attempt(begun.attempt_id, body, purchase.request.key)
                     if isinstance(outcome, Answered):
                         reply = self._keep(purchase, begun.attempt_id, outcome, wanted)
                         tokens = reply.billing.prompt_tokens + reply.billing.completion_tokens
@@ -174,9 +174,9 @@ class ChatClient:
             else:
                 self._sleep(self._delay(purchase, outcome, body))
 
-    def _attempt(self, attempt_id: int, body: dict[str, Any]) -> Outcome:
+    def _attempt(self, attempt_id: int, body: dict[str, Any], key: str) -> Outcome:
         try:
-            reply = self._transport.post(body)
+            reply = self._transport.post(body, request_id=f"{key[-16:]}-{attempt_id}")
         except ConfigError as error:
             self.ledger.fail(attempt_id, "unbilled", self._redact(str(error)))
             raise

@@ -82,8 +82,12 @@ class Transport:
         self._sessions: list[requests.Session] = []
         self._lock = threading.Lock()
 
-    def post(self, body: Mapping[str, Any]) -> HttpReply | Lost:
+    def post(self, body: Mapping[str, Any], request_id: str = "") -> HttpReply | Lost:
         """Send one request and read its answer.
+
+        Args:
+            body: The JSON body.
+            request_id: Names this attempt in the provider's logs (the header X-Client-Request-Id).
 
         Raises:
             ConfigError: The URL or a header is not one.
@@ -91,7 +95,7 @@ class Transport:
         data = json.dumps(body, ensure_ascii=False).encode()
         url = self.url
         for _ in range(MAX_REDIRECTS + 1):
-            reply = self._post_once(url, data)
+            reply = self._post_once(url, data, request_id)
             if not isinstance(reply, HttpReply) or reply.status not in (307, 308):
                 return reply
             target = urllib.parse.urljoin(url, reply.headers.get("location", ""))
@@ -108,8 +112,10 @@ class Transport:
                 session.close()
             self._sessions.clear()
 
-    def _post_once(self, url: str, data: bytes) -> HttpReply | Lost:
+    def _post_once(self, url: str, data: bytes, request_id: str) -> HttpReply | Lost:
         import requests
+
+        headers = {**self._headers, "X-Client-Request-Id": request_id} if request_id else self._headers
 
         session = self._session()
         with _deadline(self._timeouts[0] + self._timeouts[1]) as is_late:
@@ -117,7 +123,7 @@ class Transport:
                 response = session.post(
                     url,
                     data=data,
-                    headers=self._headers,
+                    headers=headers,
                     auth=self._authorize,
                     timeout=self._timeouts,
                     allow_redirects=False,
@@ -129,8 +135,8 @@ class Transport:
                 return _lost(error, is_late())
             with response:
                 body, problem = _read(response, is_late)
-        headers = {name.lower(): value for name, value in response.headers.items()}
-        return HttpReply(response.status_code, headers, body, problem)
+        received = {name.lower(): value for name, value in response.headers.items()}
+        return HttpReply(response.status_code, received, body, problem)
 
     def _authorize(self, request: requests.PreparedRequest) -> requests.PreparedRequest:
         # given as `auth`, so that requests does not look for other credentials in a netrc file
