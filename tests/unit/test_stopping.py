@@ -1,5 +1,6 @@
 import math
 from collections import Counter
+from fractions import Fraction
 from itertools import pairwise
 
 import numpy as np
@@ -71,14 +72,27 @@ def test_clopper_pearson_equals_the_beta_quantiles(sample, alpha):
     st.floats(1e-3, 0.5),
 )
 def test_hypergeometric_bounds_equal_trying_every_population(case, alpha):
+    size, n, k = case
+
+    def probability(total, hits):  # exact, as a bound may lie right on α
+        ways = sum(math.comb(total, j) * math.comb(size - total, n - j) for j in hits)
+        return Fraction(ways, math.comb(size, n))
+
+    possible = range(k, size - n + k + 1)
+    not_too_many = [total for total in possible if probability(total, range(k + 1)) > alpha]
+    not_too_few = [total for total in possible if probability(total, range(k, n + 1)) > alpha]
+    assert hypergeometric_upper(k, n, size, alpha) == max(not_too_many) / size
+    assert hypergeometric_lower(k, n, size, alpha) == min(not_too_few) / size
+
+
+def test_hypergeometric_bounds_agree_with_scipy():
     from scipy.stats import hypergeom
 
-    size, n, k = case
-    possible = range(k, size - n + k + 1)
-    not_too_many = [total for total in possible if hypergeom.cdf(k, size, total, n) > alpha + 1e-12]
-    not_too_few = [total for total in possible if hypergeom.sf(k - 1, size, total, n) > alpha + 1e-12]
-    assert hypergeometric_upper(k, n, size, alpha) == max(not_too_many) / size
-    assert hypergeometric_lower(k, n, size, alpha) == pytest.approx(min(not_too_few) / size)
+    for size, n, k in ((2000, 100, 4), (500, 200, 31), (10_000, 61, 2)):
+        upper = round(hypergeometric_upper(k, n, size, 0.025) * size)
+        assert hypergeom.cdf(k, size, upper, n) > 0.025 > hypergeom.cdf(k, size, upper + 1, n)
+        lower = round(hypergeometric_lower(k, n, size, 0.025) * size)
+        assert hypergeom.sf(k - 1, size, lower, n) > 0.025 > hypergeom.sf(k - 1, size, lower - 1, n)
 
 
 def test_a_whole_population_leaves_no_doubt_and_a_large_one_is_a_stream():
