@@ -118,6 +118,9 @@ class TeacherConfig(Section):
         3, ge=1, le=20, description="depth limit of the depth-first search, in corrections on one path"
     )
     max_calls: int = Field(8, ge=1, description="teacher calls for one question at most")
+    max_tokens_per_question: int | None = Field(
+        None, ge=1, description="prompt and completion tokens after which a question gets no further call"
+    )
     style: str = Field(
         "", description="a sentence on how explanations should be written, put into the teacher's prompts"
     )
@@ -132,7 +135,9 @@ class TeacherConfig(Section):
     extra_headers: dict[str, str] = Field(default_factory=dict)
     max_concurrency: int = Field(8, ge=1, le=512)
     requests_per_minute: float | None = Field(None, gt=0)
-    tokens_per_minute: float | None = Field(None, gt=0)
+    tokens_per_minute: float | None = Field(None, gt=0, description="prompt and completion tokens together")
+    prompt_tokens_per_minute: float | None = Field(None, gt=0)
+    completion_tokens_per_minute: float | None = Field(None, gt=0)
     connect_timeout_s: float = Field(10.0, gt=0)
     read_timeout_s: float = Field(120.0, gt=0)
     max_retry_s: float = Field(600.0, ge=0, description="give up on one request after this long")
@@ -144,6 +149,8 @@ class TeacherConfig(Section):
     usd_per_million_prompt: float | None = Field(None, ge=0)
     usd_per_million_cached_prompt: float | None = Field(None, ge=0)
     usd_per_million_completion: float | None = Field(None, ge=0)
+    batch: bool = Field(False, description="use the provider's batch API: cheaper, and hours of delay")
+    batch_poll_s: float = Field(30.0, gt=0, description="how often to ask whether a batch is done")
     batch_discount: float = Field(0.5, gt=0.0, le=1.0, description="price factor of the provider's batch API")
 
     @model_validator(mode="after")

@@ -22,7 +22,7 @@ from edgeelad.teacher.budget import Caps, Prices, Reservation, reserve
 from edgeelad.teacher.endpoint import Endpoint, read_key
 from edgeelad.teacher.exchange import Billing, StoredReply, TeacherRequest
 from edgeelad.teacher.ledger import Ledger
-from edgeelad.teacher.limiter import Entry, Limiter
+from edgeelad.teacher.limiter import Entry, Limiter, windows_from_config
 from edgeelad.teacher.outcomes import Again, Answered, Outcome, Refused, Unsupported, believable, classify
 from edgeelad.teacher.transport import Lost, Transport
 
@@ -34,6 +34,8 @@ FIRST_CONTACT_S = 15.0
 MAX_DOUBTFUL = 4
 # how often to look whether another process has got its reply
 POLL_S = 0.5
+# of English text, for the windows a minute; what it really took is set right afterwards
+BYTES_PER_TOKEN = 4
 
 
 @dataclass(slots=True)
@@ -98,9 +100,7 @@ class ChatClient:
         self._settled = threading.Condition()
         self._num_settled = 0
         self._extra_prompt_tokens = 0
-        self._limiter = Limiter(
-            config.max_concurrency, config.requests_per_minute, config.tokens_per_minute, clock, self._sleep
-        )
+        self._limiter = Limiter(config.max_concurrency, windows_from_config(config), clock, self._sleep)
         self._transport = Transport(
             self.endpoint.url,
             self._key,
@@ -144,8 +144,8 @@ class ChatClient:
             num_settled = self._num_settled
             body = self.endpoint.body(purchase.request, purchase.completion_cap)
             wanted = self._reserve(body)
-            entry = self._limiter.enter(wanted.prompt_tokens / 4 + wanted.completion_tokens)
-            tokens = None
+            entry = self._limiter.enter(wanted.prompt_tokens / BYTES_PER_TOKEN, wanted.completion_tokens)
+            billing = None
             try:
                 self._check_running()
                 begun = self.ledger.begin(
@@ -164,11 +164,11 @@ class ChatClient:
                     outcome = self._attempt(begun.attempt_id, body, purchase.request.key)
                     if isinstance(outcome, Answered):
                         reply = self._keep(purchase, begun.attempt_id, outcome, wanted)
-                        tokens = reply.billing.prompt_tokens + reply.billing.completion_tokens
+                        billing = reply.billing
                         return reply
                     self._note_failure(begun.attempt_id, outcome, entry)
             finally:
-                self._limiter.leave(entry, tokens)
+                self._limiter.leave(entry, billing)
             if outcome is None:
                 self._wait_for_others(num_settled)
             else:

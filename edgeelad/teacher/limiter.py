@@ -8,30 +8,34 @@ from __future__ import annotations
 
 import threading
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+
+from edgeelad.config import TeacherConfig
+from edgeelad.teacher.exchange import Billing
 
 WINDOW_S = 60.0
 
 
 @dataclass(slots=True, eq=False)
 class Entry:
-    """One request that was let through: when, and how many tokens it was expected to take (then: took)."""
+    """One request that was let through: when, and the tokens that it was expected to take (then: took)."""
 
     time: float
-    tokens: float
+    prompt_tokens: float
+    completion_tokens: float
 
 
 class Window:
-    """A sliding window: at most `limit` requests (or tokens) within `length_s` seconds.
+    """A sliding window: at most `limit` units within `length_s` seconds, `units` telling an entry's.
 
     An entry larger than the limit goes alone.
     """
 
-    def __init__(self, limit: float, length_s: float, counts_tokens: bool) -> None:
+    def __init__(self, limit: float, length_s: float, units: Callable[[Entry], float]) -> None:
         self.limit = limit
         self.length_s = length_s
-        self.counts_tokens = counts_tokens
+        self._units = units
         self._entries: deque[Entry] = deque()
 
     def add(self, entry: Entry) -> None:
@@ -51,8 +55,23 @@ class Window:
             delay = earlier.time + self.length_s - entry.time
         return delay
 
-    def _units(self, entry: Entry) -> float:
-        return entry.tokens if self.counts_tokens else 1.0
+
+def windows_from_config(config: TeacherConfig) -> list[Window]:
+    """The windows a minute that a configuration sets."""
+    windows = []
+    if config.requests_per_minute is not None:
+        # below one a minute, the window is as long as one request takes
+        length_s = max(WINDOW_S, WINDOW_S / config.requests_per_minute)
+        windows.append(Window(max(1.0, config.requests_per_minute), length_s, lambda entry: 1.0))
+    if config.tokens_per_minute is not None:
+        windows.append(
+            Window(config.tokens_per_minute, WINDOW_S, lambda entry: entry.prompt_tokens + entry.completion_tokens)
+        )
+    if config.prompt_tokens_per_minute is not None:
+        windows.append(Window(config.prompt_tokens_per_minute, WINDOW_S, lambda entry: entry.prompt_tokens))
+    if config.completion_tokens_per_minute is not None:
+        windows.append(Window(config.completion_tokens_per_minute, WINDOW_S, lambda entry: entry.completion_tokens))
+    return windows
 
 
 class Limiter:
@@ -61,8 +80,7 @@ class Limiter:
     def __init__(
         self,
         max_concurrency: int,
-        requests_per_minute: float | None,
-        tokens_per_minute: float | None,
+        windows: Sequence[Window],
         clock: Callable[[], float],
         sleep: Callable[[float], None],
     ) -> None:
@@ -74,26 +92,20 @@ class Limiter:
         self._in_flight = 0
         self._not_before = float("-inf")
         self._last_throttled = float("-inf")
-        self._windows: list[Window] = []
-        if requests_per_minute is not None:
-            # below one a minute, the window is as long as one request takes
-            length_s = max(WINDOW_S, WINDOW_S / requests_per_minute)
-            self._windows.append(Window(max(1.0, requests_per_minute), length_s, counts_tokens=False))
-        if tokens_per_minute is not None:
-            self._windows.append(Window(tokens_per_minute, WINDOW_S, counts_tokens=True))
+        self._windows = tuple(windows)
 
     @property
     def concurrency(self) -> int:
         """How many requests may be in flight now."""
         return max(1, int(self._limit))
 
-    def enter(self, tokens: float) -> Entry:
-        """Wait until a request of about `tokens` tokens may go."""
+    def enter(self, prompt_tokens: float, completion_tokens: float) -> Entry:
+        """Wait until a request of about so many tokens may go."""
         while True:
             with self._free:
                 while self._in_flight >= self.concurrency:
                     self._free.wait()
-                entry = Entry(self._clock(), tokens)
+                entry = Entry(self._clock(), prompt_tokens, completion_tokens)
                 delay = max([self._not_before - entry.time, *(window.delay(entry) for window in self._windows)])
                 if delay <= 0:
                     self._in_flight += 1
@@ -102,12 +114,13 @@ class Limiter:
                     return entry
             self._sleep(delay)
 
-    def leave(self, entry: Entry, tokens: float | None) -> None:
-        """A request is done; `tokens` are what it took, None where that is not known."""
+    def leave(self, entry: Entry, billing: Billing | None) -> None:
+        """A request is done; `billing` says what it took, None where that is not known."""
         with self._free:
             self._in_flight -= 1
-            if tokens is not None:
-                entry.tokens = tokens
+            if billing is not None:
+                entry.prompt_tokens = billing.prompt_tokens
+                entry.completion_tokens = billing.completion_tokens
             self._free.notify_all()
 
     def succeeded(self) -> None:

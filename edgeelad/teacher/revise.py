@@ -230,7 +230,7 @@ def _written(
     try:
         reply = yield from work.ask(call, kept_calls)
     except OutOfCallsError:
-        work.reason = work.reason or f"no teacher call is left: teacher.max_calls = {work.config.max_calls}"
+        work.reason = work.reason or f"no teacher call is left: {work.limit}"
         return Prefix(())
     except TeacherReplyError as error:
         work.reason = str(error)

@@ -60,7 +60,7 @@ class Work:
             OutOfCallsError: No call is left for this.
             TeacherReplyError: The reply cannot be used.
         """
-        if self.num_calls + kept_calls >= self.config.max_calls:
+        if self.num_calls + kept_calls >= self.config.max_calls or self._is_costly():
             raise OutOfCallsError
         self.num_calls += 1
         try:
@@ -70,6 +70,17 @@ class Work:
             raise
         self.usage += reply.usage
         return reply
+
+    def _is_costly(self) -> bool:
+        limit = self.config.max_tokens_per_question
+        return limit is not None and self.usage.prompt_tokens + self.usage.completion_tokens >= limit
+
+    @property
+    def limit(self) -> str:
+        """The limit that it has reached, as the user would set it."""
+        if self._is_costly():
+            return f"teacher.max_tokens_per_question = {self.config.max_tokens_per_question}"
+        return f"teacher.max_calls = {self.config.max_calls}"
 
     def annotation(
         self, status: AnnotationStatus, rung: str, steps: tuple[str, ...], reference: str | None

@@ -343,6 +343,15 @@ def test_calls_are_limited_and_the_last_two_are_for_completion_and_rationale():
     assert teacher.methods == ["find_first_error", "find_first_error", "complete", "rationale"]
 
 
+def test_tokens_are_limited():
+    teacher = FakeTeacher(answer=answers("14", "14"))
+    question = replace(QUESTION, answer=None)
+    annotation, _ = climb(teacher, make_tree(BAD, "16", question=question), max_tokens_per_question=30)
+    assert annotation.status == "set_aside"
+    assert annotation.reason == "no teacher call is left: teacher.max_tokens_per_question = 30"
+    assert annotation.usage.requests == 2
+
+
 def test_no_call_is_left():
     teacher = FakeTeacher(answer=answers("14"))
     annotation, _ = climb(teacher, make_tree(BAD, "16", question=replace(QUESTION, answer=None)), max_calls=1)
