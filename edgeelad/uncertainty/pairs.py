@@ -2,7 +2,8 @@
 
 Takes groups of canonical answers (None: no answer found, which agrees with nothing, not even with another None); gives
 shares in [0, 1]. Agreements are counted in integers and divided once, so a result does not depend on the order of the
-branches or on what the answers are called, to the last bit.
+branches or on what the answers are called, to the last bit. A group is empty where the student's context left no room
+for a branch: it found no answer, so it agrees with nothing.
 """
 
 from __future__ import annotations
@@ -17,17 +18,17 @@ Answers = Sequence[str | None]
 def agreement_within(answers: Answers) -> float:
     """Share of the ordered pairs of different branches that agree: the unbiased estimate of Σ_a p(a)².
 
-    With K branches: Σ_{j≠k} 1[a_j = a_k] / (K(K−1)).
+    With K branches: Σ_{j≠k} 1[a_j = a_k] / (K(K−1)); 0 for an empty group.
     """
     num = len(answers)
-    assert num >= 2, "agreement within a group needs two branches"
-    return sum(count * (count - 1) for count in _counts(answers).values()) / (num * (num - 1))
+    assert num != 1, "one branch alone has nothing to agree with"
+    return sum(count * (count - 1) for count in _counts(answers).values()) / (num * (num - 1)) if num else 0.0
 
 
 def agreement_between(first: Answers, second: Answers) -> float:
-    """Share of the pairs across two groups that agree: Σ_a p̂(a)·q̂(a)."""
-    assert first, "agreement between groups needs a branch in each"
-    assert second, "agreement between groups needs a branch in each"
+    """Share of the pairs across two groups that agree: Σ_a p̂(a)·q̂(a); 0 where one is empty."""
+    if not first or not second:
+        return 0.0
     ours, theirs = _counts(first), _counts(second)
     return sum(count * theirs[answer] for answer, count in ours.items()) / (len(first) * len(second))
 

@@ -82,13 +82,13 @@ def max_entropy(tree: ReasoningTree, _: ScoreOptions) -> Score:
 
 def answer_entropy(tree: ReasoningTree, _: ScoreOptions) -> Score:
     """Entropy of the answers of the K sampled explanations (nats): self-consistency, Wang et al. 2023."""
-    root = tree.branch_answers[0]
+    root = _root(tree)
     return Score(tree.question.id, "answer-entropy", entropy(root), (), _root_tokens(tree))
 
 
 def disagreement(tree: ReasoningTree, _: ScoreOptions) -> Score:
     """Unbiased 1 − Σ_a p(a)² over the answers of the K sampled explanations."""
-    root = tree.branch_answers[0]
+    root = _root(tree)
     return Score(tree.question.id, "disagreement", 1.0 - agreement_within(root), (), _root_tokens(tree))
 
 
@@ -104,7 +104,14 @@ def typiclust(tree: ReasoningTree, _: ScoreOptions) -> Score:
 
 def _groups(tree: ReasoningTree) -> tuple[tuple[str | None, ...], ...]:
     assert len(tree.branches) == tree.num_steps + 1, "step scores need a group of branches for each prefix 0..T"
+    assert tree.branches[0], "step scores need explanations sampled from the bare question"
     return tree.branch_answers
+
+
+def _root(tree: ReasoningTree) -> tuple[str | None, ...]:
+    assert tree.branches, "self-consistency needs explanations sampled from the bare question"
+    assert tree.branches[0], "self-consistency needs explanations sampled from the bare question"
+    return tree.branch_answers[0]
 
 
 def _mean(values: Sequence[float]) -> float:

@@ -131,6 +131,12 @@ def test_answers_that_were_not_found_are_full_disagreement():
     assert only(tree, "answer-entropy").value == pytest.approx(math.log(3))
 
 
+def test_a_prefix_that_leaves_no_room_for_branches_agrees_with_nothing():
+    tree = make_tree([["5", "5"], ["5", "5"], []])
+    assert only(tree, "elad").step_scores == (0.0, 1.0)
+    assert only(tree, "elad-mc").step_scores == (0.0, 1.0)
+
+
 # --- against the naive formulas -------------------------------------------------------------------------------------
 
 
