@@ -71,7 +71,7 @@ def reply(messages: Sequence[ChatMessage], faults: Faults = NO_FAULTS, salt: str
     Args:
         messages: The request's messages.
         faults: Errors to plant.
-        salt: What else the planted errors depend on (the request's temperature and seed).
+        salt: What else the planted errors depend on (the request's temperature, seed and occasion).
 
     Raises:
         InputError: The chat is none of edgeelad's prompts.

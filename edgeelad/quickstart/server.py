@@ -15,6 +15,7 @@ import socket
 import sys
 import threading
 import time
+from collections import Counter
 from dataclasses import dataclass
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from types import TracebackType
@@ -71,6 +72,7 @@ class TeacherServer:
         self._faults = faults
         self._lock = threading.Lock()
         self._billed = Billed()
+        self._num_asked: Counter[bytes] = Counter()
         self._http = _HttpServer(port, self)
         self._thread = threading.Thread(target=self._http.serve_forever, args=(0.05,), daemon=True)
 
@@ -111,7 +113,7 @@ class TeacherServer:
         if request.get("model") != self.model:
             message = f"The model {request.get('model')!r} does not exist; this server has {self.model!r}."
             raise RequestRefusedError(404, message, code="model_not_found")
-        salt = json.dumps([request.get("temperature"), request.get("seed")])
+        salt = json.dumps([request.get("temperature"), request.get("seed"), self._occasion(request, body)])
         try:
             text = reply(messages, self._faults, salt)
         except InputError as error:
@@ -144,6 +146,15 @@ class TeacherServer:
                 "total_tokens": prompt_tokens + completion_tokens,
             },
         }
+
+    def _occasion(self, request: dict[str, Any], body: bytes) -> int:
+        """How often this very request came before; 0 at temperature 0, where an LLM repeats itself."""
+        if not request.get("temperature"):
+            return 0
+        key = hashlib.sha256(body).digest()
+        with self._lock:
+            self._num_asked[key] += 1
+            return self._num_asked[key] - 1
 
     def models(self) -> dict[str, Any]:
         """The list of models, which has one."""

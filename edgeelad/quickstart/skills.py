@@ -48,46 +48,51 @@ def _pick(rng: Generator, low: int, high: int) -> int:
 
 
 def _draw_gain_loss(rng: Generator) -> Numbers:
-    a, b = _pick(rng, 4, 30), _pick(rng, 2, 15)
-    return {"a": a, "b": b, "c": _pick(rng, 2, min(15, a - 2))}
+    a, b = _pick(rng, 4, 25), _pick(rng, 2, 12)
+    return {"a": a, "b": b, "c": _pick(rng, 2, min(12, a - 2))}
 
 
 def _draw_groups_plus(rng: Generator) -> Numbers:
-    return {"a": _pick(rng, 2, 9), "b": _pick(rng, 2, 9), "c": _pick(rng, 2, 15)}
+    return {"a": _pick(rng, 2, 8), "b": _pick(rng, 2, 8), "c": _pick(rng, 2, 12)}
 
 
 def _draw_compare_total(rng: Generator) -> Numbers:
-    return {"a": _pick(rng, 3, 25), "b": _pick(rng, 2, 15)}
+    return {"a": _pick(rng, 3, 20), "b": _pick(rng, 2, 12)}
 
 
 def _draw_change(rng: Generator) -> Numbers:
-    a, b, c = _pick(rng, 2, 9), _pick(rng, 2, 9), _pick(rng, 2, 15)
-    return {"a": a, "b": b, "c": c, "d": next(paid for paid in (20, 50, 100) if paid >= a * b + c + 2)}
+    a, b, c = _pick(rng, 2, 8), _pick(rng, 2, 8), _pick(rng, 2, 12)
+    return {"a": a, "b": b, "c": c, "d": next(paid for paid in (20, 50, 80) if paid >= a * b + c + 2)}
 
 
 def _draw_share(rng: Generator) -> Numbers:
-    c, each = _pick(rng, 2, 9), _pick(rng, 2, 9)
-    b = _pick(rng, 2, min(15, c * each - 2))
+    c, each = _pick(rng, 2, 8), _pick(rng, 2, 9)
+    b = _pick(rng, 2, min(12, c * each - 2))
     return {"a": c * each - b, "b": b, "c": c}
 
 
 def _draw_twice(rng: Generator) -> Numbers:
-    a = _pick(rng, 3, 9)
-    return {"a": a, "c": _pick(rng, 2, min(15, 3 * a - 2))}
+    a = _pick(rng, 3, 8)
+    return {"a": a, "c": _pick(rng, 2, min(12, 3 * a - 2))}
 
 
 def _draw_half(rng: Generator) -> Numbers:
-    return {"a": 2 * _pick(rng, 2, 9), "b": _pick(rng, 2, 15)}
+    return {"a": 2 * _pick(rng, 2, 9), "b": _pick(rng, 2, 12)}
 
 
 def _draw_rate(rng: Generator) -> Numbers:
-    b = _pick(rng, 2, 7)
-    return {"a": _pick(rng, 2, 9), "b": b, "c": _pick(rng, 2, 9 - b) if b < 7 else 2}
+    b = _pick(rng, 2, 6)
+    return {"a": _pick(rng, 2, 8), "b": b, "c": _pick(rng, 2, 8 - b)}
 
 
 def _draw_percent(rng: Generator) -> Numbers:
     p = int(rng.choice((20, 25, 50)))
-    return {"a": (100 // p) * _pick(rng, 2, 9), "p": p}
+    return {"a": (100 // p) * _pick(rng, 2, 8), "p": p}
+
+
+def _draw_at_first(rng: Generator) -> Numbers:
+    b = _pick(rng, 2, 12)
+    return {"a": _pick(rng, 2, 12), "b": b, "c": b + _pick(rng, 2, 12)}
 
 
 def _percent_parts(stated: Mapping[str, int]) -> Numbers:
@@ -95,11 +100,6 @@ def _percent_parts(stated: Mapping[str, int]) -> Numbers:
     if percent == 0 or 100 % percent:
         raise InputError(f"{percent} percent: only percentages that divide 100 can be worked out; use 10, 20, 25 or 50")
     return {"q": 100 // percent, "h": 100}
-
-
-def _draw_at_first(rng: Generator) -> Numbers:
-    b = _pick(rng, 2, 15)
-    return {"a": _pick(rng, 2, 15), "b": b, "c": b + _pick(rng, 2, 15)}
 
 
 SPECS = (

@@ -65,7 +65,7 @@ def correct_step(question: str, previous_steps: Sequence[str], step: str) -> str
         return f"The answer is {reading.answer}"
     equations = find_equations(step)
     wrong = equations[0] if len(equations) == 1 else None
-    planned = max(candidates, key=lambda candidate: _likeness(candidate.equation, wrong))
+    planned = _meant(candidates, step, wrong)
     if wrong is not None and wrong.operator == planned.equation.operator and _fits(reading, planned, step):
         return replace_equation(step, planned.equation)
     return planned.text
@@ -121,16 +121,20 @@ def _best_next(reading: Reading, known: Counter[tuple[str, int, int]]) -> list[P
     return [chain[num] for chain in chains if (num := _num_covered(chain, known)) < len(chain)]
 
 
-def _likeness(equation: Equation, wrong: Equation | None) -> int:
-    if wrong is None:
-        return 0
-    shared = Counter((equation.left, equation.right)) & Counter((wrong.left, wrong.right))
-    return 4 * (equation.key == wrong.key) + 2 * (equation.operator == wrong.operator) + shared.total()
+def _meant(candidates: Sequence[PlannedStep], step: str, wrong: Equation | None) -> PlannedStep:
+    """Which step was meant: the first candidate, so that corrections lead to one manner; another one only where the
+    wrong step computes just that, and its words are no nearer to the first."""
+    first = candidates[0]
+    for other in candidates[1:]:
+        is_computed = wrong is not None and wrong.key == other.equation.key
+        if is_computed and len(_words(other.text) & _words(step)) >= len(_words(first.text) & _words(step)):
+            return other
+    return first
 
 
 def _fits(reading: Reading, planned: PlannedStep, step: str) -> bool:
     """Whether a step's words speak of the right people and goods; all other words are its own affair."""
-    words, asked, meant = (set(re.findall(r"[A-Za-z]+", text)) for text in (step, reading.question, planned.text))
+    words, asked, meant = _words(step), _words(reading.question), _words(planned.text)
     people = (meant & _PEOPLE) or (asked & _PEOPLE)
     return words & _PEOPLE <= people and words & _GOODS <= (asked | meant)
 
@@ -142,6 +146,9 @@ def _is_restatement(reading: Reading, previous_steps: Sequence[str], step: str) 
     asked = set(re.findall(r"\d+", reading.question))
     found = {str(equation.result) for previous in previous_steps for equation in find_equations(previous)}
     numbers = set(re.findall(r"\d+", step))
-    words = set(re.findall(r"[A-Za-z]+", step))
-    domain = (_PEOPLE | _GOODS) & words
-    return bool(numbers) and numbers <= asked | found and domain <= set(re.findall(r"[A-Za-z]+", reading.question))
+    domain = (_PEOPLE | _GOODS) & _words(step)
+    return bool(numbers) and numbers <= asked | found and domain <= _words(reading.question)
+
+
+def _words(text: str) -> set[str]:
+    return set(re.findall(r"[A-Za-z]+", text))

@@ -30,7 +30,7 @@ ProgressCallback = Callable[[int, int, float], None]
 
 _INITIAL_STD = 0.04
 _CIRCLE_PERIODS = (2, 5, 10, 20, 50, 100)
-_CIRCLE_RADIUS = 0.16
+_CIRCLE_RADIUS = 0.24
 _WARMUP_SHARE = 0.05
 _BETAS = (0.9, 0.95)
 _WEIGHT_DECAY = 0.01
