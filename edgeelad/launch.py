@@ -4,6 +4,7 @@ quickstart's teacher where there is none, and show the result with the commands 
 
 from __future__ import annotations
 
+import importlib.util
 import shlex
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -14,7 +15,7 @@ from typing import Any
 from rich.console import Console
 
 from edgeelad.config import RunConfig, dump_toml, load_config, make_config, parse_override
-from edgeelad.errors import ConfigError, RunError, UsageError
+from edgeelad.errors import ConfigError, MissingExtraError, RunError, UsageError
 from edgeelad.files import read_jsonl, write_text
 from edgeelad.progress import Progress
 from edgeelad.runfolder import RunFolder
@@ -87,7 +88,12 @@ def plan(
 
 @contextmanager
 def environment(plan: Plan, progress: Progress) -> Iterator[RunConfig]:
-    """The configuration to run, with the quickstart's data, student and teacher in place where it is one."""
+    """The configuration to run, with the quickstart's data, student and teacher in place where it is one.
+
+    Raises:
+        MissingExtraError: What fine-tuning needs is not installed.
+    """
+    require_distill("edgeelad distill")
     if not plan.is_quickstart:
         assert plan.config is not None
         yield plan.config
@@ -96,6 +102,17 @@ def environment(plan: Plan, progress: Progress) -> Iterator[RunConfig]:
 
     with quickstart(plan.folder, plan.seed, plan.overrides, progress) as config:
         yield config
+
+
+def require_distill(command: str) -> None:
+    """Say at once, before anything is made, what a command of the workstation lacks.
+
+    Raises:
+        MissingExtraError: It lacks something.
+    """
+    for module in ("torch", "transformers", "optimum", "onnx", "accelerate", "sklearn", "requests"):
+        if importlib.util.find_spec(module) is None:
+            raise MissingExtraError(module, "distill", command)
 
 
 def show_result(plan: Plan, summary: Mapping[str, Any], console: Console) -> None:
@@ -137,6 +154,7 @@ def export_folder(student: str, out: Path, quantize: str, progress: Progress) ->
     """Load a torch student, export it to `out`, and check it against torch on built-in prompts."""
     import tempfile
 
+    require_distill("edgeelad export")
     from edgeelad.config import ExportConfig, StudentConfig
     from edgeelad.export import export_student
     from edgeelad.records import Question
