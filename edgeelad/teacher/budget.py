@@ -29,12 +29,13 @@ class Prices:
     factor: float = 1.0
 
     @classmethod
-    def from_config(cls, config: TeacherConfig) -> Prices:
+    def from_config(cls, config: TeacherConfig, factor: float = 1.0) -> Prices:
         """Read the prices per million tokens."""
         return cls(
             _pico_per_token(config.usd_per_million_prompt),
             _pico_per_token(config.usd_per_million_cached_prompt),
             _pico_per_token(config.usd_per_million_completion),
+            factor,
         )
 
     def cost(self, billing: Billing) -> int | None:

@@ -7,7 +7,6 @@ a total time; errors that no retry can mend end at once. Knows nothing of what t
 
 from __future__ import annotations
 
-import json
 import random
 import threading
 import time
@@ -18,12 +17,12 @@ from typing import Any, NoReturn
 
 from edgeelad.config import TeacherConfig
 from edgeelad.errors import ConfigError, TeacherRefusedError, TeacherReplyError, TeacherUnavailableError
-from edgeelad.teacher.budget import Caps, Prices, Reservation, reserve
+from edgeelad.teacher.accounts import Accounts
 from edgeelad.teacher.endpoint import Endpoint, read_key
-from edgeelad.teacher.exchange import Billing, StoredReply, TeacherRequest
+from edgeelad.teacher.exchange import StoredReply, TeacherRequest
 from edgeelad.teacher.ledger import Ledger
 from edgeelad.teacher.limiter import Entry, Limiter, windows_from_config
-from edgeelad.teacher.outcomes import Again, Answered, Outcome, Refused, Unsupported, believable, classify
+from edgeelad.teacher.outcomes import Again, Answered, Outcome, Refused, Unsupported, classify
 from edgeelad.teacher.transport import Lost, Transport
 
 FIRST_BACKOFF_S = 0.5
@@ -81,13 +80,9 @@ class ChatClient:
             ConfigError: See `Endpoint`; or the variable that holds the key is not set.
         """
         self.config = config
-        self.ledger = ledger
-        self.run = run
+        self.accounts = Accounts(config, ledger, run, count_tokens)
         self.endpoint = Endpoint(config, ledger)
-        self.prices = Prices.from_config(config)
         self._key = None if is_replay else read_key(config.api_key_env)
-        self._caps = Caps.from_config(config)
-        self._count_tokens = count_tokens
         self._is_replay = is_replay
         self._clock = clock
         self._stopped = threading.Event()
@@ -99,7 +94,6 @@ class ChatClient:
         self._last_answer = float("-inf")
         self._settled = threading.Condition()
         self._num_settled = 0
-        self._extra_prompt_tokens = 0
         self._limiter = Limiter(config.max_concurrency, windows_from_config(config), clock, self._sleep)
         self._transport = Transport(
             self.endpoint.url,
@@ -128,32 +122,35 @@ class ChatClient:
             StorageError: The ledger cannot be written.
         """
         with self._alone(request.key):
-            found = self.ledger.find(request.key)
-            if found is not None and (not found.problem or found.completion_cap >= completion_cap or self._is_replay):
-                return found
             if self._is_replay:
-                raise TeacherReplyError(
-                    f"the ledger {self.ledger.path} holds no reply to this request ({request.prompt_id}), and nothing "
-                    "is sent in a replay"
-                )
+                return self._recall(request)
+            found = self.accounts.find(request.key, completion_cap)
+            if found is not None:
+                return found
             return self._buy(_Purchase(request, question_id, completion_cap, self._clock()))
+
+    def _recall(self, request: TeacherRequest) -> StoredReply:
+        found = self.accounts.ledger.find(request.key)
+        if found is None:
+            raise TeacherReplyError(
+                f"the ledger {self.accounts.ledger.path} holds no reply to this request ({request.prompt_id}), and "
+                "nothing is sent in a replay"
+            )
+        return found
 
     def _buy(self, purchase: _Purchase) -> StoredReply:
         while True:
             self._check_running()
             num_settled = self._num_settled
             body = self.endpoint.body(purchase.request, purchase.completion_cap)
-            wanted = self._reserve(body)
+            wanted = self.accounts.reserve(body)
             entry = self._limiter.enter(wanted.prompt_tokens / BYTES_PER_TOKEN, wanted.completion_tokens)
             billing = None
             try:
                 self._check_running()
-                begun = self.ledger.begin(
+                begun = self.accounts.begin(
                     purchase.request,
                     wanted,
-                    self._caps,
-                    self.prices,
-                    run=self.run,
                     question_id=purchase.question_id,
                     completion_cap=purchase.completion_cap,
                 )
@@ -163,8 +160,11 @@ class ChatClient:
                 if begun.attempt_id is not None:
                     outcome = self._attempt(begun.attempt_id, body, purchase.request.key)
                     if isinstance(outcome, Answered):
-                        reply = self._keep(purchase, begun.attempt_id, outcome, wanted)
+                        reply = self.accounts.keep(
+                            begun.attempt_id, purchase.request, outcome, purchase.completion_cap, wanted
+                        )
                         billing = reply.billing
+                        self._note_reply()
                         return reply
                     self._note_failure(begun.attempt_id, outcome, entry)
             finally:
@@ -178,7 +178,7 @@ class ChatClient:
         try:
             reply = self._transport.post(body, request_id=f"{key[-16:]}-{attempt_id}")
         except ConfigError as error:
-            self.ledger.fail(attempt_id, "unbilled", self._redact(str(error)))
+            self.accounts.fail(attempt_id, Refused(self._redact(str(error))))
             raise
         if not isinstance(reply, Lost):
             self._last_contact = self._clock()
@@ -187,32 +187,13 @@ class ChatClient:
             return replace(outcome, content=self._redact(outcome.content), problem=self._redact(outcome.problem))
         return replace(outcome, reason=self._redact(outcome.reason))
 
-    def _keep(self, purchase: _Purchase, attempt_id: int, outcome: Answered, wanted: Reservation) -> StoredReply:
-        billing = outcome.billing
-        if billing is None or not believable(billing, wanted.prompt_tokens, wanted.completion_tokens):
-            billing = self._estimate(purchase.request, outcome, wanted)
-        else:
-            with self._lock:
-                # an endpoint that adds to prompts: reserve for that as well from now on
-                excess = billing.prompt_tokens - wanted.prompt_tokens
-                self._extra_prompt_tokens += max(0, excess)
-        reply = StoredReply(
-            purchase.request.key,
-            outcome.content,
-            outcome.finish_reason,
-            outcome.problem,
-            purchase.completion_cap,
-            billing,
-        )
-        self.ledger.answer(attempt_id, reply, self.prices.cost(billing), model=outcome.model, status=200)
+    def _note_reply(self) -> None:
         self._last_answer = self._clock()
         self._limiter.succeeded()
         self._note_settled()
-        return reply
 
     def _note_failure(self, attempt_id: int, outcome: Again | Refused | Unsupported, entry: Entry) -> None:
-        kept = outcome.outcome if isinstance(outcome, Again) else "unbilled"
-        self.ledger.fail(attempt_id, kept, outcome.reason)
+        self.accounts.fail(attempt_id, outcome)
         self._note_settled()
         if isinstance(outcome, Again) and outcome.is_throttle:
             self._limiter.throttled(entry, outcome.retry_after_s)
@@ -248,19 +229,6 @@ class ChatClient:
             # it answers others, so it is this request
             raise TeacherReplyError(f"no reply to this request, though the teacher answers others: {tries}")
         raise TeacherUnavailableError(f"{self.endpoint} does not answer: {tries}; everything is kept, try again later")
-
-    def _reserve(self, body: dict[str, Any]) -> Reservation:
-        num_bytes = len(json.dumps(body, ensure_ascii=False).encode()) + self._extra_prompt_tokens
-        return reserve(num_bytes, len(body["messages"]), body[self.config.token_parameter], self.prices)
-
-    def _estimate(self, request: TeacherRequest, outcome: Answered, wanted: Reservation) -> Billing:
-        """Count a reply that does not tell its usage; without a tokenizer, at the worst case."""
-        if self._count_tokens is None:
-            completion = min(len(outcome.content.encode()) + 1, wanted.completion_tokens)
-            return Billing(wanted.prompt_tokens, completion, is_estimated=True)
-        prompt = sum(self._count_tokens(message.content) + 4 for message in request.messages)
-        completion = self._count_tokens(outcome.content) if outcome.content else wanted.completion_tokens
-        return Billing(prompt, completion, is_estimated=True)
 
     def _note_settled(self) -> None:
         """What an attempt really cost is known: those that wait for room in the budget may look again."""

@@ -56,7 +56,7 @@ class Ledger:
         self.path = path
         self._clock = clock
         self._lock = threading.RLock()
-        self._session = uuid.uuid4().hex
+        self.session = uuid.uuid4().hex
         with _storage_errors(path):
             self._connection = sqlite3.connect(
                 path, timeout=BUSY_TIMEOUT_S, isolation_level=None, check_same_thread=False
@@ -67,10 +67,10 @@ class Ledger:
                 self._connection.execute("PRAGMA synchronous = FULL")
                 self._connection.execute("PRAGMA foreign_keys = ON")
                 migrate(self._connection, path)
-            with self._transaction() as connection:
+            with self.transaction() as connection:
                 connection.execute(
                     "INSERT INTO sessions VALUES (?, ?, ?, ?)",
-                    (self._session, os.getpid(), socket.gethostname(), clock()),
+                    (self.session, os.getpid(), socket.gethostname(), clock()),
                 )
         except BaseException:
             self._connection.close()
@@ -113,6 +113,7 @@ class Ledger:
         run: str,
         question_id: str,
         completion_cap: int,
+        batch: str | None = None,
     ) -> Begun:
         """Write the row of an attempt that is about to be sent, unless its reply is there or a cap forbids it.
 
@@ -123,6 +124,7 @@ class Ledger:
             prices: Today's prices; they fill in the cost of rows that were written without prices.
             run: Whose budget it counts against.
             question_id: The question that it serves.
+            batch: The batch that it is sent in, if any.
             completion_cap: Its completion cap: an unusable reply bought under a lower one does not stand in the way.
 
         Raises:
@@ -131,7 +133,7 @@ class Ledger:
         """
         canonical = request.canonical()
         key = content_key(canonical)
-        with self._transaction() as connection:
+        with self.transaction() as connection:
             found = self.find(key)
             if found is not None and (not found.problem or found.completion_cap >= completion_cap):
                 return Begun(reply=found)
@@ -141,21 +143,22 @@ class Ledger:
             try:
                 check(ledger_counts.spent(connection, run, prices), wanted, caps, is_new_question=known is None)
             except BudgetError:
-                settled = ledger_counts.spent(connection, run, prices, without_open_of=self._session)
+                settled = ledger_counts.spent(connection, run, prices, without_open_of=self.session)
                 check(settled, wanted, caps, is_new_question=known is None)
                 return Begun()
             now = self._clock()
             connection.execute("INSERT OR IGNORE INTO requests VALUES (?, ?, ?)", (key, canonical, now))
             cursor = connection.execute(
-                "INSERT INTO attempts (key, run, question_id, session, started_at, outcome, reserved_prompt_tokens, "
-                "reserved_completion_tokens, reserved_cost) VALUES (?, ?, ?, ?, ?, 'open', ?, ?, ?)",
-                (key, run, question_id, self._session, now, *astuple(wanted)),
+                "INSERT INTO attempts (key, run, question_id, session, started_at, outcome, batch, "
+                "reserved_prompt_tokens, reserved_completion_tokens, reserved_cost) "
+                "VALUES (?, ?, ?, ?, ?, 'open', ?, ?, ?, ?)",
+                (key, run, question_id, self.session, now, batch, *astuple(wanted)),
             )
             return Begun(attempt_id=cursor.lastrowid)
 
     def answer(self, attempt_id: int, reply: StoredReply, cost_pico: int | None, *, model: str, status: int) -> None:
         """Complete an attempt with the reply that it bought; `reply.problem` says why it cannot be used, if so."""
-        with self._transaction() as connection:
+        with self.transaction() as connection:
             connection.execute(
                 "UPDATE attempts SET outcome = 'answered', finished_at = ?, http_status = ?, problem = ?, cost = ?, "
                 "prompt_tokens = ?, completion_tokens = ?, cached_prompt_tokens = ?, reasoning_tokens = ?, "
@@ -170,7 +173,7 @@ class Ledger:
 
     def note_problem(self, key: str, problem: str) -> None:
         """Note why a reply that came whole could not be used; it stays, and is read again when it is asked for."""
-        with self._transaction() as connection:
+        with self.transaction() as connection:
             connection.execute(
                 "UPDATE attempts SET problem = ? WHERE key = ? AND outcome = 'answered' AND problem = ''",
                 (problem, key),
@@ -180,7 +183,7 @@ class Ledger:
         self, attempt_id: int, outcome: Literal["unbilled", "in_doubt"], problem: str, status: int | None = None
     ) -> None:
         """Complete an attempt that brought no reply: surely not billed, or in doubt (counted at its reservation)."""
-        with self._transaction() as connection:
+        with self.transaction() as connection:
             connection.execute(
                 "UPDATE attempts SET outcome = ?, finished_at = ?, http_status = ?, problem = ? WHERE id = ?",
                 (outcome, self._clock(), status, problem, attempt_id),
@@ -209,7 +212,7 @@ class Ledger:
 
     def remember_ability(self, endpoint: str, model: str, name: str, value: str) -> None:
         """Remember what an endpoint's model can do."""
-        with self._transaction() as connection:
+        with self.transaction() as connection:
             connection.execute("INSERT OR REPLACE INTO abilities VALUES (?, ?, ?, ?)", (endpoint, model, name, value))
 
     def verify(self) -> list[str]:
@@ -222,7 +225,7 @@ class Ledger:
             rows = self._connection.execute(
                 "SELECT DISTINCT s.pid, s.host FROM attempts a JOIN sessions s ON s.id = a.session "
                 "WHERE a.key = ? AND a.outcome = 'open' AND a.session <> ?",
-                (key, self._session),
+                (key, self.session),
             ).fetchall()
         return any(host == socket.gethostname() and _is_alive(pid) for pid, host in rows)
 
@@ -232,7 +235,8 @@ class Ledger:
             return row
 
     @contextlib.contextmanager
-    def _transaction(self) -> Iterator[sqlite3.Connection]:
+    def transaction(self) -> Iterator[sqlite3.Connection]:
+        """One transaction, alone on the ledger; undone where the block raises."""
         with self._lock, _storage_errors(self.path):
             self._connection.execute("BEGIN IMMEDIATE")
             try:

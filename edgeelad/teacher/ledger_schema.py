@@ -61,6 +61,17 @@ MIGRATIONS = (
         PRIMARY KEY (endpoint, model, name)
     );
     """,
+    # batches at a provider: `state` new, uploaded, submitted or done; `remote_id` the provider's name for it
+    """
+    CREATE TABLE batches (
+        id TEXT PRIMARY KEY, run TEXT NOT NULL, endpoint TEXT NOT NULL,
+        session TEXT NOT NULL REFERENCES sessions (id), created_at REAL NOT NULL,
+        state TEXT NOT NULL CHECK (state IN ('new', 'uploaded', 'submitted', 'done')),
+        file_id TEXT, remote_id TEXT
+    );
+    ALTER TABLE attempts ADD COLUMN batch TEXT REFERENCES batches (id);
+    CREATE INDEX attempts_by_batch ON attempts (batch);
+    """,
 )
 
 

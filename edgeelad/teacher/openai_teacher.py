@@ -35,6 +35,7 @@ class OpenAITeacher:
 
     def __init__(self, client: ChatClient, config: TeacherConfig) -> None:
         self.client = client
+        self._accounts = client.accounts
         self._config = config
         self._extra_body = canonical_json(config.extra_body)
 
@@ -86,7 +87,7 @@ class OpenAITeacher:
 
     def usage(self) -> TeacherUsage:
         """What this run's requests have cost so far."""
-        return self.client.ledger.totals(self.client.run, self.client.prices).usage
+        return self._accounts.ledger.totals(self._accounts.run, self._accounts.prices).usage
 
     def interrupt(self) -> None:
         """Let no request be sent any more."""
@@ -123,7 +124,7 @@ class OpenAITeacher:
                     return replace(parse(reply.content), usage=self._usage_of(keys))
                 except TeacherReplyError as error:
                     problem = str(error)
-                    self.client.ledger.note_problem(request.key, problem)
+                    self._accounts.ledger.note_problem(request.key, problem)
             if reply.finish_reason == "content_filter" or retry:
                 break
             if reply.finish_reason == "length":
@@ -134,4 +135,4 @@ class OpenAITeacher:
         raise UnusableReplyError(f"the teacher's reply cannot be used: {problem}", self._usage_of(keys))
 
     def _usage_of(self, keys: Sequence[str]) -> TeacherUsage:
-        return self.client.ledger.usage_of(keys, self.client.prices)
+        return self._accounts.ledger.usage_of(keys, self._accounts.prices)

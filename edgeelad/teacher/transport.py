@@ -76,34 +76,38 @@ class Transport:
             raise MissingExtraError("requests", "distill", "asking a teacher") from None
         self.url = url
         self._key = key
-        self._headers = {"Content-Type": "application/json", "Accept-Encoding": "identity", **headers}
+        self._headers = {"Accept-Encoding": "identity", **headers}
         self._timeouts = (connect_timeout_s, read_timeout_s)
         self._local = threading.local()
         self._sessions: list[requests.Session] = []
         self._lock = threading.Lock()
 
-    def post(self, body: Mapping[str, Any], request_id: str = "") -> HttpReply | Lost:
+    def post(self, body: Mapping[str, Any], *, url: str | None = None, request_id: str = "") -> HttpReply | Lost:
         """Send one request and read its answer.
 
         Args:
             body: The JSON body.
+            url: Where to, at the same host; default: the endpoint.
             request_id: Names this attempt in the provider's logs (the header X-Client-Request-Id).
 
         Raises:
             ConfigError: The URL or a header is not one.
         """
-        data = json.dumps(body, ensure_ascii=False).encode()
-        url = self.url
-        for _ in range(MAX_REDIRECTS + 1):
-            reply = self._post_once(url, data, request_id)
-            if not isinstance(reply, HttpReply) or reply.status not in (307, 308):
-                return reply
-            target = urllib.parse.urljoin(url, reply.headers.get("location", ""))
-            if _origin(target) != _origin(self.url):
-                # its key and its questions are not for another host
-                return reply
-            url = target
-        return Lost(f"more than {MAX_REDIRECTS} redirects from {self.url}", was_sent=False, is_final=True)
+        headers = {"Content-Type": "application/json"}
+        if request_id:
+            headers["X-Client-Request-Id"] = request_id
+        return self._send("POST", url or self.url, json.dumps(body, ensure_ascii=False).encode(), headers)
+
+    def get(self, url: str, max_bytes: int = MAX_BODY_BYTES) -> HttpReply | Lost:
+        """Read what is at a URL of the same host."""
+        return self._send("GET", url, None, {}, max_bytes)
+
+    def upload(self, url: str, fields: Mapping[str, str], name: str, content: bytes) -> HttpReply | Lost:
+        """Send a file in a form, in the field `file`."""
+        from urllib3.filepost import encode_multipart_formdata
+
+        data, content_type = encode_multipart_formdata({**fields, "file": (name, content, "application/jsonl")})
+        return self._send("POST", url, data, {"Content-Type": content_type})
 
     def close(self) -> None:
         """Close all connections."""
@@ -112,15 +116,30 @@ class Transport:
                 session.close()
             self._sessions.clear()
 
-    def _post_once(self, url: str, data: bytes, request_id: str) -> HttpReply | Lost:
-        import requests
+    def _send(
+        self, method: str, url: str, data: bytes | None, headers: dict[str, str], max_bytes: int = MAX_BODY_BYTES
+    ) -> HttpReply | Lost:
+        for _ in range(MAX_REDIRECTS + 1):
+            reply = self._send_once(method, url, data, {**self._headers, **headers}, max_bytes)
+            if not isinstance(reply, HttpReply) or reply.status not in (307, 308):
+                return reply
+            target = urllib.parse.urljoin(url, reply.headers.get("location", ""))
+            if _origin(target) != _origin(self.url):
+                # the key and the questions are not for another host
+                return reply
+            url = target
+        return Lost(f"more than {MAX_REDIRECTS} redirects from {self.url}", was_sent=False, is_final=True)
 
-        headers = {**self._headers, "X-Client-Request-Id": request_id} if request_id else self._headers
+    def _send_once(
+        self, method: str, url: str, data: bytes | None, headers: dict[str, str], max_bytes: int
+    ) -> HttpReply | Lost:
+        import requests
 
         session = self._session()
         with _deadline(self._timeouts[0] + self._timeouts[1]) as is_late:
             try:
-                response = session.post(
+                response = session.request(
+                    method,
                     url,
                     data=data,
                     headers=headers,
@@ -134,7 +153,7 @@ class Transport:
             except requests.exceptions.RequestException as error:
                 return _lost(error, is_late())
             with response:
-                body, problem = _read(response, is_late)
+                body, problem = _read(response, is_late, max_bytes)
         received = {name.lower(): value for name, value in response.headers.items()}
         return HttpReply(response.status_code, received, body, problem)
 
@@ -234,7 +253,7 @@ def _deadline(seconds: float) -> Iterator[Callable[[], bool]]:
         watch.end()
 
 
-def _read(response: requests.Response, is_late: Callable[[], bool]) -> tuple[bytes, str]:
+def _read(response: requests.Response, is_late: Callable[[], bool], max_bytes: int) -> tuple[bytes, str]:
     import requests
 
     chunks: list[bytes] = []
@@ -243,8 +262,8 @@ def _read(response: requests.Response, is_late: Callable[[], bool]) -> tuple[byt
         for chunk in response.iter_content(CHUNK_BYTES):
             chunks.append(chunk)
             num_bytes += len(chunk)
-            if num_bytes > MAX_BODY_BYTES:
-                return b"".join(chunks), f"a body of more than {MAX_BODY_BYTES} bytes"
+            if num_bytes > max_bytes:
+                return b"".join(chunks), f"a body of more than {max_bytes} bytes"
     except requests.exceptions.RequestException as error:
         reason = "too slow" if is_late() else type(error).__name__
         return b"".join(chunks), f"the body broke off after {num_bytes} bytes ({reason})"

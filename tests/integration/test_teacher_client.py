@@ -453,7 +453,7 @@ def test_a_replay_sends_nothing(ledger):
 
 def test_a_ledger_that_cannot_be_written_sends_nothing(ledger):
     with ChaosServer() as server, opened(server, ledger) as teacher:
-        teacher.client.ledger._connection.execute("PRAGMA query_only = ON")
+        teacher.client.accounts.ledger._connection.execute("PRAGMA query_only = ON")
         with pytest.raises(StorageError, match="nothing more is sent"):
             teacher.answer(QUESTION)
         assert server.requests == []
