@@ -9,6 +9,7 @@ import time
 from collections.abc import Iterable
 from typing import Any
 
+from rich.box import SIMPLE_HEAD
 from rich.console import Console
 from rich.markup import escape
 from rich.progress import (
@@ -88,35 +89,28 @@ class TerminalProgress:
 
 
 def rounds_table(rows: Iterable[dict[str, Any]]) -> Table:
-    """The table of rounds, from the rows of metrics.jsonl."""
-    table = Table(title="Rounds", title_justify="left")
-    for name in (
-        "round",
-        "annotated",
-        "accuracy",
-        "int8",
-        "agrees",
-        "disagreement ≤",
-        "requests",
-        "teacher tokens",
-        "cost",
-    ):
-        table.add_column(name, justify="right")
-    table.add_column("seconds", justify="right")
+    """The table of rounds, from the rows of metrics.jsonl; fits a terminal of 80 columns."""
+    rows = list(rows)
+    is_priced = any(row["teacher"]["cost_usd"] is not None for row in rows)
+    table = Table(box=SIMPLE_HEAD, pad_edge=False, padding=(0, 1, 0, 0))
+    quantized = next((row["shipping"] for row in reversed(rows) if row["shipping"] != "fp32"), "int8")
+    names = ["round", "annotated", "accuracy", quantized, "agree", "differ ≤", "requests", "tokens"]
+    for name in [*names, *(["cost"] if is_priced else []), "s"]:
+        table.add_column(name, justify="right", no_wrap=True)
     for row in rows:
         look, teacher = row["agreement"], row["teacher"]
-        table.add_row(
+        cells = [
             "base" if row["round"] == 0 else str(row["round"]),
             str(row["annotated"]),
             _share(row["accuracy"]),
             _share(row["package_accuracy"]),
             f"{look['n'] - look['k']}/{look['n']}" if look else "–",
-            _share(look["upper"]) if look else "–",
+            f"{look['upper']:.1%}" if look and look["upper"] is not None else "–",
             f"{teacher['requests']:,}",
             f"{teacher['prompt_tokens'] + teacher['completion_tokens']:,}",
-            f"${teacher['cost_usd']:.4f}" if teacher["cost_usd"] is not None else "–",
-            f"{sum(row['seconds'].values()):.0f}",
-        )
+        ]
+        cost = [f"${teacher['cost_usd'] or 0:.4f}"] if is_priced else []
+        table.add_row(*cells, *cost, f"{sum(row['seconds'].values()):.0f}")
     return table
 
 
