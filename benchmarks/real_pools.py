@@ -157,6 +157,8 @@ def make_drills(num: int, rng: np.random.Generator) -> list[Example]:
         if max(left, right, result) > MAX_NUMBER:
             continue
         text = f"What is {left} {operator} {right} ?"
+        if text in examples:
+            continue
         step = f"{left} {operator} {right} = {result}"
         examples[text] = Example(Question(f"drill-{len(examples):04d}", text), (step,), str(result))
     return list(examples.values())

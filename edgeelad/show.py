@@ -92,7 +92,7 @@ def rounds_table(rows: Iterable[dict[str, Any]]) -> Table:
     """The table of rounds, from the rows of metrics.jsonl; fits a terminal of 80 columns."""
     rows = list(rows)
     is_priced = any(row["teacher"]["cost_usd"] is not None for row in rows)
-    table = Table(box=SIMPLE_HEAD, pad_edge=False, padding=(0, 1, 0, 0))
+    table = Table(box=SIMPLE_HEAD, pad_edge=False, padding=0)
     quantized = next((row["shipping"] for row in reversed(rows) if row["shipping"] != "fp32"), "int8")
     names = ["round", "annotated", "accuracy", quantized, "agree", "differ ≤", "requests", "tokens"]
     for name in [*names, *(["cost"] if is_priced else []), "s"]:
