@@ -28,6 +28,7 @@ from edgeelad.prompts import PROMPT_FILE
 from edgeelad.records import Question
 from edgeelad.training.extra import quiet
 from edgeelad.training.load import EXPORT_TASK, load_config, load_model
+from edgeelad.training.save import refuse_existing
 
 MODEL_FILE = "model.onnx"
 QUANTIZED_FILE = "model_quantized.onnx"
@@ -44,6 +45,7 @@ def export_student(
 ) -> ExportResult:
     """Export, check and quantize a student; see `edgeelad.export.export_student`."""
     start = time.perf_counter()
+    refuse_existing(out)
     codec = Codec.load(student)
     prompts = _parity_prompts(codec, parity_questions, config.num_parity_prompts)
     results: list[ExportResult] = []

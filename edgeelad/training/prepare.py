@@ -21,7 +21,7 @@ from edgeelad.prompts import PLAIN_TEMPLATE, PROMPT_FILE, PromptFormat, question
 from edgeelad.records import Question
 from edgeelad.training.extra import quiet
 from edgeelad.training.load import find_model, load_config, load_model, load_tokenizer
-from edgeelad.training.save import save_student
+from edgeelad.training.save import refuse_existing, save_student
 
 # characters that templates and tokenizers treat in their own ways, and a list of choices
 SAMPLE = Question("sample", 'If x < 3 & y > 2, what\'s "x + y"? Größe: 5 €', kind="choice", choices=("4", "5"))
@@ -31,6 +31,7 @@ TEMPLATE_DATE = date(2024, 7, 26)
 
 def prepare_student(model: str, out: Path, config: StudentConfig) -> Path:
     """Load a causal LM and save it as a student folder; see `edgeelad.training.prepare_student`."""
+    refuse_existing(out)
     source = find_model(model)
     with quiet():
         load_config(source)

@@ -13,6 +13,16 @@ from edgeelad.files import storage_errors
 from edgeelad.prompts import PromptFormat
 
 
+def refuse_existing(out: Path) -> None:
+    """Refuse to write over something before the work is done, not after.
+
+    Raises:
+        StorageError: `out` is there already.
+    """
+    if out.exists():
+        raise StorageError(f"{out}: is there already, and nothing is written over; name a new folder or move this one")
+
+
 def save_student(
     folder: Path, target: Path, model: PreTrainedModel, tokenizer: FastTokenizer, prompt: PromptFormat
 ) -> None:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import functools
 import math
+import os
 import random
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -38,7 +39,7 @@ from edgeelad.records import Example
 from edgeelad.training.extra import distill_extra, quiet
 from edgeelad.training.load import load_model, load_tokenizer
 from edgeelad.training.result import TrainingResult
-from edgeelad.training.save import save_student
+from edgeelad.training.save import refuse_existing, save_student
 from edgeelad.training.tensors import EncodedExamples, collate, encode_examples
 
 ProgressCallback = Callable[[int, int, float], None]
@@ -57,10 +58,11 @@ def fine_tune(
 ) -> TrainingResult:
     """Fine-tune the student in `base` and save it in `out`; see `edgeelad.training.fine_tune`."""
     start = time.perf_counter()
-    with quiet(), _seeded(seed), TemporaryDirectory(prefix="edgeelad-training-") as scratch:
+    refuse_existing(out)
+    with quiet(), _seeded(seed), _own_precision(), TemporaryDirectory(prefix="edgeelad-training-") as scratch:
         # 1. examples to rows
-        tokenizer = load_tokenizer(str(base))
         codec = Codec.load(base)
+        tokenizer = load_tokenizer(str(base))
         eos_id = tokenizer.eos_token_id
         assert eos_id in codec.eos_ids, f"{base} was not made by prepare_student"
         encoded = encode_examples(examples, codec, eos_id)
@@ -219,6 +221,19 @@ def _check_finite(model: PreTrainedModel) -> None:
     for name, parameter in model.named_parameters():
         if not torch.isfinite(parameter).all():
             raise TrainingError(f"weight {name} is not finite after training; lower training.learning_rate")
+
+
+@contextmanager
+def _own_precision() -> Iterator[None]:
+    """Keep the precision of one training from the next: TrainingArguments leaves it in the environment."""
+    name = "ACCELERATE_MIXED_PRECISION"
+    before = os.environ.pop(name, None)
+    try:
+        yield
+    finally:
+        os.environ.pop(name, None)
+        if before is not None:
+            os.environ[name] = before
 
 
 @contextmanager

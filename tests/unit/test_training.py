@@ -1,0 +1,250 @@
+"""Fine-tuning: it learns, it is reproducible, it says what it did, and what it cannot do."""
+
+import hashlib
+import json
+import random
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from fixtures.students import SUMS, make_student, make_sum
+from transformers import AutoModelForCausalLM
+
+from edgeelad.config import TrainingConfig
+from edgeelad.errors import ModelError, StorageError, TrainingError
+from edgeelad.prompts import PromptFormat
+from edgeelad.records import Example, Question
+from edgeelad.training import TrainingResult, fine_tune
+
+EXAMPLES = [Example(*make_sum(a, b)) for a, b in SUMS[:24]]
+TOO_LONG = Example(Question("long", "What is " + "1 + " * 100 + "1?"), ("Add.",), "101")
+
+
+@pytest.fixture(scope="module")
+def base(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return make_student(tmp_path_factory.mktemp("training") / "base")
+
+
+def settings(**changes: Any) -> TrainingConfig:
+    return TrainingConfig(**{"epochs": 2, "batch_size": 8, "learning_rate": 2e-3, "device": "cpu", **changes})
+
+
+def digest(folder: Path) -> str:
+    return hashlib.sha256((folder / "model.safetensors").read_bytes()).hexdigest()
+
+
+def weights(folder: Path) -> dict[str, torch.Tensor]:
+    state: dict[str, torch.Tensor] = AutoModelForCausalLM.from_pretrained(folder).state_dict()
+    return state
+
+
+def test_the_loss_falls_and_the_result_says_what_was_done(base: Path, tmp_path: Path) -> None:
+    seen: list[tuple[int, int, float]] = []
+    result = fine_tune(
+        base, EXAMPLES, tmp_path / "out", settings(epochs=12), 0, lambda *step: seen.append(step)
+    )  # 24 examples, 8 a step, 12 epochs
+    assert result.num_steps == 36
+    assert result.num_examples == 24
+    assert result.num_skipped == 0
+    assert result.folder == tmp_path / "out"
+    assert result.final_loss < 0.5 * result.first_loss
+    assert [step for step, _, _ in seen] == list(range(1, 37))
+    assert {total for _, total, _ in seen} == {36}
+    assert seen[0][2] == result.first_loss
+    assert seen[-1][2] == result.final_loss
+    assert 0 < result.seconds < 600
+
+
+def test_the_saved_student_is_whole_and_computes_what_was_trained(base: Path, tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    fine_tune(base, EXAMPLES, out, settings(), 0)
+    assert {path.name for path in out.iterdir()} == {path.name for path in base.iterdir()}
+    assert PromptFormat.load(out) == PromptFormat.load(base)
+    assert json.loads((out / "tokenizer.json").read_text()) == json.loads((base / "tokenizer.json").read_text())
+    before, after = weights(base), weights(out)
+    assert before.keys() == after.keys()
+    assert not any(torch.equal(before[name], after[name]) for name in before)
+    assert [path.name for path in tmp_path.iterdir()] == ["out"]  # nothing temporary is left
+
+
+def test_the_same_seed_gives_the_same_weights_and_another_seed_others(base: Path, tmp_path: Path) -> None:
+    runs = {"first": 3, "again": 3, "other": 4}
+    for name, seed in runs.items():
+        random.seed(name)  # what was drawn before does not matter
+        torch.manual_seed(len(name))
+        fine_tune(base, EXAMPLES, tmp_path / name, settings(), seed)
+    assert digest(tmp_path / "first") == digest(tmp_path / "again")
+    assert digest(tmp_path / "first") != digest(tmp_path / "other")
+
+
+def test_the_callers_random_state_is_left_alone(base: Path, tmp_path: Path) -> None:
+    def draw() -> tuple[float, float, float]:
+        return random.random(), float(np.random.rand()), float(torch.rand(()))  # noqa: NPY002
+
+    random.seed(1)
+    np.random.seed(1)  # noqa: NPY002
+    torch.manual_seed(1)
+    expected = draw()
+    random.seed(1)
+    np.random.seed(1)  # noqa: NPY002
+    torch.manual_seed(1)
+    fine_tune(base, EXAMPLES, tmp_path / "out", settings(), 0)
+    assert draw() == expected
+
+
+def test_a_lora_is_merged_into_a_plain_model(base: Path, tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    config = settings(method="lora", lora_rank=4, lora_alpha=8.0, epochs=6, learning_rate=1e-2)
+    result = fine_tune(base, EXAMPLES, out, config, 0)
+    assert result.final_loss < result.first_loss
+    assert {path.name for path in out.iterdir()} == {path.name for path in base.iterdir()}
+    assert "peft" not in (out / "config.json").read_text()
+    before, after = weights(base), weights(out)
+    assert before.keys() == after.keys()
+    changed = {name for name in before if not torch.equal(before[name], after[name])}
+    linear = {name for name in before if name.endswith("_proj.weight")}
+    assert changed == linear  # all linear layers of all blocks, and neither embeddings nor norms
+    for name in linear:
+        assert np.linalg.matrix_rank((after[name] - before[name]).numpy(), tol=1e-4) <= 4
+
+
+def test_a_lora_is_as_reproducible(base: Path, tmp_path: Path) -> None:
+    config = settings(method="lora", lora_dropout=0.1)
+    for name in ("first", "again"):
+        fine_tune(base, EXAMPLES, tmp_path / name, config, 5)
+    assert digest(tmp_path / "first") == digest(tmp_path / "again")
+
+
+def test_examples_that_do_not_fit_are_counted_and_named(base: Path, tmp_path: Path) -> None:
+    result = fine_tune(base, [*EXAMPLES[:8], TOO_LONG], tmp_path / "out", settings(), 0)
+    assert (result.num_examples, result.num_skipped) == (8, 1)
+    assert result.skipped[0].question_id == "long"
+    assert "context of 128" in result.skipped[0].reason
+
+
+def test_nothing_to_train_on_is_an_error_that_says_why(base: Path, tmp_path: Path) -> None:
+    with pytest.raises(TrainingError, match="no examples; annotate some questions"):
+        fine_tune(base, [], tmp_path / "out", settings(), 0)
+    with pytest.raises(TrainingError, match=r"all 1 examples are too long.*\(long\)"):
+        fine_tune(base, [TOO_LONG], tmp_path / "out", settings(), 0)
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize("learning_rate", [1e12, 1e30])
+def test_a_loss_that_is_not_finite_ends_the_training(base: Path, tmp_path: Path, learning_rate: float) -> None:
+    config = settings(learning_rate=learning_rate, epochs=20, warmup_share=0.0)
+    with pytest.raises(TrainingError, match=r"lower training\.learning_rate"):
+        fine_tune(base, EXAMPLES, tmp_path / "out", config, 0)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_steps_and_accumulation_are_as_configured(base: Path, tmp_path: Path) -> None:
+    by_steps = fine_tune(base, EXAMPLES, tmp_path / "steps", settings(max_steps=5), 0)
+    assert by_steps.num_steps == 5
+    accumulated = settings(batch_size=4, gradient_accumulation=3, epochs=2)  # 24 examples, 12 a step
+    assert fine_tune(base, EXAMPLES, tmp_path / "accumulated", accumulated, 0).num_steps == 4
+    half = fine_tune(base, EXAMPLES, tmp_path / "half", settings(epochs=0.5, batch_size=4), 0)
+    assert half.num_steps == 3
+
+
+@pytest.mark.parametrize("schedule", ["cosine", "linear", "constant"])
+def test_every_schedule_trains(base: Path, tmp_path: Path, schedule: str) -> None:
+    result = fine_tune(base, EXAMPLES, tmp_path / "out", settings(schedule=schedule, epochs=6), 0)
+    assert result.final_loss < result.first_loss
+
+
+def test_a_constant_schedule_warms_up(base: Path, tmp_path: Path) -> None:
+    config = {"schedule": "constant", "max_steps": 1, "learning_rate": 1e-2}
+    fine_tune(base, EXAMPLES, tmp_path / "warm", settings(warmup_share=1.0, **config), 0)
+    fine_tune(base, EXAMPLES, tmp_path / "cold", settings(warmup_share=0.0, **config), 0)
+    assert digest(tmp_path / "warm") == digest(base)  # the first step of a warm-up has a rate of zero
+    assert digest(tmp_path / "cold") != digest(base)
+
+
+def test_bfloat16_on_the_cpu_and_float32_after_it_in_one_process(base: Path, tmp_path: Path) -> None:
+    bf16 = fine_tune(base, EXAMPLES, tmp_path / "bf16", settings(precision="bf16", epochs=6), 0)
+    fp32 = fine_tune(base, EXAMPLES, tmp_path / "fp32", settings(precision="fp32", epochs=6), 0)
+    assert bf16.final_loss < bf16.first_loss
+    assert bf16.final_loss == pytest.approx(fp32.final_loss, rel=0.1)
+    fine_tune(base, EXAMPLES, tmp_path / "again", settings(precision="auto", epochs=6), 0)
+    assert digest(tmp_path / "fp32") == digest(tmp_path / "again") != digest(tmp_path / "bf16")
+    assert {tensor.dtype for tensor in weights(tmp_path / "bf16").values()} == {torch.float32}
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU")
+def test_a_gpu_that_is_not_there_is_an_error(base: Path, tmp_path: Path) -> None:
+    with pytest.raises(TrainingError, match=r"training\.device is cuda"):
+        fine_tune(base, EXAMPLES, tmp_path / "out", settings(device="cuda"), 0)
+
+
+@pytest.mark.cuda
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="no GPU")
+def test_a_gpu_is_used_in_bfloat16_by_itself(base: Path, tmp_path: Path) -> None:
+    result = fine_tune(base, EXAMPLES, tmp_path / "out", settings(device="auto", epochs=12), 0)
+    assert result.final_loss < 0.5 * result.first_loss
+    assert {tensor.dtype for tensor in weights(tmp_path / "out").values()} == {torch.float32}
+
+
+def test_nothing_is_written_to_the_screen(base: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    fine_tune(base, EXAMPLES, tmp_path / "full", settings(), 0)
+    fine_tune(base, EXAMPLES, tmp_path / "lora", settings(method="lora"), 0)
+    captured = capfd.readouterr()
+    assert (captured.out, captured.err) == ("", "")
+
+
+def test_a_base_that_is_no_student_and_a_folder_that_is_there_are_refused(base: Path, tmp_path: Path) -> None:
+    with pytest.raises(ModelError, match="no such folder"):
+        fine_tune(tmp_path / "nothing", EXAMPLES, tmp_path / "out", settings(), 0)
+    (tmp_path / "there").mkdir()
+    with pytest.raises(StorageError, match="is there already"):
+        fine_tune(base, EXAMPLES, tmp_path / "there", settings(), 0)
+    (tmp_path / "file").write_text("")
+    with pytest.raises(StorageError, match="cannot be written"):
+        fine_tune(base, EXAMPLES, tmp_path / "file" / "out", settings(), 0)
+
+
+def test_an_error_of_the_callback_is_not_swallowed(base: Path, tmp_path: Path) -> None:
+    def interrupt(step: int, total: int, loss: float) -> None:
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        fine_tune(base, EXAMPLES, tmp_path / "out", settings(), 0, interrupt)
+    assert list(tmp_path.iterdir()) == []
+
+
+TORCHRUN = """
+import sys
+from pathlib import Path
+sys.path[:0] = {path!r}
+from fixtures.students import SUMS, make_sum
+from edgeelad.config import TrainingConfig
+from edgeelad.records import Example
+from edgeelad.training import fine_tune
+examples = [Example(*make_sum(a, b)) for a, b in SUMS[:24]]
+config = TrainingConfig(epochs=2, batch_size=4, learning_rate=2e-3, device="cpu")
+result = fine_tune(Path({base!r}), examples, Path({out!r}), config, 0)
+assert Path({out!r}, "model.safetensors").is_file()
+print("steps", result.num_steps, flush=True)
+"""
+
+
+@pytest.mark.slow
+def test_torchrun_trains_with_two_processes_of_which_one_writes(base: Path, tmp_path: Path) -> None:
+    out = tmp_path / "out" / "student"
+    script = tmp_path / "train.py"
+    script.write_text(TORCHRUN.format(path=[str(Path(__file__).parents[1])], base=str(base), out=str(out)))
+    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node=2", str(script)]
+    finished = subprocess.run(command, capture_output=True, text=True, timeout=300)
+    assert finished.returncode == 0, finished.stderr[-3000:]
+    assert finished.stdout.splitlines() == ["steps 6", "steps 6"]  # 24 examples, 4 a step on each of two
+    assert [path.name for path in out.parent.iterdir()] == ["student"]
+    result: TrainingResult = fine_tune(base, EXAMPLES, tmp_path / "alone", settings(batch_size=8), 0)
+    assert result.num_steps == 6
+    alone, together = weights(tmp_path / "alone"), weights(out)
+    moved = sum(float((alone[name] - value).abs().sum()) for name, value in weights(base).items())
+    apart = sum(float((alone[name] - together[name]).abs().sum()) for name in alone)
+    assert apart < moved  # other batches, the same task
