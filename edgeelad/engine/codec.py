@@ -6,20 +6,19 @@ completion are encoded separately, so a token never straddles the two, in traini
 
 from __future__ import annotations
 
-import json
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 from tokenizers import Tokenizer
 
+from edgeelad.engine.shape import max_context, read_json
 from edgeelad.errors import ModelError
+from edgeelad.explanation import STEP_SEPARATOR
 from edgeelad.prompts import PromptFormat
 from edgeelad.records import Question
 
-# what the model families call the longest context
-CONTEXT_KEYS = ("max_position_embeddings", "n_positions", "n_ctx", "max_seq_len", "seq_length")
 INCOMPLETE = "\N{REPLACEMENT CHARACTER}"  # how a decoder shows bytes that are not yet a character
 
 
@@ -28,16 +27,26 @@ class Codec:
 
     Attributes:
         prompt_format: How questions become prompts.
+        config: The student's `config.json`.
         eos_ids: Tokens that end an explanation.
         max_context: Tokens that the student can see: prompt and explanation together.
-        vocab_size: Rows of the student's output.
+        vocab_size: Rows of the student's embedding.
     """
 
-    def __init__(self, tokenizer: Tokenizer, prompt_format: PromptFormat, config: dict[str, Any]) -> None:
+    def __init__(
+        self,
+        tokenizer: Tokenizer,
+        prompt_format: PromptFormat,
+        config: Mapping[str, Any],
+        *,
+        eos_ids: Iterable[int],
+        max_context: int,
+    ) -> None:
         self._tokenizer = tokenizer
         self.prompt_format = prompt_format
-        self.eos_ids = _eos_ids(tokenizer, prompt_format, config)
-        self.max_context = next((int(config[key]) for key in CONTEXT_KEYS if config.get(key)), 2048)
+        self.config = config
+        self.eos_ids = frozenset(eos_ids)
+        self.max_context = max_context
         self.vocab_size = int(config.get("vocab_size") or tokenizer.get_vocab_size())
 
     @classmethod
@@ -45,25 +54,29 @@ class Codec:
         """Read a model folder's tokenization.
 
         Raises:
-            ModelError: A file is missing or damaged.
+            ModelError: A file is missing or damaged, or the tokenizer belongs to another model.
         """
         if not folder.is_dir():
             raise ModelError(f"{folder}: no such folder; name a package or an exported student")
-        config = _read(folder / "config.json")
-        if (folder / "generation_config.json").exists():
-            generation = _read(folder / "generation_config.json")
-            if generation.get("eos_token_id") is not None:
-                config["eos_token_id"] = generation["eos_token_id"]
-        path = folder / "tokenizer.json"
-        if not path.is_file():
-            raise ModelError(f"{path}: missing; export the student again with `edgeelad export`")
-        try:
-            tokenizer = Tokenizer.from_file(str(path))
-        except Exception as error:  # the Rust binding raises bare Exception for whatever is wrong with the file
-            raise ModelError(f"{path}: not a tokenizer ({error}); export the student again") from error
-        tokenizer.no_truncation()
-        tokenizer.no_padding()
-        return cls(tokenizer, PromptFormat.load(folder), config)
+        config = read_json(folder / "config.json")
+        tokenizer = _load_tokenizer(folder / "tokenizer.json")
+        prompt_format = PromptFormat.load(folder)
+        # training ends examples with the token that the prompt format names, so that one ends an explanation too
+        named = tokenizer.token_to_id(prompt_format.eos_token) if prompt_format.eos_token else None
+        codec = cls(
+            tokenizer,
+            prompt_format,
+            config,
+            eos_ids=_eos_ids(folder, config) | (frozenset() if named is None else {named}),
+            max_context=max_context(config, folder / "config.json"),
+        )
+        largest = max(tokenizer.get_vocab(with_added_tokens=True).values(), default=-1)
+        if largest >= codec.vocab_size:
+            raise ModelError(
+                f"{folder / 'tokenizer.json'}: gives token ids up to {largest}, but config.json says vocab_size "
+                f"{codec.vocab_size}: they belong to different models; export the student again"
+            )
+        return codec
 
     def encode_prompt(self, question: Question) -> list[int]:
         """The prompt's token ids, with the special tokens that the prompt format asks for."""
@@ -74,49 +87,70 @@ class Codec:
         """The token ids of text that follows a prompt; never special tokens."""
         return self._encode(text, add_special_tokens=False)
 
+    def encode_line(self, text: str, *, is_first: bool) -> list[int]:
+        """The token ids of a line: the first of a completion, or one after a newline."""
+        if is_first:
+            return self.encode_completion(text)
+        newline, both = self.encode_completion(STEP_SEPARATOR), self.encode_completion(STEP_SEPARATOR + text)
+        # where newline and text merge, there is no other way to write the text than as a completion of its own
+        return both[len(newline) :] if both[: len(newline)] == newline else self.encode_completion(text)
+
     def decode(self, ids: Sequence[int]) -> str:
         """The text of generated tokens, without special tokens."""
         return str(self._tokenizer.decode(list(ids), skip_special_tokens=True))
 
-    def stream(self, ids: Iterable[int]) -> Iterable[str]:
+    def stream(self, ids: Iterable[int]) -> Iterator[str]:
         """The text of tokens as they come, in pieces of whole characters; the pieces joined are `decode` of all."""
         seen: list[int] = []
-        shown = ""
+        num_shown = 0
+        text = ""
         for token in ids:
             seen.append(token)
             text = self.decode(seen)
-            if text.endswith(INCOMPLETE):
-                continue
-            if len(text) > len(shown):
-                yield text[len(shown) :]
-                shown = text
-        rest = self.decode(seen)[len(shown) :]
-        if rest:
-            yield rest
+            num_whole = len(text.rstrip(INCOMPLETE))
+            if num_whole > num_shown:
+                yield text[num_shown:num_whole]
+                num_shown = num_whole
+        if len(text) > num_shown:
+            yield text[num_shown:]
 
     @cached_property
     def newline_ids(self) -> frozenset[int]:
         """Tokens whose text holds a newline: where a step may end."""
-        return frozenset(id_ for id_ in range(self._tokenizer.get_vocab_size()) if "\n" in self.decode([id_]))
+        ids = sorted(self._tokenizer.get_vocab(with_added_tokens=True).values())
+        texts = self._tokenizer.decode_batch([[id_] for id_ in ids], skip_special_tokens=True)
+        return frozenset(id_ for id_, text in zip(ids, texts, strict=True) if STEP_SEPARATOR in text)
 
     def _encode(self, text: str, *, add_special_tokens: bool) -> list[int]:
         ids: list[int] = self._tokenizer.encode(text, add_special_tokens=add_special_tokens).ids
         return ids
 
 
-def _eos_ids(tokenizer: Tokenizer, prompt_format: PromptFormat, config: dict[str, Any]) -> frozenset[int]:
-    eos = config.get("eos_token_id")
-    ids = {int(eos)} if isinstance(eos, int) else {int(id_) for id_ in eos or ()}
-    named = tokenizer.token_to_id(prompt_format.eos_token) if prompt_format.eos_token else None
-    if named is not None:
-        ids.add(int(named))
-    return frozenset(ids)
-
-
-def _read(path: Path) -> dict[str, Any]:
+def _load_tokenizer(path: Path) -> Tokenizer:
+    if not path.is_file():
+        raise ModelError(f"{path}: missing; export the student again with `edgeelad export`")
     try:
-        return dict(json.loads(path.read_text(encoding="utf-8")))
-    except FileNotFoundError:
-        raise ModelError(f"{path}: missing; export the student again with `edgeelad export`") from None
-    except (ValueError, TypeError) as error:
-        raise ModelError(f"{path}: not valid JSON ({error}); export the student again") from error
+        tokenizer = Tokenizer.from_file(str(path))
+    except Exception as error:  # the Rust binding raises bare Exception for whatever is wrong with the file
+        raise ModelError(f"{path}: not a tokenizer ({error}); export the student again") from error
+    tokenizer.no_truncation()
+    tokenizer.no_padding()
+    return tokenizer
+
+
+def _eos_ids(folder: Path, config: Mapping[str, Any]) -> frozenset[int]:
+    """The end tokens by `generation_config.json`, else by `config.json`: an id, a list of ids, or none.
+
+    Raises:
+        ModelError: They are something else.
+    """
+    path = folder / "generation_config.json"
+    found = read_json(path).get("eos_token_id") if path.exists() else None
+    if found is None:
+        path, found = folder / "config.json", config.get("eos_token_id")
+    ids = found if isinstance(found, list) else [] if found is None else [found]
+    if not all(isinstance(id_, int) and not isinstance(id_, bool) and id_ >= 0 for id_ in ids):
+        raise ModelError(
+            f"{path}: eos_token_id is {found!r}, not a token id or a list of them; export the student again"
+        )
+    return frozenset(ids)

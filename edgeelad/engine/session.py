@@ -14,44 +14,63 @@ import numpy as np
 import numpy.typing as npt
 import onnxruntime
 
+from edgeelad.engine.shape import CacheShape
 from edgeelad.errors import ModelError
 
 IntArray = npt.NDArray[np.int64]
 PAST = re.compile(r"past_key_values\.(\d+)\.(key|value)$")
 ADVICE = "export the student again with `edgeelad export`"
+MIN_ONNXRUNTIME = (1, 22)  # older ones lack 8-bit MatMulNBits, and die on a Raspberry Pi 4 (onnxruntime #23957)
+CACHE_TYPES = {"tensor(float)": np.float32, "tensor(float16)": np.float16}
 
 
 class OnnxGraph:
     """A decoder graph with standard names, and the cache that its steps hand on.
 
+    A cache is a list of OrtValues in the order of `past_names`, each [rows, num_heads, past length, head_dim].
+
     Attributes:
-        num_heads, head_dim: Shape of the cached keys and values: [batch, num_heads, past length, head_dim].
+        num_heads, head_dim: Of the cached keys and values.
         vocab_size: Columns of the logits.
     """
 
-    def __init__(self, path: Path, num_threads: int = 1) -> None:
+    def __init__(self, path: Path, num_threads: int = 1, shape: CacheShape | None = None) -> None:
+        """Open a graph; `shape` is what the student's configuration says of the cache, where it says it.
+
+        Raises:
+            ModelError: The file cannot be loaded, is no decoder with standard names, or has another shape.
+        """
         self.session = open_session(path, num_threads)
         inputs = {value.name: value for value in self.session.get_inputs()}
+        outputs = {value.name: value for value in self.session.get_outputs()}
         self.past_names = [name for name in inputs if PAST.match(name)]
-        missing = {"input_ids", "attention_mask"} - set(inputs)
-        unknown = set(inputs) - {"input_ids", "attention_mask", "position_ids", *self.past_names}
-        outputs = [value.name for value in self.session.get_outputs()]
-        if missing or unknown or not self.past_names or outputs[0] != "logits":
-            raise ModelError(
-                f"{path}: not a decoder with cache and standard names (missing {sorted(missing)}, "
-                f"unexpected {sorted(unknown)}, outputs {outputs[:2]}); {ADVICE}"
-            )
-        self.has_positions = "position_ids" in inputs
         self.present_names = [name.replace("past_key_values", "present") for name in self.past_names]
-        shape = inputs[self.past_names[0]].shape
-        if not isinstance(shape[1], int) or not isinstance(shape[3], int):
-            raise ModelError(f"{path}: the cache's heads and head size are not fixed in the graph ({shape}); {ADVICE}")
-        self.num_heads, self.head_dim = shape[1], shape[3]
-        self.vocab_size = int(self.session.get_outputs()[0].shape[2])
+        _check_names(path, set(inputs), set(outputs), self.past_names, self.present_names)
+        self.has_positions = "position_ids" in inputs
+        found = _cache_shape(path, [inputs[name].shape for name in self.past_names])
+        if shape is not None and shape != found:
+            raise ModelError(
+                f"{path}: the graph caches {found}, but config.json beside it says {shape}: they belong to different "
+                f"students; {ADVICE}"
+            )
+        self.num_layers, self.num_heads, self.head_dim = found.num_layers, found.num_heads, found.head_dim
+        self.cache_type = CACHE_TYPES.get(inputs[self.past_names[0]].type)
+        if self.cache_type is None:
+            raise ModelError(f"{path}: its cache holds {inputs[self.past_names[0]].type}, not float; {ADVICE}")
+        vocabulary = outputs["logits"].shape[2]
+        if not isinstance(vocabulary, int):
+            raise ModelError(f"{path}: the size of the vocabulary is not fixed in the graph; {ADVICE}")
+        self.vocab_size = vocabulary
+
+    @property
+    def cache_bytes_per_token(self) -> int:
+        """Size of the keys and values of one token."""
+        assert self.cache_type is not None
+        return len(self.past_names) * self.num_heads * self.head_dim * np.dtype(self.cache_type).itemsize
 
     def empty_cache(self, num_rows: int) -> list[Any]:
         """The cache before the first step."""
-        nothing = np.zeros((num_rows, self.num_heads, 0, self.head_dim), dtype=np.float32)
+        nothing = np.zeros((num_rows, self.num_heads, 0, self.head_dim), dtype=self.cache_type)
         return [onnxruntime.OrtValue.ortvalue_from_numpy(nothing) for _ in self.past_names]
 
     def step(
@@ -73,20 +92,21 @@ class OnnxGraph:
             feeds["position_ids"] = _value(position_ids)
         feeds |= dict(zip(self.past_names, cache, strict=True))
         outputs = self.session.run_with_ort_values(["logits", *self.present_names], feeds)
-        return outputs[0].numpy(), outputs[1:]
+        return outputs[0].numpy().astype(np.float32, copy=False), outputs[1:]
 
 
-def take_rows(cache: list[Any], rows: IntArray) -> list[Any]:
-    """The cache of some rows, in that order; a row may be taken several times."""
-    return [onnxruntime.OrtValue.ortvalue_from_numpy(value.numpy()[rows]) for value in cache]
+def take_rows(cache: list[Any], rows: IntArray, num_dropped: int = 0) -> list[Any]:
+    """The cache of some rows, in that order, without its first `num_dropped` places; a row may be taken repeatedly."""
+    return [onnxruntime.OrtValue.ortvalue_from_numpy(value.numpy()[rows, :, num_dropped:]) for value in cache]
 
 
 def open_session(path: Path, num_threads: int) -> Any:
     """Open a graph on the CPU, with threads that sleep when there is nothing to do.
 
     Raises:
-        ModelError: The file is missing, torn, or needs a newer ONNX Runtime.
+        ModelError: The file is missing or torn, or ONNX Runtime is too old.
     """
+    check_onnxruntime(onnxruntime.__version__)
     if not path.is_file():
         raise ModelError(f"{path}: missing; {ADVICE}")
     options = onnxruntime.SessionOptions()
@@ -103,6 +123,42 @@ def open_session(path: Path, num_threads: int) -> Any:
         raise ModelError(
             f"{path}: ONNX Runtime {onnxruntime.__version__} cannot load it ({reason}); {ADVICE}, or update onnxruntime"
         ) from error
+
+
+def check_onnxruntime(version: str) -> None:
+    """Raise ModelError where this version of ONNX Runtime is too old."""
+    numbers = tuple(int(number) for number in re.findall(r"\d+", version)[:2])
+    if numbers < MIN_ONNXRUNTIME:
+        wanted = ".".join(map(str, MIN_ONNXRUNTIME))
+        raise ModelError(
+            f"ONNX Runtime {version} is too old: students need {wanted} or newer; "
+            f"install it with: pip install 'onnxruntime>={wanted}'"
+        )
+
+
+def _check_names(path: Path, inputs: set[str], outputs: set[str], past: list[str], present: list[str]) -> None:
+    missing = ({"input_ids", "attention_mask"} - inputs) | ({"logits", *present} - outputs)
+    unknown = inputs - {"input_ids", "attention_mask", "position_ids", *past}
+    if not past:
+        missing.add("past_key_values.0.key")
+    if missing or unknown:
+        found = "; ".join(
+            f"{word} {', '.join(sorted(names)[:4])}"
+            for word, names in (("lacks", missing), ("wants", unknown))
+            if names
+        )
+        raise ModelError(f"{path}: not a decoder with cache and standard names: {found}; {ADVICE}")
+
+
+def _cache_shape(path: Path, shapes: list[list[int | str]]) -> CacheShape:
+    sizes = {(shape[1], shape[3]) if len(shape) == 4 else () for shape in shapes}
+    match sizes.pop() if len(sizes) == 1 else ():
+        case (int(num_heads), int(head_dim)):
+            return CacheShape(len(shapes) // 2, num_heads, head_dim)
+    raise ModelError(
+        f"{path}: its cache is not [rows, heads, length, head size] with the same fixed heads and head size in each "
+        f"layer ({shapes[0]}); {ADVICE}"
+    )
 
 
 def _value(array: IntArray) -> Any:

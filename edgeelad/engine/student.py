@@ -1,6 +1,6 @@
 """The exported student, at the level of text: explains questions, grows reasoning trees, continues, streams.
 
-Opens an exported folder or a package. Needs no torch.
+Opens an exported folder or a package. What generates the tokens is a `generate.TokenGenerator`. Needs no torch.
 """
 
 from __future__ import annotations
@@ -10,13 +10,15 @@ from pathlib import Path
 from types import TracebackType
 from typing import Literal
 
+from edgeelad.engine.batch import BatchGenerator
 from edgeelad.engine.codec import Codec
-from edgeelad.engine.generate import GeneratedTokens, Limits, generate
-from edgeelad.engine.sampling import SamplingParams, make_seed
+from edgeelad.engine.generate import ForcedToken, GeneratedTokens, Growth, Limits, TokenGenerator, Trunk
+from edgeelad.engine.sampling import SamplingParams
 from edgeelad.engine.session import OnnxGraph
-from edgeelad.engine.tree import TreeParams, answer_stop, greedy_params, read_answer, step_prefixes
+from edgeelad.engine.shape import cache_shape
+from edgeelad.engine.tree import TreeParams, answer_stop, greedy_params, plan_trunk, read_answer
 from edgeelad.errors import ModelError, PromptTooLongError
-from edgeelad.explanation import ANSWER_PREFIX, join_steps, split
+from edgeelad.explanation import join_steps, split
 from edgeelad.records import Branch, Probe, Question, ReasoningTree, TokenCounts
 
 Precision = Literal["fp32", "int8"]
@@ -26,11 +28,15 @@ MIN_EXPLANATION_TOKENS = 8
 
 
 class Student:
-    """An exported student; use it as a context manager."""
+    """An exported student; use it as a context manager.
 
-    def __init__(self, codec: Codec, graph: OnnxGraph, batch_size: int) -> None:
+    Attributes:
+        codec: Its tokenization.
+    """
+
+    def __init__(self, codec: Codec, generator: TokenGenerator, batch_size: int = 64) -> None:
         self.codec = codec
-        self._graph = graph
+        self._generator = generator
         self._batch_size = batch_size
         self._limits = Limits(codec.eos_ids, codec.max_context, answer_stop(codec))
 
@@ -38,13 +44,29 @@ class Student:
     def open(
         cls, folder: Path, *, num_threads: int = 1, batch_size: int = 64, precision: Precision | None = None
     ) -> Student:
-        """Open an exported folder or a package; by default its fp32 graph where there is one, else the quantized.
+        """Open an exported folder or a package.
+
+        Args:
+            folder: The folder.
+            num_threads: Threads of the session.
+            batch_size: Sequences that run together at most, and questions whose trees grow together.
+            precision: Which graph; default: fp32 where there is one, else the quantized one.
 
         Raises:
-            ModelError: A file is missing or cannot be used.
+            ModelError: A file is missing, or cannot be used.
         """
         codec = Codec.load(folder)
-        return cls(codec, OnnxGraph(find_graph(folder, precision), num_threads), batch_size)
+        graph = OnnxGraph(find_graph(folder, precision), num_threads, cache_shape(codec.config))
+        if graph.vocab_size < codec.vocab_size:
+            raise ModelError(
+                f"{folder}: the graph knows {graph.vocab_size} tokens, config.json {codec.vocab_size}: they belong to "
+                "different students; export the student again with `edgeelad export`"
+            )
+        return cls(codec, BatchGenerator(graph, batch_size), batch_size)
+
+    def close(self) -> None:
+        """Let go of the session and its memory."""
+        self._generator.close()
 
     def __enter__(self) -> Student:
         return self
@@ -52,7 +74,7 @@ class Student:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
-        del self._graph  # lets go of the session and its memory
+        self.close()
 
     def fits(self, question: Question) -> bool:
         """Whether the question leaves room for an explanation in the student's context."""
@@ -73,31 +95,29 @@ class Student:
             PromptTooLongError: A question leaves no room for an explanation.
         """
         for start in range(0, len(questions), self._batch_size):
-            yield from self._grow_batch(questions[start : start + self._batch_size], params)
+            yield from self._grow(questions[start : start + self._batch_size], params)
 
     def continue_from(self, items: Sequence[tuple[Question, tuple[str, ...]]], max_tokens: int) -> list[str]:
-        """The greedy text that follows the given steps of each question; items are independent of one another."""
+        """The greedy text that follows the given steps of each question; items are independent of one another.
+
+        It is empty where the steps fill the student's context.
+
+        Raises:
+            PromptTooLongError: A question leaves no room for an explanation.
+        """
         prompts = [
             self._prompt(question) + self.codec.encode_completion(join_steps(steps)) for question, steps in items
         ]
-        fitting = [index for index, prompt in enumerate(prompts) if len(prompt) < self.codec.max_context]
-        texts = [""] * len(items)
-        if fitting:
-            generated = self._generate([prompts[index] for index in fitting], SamplingParams(max_tokens))
-            for index, (sequence,) in zip(fitting, generated, strict=True):
-                texts[index] = self.codec.decode(sequence.ids)
-        return texts
+        generated = self._generator.generate(prompts, SamplingParams(max_tokens), self._limits)
+        return [self.codec.decode(sequence.ids) for sequence in generated]
 
     def stream(self, question: Question, max_tokens: int) -> Iterator[str]:
-        """The greedy explanation of one question, piece by piece, in whole characters.
+        """The greedy explanation of one question, piece by piece, in whole characters; the pieces joined are its text.
 
         Raises:
             PromptTooLongError: The question leaves no room for an explanation.
         """
-        from edgeelad.engine.stream import stream_tokens
-
-        tokens = stream_tokens(self._graph, self._prompt(question), max_tokens, self._limits)
-        yield from self.codec.stream(tokens)
+        yield from self.codec.stream(self._generator.stream(self._prompt(question), max_tokens, self._limits))
 
     def _prompt(self, question: Question) -> list[int]:
         prompt = self.codec.encode_prompt(question)
@@ -108,106 +128,62 @@ class Student:
             )
         return prompt
 
-    def _generate(
-        self,
-        prompts: Sequence[Sequence[int]],
-        params: SamplingParams,
-        seeds: Sequence[Sequence[int]] | None = None,
-        *,
-        want_entropies: bool = False,
-    ) -> list[list[GeneratedTokens]]:
-        return generate(
-            self._graph,
-            prompts,
-            params,
-            self._limits,
-            seeds=seeds if seeds is not None else [[0]] * len(prompts),
-            batch_size=self._batch_size,
-            want_entropies=want_entropies,
-        )
-
-    def _grow_batch(self, questions: Sequence[Question], params: TreeParams) -> Iterator[ReasoningTree]:
+    def _grow(self, questions: Sequence[Question], params: TreeParams) -> Iterator[ReasoningTree]:
         prompts = [self._prompt(question) for question in questions]
-        greedy = self._generate(prompts, SamplingParams(params.max_explanation_tokens), want_entropies=True)
-        explained = [sequences[0] for sequences in greedy]
-        texts = [self.codec.decode(sequence.ids) for sequence in explained]
-        steps = [split(text).steps for text in texts]
-        prefixes = [
-            step_prefixes(self.codec, sequence.ids, own) for sequence, own in zip(explained, steps, strict=True)
-        ]
-        branches = self._branches(questions, prompts, prefixes, steps, params)
-        probes = self._probes(questions, prompts, prefixes) if params.probe else [()] * len(questions)
-        forced = len(self.codec.encode_completion(ANSWER_PREFIX)) + 1
-        for index, question in enumerate(questions):
-            yield ReasoningTree(
-                question=question,
-                text=texts[index],
-                steps=steps[index],
-                answer=read_answer(texts[index], explained[index], question),
-                finish_reason=explained[index].finish_reason,
-                token_logprobs=explained[index].logprobs,
-                token_entropies=explained[index].entropies,
-                branches=branches[index],
-                probes=probes[index],
-                tokens=TokenCounts(
-                    prompt=len(prompts[index]),
-                    explanation=len(explained[index].logprobs),
-                    branch=sum(branch.num_tokens for group in branches[index] for branch in group),
-                    probe=len(probes[index]) * forced,
-                ),
-            )
+        greedy = self._generator.generate(prompts, SamplingParams(params.max_explanation_tokens), self._limits)
+        if params.is_greedy:
+            trunks = [Trunk(tuple(prompt), sequence.ids, ()) for prompt, sequence in zip(prompts, greedy, strict=True)]
+            growths = [Growth((), ())] * len(trunks)
+        else:
+            trunks = [
+                plan_trunk(self.codec, question, prompt, sequence.ids, params)
+                for question, prompt, sequence in zip(questions, prompts, greedy, strict=True)
+            ]
+            sampling = SamplingParams(params.max_branch_tokens, params.temperature, params.top_k, params.top_p)
+            growths = self._generator.grow(trunks, sampling, self._limits)
+        for question, sequence, trunk, growth in zip(questions, greedy, trunks, growths, strict=True):
+            yield self._tree(question, sequence, trunk, growth)
 
-    def _branches(
-        self,
-        questions: Sequence[Question],
-        prompts: list[list[int]],
-        prefixes: list[list[list[int]]],
-        steps: list[tuple[str, ...]],
-        params: TreeParams,
-    ) -> list[tuple[tuple[Branch, ...], ...]]:
-        """For each question, T+1 groups of branches; groups are empty where none were asked for or none fit."""
-        points = [
-            (question, prefix)
-            for question in range(len(questions))
-            for prefix in range(len(prefixes[question]))
-            if params.branches_at(prefix)
-            and len(prompts[question]) + len(prefixes[question][prefix]) < self.codec.max_context
-        ]
-        generated = self._generate(
-            [prompts[question] + prefixes[question][prefix] for question, prefix in points],
-            SamplingParams(params.max_branch_tokens, params.temperature, params.top_k, params.top_p),
-            [
-                [make_seed(params.seed, questions[q].id, prefix, k) for k in range(params.branches_at(prefix))]
-                for q, prefix in points
-            ],
-        )
-        groups: list[list[tuple[Branch, ...]]] = [[()] * len(own) for own in prefixes]
-        for (question, prefix), sequences in zip(points, generated, strict=True):
-            before = join_steps(steps[question][:prefix])
-            groups[question][prefix] = tuple(
-                self._branch(questions[question], before, sequence) for sequence in sequences
+    def _tree(self, question: Question, sequence: GeneratedTokens, trunk: Trunk, growth: Growth) -> ReasoningTree:
+        text = self.codec.decode(sequence.ids)
+        steps = split(text).steps
+        branches: tuple[tuple[Branch, ...], ...] = ()
+        if any(point.seeds for point in trunk.points):
+            branches = tuple(
+                tuple(self._branch(question, join_steps(steps[:prefix]), grown) for grown in group)
+                for prefix, group in enumerate(growth.branches)
             )
-        return [tuple(own) for own in groups]
+        probes: tuple[Probe, ...] = ()
+        if any(point.forced_ids for point in trunk.points):
+            probes = tuple(self._probe(forced) for forced in growth.forced)
+        return ReasoningTree(
+            question=question,
+            text=text,
+            steps=steps,
+            answer=read_answer(text, question, sequence.finish_reason),
+            finish_reason=sequence.finish_reason,
+            token_logprobs=sequence.logprobs,
+            token_entropies=sequence.entropies,
+            branches=branches,
+            probes=probes,
+            tokens=TokenCounts(
+                prompt=len(trunk.prompt_ids),
+                explanation=sequence.num_tokens,
+                branch=sum(branch.num_tokens for group in branches for branch in group),
+                probe=sum(len(point.forced_ids) for point in trunk.points),
+            ),
+        )
 
     def _branch(self, question: Question, before: str, sequence: GeneratedTokens) -> Branch:
         text = self.codec.decode(sequence.ids)
-        mean_logprob = sum(sequence.logprobs) / len(sequence.logprobs)
-        return Branch(text, read_answer(before + text, sequence, question), mean_logprob, len(sequence.logprobs))
+        answer = read_answer(before + text, question, sequence.finish_reason)
+        return Branch(text, answer, sequence.mean_logprob, sequence.num_tokens)
 
-    def _probes(
-        self, questions: Sequence[Question], prompts: list[list[int]], prefixes: list[list[list[int]]]
-    ) -> list[tuple[Probe, ...]]:
-        """The answer forced after each prefix: the likeliest token after "The answer is", and the entropy there."""
-        forced = self.codec.encode_completion(ANSWER_PREFIX)
-        points = [prompts[q] + prefix + forced for q in range(len(questions)) for prefix in prefixes[q]]
-        fitting = [index for index, point in enumerate(points) if len(point) < self.codec.max_context]
-        generated = self._generate([points[index] for index in fitting], SamplingParams(1), want_entropies=True)
-        probes = [Probe(None, 0.0)] * len(points)  # where a point does not fit the context, no answer is found
-        for index, (forced_answer,) in zip(fitting, generated, strict=True):
-            text = self.codec.decode(forced_answer.ids).strip()
-            probes[index] = Probe(text or None, forced_answer.entropies[0])
-        found = iter(probes)
-        return [tuple(next(found) for _ in own) for own in prefixes]
+    def _probe(self, forced: ForcedToken | None) -> Probe:
+        """The forced answer; where the context left no room for it, none was found, and nothing is known of it."""
+        if forced is None:
+            return Probe(None, 0.0)
+        return Probe(self.codec.decode([forced.id]).strip() or None, forced.entropy)
 
 
 def fits(codec: Codec, question: Question) -> bool:
@@ -226,5 +202,8 @@ def find_graph(folder: Path, precision: Precision | None) -> Path:
         for place in (folder, folder / "onnx"):
             if (place / GRAPH_FILES[name]).is_file():
                 return place / GRAPH_FILES[name]
+    others = [name for name in GRAPH_FILES if name not in wanted]
+    there = [name for name in others if any(folder.glob(f"**/{GRAPH_FILES[name]}"))]
     names = " or ".join(GRAPH_FILES[name] for name in wanted)
-    raise ModelError(f"{folder}: no {names} in it or in its folder onnx; export the student with `edgeelad export`")
+    advice = f"use its {there[0]} graph" if there else "export the student with `edgeelad export`"
+    raise ModelError(f"{folder}: no {names} in it or in its folder onnx; {advice}")

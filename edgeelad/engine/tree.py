@@ -1,4 +1,4 @@
-"""What a reasoning tree is made of: its parameters, and where the steps of an explanation end in its tokens."""
+"""What a reasoning tree is made of: its parameters, where its steps end in the tokens, when its answer is stated."""
 
 from __future__ import annotations
 
@@ -7,9 +7,18 @@ from dataclasses import dataclass
 
 from edgeelad.answers import extract
 from edgeelad.engine.codec import Codec
-from edgeelad.engine.generate import GeneratedTokens, Stop
-from edgeelad.explanation import ANSWER_PREFIX, STEP_SEPARATOR, join_steps, split
-from edgeelad.records import Question
+from edgeelad.engine.generate import BranchPoint, Stop, Trunk
+from edgeelad.engine.sampling import make_seed
+from edgeelad.explanation import ANSWER_PREFIX, STEP_SEPARATOR, split
+from edgeelad.records import AnswerKind, FinishReason, Question
+
+# answers of each kind: what their texts begin with alike is forced, what follows is the student's choice
+_SAMPLE_ANSWERS: dict[AnswerKind, tuple[str, ...]] = {
+    "number": ("1", "2", "7", "30"),
+    "choice": ("A", "B", "C"),
+    "boolean": ("yes", "no"),
+    "text": ("apple", "house", "red"),
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -19,7 +28,9 @@ class TreeParams:
     Attributes:
         num_branches: m, branches from each step prefix 1..T; 0 for none.
         num_root_branches: Branches from the bare question; 0 for none.
-        temperature, top_k, top_p: How branches are sampled.
+        temperature: Of the branches, above 0.
+        top_k: Only the k likeliest tokens; 0 means `sampling.MAX_TOP`.
+        top_p: Only the likeliest tokens that together reach this probability; 1 is off.
         max_explanation_tokens: Tokens of the greedy explanation at most.
         max_branch_tokens: Tokens of a branch at most.
         probe: Whether to force the answer after every prefix.
@@ -40,6 +51,11 @@ class TreeParams:
         """How many branches start after `prefix` steps."""
         return self.num_root_branches if prefix == 0 else self.num_branches
 
+    @property
+    def is_greedy(self) -> bool:
+        """Whether the greedy explanation is all that is asked for."""
+        return self.num_branches == 0 and self.num_root_branches == 0 and not self.probe
+
 
 def greedy_params(max_explanation_tokens: int) -> TreeParams:
     """Parameters for greedy explanations alone."""
@@ -57,42 +73,99 @@ def greedy_params(max_explanation_tokens: int) -> TreeParams:
 
 
 def answer_stop(codec: Codec) -> Stop:
-    """Stop once the answer line is complete: what would follow it changes no answer."""
-
-    def is_answered(ids: Sequence[int]) -> bool:
-        lines = codec.decode(ids).split(STEP_SEPARATOR)
-        return any(line.strip().startswith(ANSWER_PREFIX) for line in lines[:-1])
-
-    return Stop(codec.newline_ids, is_answered)
+    """Stop as soon as a line that states the answer is complete; `read_answer` reads nothing behind it."""
+    return Stop(codec.newline_ids, lambda ids: _answer_end(codec.decode(ids)) is not None)
 
 
-def step_prefixes(codec: Codec, ids: Sequence[int], steps: Sequence[str]) -> list[list[int]]:
-    """The tokens of each step prefix 0..T of a generated explanation.
+def read_answer(text: str, question: Question, finish_reason: FinishReason) -> str | None:
+    """The canonical answer that an explanation states, up to its first complete answer line; None where it states none.
 
-    Prefix i ends with the token that completed step i's line. Where no token ends there (the newline came with text
-    of the next line, or never), the prefix is encoded anew from its text, as a continuation is.
+    An explanation that was cut off for its length counts only what it states in so many words: its last number is
+    not an answer.
     """
-    prefixes: list[list[int]] = [[]]
-    for position, token in enumerate(ids, start=1):
-        if len(prefixes) > len(steps):
-            break
-        if token not in codec.newline_ids:
+    is_cut = finish_reason == "length"
+    return extract(text[: _answer_end(text)], question.kind, question.choices, strict=is_cut)
+
+
+def plan_trunk(
+    codec: Codec, question: Question, prompt: Sequence[int], ids: Sequence[int], params: TreeParams
+) -> Trunk:
+    """The points where branches leave a greedy explanation: before its steps, and after each.
+
+    Args:
+        codec: The student's.
+        question: Its id gives the branches their seeds.
+        prompt: Its prompt's tokens.
+        ids: The explanation's tokens.
+        params: What to grow.
+    """
+    completion, ends = step_ends(codec, ids)
+    room = codec.max_context - len(prompt)
+    points = []
+    for prefix, end in enumerate((0, *ends)):
+        seeds = tuple(make_seed(params.seed, question.id, prefix, k) for k in range(params.branches_at(prefix)))
+        forced = forced_ids(codec, question.kind, is_first=prefix == 0) if params.probe else ()
+        points.append(BranchPoint(min(end, room), seeds, forced))
+    return Trunk(tuple(prompt), tuple(completion[:room]), tuple(points))
+
+
+def step_ends(codec: Codec, ids: Sequence[int]) -> tuple[list[int], list[int]]:
+    """Where the steps of a generated explanation end, in tokens.
+
+    Returns:
+        The explanation's tokens, and for each of its T steps how many of them there are up to its newline. These are
+        the tokens as generated, with a newline added where the last step lacks one; where a token holds a newline and
+        text of the next line, no place between two tokens ends the step, and each step is encoded by itself instead.
+    """
+    text = codec.decode(ids)
+    steps = split(text).steps
+    completion = list(ids)
+    if text and not text.endswith(STEP_SEPARATOR):
+        completion += codec.encode_line(STEP_SEPARATOR, is_first=True)
+    ends: list[int] = []
+    for end, token in enumerate(completion, start=1):
+        if len(ends) == len(steps) or token not in codec.newline_ids:
             continue
-        text = codec.decode(ids[:position])
-        done = len(split(text[: text.rfind(STEP_SEPARATOR) + 1]).steps)
-        while len(prefixes) <= min(done, len(steps)):
-            is_clean = len(prefixes) == done and text.endswith(STEP_SEPARATOR)
-            prefixes.append(list(ids[:position]) if is_clean else _encoded(codec, steps, len(prefixes)))
-    while len(prefixes) <= len(steps):
-        prefixes.append(_encoded(codec, steps, len(prefixes)))
-    return prefixes
+        before, _, begun = codec.decode(completion[:end]).rpartition(STEP_SEPARATOR)
+        num_done = min(len(split(before).steps), len(steps))
+        if num_done > len(ends):
+            if begun.strip() or num_done > len(ends) + 1:
+                break
+            ends.append(end)
+    return (completion, ends) if len(ends) == len(steps) else _encoded_steps(codec, steps)
 
 
-def read_answer(text: str, generated: GeneratedTokens, question: Question) -> str | None:
-    """The answer that an explanation states; one that was cut off counts only if it states it in so many words."""
-    is_cut = generated.finish_reason == "length"
-    return extract(text, question.kind, question.choices, strict=is_cut)
+def forced_ids(codec: Codec, kind: AnswerKind, *, is_first: bool) -> tuple[int, ...]:
+    """The tokens of `The answer is`, with the space after it where answers do not begin with it in one token.
+
+    Args:
+        codec: The student's.
+        kind: Which answers may follow.
+        is_first: Whether the line is the completion's first, and not after a newline.
+    """
+    lines = [codec.encode_line(f"{ANSWER_PREFIX} {answer}", is_first=is_first) for answer in _SAMPLE_ANSWERS[kind]]
+    num_alike = next(place for place, tokens in enumerate(zip(*lines, strict=False)) if len(set(tokens)) > 1)
+    return tuple(lines[0][:num_alike])
 
 
-def _encoded(codec: Codec, steps: Sequence[str], num_steps: int) -> list[int]:
-    return codec.encode_completion(join_steps(tuple(steps[:num_steps])))
+def _encoded_steps(codec: Codec, steps: Sequence[str]) -> tuple[list[int], list[int]]:
+    completion: list[int] = []
+    ends: list[int] = []
+    for step in steps:
+        completion += codec.encode_line(step + STEP_SEPARATOR, is_first=not completion)
+        ends.append(len(completion))
+    return completion, ends
+
+
+def _answer_end(text: str) -> int | None:
+    """Where the first complete line ends that states an answer, its newline included; None where there is none."""
+    end = text.find(STEP_SEPARATOR)
+    start = 0
+    while end != -1:
+        line = text[start:end].strip()
+        stated = line[len(ANSWER_PREFIX) :]
+        # "The answer isn't 5" states none, nor does a bare "The answer is:"
+        if line.startswith(ANSWER_PREFIX) and not stated[:1].isalpha() and any(map(str.isalnum, stated)):
+            return end + 1
+        start, end = end + 1, text.find(STEP_SEPARATOR, end + 1)
+    return None

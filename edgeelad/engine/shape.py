@@ -1,0 +1,79 @@
+"""What a student's `config.json` says of its size: context, vocabulary, and the shape of its cache."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from edgeelad.errors import ModelError
+
+# what the model families call these, the usual name first
+CONTEXT_KEYS = ("max_position_embeddings", "n_positions", "n_ctx", "max_seq_len", "seq_length")
+LAYER_KEYS = ("num_hidden_layers", "n_layer", "num_layers", "n_layers")
+HEAD_KEYS = ("num_attention_heads", "n_head", "n_heads", "num_heads")
+WIDTH_KEYS = ("hidden_size", "n_embd", "d_model")
+
+
+@dataclass(frozen=True, slots=True)
+class CacheShape:
+    """Layers, key-value heads, and the width of a head."""
+
+    num_layers: int
+    num_heads: int
+    head_dim: int
+
+    def __str__(self) -> str:
+        return f"{self.num_layers} layers of {self.num_heads} heads of {self.head_dim}"
+
+
+def read_json(path: Path) -> dict[str, Any]:
+    """Read a JSON object of a model folder.
+
+    Raises:
+        ModelError: It is missing or damaged.
+    """
+    try:
+        value = json.loads(path.read_text(encoding="utf-8"))
+    except (FileNotFoundError, NotADirectoryError):
+        raise ModelError(f"{path}: missing; export the student again with `edgeelad export`") from None
+    except (OSError, ValueError) as error:
+        raise ModelError(f"{path}: cannot be read ({error}); export the student again") from error
+    if not isinstance(value, dict):
+        raise ModelError(f"{path}: not a JSON object; export the student again")
+    return value
+
+
+def cache_shape(config: Mapping[str, Any]) -> CacheShape | None:
+    """The cache's shape by `config.json`; None where the configuration does not say it in a way that is known."""
+    if config.get("multi_query") or "num_kv_heads" in config:  # Falcon's and StarCoder's own ways to share heads
+        return None
+    num_layers, num_heads = _first(config, LAYER_KEYS), _first(config, HEAD_KEYS)
+    width = _first(config, WIDTH_KEYS)
+    if num_layers is None or num_heads is None or (width is None and config.get("head_dim") is None):
+        return None
+    head_dim = _first(config, ("head_dim",)) or (width or 0) // num_heads
+    return CacheShape(num_layers, _first(config, ("num_key_value_heads",)) or num_heads, head_dim)
+
+
+def max_context(config: Mapping[str, Any], path: Path) -> int:
+    """Tokens that the student has positions for.
+
+    Raises:
+        ModelError: The configuration does not say.
+    """
+    positions = _first(config, CONTEXT_KEYS)
+    if positions is None:
+        raise ModelError(f"{path}: says no context length ({', '.join(CONTEXT_KEYS)}); add max_position_embeddings")
+    return positions
+
+
+def _first(config: Mapping[str, Any], keys: tuple[str, ...]) -> int | None:
+    """The first of several keys that holds a positive integer."""
+    for key in keys:
+        value = config.get(key)
+        if isinstance(value, int) and not isinstance(value, bool) and value > 0:
+            return value
+    return None
