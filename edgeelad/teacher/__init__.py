@@ -8,8 +8,11 @@ from pathlib import Path
 
 from edgeelad.config import TeacherConfig
 from edgeelad.records import Question
+from edgeelad.teacher.batch_client import BatchClient
+from edgeelad.teacher.client import ChatClient
 from edgeelad.teacher.dataset_teacher import DatasetTeacher
 from edgeelad.teacher.ledger import Ledger
+from edgeelad.teacher.openai_teacher import OpenAITeacher
 from edgeelad.teacher.protocol import Teacher
 
 
@@ -41,11 +44,12 @@ def open_teacher(
     if config.kind == "dataset":
         yield DatasetTeacher(pool)
         return
-    from edgeelad.teacher.client import ChatClient
-    from edgeelad.teacher.openai_teacher import OpenAITeacher
-
     with Ledger(ledger_path) as ledger:
-        client = ChatClient(config, ledger, run=run, count_tokens=count_tokens, is_replay=is_replay)
+        client: ChatClient | BatchClient
+        if config.batch and not is_replay:
+            client = BatchClient(config, ledger, run=run, count_tokens=count_tokens)
+        else:
+            client = ChatClient(config, ledger, run=run, count_tokens=count_tokens, is_replay=is_replay)
         try:
             yield OpenAITeacher(client, config)
         finally:

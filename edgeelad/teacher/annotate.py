@@ -1,28 +1,22 @@
-"""Have the teacher work on a batch: many questions side by side, each annotation given as soon as its turn comes.
+"""Have the teacher work on a batch of questions, or answer them.
 
-Teacher calls go out from a pool of threads; the student's continuations are gathered and run as a batch while the
-calls are under way. Annotations come in the order of the questions, and what each says depends on the replies alone,
-not on timing. Nothing is written here: the ledger keeps what was paid for, the caller keeps the annotations.
+Both work on many questions side by side and give each result as soon as its turn comes, in the order of the questions.
+Nothing is written here: the ledger keeps what was paid for, the caller keeps the results.
 """
 
 from __future__ import annotations
 
-from collections import deque
-from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
-from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
+from collections.abc import Generator, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 from edgeelad.config import TeacherConfig
-from edgeelad.errors import BudgetError, EdgeeladError, TeacherReplyError
+from edgeelad.errors import TeacherReplyError
 from edgeelad.records import Annotation, Question, ReasoningTree
 from edgeelad.teacher.protocol import Teacher
 from edgeelad.teacher.revise import revise
-from edgeelad.teacher.work import AskStudent, AskTeacher, Need
-
-Continue = Callable[[Sequence[tuple[Question, tuple[str, ...]]]], list[str]]
-
-# questions worked on for each call that may be under way: enough for the student's batches to fill
-QUESTIONS_PER_CALL = 4
+from edgeelad.teacher.side_by_side import Continue, work_side_by_side
+from edgeelad.teacher.work import AskTeacher, Need
 
 
 def annotate(
@@ -48,108 +42,38 @@ def annotate(
     Raises:
         BudgetError, TeacherRefusedError, TeacherUnavailableError, StorageError: Why not all are annotated.
     """
-    batch = _Batch(questions, trees, teacher, continue_from, config)
-    next_index = 0
-    with ThreadPoolExecutor(config.max_concurrency, thread_name_prefix="teacher") as threads:
-        try:
-            while batch.advance(threads):
-                while next_index in batch.finished:
-                    yield batch.finished.pop(next_index)
-                    next_index += 1
-        except BaseException:
-            # also where the caller stops early: wait for what is paid for, send nothing more
-            teacher.interrupt()
-            threads.shutdown(cancel_futures=True)
-            raise
-    for index in sorted(batch.finished):
-        yield batch.finished[index]
-    if batch.error is not None:
-        raise batch.error
+    ladders = (revise(question, trees.get(question.id), config, teacher.abilities) for question in questions)
+    return work_side_by_side(ladders, teacher, continue_from, config.max_concurrency)
 
 
-class _Batch:
-    """The questions under way: which are ready to go on, which wait for the teacher, which for the student."""
+@dataclass(frozen=True, slots=True)
+class GivenAnswer:
+    """The teacher's canonical answer to one question; None, with the reason, where it gave none that can be used."""
 
-    def __init__(
-        self,
-        questions: Sequence[Question],
-        trees: Mapping[str, ReasoningTree],
-        teacher: Teacher,
-        continue_from: Continue,
-        config: TeacherConfig,
-    ) -> None:
-        self.finished: dict[int, Annotation] = {}
-        self.error: EdgeeladError | None = None
-        self._waiting_questions = deque(enumerate(questions))
-        self._trees = trees
-        self._teacher = teacher
-        self._continue_from = continue_from
-        self._config = config
-        self._ladders: dict[int, Generator[Need, Any, Annotation]] = {}
-        self._calls: dict[Future[Any], int] = {}
-        self._continuations: dict[int, AskStudent] = {}
+    question_id: str
+    sample: int
+    answer: str | None
+    reason: str = ""
 
-    def advance(self, threads: ThreadPoolExecutor) -> bool:
-        """Do what can be done now, or wait for a reply; False when nothing is under way any more."""
-        self._begin(threads)
-        if not self._ladders:
-            return False
-        replied = [call for call in self._calls if call.done()]
-        if not replied and self._continuations:
-            self._continue(threads)
-        elif not replied:
-            replied = list(wait(self._calls, return_when=FIRST_COMPLETED).done)
-        for call in sorted(replied, key=self._calls.__getitem__):
-            self._receive(call, threads)
-        return True
 
-    def _begin(self, threads: ThreadPoolExecutor) -> None:
-        max_open = QUESTIONS_PER_CALL * self._config.max_concurrency
-        while self.error is None and self._waiting_questions and len(self._ladders) < max_open:
-            index, question = self._waiting_questions.popleft()
-            tree = self._trees.get(question.id)
-            self._ladders[index] = revise(question, tree, self._config, self._teacher.abilities)
-            self._resume(index, threads, None)
+def answer_all(asked: Iterable[tuple[Question, int]], teacher: Teacher, config: TeacherConfig) -> Iterator[GivenAnswer]:
+    """Have the teacher answer questions (each with a sample number), in their order.
 
-    def _continue(self, threads: ThreadPoolExecutor) -> None:
-        items = sorted(self._continuations.items())
-        self._continuations.clear()
-        texts = self._continue_from([(need.question, need.steps) for _, need in items])
-        assert len(texts) == len(items), "continue_from gives one text an item"
-        for (index, _), text in zip(items, texts, strict=True):
-            self._resume(index, threads, text)
+    Raises:
+        BudgetError, TeacherRefusedError, TeacherUnavailableError, StorageError: Why not all are answered; those that
+            are have been yielded before.
+    """
+    works = (_answer(question, sample) for question, sample in asked)
+    return work_side_by_side(works, teacher, _no_student, config.max_concurrency)
 
-    def _receive(self, call: Future[Any], threads: ThreadPoolExecutor) -> None:
-        index = self._calls.pop(call)
-        try:
-            reply = call.result()
-        except TeacherReplyError as error:
-            self._resume(index, threads, error)
-        except EdgeeladError as error:
-            self._drop(index, error)
-        else:
-            self._resume(index, threads, reply)
 
-    def _resume(self, index: int, threads: ThreadPoolExecutor, reply: Any) -> None:
-        """Hand one question's work its reply (or throw it in, if it is an error), up to its next need or its end."""
-        ladder = self._ladders[index]
-        try:
-            need = ladder.throw(reply) if isinstance(reply, TeacherReplyError) else ladder.send(reply)
-        except StopIteration as stop:
-            self.finished[index] = stop.value
-            del self._ladders[index]
-            return
-        if isinstance(need, AskStudent):
-            self._continuations[index] = need
-        elif self.error is not None and not isinstance(self.error, BudgetError):
-            # the teacher is gone: asking on is no use. After a cap, a reply that the ledger has is still free.
-            self._drop(index, self.error)
-        else:
-            assert isinstance(need, AskTeacher)
-            self._calls[threads.submit(need.call, self._teacher)] = index
+def _answer(question: Question, sample: int) -> Generator[Need, Any, GivenAnswer]:
+    try:
+        reply = yield AskTeacher(lambda teacher: teacher.answer(question, sample))
+    except TeacherReplyError as error:
+        return GivenAnswer(question.id, sample, None, str(error))
+    return GivenAnswer(question.id, sample, reply.answer)
 
-    def _drop(self, index: int, error: EdgeeladError) -> None:
-        """Leave a question unfinished; what its replies said is in the ledger."""
-        self._ladders.pop(index).close()
-        if self.error is None or (isinstance(self.error, BudgetError) and not isinstance(error, BudgetError)):
-            self.error = error
+
+def _no_student(items: Sequence[tuple[Question, tuple[str, ...]]]) -> list[str]:
+    raise AssertionError("answering needs no student")

@@ -16,8 +16,9 @@ from dataclasses import dataclass, replace
 from typing import Any, NoReturn
 
 from edgeelad.config import TeacherConfig
-from edgeelad.errors import ConfigError, TeacherRefusedError, TeacherReplyError, TeacherUnavailableError
+from edgeelad.errors import ConfigError, RunError, TeacherRefusedError, TeacherReplyError, TeacherUnavailableError
 from edgeelad.teacher.accounts import Accounts
+from edgeelad.teacher.batch_book import BatchBook
 from edgeelad.teacher.endpoint import Endpoint, read_key
 from edgeelad.teacher.exchange import StoredReply, TeacherRequest
 from edgeelad.teacher.ledger import Ledger
@@ -78,10 +79,16 @@ class ChatClient:
 
         Raises:
             ConfigError: See `Endpoint`; or the variable that holds the key is not set.
+            RunError: The run has a batch under way, which would be paid for a second time.
         """
         self.config = config
         self.accounts = Accounts(config, ledger, run, count_tokens)
         self.endpoint = Endpoint(config, ledger)
+        if not is_replay and BatchBook(ledger, run, self.endpoint.url).open_batches():
+            raise RunError(
+                f"{ledger.path}: a batch of this run is under way at {self.endpoint.url}; set teacher.batch = true to "
+                "bring it in"
+            )
         self._key = None if is_replay else read_key(config.api_key_env)
         self._is_replay = is_replay
         self._clock = clock

@@ -11,7 +11,7 @@ from collections.abc import Mapping, Sequence
 from edgeelad.errors import TeacherReplyError
 from edgeelad.records import Question, TeacherUsage
 from edgeelad.teacher.messages import Turn
-from edgeelad.teacher.protocol import Abilities, AnswerReply, ChainReply, FirstErrorReply, JudgeReply
+from edgeelad.teacher.protocol import Abilities, AnswerReply, ChainReply, FirstErrorReply, JudgeReply, Pending
 
 NO_COST = TeacherUsage(0, 0, 0, 0.0)
 
@@ -58,6 +58,9 @@ class DatasetTeacher:
     def complete(self, question: Question, steps: Sequence[str], reference: str | None) -> ChainReply:
         """It cannot: see `abilities`."""
         raise TeacherReplyError("the dataset teacher cannot go on from given steps")
+
+    def fetch(self, pending: Sequence[Pending]) -> None:
+        """Nothing is ever pending."""
 
     def usage(self) -> TeacherUsage:
         """Nothing."""

@@ -54,7 +54,7 @@ class Ledger:
             StorageError: It cannot be written.
         """
         self.path = path
-        self._clock = clock
+        self.clock = clock
         self._lock = threading.RLock()
         self.session = uuid.uuid4().hex
         with _storage_errors(path):
@@ -146,7 +146,7 @@ class Ledger:
                 settled = ledger_counts.spent(connection, run, prices, without_open_of=self.session)
                 check(settled, wanted, caps, is_new_question=known is None)
                 return Begun()
-            now = self._clock()
+            now = self.clock()
             connection.execute("INSERT OR IGNORE INTO requests VALUES (?, ?, ?)", (key, canonical, now))
             cursor = connection.execute(
                 "INSERT INTO attempts (key, run, question_id, session, started_at, outcome, batch, "
@@ -159,12 +159,14 @@ class Ledger:
     def answer(self, attempt_id: int, reply: StoredReply, cost_pico: int | None, *, model: str, status: int) -> None:
         """Complete an attempt with the reply that it bought; `reply.problem` says why it cannot be used, if so."""
         with self.transaction() as connection:
-            connection.execute(
+            updated = connection.execute(
                 "UPDATE attempts SET outcome = 'answered', finished_at = ?, http_status = ?, problem = ?, cost = ?, "
                 "prompt_tokens = ?, completion_tokens = ?, cached_prompt_tokens = ?, reasoning_tokens = ?, "
-                "is_estimated = ? WHERE id = ?",
-                (self._clock(), status, reply.problem, cost_pico, *astuple(reply.billing), attempt_id),
+                "is_estimated = ? WHERE id = ? AND outcome = 'open'",
+                (self.clock(), status, reply.problem, cost_pico, *astuple(reply.billing), attempt_id),
             )
+            if not updated.rowcount:
+                return  # another process has brought the same batch's results in
             digest = content_sha256(reply.content)
             connection.execute(
                 "INSERT INTO replies VALUES (?, ?, ?, ?, ?, ?, ?, ?)",
@@ -185,8 +187,9 @@ class Ledger:
         """Complete an attempt that brought no reply: surely not billed, or in doubt (counted at its reservation)."""
         with self.transaction() as connection:
             connection.execute(
-                "UPDATE attempts SET outcome = ?, finished_at = ?, http_status = ?, problem = ? WHERE id = ?",
-                (outcome, self._clock(), status, problem, attempt_id),
+                "UPDATE attempts SET outcome = ?, finished_at = ?, http_status = ?, problem = ? "
+                "WHERE id = ? AND outcome = 'open'",
+                (outcome, self.clock(), status, problem, attempt_id),
             )
 
     def spent(self, run: str, prices: Prices | None = None) -> Spent:
@@ -228,6 +231,11 @@ class Ledger:
                 (key, self.session),
             ).fetchall()
         return any(host == socket.gethostname() and _is_alive(pid) for pid, host in rows)
+
+    def rows(self, sql: str, values: tuple[Any, ...]) -> list[tuple[Any, ...]]:
+        """Read rows."""
+        with self._lock, _storage_errors(self.path):
+            return self._connection.execute(sql, values).fetchall()
 
     def _one(self, sql: str, values: tuple[Any, ...]) -> tuple[Any, ...] | None:
         with self._lock, _storage_errors(self.path):

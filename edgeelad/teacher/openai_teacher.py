@@ -14,6 +14,7 @@ from typing import TypeVar
 from edgeelad.config import TeacherConfig
 from edgeelad.errors import TeacherReplyError
 from edgeelad.records import Question, TeacherUsage
+from edgeelad.teacher.batch_client import BatchClient
 from edgeelad.teacher.client import ChatClient
 from edgeelad.teacher.exchange import TeacherRequest, canonical_json
 from edgeelad.teacher.messages import Message, Turn, load_prompt, render_judge_messages, render_messages
@@ -24,6 +25,7 @@ from edgeelad.teacher.protocol import (
     ChainReply,
     FirstErrorReply,
     JudgeReply,
+    Pending,
     UnusableReplyError,
 )
 
@@ -31,9 +33,9 @@ Reply = TypeVar("Reply", AnswerReply, ChainReply, FirstErrorReply, JudgeReply)
 
 
 class OpenAITeacher:
-    """A `Teacher` on a `ChatClient`."""
+    """A `Teacher` on a client that buys at once, or in batches."""
 
-    def __init__(self, client: ChatClient, config: TeacherConfig) -> None:
+    def __init__(self, client: ChatClient | BatchClient, config: TeacherConfig) -> None:
         self.client = client
         self._accounts = client.accounts
         self._config = config
@@ -42,7 +44,7 @@ class OpenAITeacher:
     @property
     def abilities(self) -> Abilities:
         """It does all that a teacher can do."""
-        return Abilities()
+        return Abilities(is_batched=isinstance(self.client, BatchClient))
 
     def answer(self, question: Question, sample: int = 0) -> AnswerReply:
         """Answer a question; see `Teacher.answer`."""
@@ -84,6 +86,11 @@ class OpenAITeacher:
         """Write a whole explanation; see `Teacher.rationale`."""
         messages = render_messages("rationale", question, style=self._config.style, reference=reference)
         return self._ask("rationale", question, messages, lambda text: parse_chain(text, question), sample)
+
+    def fetch(self, pending: Sequence[Pending]) -> None:
+        """Buy these in a batch; see `Teacher.fetch`."""
+        assert isinstance(self.client, BatchClient), "only a batched teacher has replies pending"
+        self.client.fetch(pending)
 
     def usage(self) -> TeacherUsage:
         """What this run's requests have cost so far."""

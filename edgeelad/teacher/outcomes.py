@@ -182,7 +182,7 @@ def _read_choice(choices: Any, billing: Billing | None) -> tuple[str, str, str]:
 def _read_status(status: int, reply: HttpReply, now: float) -> Outcome:
     text = reply.body.decode("utf-8", "replace")
     lowered = text.lower()
-    reason = f"status {status}: {_error_message(reply.body)}"
+    reason = f"status {status}: {error_message(reply.body)}"
     if status == 429 and any(word in lowered for word in QUOTA_WORDS):
         return Refused(f"{reason}; the quota of this key is used up")
     if status in RETRIED_STATUSES or status >= 500:
@@ -238,7 +238,8 @@ def _text(content: Any) -> str:
     return ""
 
 
-def _error_message(body: bytes) -> str:
+def error_message(body: bytes) -> str:
+    """What an error's body says, on one printable line."""
     try:
         data = json.loads(body)
     except (ValueError, RecursionError):

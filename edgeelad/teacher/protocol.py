@@ -14,6 +14,7 @@ from typing import Protocol
 
 from edgeelad.errors import TeacherReplyError
 from edgeelad.records import Question, TeacherUsage
+from edgeelad.teacher.exchange import TeacherRequest
 from edgeelad.teacher.messages import Turn
 
 
@@ -26,11 +27,32 @@ class UnusableReplyError(TeacherReplyError):
 
 
 @dataclass(frozen=True, slots=True)
+class Pending:
+    """A request that has to be bought in a batch."""
+
+    request: TeacherRequest
+    question_id: str
+    completion_cap: int
+
+
+class NotYetError(Exception):
+    """A batched teacher has no reply yet: gather what is pending, `fetch` it, and call again.
+
+    Never leaves this package; `annotate` and `answer_all` see to it.
+    """
+
+    def __init__(self, pending: Pending) -> None:
+        super().__init__(pending.request.key)
+        self.pending = pending
+
+
+@dataclass(frozen=True, slots=True)
 class Abilities:
-    """What a kind of teacher can do besides answering and explaining."""
+    """What a kind of teacher can do besides answering and explaining; `is_batched`: its replies have to be fetched."""
 
     finds_errors: bool = True
     completes: bool = True
+    is_batched: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -112,6 +134,10 @@ class Teacher(Protocol):
 
     def rationale(self, question: Question, reference: str | None, sample: int = 0) -> ChainReply:
         """Write a whole explanation."""
+        ...
+
+    def fetch(self, pending: Sequence[Pending]) -> None:
+        """Buy the replies that a batched teacher does not have yet, all at once, and wait for them."""
         ...
 
     def usage(self) -> TeacherUsage:
