@@ -245,7 +245,7 @@ def _default_folder(config: RunConfig) -> Path:
 def _free_folder(folder: Path, *, is_default: bool) -> Path:
     """The folder, if no run is in it; for the quickstart's default the next free name."""
     number, candidate = 1, folder
-    while (candidate / "config.toml").exists() or (candidate / "quickstart").is_dir():
+    while (candidate / "pool.json").exists() or (candidate / "quickstart").is_dir():
         if not is_default:
             raise RunError(
                 f"{folder} holds a run already; go on with: edgeelad distill {shlex.quote(str(folder))} --resume, "

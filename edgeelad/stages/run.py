@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import platform
+import shutil
 import zlib
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -18,12 +19,14 @@ from edgeelad.engine.codec import Codec
 from edgeelad.engine.student import fits
 from edgeelad.engine.workers import num_cores
 from edgeelad.errors import ConfigError, PoolError, RunError
-from edgeelad.files import read_json, write_json, write_text
+from edgeelad.files import read_json, storage_errors, write_json, write_text
 from edgeelad.pool import load_pool, read_examples, read_pool
 from edgeelad.progress import Progress
 from edgeelad.records import Example, Question
 from edgeelad.runfolder import RunFolder
 from edgeelad.stopping import draw_audit
+from edgeelad.teacher import open_teacher
+from edgeelad.uncertainty import find_strategy
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -63,7 +66,7 @@ class Run:
     @property
     def ledger(self) -> Path:
         """Where the teacher's exchanges are kept."""
-        return Path(self.config.run.ledger) if self.config.run.ledger else self.folder.ledger
+        return ledger_path(self.config, self.folder)
 
     @property
     def num_workers(self) -> int:
@@ -91,12 +94,15 @@ def open_run(config: RunConfig, folder: RunFolder, progress: Progress) -> Run:
         raise ConfigError(
             "student.model is not set: name a model folder or a Hugging Face id, for example --student DIR"
         )
+    find_strategy(config.selection.strategy)
+    # a teacher that cannot be asked is said now, not when the student has been prepared and scored
+    with open_teacher(config.teacher, ledger_path(config, folder), {}):
+        pass
     progress.start("Reading the pool")
     questions = {question.id: question for question in load_pool(config.pool)}
     seeds = _seed_examples(config)
     progress.finish(f"{len(questions):,} questions")
-    if not folder.config.exists():
-        write_text(folder.config, dump_toml(config, header=_versions()))
+    _record_config(config, folder)
     split = _split(config, folder, questions, progress)
     test_ids = set(split["test"])
     if config.pool.test_path is not None:
@@ -113,6 +119,23 @@ def open_run(config: RunConfig, folder: RunFolder, progress: Progress) -> Run:
         too_long=frozenset(split["too_long"]),
         seed_examples=seeds,
     )
+
+
+def ledger_path(config: RunConfig, folder: RunFolder) -> Path:
+    """Where the teacher's exchanges are kept."""
+    return Path(config.run.ledger) if config.run.ledger else folder.ledger
+
+
+def _record_config(config: RunConfig, folder: RunFolder) -> None:
+    """Write config.toml; until the pool is split nothing has begun, and another configuration may take its place."""
+    text = dump_toml(config, header=_versions())
+    if folder.pool.exists() or (folder.config.exists() and folder.config.read_text(encoding="utf-8") == text):
+        return
+    student = folder.round(0).student
+    if student.exists():
+        with storage_errors(student):
+            shutil.rmtree(student)
+    write_text(folder.config, text)
 
 
 def prepare_base(run: Run) -> None:
