@@ -47,4 +47,4 @@ def export_student(
     """
     with distill_extra("exporting a student"):
         from edgeelad.export import standard
-    return standard.export_student(student, out, config, parity_questions, previous)
+    return standard.export_student(student, out, config, parity_questions)

@@ -41,7 +41,7 @@ FALLBACK_QUESTION = Question("parity", "Tom has 3 apples and buys 4 more. How ma
 
 
 def export_student(
-    student: Path, out: Path, config: ExportConfig, parity_questions: Sequence[Question], previous: Path | None
+    student: Path, out: Path, config: ExportConfig, parity_questions: Sequence[Question]
 ) -> ExportResult:
     """Export, check and quantize a student; see `edgeelad.export.export_student`."""
     start = time.perf_counter()

@@ -1,0 +1,280 @@
+"""Export: the graph computes what torch computes, the folder holds what is read later, errors leave nothing behind."""
+
+import dataclasses
+import shutil
+from pathlib import Path
+
+import numpy as np
+import onnx
+import pytest
+import torch
+from fixtures.students import FAMILIES, Family, make_student, questions
+from transformers import AutoModelForCausalLM
+
+import edgeelad.export.standard
+from edgeelad.config import ExportConfig
+from edgeelad.engine.codec import Codec
+from edgeelad.engine.session import OnnxGraph
+from edgeelad.errors import ModelError, ParityError, StorageError
+from edgeelad.export import ExportResult, export_student
+from edgeelad.export.parity import check_parity
+from edgeelad.records import Question
+
+ASKED = questions(6)
+
+
+@pytest.fixture(scope="module")
+def students(tmp_path_factory: pytest.TempPathFactory) -> dict[Family, Path]:
+    root = tmp_path_factory.mktemp("students")
+    return {family: make_student(root / family, family, has_bos=family == "llama") for family in FAMILIES}
+
+
+@pytest.fixture(scope="module")
+def exported(students: dict[Family, Path]) -> dict[Family, ExportResult]:
+    return {
+        family: export_student(
+            student, student.with_name(f"{family}-onnx"), ExportConfig(num_parity_prompts=4), parity_questions=ASKED
+        )
+        for family, student in students.items()
+    }
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_the_result_and_the_folder(
+    family: Family, students: dict[Family, Path], exported: dict[Family, ExportResult]
+) -> None:
+    result, student = exported[family], students[family]
+    assert result.max_logit_difference < 1e-4
+    assert result.greedy_identical
+    assert result.num_parity_prompts == 4
+    assert result.parity.num_tokens == 4 * 32
+    assert result.model_bytes == result.model.stat().st_size
+    assert result.quantized is not None
+    assert result.quantized_bytes == result.quantized.stat().st_size < 0.65 * result.model_bytes
+    assert result.quantized_logit_difference is not None
+    assert result.max_logit_difference < result.quantized_logit_difference
+    copied = {path.name for path in student.iterdir()} - {"model.safetensors"}
+    assert {path.name for path in result.folder.iterdir()} == copied | {"model.onnx", "model_quantized.onnx"}
+    for name in copied:
+        assert (result.folder / name).read_bytes() == (student / name).read_bytes()
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+@pytest.mark.parametrize("which", ["model", "quantized"])
+def test_the_standard_names_and_a_valid_graph(family: Family, which: str, exported: dict[Family, ExportResult]) -> None:
+    model = onnx.load(str(getattr(exported[family], which)))
+    assert {value.name for value in model.graph.input} == {"input_ids", "attention_mask", "position_ids"} | {
+        f"past_key_values.{layer}.{kind}" for layer in range(2) for kind in ("key", "value")
+    }
+    assert [value.name for value in model.graph.output] == [
+        "logits",
+        *(f"present.{layer}.{kind}" for layer in range(2) for kind in ("key", "value")),
+    ]
+    kinds = {node.op_type for node in model.graph.node}
+    assert ("MatMulNBits" in kinds) == (which == "quantized")
+    if which == "quantized":
+        # every projection and the head: what is left multiplies activations with activations
+        constants = {tensor.name for tensor in model.graph.initializer}
+        left = [node for node in model.graph.node if node.op_type in ("MatMul", "Gemm")]
+        assert not [node.name for node in left if constants & set(node.input)]
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_optimum_generates_from_it_what_torch_generates(
+    family: Family, students: dict[Family, Path], exported: dict[Family, ExportResult]
+) -> None:
+    from optimum.onnxruntime import ORTModelForCausalLM
+
+    codec = Codec.load(students[family])
+    prompts = [codec.encode_prompt(question) for question in ASKED]
+    width = max(map(len, prompts))
+    batch = {
+        "input_ids": torch.tensor([[0] * (width - len(prompt)) + prompt for prompt in prompts]),
+        "attention_mask": torch.tensor([[0] * (width - len(prompt)) + [1] * len(prompt) for prompt in prompts]),
+    }
+    settings = {"max_new_tokens": 24, "do_sample": False}
+    expected = AutoModelForCausalLM.from_pretrained(students[family]).generate(**batch, **settings)
+    model = ORTModelForCausalLM.from_pretrained(exported[family].folder, file_name="model.onnx")
+    assert torch.equal(model.generate(**batch, **settings), expected)
+    alone = model.generate(input_ids=torch.tensor([prompts[0]]), **settings)[0, len(prompts[0]) :]
+    assert torch.equal(alone, expected[0, width:][: len(alone)])
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+@pytest.mark.parametrize("which", ["int8", "int4"])
+def test_a_row_of_a_quantized_student_does_not_depend_on_its_mates(
+    family: Family, which: str, students: dict[Family, Path], exported: dict[Family, ExportResult], tmp_path: Path
+) -> None:
+    path = exported[family].quantized
+    if which == "int4":
+        config = ExportConfig(quantize="int4", num_parity_prompts=1)
+        path = export_student(students[family], tmp_path / "int4", config, parity_questions=ASKED).quantized
+    assert path is not None
+    graph = OnnxGraph(path)
+    rows = np.random.default_rng(0).integers(3, graph.vocab_size, size=(12, 17))
+    positions = np.arange(17)[None].repeat(12, axis=0)
+    together, cache = graph.step(rows, np.ones_like(rows), positions, graph.empty_cache(12))
+    next_tokens, mask = together[:, -1].argmax(axis=-1)[:, None], np.ones((12, 18), dtype=np.int64)
+    next_together, _ = graph.step(next_tokens, mask, positions[:, -1:] + 1, cache)
+    for index in range(12):
+        one = slice(index, index + 1)
+        alone, cache = graph.step(rows[one], np.ones((1, 17), np.int64), positions[one], graph.empty_cache(1))
+        assert np.array_equal(alone[0], together[index])
+        next_alone, _ = graph.step(next_tokens[one], mask[one], positions[one, -1:] + 1, cache)
+        assert np.allclose(next_alone[0], next_together[index], atol=1e-5)
+
+
+def test_int4_is_smaller_and_none_is_none(students: dict[Family, Path], tmp_path: Path) -> None:
+    sizes = {}
+    for quantize in ("int8", "int4", "none"):
+        config = ExportConfig.model_validate({"quantize": quantize, "num_parity_prompts": 1})
+        result = export_student(students["llama"], tmp_path / quantize, config, parity_questions=ASKED)
+        sizes[quantize] = result.quantized_bytes
+        assert (result.quantized is None) == (quantize == "none")
+        assert (result.quantized_logit_difference is None) == (quantize == "none")
+        assert (tmp_path / quantize / "model_quantized.onnx").exists() == (quantize != "none")
+    assert 0 == sizes["none"] < sizes["int4"] < sizes["int8"]
+
+
+def test_the_same_student_gives_the_same_files(students: dict[Family, Path], tmp_path: Path) -> None:
+    for name in ("first", "again"):
+        export_student(students["llama"], tmp_path / name, ExportConfig(num_parity_prompts=1), parity_questions=ASKED)
+    for path in (tmp_path / "first").iterdir():
+        assert path.read_bytes() == (tmp_path / "again" / path.name).read_bytes()
+
+
+def test_another_students_graph_fails_parity_with_the_figures(
+    students: dict[Family, Path], exported: dict[Family, ExportResult], tmp_path: Path
+) -> None:
+    other = AutoModelForCausalLM.from_pretrained(make_student(tmp_path / "other", "llama", seed=1)).eval()
+    codec, graph = Codec.load(students["llama"]), OnnxGraph(exported["llama"].model)
+    prompts = [codec.encode_prompt(question) for question in ASKED]
+    with pytest.raises(
+        ParityError, match=r"logits differ by up to \d\.\d\de[+-]\d\d .*of 192 greedy tokens differ, on 6"
+    ):
+        check_parity(other, graph, prompts, codec.max_context, 1e-4)
+
+
+def test_positions_of_padding_matter_to_parity(
+    students: dict[Family, Path], exported: dict[Family, ExportResult], tmp_path: Path
+) -> None:
+    """A graph that forgets the attention mask passes on single prompts, and must not pass on ragged batches."""
+    model = onnx.load(str(exported["llama"].model))
+    for node in model.graph.node:
+        for index, name in enumerate(node.input):
+            if name == "attention_mask":
+                node.input[index] = "all_ones"
+    shape = onnx.helper.make_node("Shape", ["attention_mask"], ["mask_shape"])
+    one = onnx.helper.make_tensor("value", onnx.TensorProto.INT64, [1], [1])
+    ones = onnx.helper.make_node("ConstantOfShape", ["mask_shape"], ["all_ones"], value=one)
+    model.graph.node.insert(0, shape)
+    model.graph.node.insert(1, ones)
+    onnx.save(model, str(tmp_path / "model.onnx"))
+    torch_model = AutoModelForCausalLM.from_pretrained(students["llama"]).eval()
+    codec = Codec.load(students["llama"])
+    prompts = sorted((codec.encode_prompt(question) for question in ASKED), key=len)
+    graph = OnnxGraph(tmp_path / "model.onnx")
+    assert check_parity(torch_model, graph, prompts[:1], codec.max_context, 1e-4).is_greedy_identical
+    assert len(prompts[0]) < len(prompts[-1])
+    with pytest.raises(ParityError):
+        check_parity(torch_model, graph, prompts, codec.max_context, 1e-4)
+
+
+def test_an_export_that_fails_leaves_nothing(students: dict[Family, Path], tmp_path: Path) -> None:
+    config = ExportConfig(max_logit_difference=1e-12)
+    with pytest.raises(ParityError, match=r"export\.max_logit_difference = 1e-12"):
+        export_student(students["gpt2"], tmp_path / "out", config, parity_questions=ASKED)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_folder_that_is_there_is_not_written_over(students: dict[Family, Path], tmp_path: Path) -> None:
+    (tmp_path / "out").mkdir()
+    with pytest.raises(StorageError, match="is there already"):
+        export_student(students["llama"], tmp_path / "out", ExportConfig(), parity_questions=ASKED)
+
+
+def test_what_is_no_student_is_refused(students: dict[Family, Path], tmp_path: Path) -> None:
+    with pytest.raises(ModelError, match="no such folder"):
+        export_student(tmp_path / "nothing", tmp_path / "out", ExportConfig(), parity_questions=ASKED)
+    for name in ("prompt.json", "tokenizer.json", "config.json", "tokenizer_config.json", "model.safetensors"):
+        broken = tmp_path / f"without {name}"
+        shutil.copytree(students["llama"], broken)
+        (broken / name).unlink()
+        with pytest.raises(ModelError) as caught:
+            export_student(broken, tmp_path / "out", ExportConfig(num_parity_prompts=1), parity_questions=ASKED)
+        assert "\n" not in str(caught.value)
+        assert str(broken) in str(caught.value)
+        assert not (tmp_path / "out").exists()
+
+
+def test_what_optimum_raises_becomes_one_line(
+    students: dict[Family, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(*_: object, **__: object) -> None:
+        raise RuntimeError("the tracer met\na surprise")
+
+    monkeypatch.setattr(edgeelad.export.standard, "main_export", fail)
+    with pytest.raises(ModelError, match=r"Optimum cannot export this student to ONNX: the tracer met$"):
+        export_student(students["llama"], tmp_path / "out", ExportConfig(), parity_questions=ASKED)
+
+
+def test_prompts_that_do_not_fit_are_passed_over(students: dict[Family, Path], tmp_path: Path) -> None:
+    long = Question("long", "1 + " * 200)
+    config = ExportConfig(quantize="none")
+    result = export_student(students["llama"], tmp_path / "out", config, parity_questions=[long, *ASKED[:2]])
+    assert result.num_parity_prompts == 2
+    result = export_student(students["llama"], tmp_path / "fallback", config, parity_questions=[])
+    assert result.num_parity_prompts == 1
+    tiny = make_student(tmp_path / "tiny", max_context=8)
+    with pytest.raises(ModelError, match="no prompt fits the student's context of 8 tokens"):
+        export_student(tiny, tmp_path / "none", config, parity_questions=ASKED)
+
+
+def test_a_prompt_that_almost_fills_the_context_is_compared_as_far_as_it_goes(tmp_path: Path) -> None:
+    student = make_student(tmp_path / "student", "gpt2", max_context=64)
+    codec = Codec.load(student)
+    filler = max(n for n in range(200) if len(codec.encode_prompt(Question("q", "q" * n))) < 64)
+    config = ExportConfig(quantize="none")
+    question = Question("full", "q" * filler)
+    result = export_student(student, tmp_path / "out", config, parity_questions=[question])
+    assert result.parity.num_tokens == 64 - len(codec.encode_prompt(question))
+
+
+def test_weights_of_a_large_student_lie_in_a_file_of_their_own(
+    students: dict[Family, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(edgeelad.export.standard, "MAX_INLINE_BYTES", 1000)
+    monkeypatch.setenv("FORCE_ONNX_EXTERNAL_DATA", "1")  # Optimum's own switch, which 2 GB would throw
+    config = ExportConfig(num_parity_prompts=2)
+    result = export_student(students["qwen2"], tmp_path / "out", config, parity_questions=ASKED)
+    names = {path.name for path in result.folder.iterdir()}
+    assert {"model.onnx", "model.onnx_data", "model_quantized.onnx", "model_quantized.onnx_data"} <= names
+    assert result.quantized is not None
+    assert result.quantized.stat().st_size < result.quantized_bytes < result.model_bytes
+    moved = shutil.move(result.folder, tmp_path / "moved")
+    assert (
+        OnnxGraph(Path(moved) / "model_quantized.onnx").vocab_size == OnnxGraph(Path(moved) / "model.onnx").vocab_size
+    )
+
+
+def test_an_untied_head_is_served_as_well(tmp_path: Path) -> None:
+    student = make_student(tmp_path / "student", "llama", is_tied=False)
+    config = ExportConfig(num_parity_prompts=2)
+    result = export_student(student, tmp_path / "out", config, parity_questions=ASKED)
+    assert result.max_logit_difference < 1e-4
+    assert result.quantized is not None
+    products = [node for node in onnx.load(str(result.quantized)).graph.node if node.op_type == "MatMulNBits"]
+    assert len(products) == 2 * 7 + 1
+
+
+def test_nothing_is_written_to_the_screen(
+    students: dict[Family, Path], tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    export_student(students["qwen3"], tmp_path / "out", ExportConfig(), parity_questions=ASKED)
+    captured = capfd.readouterr()
+    assert (captured.out, captured.err) == ("", "")
+
+
+def test_the_result_is_a_frozen_record(exported: dict[Family, ExportResult]) -> None:
+    with pytest.raises(dataclasses.FrozenInstanceError):
+        exported["llama"].seconds = 0.0  # type: ignore[misc]

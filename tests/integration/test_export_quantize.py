@@ -1,0 +1,160 @@
+"""Quantized products: what they compute, and that a row's result is its own."""
+
+import numpy as np
+import onnx
+import onnxruntime
+import pytest
+from numpy.typing import NDArray
+from onnx import TensorProto, helper, numpy_helper
+
+from edgeelad.errors import ModelError
+from edgeelad.export.quantize import BLOCK_SIZES, MIN_BLOCK_SIZE, PackedWeight, pack_weight, quantize_graph
+
+Array = NDArray[np.float32]
+SIZES = [(16, 5), (40, 24), (64, 64), (100, 30), (128, 352), (352, 128)]
+
+
+def random_weight(num_inputs: int, num_outputs: int, seed: int = 0) -> Array:
+    return np.random.default_rng(seed).normal(size=(num_inputs, num_outputs)).astype(np.float32) * np.float32(0.05)
+
+
+def unpack(packed: PackedWeight) -> Array:
+    """The weight [K, N] that a packed weight stands for, number by number."""
+    values, zeros = packed.values.astype(np.int64), np.full(packed.scales.shape, 128)
+    if packed.bits == 4:
+        assert packed.zero_points is not None
+        values = np.stack([values & 15, values >> 4], axis=-1).reshape(*values.shape[:2], -1)
+        zeros = np.stack([packed.zero_points & 15, packed.zero_points >> 4], axis=-1).reshape(len(values), -1)
+        zeros = zeros[:, : packed.scales.shape[1]].astype(np.int64)
+    weight = (values - zeros[..., None]) * packed.scales[..., None]
+    flat: Array = weight.reshape(len(values), -1)[:, : packed.num_inputs].T.astype(np.float32)
+    return flat
+
+
+def product_graph(weight: Array, bias: Array | None = None, *, kind: str = "MatMul") -> onnx.ModelProto:
+    """y = x·w (+ b) as MatMul, as Gemm with a transposed weight, or as the transpose of an embedding (a tied head)."""
+    num_inputs, num_outputs = weight.shape
+    stored = weight if kind == "MatMul" or kind == "Gemm" else np.ascontiguousarray(weight.T)
+    tensors = [numpy_helper.from_array(stored, "w")]
+    if kind == "MatMul":
+        nodes = [helper.make_node("MatMul", ["x", "w"], ["y"])]
+    elif kind == "tied":
+        nodes = [
+            helper.make_node("Transpose", ["w"], ["w_t"], perm=[1, 0]),
+            helper.make_node("MatMul", ["x", "w_t"], ["y"]),
+        ]
+    else:
+        names = ["x", "w"] if bias is None else ["x", "w", "b"]
+        nodes = [helper.make_node("Gemm", names, ["y"], transB=int(kind == "Gemm-transposed"))]
+        tensors += [] if bias is None else [numpy_helper.from_array(bias, "b")]
+    graph = helper.make_graph(
+        nodes,
+        "product",
+        [helper.make_tensor_value_info("x", TensorProto.FLOAT, ["rows", num_inputs])],
+        [helper.make_tensor_value_info("y", TensorProto.FLOAT, ["rows", num_outputs])],
+        tensors,
+    )
+    return helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)], ir_version=8)
+
+
+def run(model: onnx.ModelProto, rows: Array) -> Array:
+    onnx.checker.check_model(model)
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = 1
+    session = onnxruntime.InferenceSession(model.SerializeToString(), options, providers=["CPUExecutionProvider"])
+    result: Array = session.run(None, {"x": rows})[0]
+    return result
+
+
+def test_eight_bits_of_a_weight_worked_by_hand() -> None:
+    weight = np.zeros((16, 1), dtype=np.float32)
+    weight[:4, 0] = [1.27, -1.27, 0.5, 0.004]  # s = 1.27 / 127 = 0.01: q − 128 = 127, −127, 50, 0
+    packed = pack_weight(weight, 8)
+    assert packed.block_size == 16
+    assert packed.values[0, 0, :5].tolist() == [255, 1, 178, 128, 128]
+    assert packed.scales.tolist() == [[pytest.approx(0.01)]]
+    assert packed.zero_points is None
+
+
+def test_four_bits_of_a_weight_worked_by_hand() -> None:
+    weight = np.zeros((16, 1), dtype=np.float32)
+    weight[:4, 0] = [1.0, -0.5, 0.32, 0.0]  # s = 1.5 / 15 = 0.1, z = 5: q = 15, 0, 8, 5
+    packed = pack_weight(weight, 4)
+    assert packed.values[0, 0, :2].tolist() == [15 | 0 << 4, 8 | 5 << 4]
+    assert packed.zero_points is not None
+    assert packed.zero_points.tolist() == [[5]]
+
+
+@pytest.mark.parametrize("bits", [8, 4])
+@pytest.mark.parametrize("size", SIZES)
+def test_no_number_is_rounded_by_more_than_half_a_step(size: tuple[int, int], bits: int) -> None:
+    weight = random_weight(*size)
+    packed = pack_weight(weight, bits)
+    assert MIN_BLOCK_SIZE <= packed.block_size <= BLOCK_SIZES[bits]
+    assert packed.block_size <= size[0]
+    steps = np.repeat(packed.scales, packed.block_size, axis=1)[:, : size[0]].T
+    # a zero point is rounded too: the largest number of a 4-bit block may be cut by another half step
+    assert (np.abs(unpack(packed) - weight) <= (0.5 if bits == 8 else 1.0) * steps + 1e-7).all()
+
+
+def test_a_block_of_zeros_stays_zero() -> None:
+    for bits in (8, 4):
+        assert not unpack(pack_weight(np.zeros((64, 3), dtype=np.float32), bits)).any()
+
+
+@pytest.mark.parametrize("bits", [8, 4])
+@pytest.mark.parametrize("size", SIZES)
+def test_onnxruntime_computes_with_the_numbers_that_were_packed(size: tuple[int, int], bits: int) -> None:
+    weight, rows = random_weight(*size), np.random.default_rng(1).normal(size=(9, size[0])).astype(np.float32)
+    model = product_graph(weight)
+    assert quantize_graph(model, bits) == 1
+    expected = rows @ unpack(pack_weight(weight, bits))
+    # the rest is the rounding of activations to 8 bits: half a step of 1/127 of a row's largest, K times
+    step = np.abs(rows).max() / 127 * np.sqrt(size[0]) * np.abs(weight).max()
+    assert np.abs(run(model, rows) - expected).max() < step
+
+
+@pytest.mark.parametrize("bits", [8, 4])
+@pytest.mark.parametrize("size", SIZES)
+def test_a_row_has_the_same_bits_in_every_batch(size: tuple[int, int], bits: int) -> None:
+    model = product_graph(random_weight(*size))
+    quantize_graph(model, bits)
+    rng = np.random.default_rng(2)
+    rows = rng.normal(size=(40, size[0])).astype(np.float32)
+    together = run(model, rows)
+    for count in (1, 2, 3, 7, 16, 39):
+        assert np.array_equal(run(model, rows[:count]), together[:count])
+    loud = np.concatenate([rows[:5], 1000 * rng.normal(size=(100, size[0])).astype(np.float32)])
+    assert np.array_equal(run(model, loud)[:5], together[:5])
+
+
+@pytest.mark.parametrize("kind", ["MatMul", "tied", "Gemm", "Gemm-transposed"])
+@pytest.mark.parametrize("has_bias", [False, True])
+def test_every_form_of_a_product_is_quantized_alike(kind: str, has_bias: bool) -> None:
+    weight, rows = random_weight(64, 20), np.random.default_rng(1).normal(size=(4, 64)).astype(np.float32)
+    bias = random_weight(1, 20, seed=3)[0] if has_bias and kind.startswith("Gemm") else None
+    plain, model = product_graph(weight), product_graph(weight, bias, kind=kind)
+    quantize_graph(plain, 8)
+    assert quantize_graph(model, 8) == 1
+    assert "w" not in {tensor.name for tensor in model.graph.initializer}
+    assert not {"MatMul", "Gemm", "Transpose"} & {node.op_type for node in model.graph.node}
+    expected = run(plain, rows) + (0 if bias is None else bias)
+    assert np.allclose(run(model, rows), expected, atol=1e-6)
+
+
+def test_a_product_that_is_not_with_a_constant_matrix_is_left_alone() -> None:
+    model = product_graph(random_weight(8, 4))  # fewer inputs than the smallest block
+    with pytest.raises(ModelError, match="nothing to quantize"):
+        quantize_graph(model, 8)
+    scaled = product_graph(random_weight(64, 4), kind="Gemm")
+    scaled.graph.node[0].attribute.append(helper.make_attribute("alpha", 0.5))
+    with pytest.raises(ModelError, match="nothing to quantize"):
+        quantize_graph(scaled, 8)
+
+
+def test_the_head_keeps_eight_bits() -> None:
+    model = product_graph(random_weight(64, 20))
+    model.graph.node[0].output[0] = model.graph.output[0].name = "logits"
+    quantize_graph(model, 4)
+    (node,) = model.graph.node
+    assert {entry.name: entry.i for entry in node.attribute}["bits"] == 8
