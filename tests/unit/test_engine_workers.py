@@ -1,0 +1,137 @@
+"""Worker processes: the same trees whatever their number, bounded look-ahead, and nothing left behind."""
+
+import itertools
+import multiprocessing
+import os
+import select
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from fixtures.students import MAX_CONTEXT, StudentFolders, make_sum, questions
+
+from edgeelad.engine.tree import TreeParams
+from edgeelad.engine.workers import MAX_BLOCKS_AHEAD, grow_trees
+from edgeelad.errors import ModelError, PromptTooLongError, RunError
+from edgeelad.records import Question
+
+PARAMS = TreeParams(2, 2, 0.7, 0, 1.0, 24, 24, True, 5)
+GREEDY = TreeParams(0, 0, 0.7, 0, 1.0, 24, 24, False, 5)
+BATCH = 4
+
+
+def _endless() -> Iterator[Question]:
+    for number in itertools.count():
+        yield Question(str(number), make_sum(number % 10, number // 10 % 10)[0].text)
+
+
+def test_trees_do_not_depend_on_the_number_of_workers(students: StudentFolders) -> None:
+    asked = questions(11)
+    folder = students.trained_onnx()
+    alone = list(grow_trees(folder, asked, PARAMS, num_workers=1, batch_size=BATCH))
+    together = list(grow_trees(folder, iter(asked), PARAMS, num_workers=2, batch_size=BATCH))
+    assert [tree.question for tree in alone] == asked
+    assert together == alone
+    assert multiprocessing.active_children() == []
+
+
+def test_questions_of_one_block_start_no_process(students: StudentFolders) -> None:
+    trees = grow_trees(students.trained_onnx(), questions(BATCH), GREEDY, num_workers=2, batch_size=BATCH)
+    next(trees)
+    assert multiprocessing.active_children() == []
+    assert len(list(trees)) == BATCH - 1
+
+
+def test_no_questions_are_no_trees_but_the_student_is_looked_at(students: StudentFolders, tmp_path: Path) -> None:
+    assert list(grow_trees(students.trained_onnx(), [], GREEDY, num_workers=2)) == []
+    with pytest.raises(ModelError, match="no such folder"):
+        list(grow_trees(tmp_path / "none", [], GREEDY, num_workers=2))
+
+
+def test_an_endless_stream_is_read_a_few_blocks_ahead(students: StudentFolders) -> None:
+    num_read = 0
+
+    def counted() -> Iterator[Question]:
+        nonlocal num_read
+        for question in _endless():
+            num_read += 1
+            yield question
+
+    trees = grow_trees(students.trained_onnx(), counted(), GREEDY, num_workers=2, batch_size=BATCH)
+    for number, tree in enumerate(itertools.islice(trees, 10 * BATCH)):
+        assert tree.question.id == str(number)
+        # a block being handed out, and for each of two workers those that it may be ahead
+        assert num_read <= number + BATCH * (2 * MAX_BLOCKS_AHEAD + 1)
+    trees.close()
+    assert multiprocessing.active_children() == []
+
+
+def test_a_killed_worker_is_said(students: StudentFolders) -> None:
+    trees = grow_trees(students.trained_onnx(), _endless(), GREEDY, num_workers=2, batch_size=BATCH)
+    next(trees)
+    victim = multiprocessing.active_children()[0]
+    assert victim.pid is not None
+    os.kill(victim.pid, signal.SIGKILL)
+    with pytest.raises(RunError, match=r"a scoring process died \(killed by signal 9"):
+        list(trees)
+    assert multiprocessing.active_children() == []
+
+
+def test_an_error_of_a_worker_is_raised_here(students: StudentFolders) -> None:
+    asked = [*questions(2 * BATCH), Question("long", "many " * MAX_CONTEXT)]
+    with pytest.raises(PromptTooLongError, match="question long: "):
+        list(grow_trees(students.trained_onnx(), asked, GREEDY, num_workers=2, batch_size=BATCH))
+    assert multiprocessing.active_children() == []
+
+
+def test_an_error_of_the_questions_leaves_no_process(students: StudentFolders) -> None:
+    def torn() -> Iterator[Question]:
+        yield from questions(3 * BATCH)
+        raise OSError("the pool's disk is gone")
+
+    with pytest.raises(OSError, match="disk is gone"):
+        list(grow_trees(students.trained_onnx(), torn(), GREEDY, num_workers=2, batch_size=BATCH))
+    assert multiprocessing.active_children() == []
+
+
+ENDLESS_RUN = """
+import itertools, multiprocessing, sys
+from pathlib import Path
+from edgeelad.engine.tree import greedy_params
+from edgeelad.engine.workers import grow_trees
+from edgeelad.records import Question
+
+if __name__ == "__main__":
+    asked = (Question(str(number), "What is 1 + 1?") for number in itertools.count())
+    for tree in grow_trees(Path(sys.argv[1]), asked, greedy_params(24), num_workers=2, batch_size=4):
+        if tree.question.id == "20":
+            print(*(child.pid for child in multiprocessing.active_children()), flush=True)
+"""
+
+
+@pytest.mark.skipif(not hasattr(os, "pidfd_open"), reason="needs process descriptors (Linux)")
+@pytest.mark.parametrize("how", [signal.SIGINT, signal.SIGKILL])
+def test_workers_end_with_their_parent(students: StudentFolders, tmp_path: Path, how: signal.Signals) -> None:
+    script = tmp_path / "run.py"
+    script.write_text(ENDLESS_RUN, encoding="utf-8")
+    command = [sys.executable, str(script), str(students.trained_onnx())]
+    # a session of its own, so that Ctrl-C reaches the workers too, as it does in a terminal
+    with subprocess.Popen(
+        command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, start_new_session=True
+    ) as parent:
+        assert parent.stdout is not None
+        workers = [os.pidfd_open(int(pid)) for pid in parent.stdout.readline().split()]
+        assert len(workers) == 2
+        if how == signal.SIGINT:
+            os.killpg(parent.pid, how)
+        else:
+            parent.kill()
+        _, errors = parent.communicate(timeout=60)
+    for worker in workers:
+        assert select.select([worker], [], [], 60)[0], "a worker outlived its parent"
+        os.close(worker)
+    # the one interrupted is the parent: no worker printed a traceback of its own
+    assert errors.count("KeyboardInterrupt") == (how == signal.SIGINT)
