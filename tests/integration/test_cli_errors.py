@@ -105,7 +105,7 @@ def test_teachers_that_cannot_be_reached_or_refuse(small_run: SmallRun, tmp_path
         line = _refused(1, "distill", keyed, "--quiet", TEST_TEACHER_KEY="wrong-and-secret")
         assert "api_key_env" in line
         assert "wrong-and-secret" not in line
-        assert "TEST_TEACHER_KEY" in _refused(1, "distill", tmp_path / "b", "--resume", "--quiet")
+        assert "TEST_TEACHER_KEY" in _refused(2, "distill", tmp_path / "b", "--resume", "--quiet")
         # nothing is lost: with the right key the same run goes on
         done = _edgeelad(
             "distill", tmp_path / "b", "--resume", "--quiet", "--json", "--set", "selection.num_rounds=1",
