@@ -22,7 +22,7 @@ from edgeelad.teacher.batch_book import BatchBook, OpenAttempt, OpenBatch
 from edgeelad.teacher.endpoint import Endpoint, read_key
 from edgeelad.teacher.exchange import StoredReply, TeacherRequest
 from edgeelad.teacher.ledger import Ledger
-from edgeelad.teacher.outcomes import Again, Answered, Refused, Unsupported, classify
+from edgeelad.teacher.outcomes import Again, Answered, Outcome, Refused, Unsupported, classify
 from edgeelad.teacher.protocol import NotYetError, Pending
 from edgeelad.teacher.transport import HttpReply, Transport
 
@@ -158,42 +158,44 @@ class BatchClient:
         return remote
 
     def _collect(self, batch_id: str, remote: RemoteBatch) -> None:
-        attempts = {attempt.custom_id: attempt for attempt in self._book.open_attempts(batch_id)}
-        refusal: TeacherError | None = None
+        opened = self._book.open_attempts(batch_id)
+        example = self.endpoint.body(opened[0].request, opened[0].wanted.completion_tokens) if opened else {}
+        attempts = {attempt.custom_id: attempt for attempt in opened}
+        outcomes: list[Outcome] = []
         for file_id in (remote.output_file_id, remote.error_file_id):
             for row in self._api.download(file_id) if file_id else ():
                 attempt = attempts.pop(str(row.get("custom_id")), None)
                 if attempt is not None:
-                    refusal = self._settle(attempt, row) or refusal
+                    outcomes.append(self._settle(attempt, row))
         reason = f"the batch ended as {remote.state} without it{': ' + remote.problem if remote.problem else ''}"
         for attempt in attempts.values():
             self._fail(attempt, Again(reason, "unbilled"))
         self._book.update(batch_id, "done")
         if remote.state == "failed":
             raise TeacherRefusedError(f"{self.endpoint} refused a batch: {remote.problem or 'no reason given'}")
-        if refusal is not None:
-            raise refusal
+        # all lines of a batch were made alike: a feature that is missing is one lesson, not one a line
+        lessons = {outcome.feature: outcome for outcome in outcomes if isinstance(outcome, Unsupported)}
+        for lesson in lessons.values():
+            self.endpoint.learn(lesson, example)
+        for outcome in outcomes:
+            if isinstance(outcome, Refused) and not outcome.is_about_request:
+                raise TeacherRefusedError(f"{self.endpoint} refused: {outcome.reason}")
 
-    def _settle(self, attempt: OpenAttempt, row: dict[str, Any]) -> TeacherError | None:
-        """Write one result into the ledger; gives the error that ends the run, if it is one."""
+    def _settle(self, attempt: OpenAttempt, row: dict[str, Any]) -> Outcome:
+        """Write one result into the ledger."""
         outcome = classify(_reply_of(row), time.time())
         if isinstance(outcome, Answered):
             cap = attempt.wanted.completion_tokens
             self.accounts.keep(attempt.attempt_id, attempt.request, outcome, cap, attempt.wanted)
-            return None
-        self._fail(attempt, outcome)
-        if isinstance(outcome, Refused):
-            if not outcome.is_about_request:
-                return TeacherRefusedError(f"{self.endpoint} refused: {outcome.reason}")
+        elif isinstance(outcome, Unsupported):
+            self.accounts.fail(attempt.attempt_id, outcome)
+        else:
+            self._fail(attempt, outcome)
+        if isinstance(outcome, Refused) and outcome.is_about_request:
             self._errors[attempt.request.key] = TeacherReplyError(f"the teacher refused this request: {outcome.reason}")
-        if isinstance(outcome, Unsupported):
-            try:
-                self.endpoint.learn(outcome, self.endpoint.body(attempt.request, attempt.wanted.completion_tokens))
-            except TeacherRefusedError as error:
-                return error
-        return None
+        return outcome
 
-    def _fail(self, attempt: OpenAttempt, outcome: Again | Refused | Unsupported) -> None:
+    def _fail(self, attempt: OpenAttempt, outcome: Again | Refused) -> None:
         self.accounts.fail(attempt.attempt_id, outcome)
         key = attempt.request.key
         self._failures[key] += 1

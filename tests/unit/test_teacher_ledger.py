@@ -11,9 +11,9 @@ from edgeelad.config import TeacherConfig
 from edgeelad.errors import BudgetError, RunError, StorageError
 from edgeelad.records import TeacherUsage
 from edgeelad.teacher.budget import Caps, Prices, Reservation, Spent, check, reserve
-from edgeelad.teacher.exchange import Billing, StoredReply, TeacherRequest
+from edgeelad.teacher.exchange import Billing, StoredReply, TeacherRequest, content_sha256
 from edgeelad.teacher.ledger import Begun, Ledger
-from edgeelad.teacher.ledger_schema import MIGRATIONS
+from edgeelad.teacher.ledger_schema import APPLICATION_ID, MIGRATIONS
 from edgeelad.teacher.messages import Message
 
 PRICES = Prices(prompt=100, cached_prompt=10, completion=1000)
@@ -271,6 +271,34 @@ def test_verify_names_what_was_altered(tmp_path):
     assert len(problems) == 2
     assert REQUEST.key in problems[0]
     assert "reply of attempt 1" in problems[1]
+
+
+@pytest.mark.parametrize("version", range(1, len(MIGRATIONS)))
+def test_an_older_ledger_is_upgraded_with_all_that_it_holds(tmp_path, version):
+    connection = sqlite3.connect(tmp_path / "l")
+    for script in MIGRATIONS[:version]:
+        connection.executescript(script)
+    connection.execute(f"PRAGMA application_id = {APPLICATION_ID}")
+    connection.execute(f"PRAGMA user_version = {version}")
+    connection.execute("INSERT INTO sessions VALUES ('s', 1, 'h', 0.0)")
+    connection.execute("INSERT INTO requests VALUES (?, ?, 0.0)", (REQUEST.key, REQUEST.canonical()))
+    connection.execute(
+        "INSERT INTO attempts (key, run, question_id, session, started_at, outcome, reserved_prompt_tokens, "
+        "reserved_completion_tokens, prompt_tokens, completion_tokens) "
+        "VALUES (?, 'r', 'q', 's', 0.0, 'answered', 100, 50, 10, 5)",
+        (REQUEST.key,),
+    )
+    row = (REQUEST.key, "7", content_sha256("7"))
+    connection.execute("INSERT INTO replies VALUES (1, ?, ?, ?, 'stop', '', 50, 'm')", row)
+    connection.commit()
+    connection.close()
+    with Ledger(tmp_path / "l") as ledger:
+        assert ledger.verify() == []
+        assert begin(ledger).reply.content == "7"
+        assert begin(ledger, numbered(1)).attempt_id == 2
+    connection = sqlite3.connect(tmp_path / "l")
+    assert connection.execute("PRAGMA user_version").fetchone()[0] == len(MIGRATIONS)
+    connection.close()
 
 
 def test_a_newer_ledger_is_refused(tmp_path):
