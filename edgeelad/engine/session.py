@@ -57,10 +57,10 @@ class OnnxGraph:
         self.cache_type = CACHE_TYPES.get(inputs[self.past_names[0]].type)
         if self.cache_type is None:
             raise ModelError(f"{path}: its cache holds {inputs[self.past_names[0]].type}, not float; {ADVICE}")
-        vocabulary = outputs["logits"].shape[2]
-        if not isinstance(vocabulary, int):
-            raise ModelError(f"{path}: the size of the vocabulary is not fixed in the graph; {ADVICE}")
-        self.vocab_size = vocabulary
+        logits = outputs["logits"].shape
+        if len(logits) != 3 or not isinstance(logits[2], int):
+            raise ModelError(f"{path}: its logits are not [rows, tokens, vocabulary of fixed size] ({logits}); {ADVICE}")
+        self.vocab_size: int = logits[2]
 
     @property
     def cache_bytes_per_token(self) -> int:
@@ -119,7 +119,7 @@ def open_session(path: Path, num_threads: int) -> Any:
     try:
         return onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
     except Exception as error:  # ONNX Runtime's own exceptions share no base but Exception
-        reason = " ".join(str(error).split())[:300]
+        reason = " ".join(str(error).split())[:600]
         raise ModelError(
             f"{path}: ONNX Runtime {onnxruntime.__version__} cannot load it ({reason}); {ADVICE}, or update onnxruntime"
         ) from error

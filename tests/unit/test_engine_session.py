@@ -1,0 +1,175 @@
+import json
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+from fixtures.students import questions
+
+from edgeelad.engine.session import OnnxGraph, check_onnxruntime
+from edgeelad.engine.shape import CacheShape, cache_shape, max_context
+from edgeelad.engine.student import Student, find_graph
+from edgeelad.errors import ModelError
+
+
+@pytest.fixture
+def folder(students, tmp_path) -> Path:
+    """A copy of an exported folder, to be damaged."""
+    return Path(shutil.copytree(students.onnx(), tmp_path / "onnx-folder"))
+
+
+def write_graph(path: Path, inputs: dict, outputs: dict, dtype: str = "FLOAT") -> None:
+    """A graph with these inputs and outputs (name -> shape) that computes nothing of use."""
+    import onnx
+    from onnx import TensorProto, helper
+
+    def infos(shapes):
+        kind = getattr(TensorProto, dtype)
+        return [
+            helper.make_tensor_value_info(
+                name, TensorProto.INT64 if "_" in name[:6] and "past" not in name else kind, s
+            )
+            for name, s in shapes.items()
+        ]
+
+    tensors = [helper.make_tensor(f"{name}_value", getattr(TensorProto, dtype), [0], []) for name in outputs]
+    nodes = [
+        helper.make_node("Constant", [], [name], value=tensor) for name, tensor in zip(outputs, tensors, strict=True)
+    ]
+    graph = helper.make_graph(nodes, "g", infos(inputs), infos(outputs))
+    onnx.save(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)], ir_version=9), str(path))
+
+
+def error_of(action) -> str:
+    with pytest.raises(ModelError) as caught:
+        action()
+    assert "\n" not in str(caught.value)
+    return str(caught.value)
+
+
+STANDARD = {"input_ids": ["b", "s"], "attention_mask": ["b", "t"], "position_ids": ["b", "s"]}
+PAST = {"past_key_values.0.key": ["b", 2, "p", 4], "past_key_values.0.value": ["b", 2, "p", 4]}
+PRESENT = {"present.0.key": ["b", 2, "t", 4], "present.0.value": ["b", 2, "t", 4]}
+LOGITS = {"logits": ["b", "s", 9]}
+
+
+def test_a_truncated_graph(folder):
+    path = folder / "model.onnx"
+    path.write_bytes(path.read_bytes()[:-1000])
+    assert f"{path}: ONNX Runtime" in (message := error_of(lambda: Student.open(folder)))
+    assert "cannot load it" in message
+    assert "edgeelad export" in message
+
+
+def test_an_empty_graph_and_one_that_is_something_else(folder):
+    for content in (b"", b"PK\x03\x04 not a graph", b"<html></html>"):
+        (folder / "model.onnx").write_bytes(content)
+        assert "cannot load it" in error_of(lambda: Student.open(folder))
+
+
+def test_a_missing_graph_says_which_other_one_is_there(folder):
+    (folder / "model_quantized.onnx").unlink()
+    assert "use its fp32 graph" in error_of(lambda: Student.open(folder, precision="int8"))
+    (folder / "model.onnx").unlink()
+    assert "no model.onnx or model_quantized.onnx" in error_of(lambda: Student.open(folder))
+    assert "edgeelad export" in error_of(lambda: Student.open(folder))
+    with pytest.raises(ModelError, match="no such folder"):
+        Student.open(folder / "nowhere")
+
+
+def test_weights_that_lie_beside_the_graph_and_are_missing(folder):
+    import onnx
+
+    path = folder / "model.onnx"
+    onnx.save(onnx.load(str(path)), str(path), save_as_external_data=True, location="model.onnx_data")
+    with Student.open(folder) as student:
+        assert student.explain(questions(1), 2)
+    (folder / "model.onnx_data").unlink()
+    assert "model.onnx_data" in error_of(lambda: Student.open(folder))
+
+
+@pytest.mark.parametrize(
+    ("inputs", "outputs", "message"),
+    [
+        ({"pixels": ["b", 3]}, {"scores": ["b", 9]}, "lacks attention_mask, input_ids, logits"),
+        (STANDARD, LOGITS, "lacks past_key_values.0.key"),
+        (STANDARD | PAST | {"use_cache_branch": [1]}, LOGITS | PRESENT, "wants use_cache_branch"),
+        (STANDARD | PAST, LOGITS, "lacks present.0.key, present.0.value"),
+        (STANDARD | {name: ["b", "h", "p", 4] for name in PAST}, LOGITS | PRESENT, "its cache is not"),
+        (STANDARD | PAST | {"past_key_values.0.key": ["b", 3, "p", 4]}, LOGITS | PRESENT, "its cache is not"),
+        (STANDARD | PAST, {"logits": ["b", "s", "v"]} | PRESENT, "its logits are not"),
+    ],
+)
+def test_graphs_that_are_no_students(tmp_path, inputs, outputs, message):
+    path = tmp_path / "model.onnx"
+    write_graph(path, inputs, outputs)
+    found = error_of(lambda: OnnxGraph(path))
+    assert found.startswith(f"{path}: ")
+    assert message in found
+
+
+def test_a_cache_that_holds_something_else(tmp_path):
+    write_graph(tmp_path / "model.onnx", STANDARD | PAST, LOGITS | PRESENT, "INT32")
+    assert "its cache holds tensor(int32)" in error_of(lambda: OnnxGraph(tmp_path / "model.onnx"))
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "message"),
+    [
+        ("num_hidden_layers", 3, "3 layers of 2 heads of 16"),
+        ("num_key_value_heads", 4, "2 layers of 4 heads of 16"),
+        ("head_dim", 32, "2 layers of 2 heads of 32"),
+        ("vocab_size", 5000, "config.json 5000"),
+    ],
+)
+def test_a_graph_of_another_student_than_its_configuration(folder, key, value, message):
+    path = folder / "config.json"
+    path.write_text(json.dumps(json.loads(path.read_text(encoding="utf-8")) | {key: value}), encoding="utf-8")
+    found = error_of(lambda: Student.open(folder))
+    assert message in found
+    assert "different students" in found
+
+
+def test_the_cache_shape_by_family(students):
+    expected = {"llama": (2, 2, 16), "qwen2": (2, 2, 16), "qwen3": (2, 2, 16), "gpt2": (2, 4, 16)}
+    for family, shape in expected.items():
+        config = json.loads((students.plain(family) / "config.json").read_text(encoding="utf-8"))
+        assert cache_shape(config) == CacheShape(*shape)
+    assert cache_shape({"n_layer": 2, "n_head": 4, "n_embd": 64, "multi_query": True}) is None
+    assert cache_shape({"model_type": "unheard-of"}) is None
+    assert max_context({"max_position_embeddings": True, "n_ctx": 5}, Path("config.json")) == 5
+
+
+def test_an_onnxruntime_that_is_too_old():
+    for version in ("1.22.0", "1.22.0rc1", "1.31.1", "2.0"):
+        check_onnxruntime(version)
+    for version in ("1.21.1", "1.9", "0.30.0"):
+        message = error_of(lambda version=version: check_onnxruntime(version))
+        assert f"ONNX Runtime {version} is too old" in message
+        assert "pip install" in message
+
+
+def test_a_student_that_computes_nan_says_so(folder):
+    import onnx
+    from onnx import numpy_helper
+
+    path = folder / "model.onnx"
+    model = onnx.load(str(path))
+    largest = max(model.graph.initializer, key=lambda tensor: len(tensor.raw_data))
+    broken = numpy_helper.from_array(np.full_like(numpy_helper.to_array(largest), np.nan), largest.name)
+    largest.CopyFrom(broken)
+    onnx.save(model, str(path))
+    with Student.open(folder) as student:
+        assert "NaN or infinity" in error_of(lambda: student.explain(questions(2), 4))
+
+
+def test_graphs_are_found_in_folders_and_packages(folder, tmp_path):
+    assert find_graph(folder, None) == folder / "model.onnx"
+    assert find_graph(folder, "int8") == folder / "model_quantized.onnx"
+    package = tmp_path / "package"
+    shutil.copytree(folder, package, ignore=shutil.ignore_patterns("*.onnx"))
+    (package / "onnx").mkdir()
+    shutil.copy(folder / "model_quantized.onnx", package / "onnx")
+    assert find_graph(package, None) == package / "onnx" / "model_quantized.onnx"
+    with Student.open(package, precision="int8") as student:
+        assert student.explain(questions(1), 4)[0].tokens.explanation > 0
