@@ -25,7 +25,7 @@ from edgeelad.records import TeacherUsage
 from edgeelad.teacher import ledger_counts
 from edgeelad.teacher.budget import Caps, Prices, Reservation, Spent, check
 from edgeelad.teacher.exchange import Billing, StoredReply, TeacherRequest, content_key, content_sha256
-from edgeelad.teacher.ledger_counts import LedgerTotals
+from edgeelad.teacher.ledger_counts import LedgerTotals, PromptRates
 from edgeelad.teacher.ledger_schema import migrate
 
 BUSY_TIMEOUT_S = 60.0
@@ -206,6 +206,11 @@ class Ledger:
         """What the replies to these requests cost when they were bought, failed attempts included."""
         with self._lock, _storage_errors(self.path):
             return ledger_counts.totals(self._connection, prices or Prices(), keys=keys).usage
+
+    def rates(self, model: str) -> dict[str, PromptRates]:
+        """What each prompt has come to with a model so far, by prompt id."""
+        with self._lock, _storage_errors(self.path):
+            return ledger_counts.rates(self._connection, model)
 
     def ability(self, endpoint: str, model: str, name: str) -> str | None:
         """What was learned about an endpoint's model, or None."""

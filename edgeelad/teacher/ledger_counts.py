@@ -107,6 +107,34 @@ def totals(
     )
 
 
+@dataclass(frozen=True, slots=True)
+class PromptRates:
+    """What one prompt has come to: calls for each question that was corrected or explained, and tokens of a reply."""
+
+    calls_per_question: float
+    prompt_tokens: float
+    completion_tokens: float
+
+
+def rates(connection: sqlite3.Connection, model: str) -> dict[str, PromptRates]:
+    """What each prompt has come to with a model, by id; questions that were only answered are not counted."""
+    sql = """
+        SELECT json_extract(r.canonical, '$.prompt_id') AS prompt_id, COUNT(*), AVG(a.prompt_tokens),
+            AVG(a.completion_tokens)
+        FROM attempts a JOIN requests r ON r.key = a.key
+        WHERE a.outcome = 'answered' AND json_extract(r.canonical, '$.model') = ?1 GROUP BY prompt_id"""
+    num_questions = connection.execute(
+        "SELECT COUNT(DISTINCT a.question_id) FROM attempts a JOIN requests r ON r.key = a.key "
+        "WHERE a.outcome = 'answered' AND json_extract(r.canonical, '$.model') = ?1 "
+        "AND json_extract(r.canonical, '$.prompt_id') <> 'answer'",
+        (model,),
+    ).fetchone()[0]
+    return {
+        prompt_id: PromptRates(calls / max(1, num_questions), prompt, completion)
+        for prompt_id, calls, prompt, completion in connection.execute(sql, (model,))
+    }
+
+
 def verify(connection: sqlite3.Connection) -> list[str]:
     """Recompute every hash; one line for each thing that is wrong."""
     problems = [f"integrity: {row[0]}" for row in connection.execute("PRAGMA integrity_check") if row[0] != "ok"]
