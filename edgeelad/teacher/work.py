@@ -16,6 +16,9 @@ from edgeelad.errors import TeacherReplyError
 from edgeelad.records import Annotation, AnnotationStatus, Correction, Question, ReasoningTree, TeacherUsage
 from edgeelad.teacher.protocol import Abilities, Teacher, UnusableReplyError
 
+# kinds with so many possible answers that two wrong ones hardly ever agree
+OPEN_KINDS = frozenset({"number", "text"})
+
 
 @dataclass(frozen=True, slots=True)
 class AskTeacher:
@@ -117,11 +120,14 @@ class Work:
 def settle_reference(work: Work) -> Generator[Need, Any, str | None]:
     """Rung L0: the pool's answer, else the teacher's where two of at most three samples agree.
 
-    Gives None, with `work.reason` set, where it cannot be settled.
+    The student's own answer stands for the second sample where the first one agrees with it, in kinds of questions in
+    which two who err seldom err alike: that is better evidence than a teacher's agreement with itself, and costs
+    nothing. Gives None, with `work.reason` set, where it cannot be settled.
     """
     question = work.question
     if question.answer is not None:
         return question.answer
+    student_answer = work.tree.answer if work.tree is not None and question.kind in OPEN_KINDS else None
     given: list[str] = []
     problem = ""
     for sample in range(3):
@@ -132,6 +138,8 @@ def settle_reference(work: Work) -> Generator[Need, Any, str | None]:
         except TeacherReplyError as error:
             problem = str(error)
             continue
+        if sample == 0 and agree(reply.answer, student_answer):
+            return str(reply.answer)
         if any(agree(reply.answer, earlier) for earlier in given):
             return str(reply.answer)
         given.append(reply.answer)

@@ -61,10 +61,28 @@ def test_the_pools_answer_costs_nothing():
     ],
 )
 def test_the_teachers_answer_is_settled_by_two_of_three(given, reference, num_calls):
-    teacher = FakeTeacher(answer=answers(*given))
+    teacher = FakeTeacher(answer=answers(*given), rationale=[ChainReply(GOOD, "14", **REPLY)])
+    annotation, _ = climb(teacher, make_tree((), "21", question=replace(QUESTION, answer=None)))
+    assert (annotation.rung, annotation.answer) == ("L5", reference)
+    assert [call[2] for call in teacher.calls if call[0] == "answer"] == list(range(num_calls))
+
+
+def test_the_students_own_answer_seconds_the_teachers_first():
+    teacher = FakeTeacher(answer=answers("14"))
     annotation, _ = climb(teacher, make_tree(GOOD, "14", question=replace(QUESTION, answer=None)))
-    assert (annotation.status, annotation.answer) == ("accepted", reference)
-    assert [call[2] for call in teacher.calls] == list(range(num_calls))
+    assert (annotation.rung, annotation.answer, annotation.usage.requests) == ("L1", "14", 1)
+    # not the second one: a teacher that wavers is asked a third time
+    teacher = FakeTeacher(answer=answers("16", "14", "14"))
+    climb(teacher, make_tree(GOOD, "14", question=replace(QUESTION, answer=None)))
+    assert len(teacher.calls) == 3
+
+
+@pytest.mark.parametrize(("kind", "right"), [("choice", "B"), ("boolean", "yes")])
+def test_it_does_not_where_agreement_by_chance_is_likely(kind, right):
+    question = Question("q", "Which?", kind=kind, answer=None)
+    teacher = FakeTeacher(answer=answers(right, right))
+    annotation, _ = climb(teacher, make_tree(("Think.",), right, question=question))
+    assert (annotation.rung, annotation.usage.requests) == ("L1", 2)
 
 
 @pytest.mark.parametrize(
@@ -78,7 +96,7 @@ def test_the_teachers_answer_is_settled_by_two_of_three(given, reference, num_ca
 )
 def test_an_answer_that_cannot_be_settled_sets_aside(given, reason):
     teacher = FakeTeacher(answer=answers(*given))
-    annotation, _ = climb(teacher, make_tree(GOOD, "14", question=replace(QUESTION, answer=None)))
+    annotation, _ = climb(teacher, make_tree(GOOD, "21", question=replace(QUESTION, answer=None)))
     assert annotation.status == "set_aside"
     assert annotation.answer is None
     assert reason in annotation.reason
