@@ -6,6 +6,7 @@ completion are encoded separately, so a token never straddles the two, in traini
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
@@ -20,6 +21,7 @@ from edgeelad.prompts import PromptFormat
 from edgeelad.records import Question
 
 INCOMPLETE = "\N{REPLACEMENT CHARACTER}"  # how a decoder shows bytes that are not yet a character
+BYTE_TOKEN = re.compile("<0x[0-9A-F]{2}>")
 
 
 class Codec:
@@ -107,6 +109,8 @@ class Codec:
         for token in ids:
             seen.append(token)
             text = self.decode(seen)
+            if token in self._byte_ids:
+                continue
             num_whole = len(text.rstrip(INCOMPLETE))
             if num_whole > num_shown:
                 yield text[num_shown:num_whole]
@@ -120,6 +124,19 @@ class Codec:
         ids = sorted(self._tokenizer.get_vocab(with_added_tokens=True).values())
         texts = self._tokenizer.decode_batch([[id_] for id_ in ids], skip_special_tokens=True)
         return frozenset(id_ for id_, text in zip(ids, texts, strict=True) if STEP_SEPARATOR in text)
+
+    @cached_property
+    def _byte_ids(self) -> frozenset[int]:
+        """Tokens that stand for one byte, where the tokenizer falls back to bytes (as SentencePiece's do).
+
+        A run of them that is no valid text is decoded as replacement characters as a whole, even what was valid before
+        the last of them came: until the run is over, no text of it is certain.
+        """
+        return frozenset(
+            id_
+            for token, id_ in self._tokenizer.get_vocab(with_added_tokens=True).items()
+            if BYTE_TOKEN.fullmatch(token) and self.decode([id_]) != token
+        )
 
     def _encode(self, text: str, *, add_special_tokens: bool) -> list[int]:
         ids: list[int] = self._tokenizer.encode(text, add_special_tokens=add_special_tokens).ids

@@ -144,7 +144,9 @@ def forced_ids(codec: Codec, kind: AnswerKind, *, is_first: bool) -> tuple[int, 
         is_first: Whether the line is the completion's first, and not after a newline.
     """
     lines = [codec.encode_line(f"{ANSWER_PREFIX} {answer}", is_first=is_first) for answer in _SAMPLE_ANSWERS[kind]]
-    num_alike = next(place for place, tokens in enumerate(zip(*lines, strict=False)) if len(set(tokens)) > 1)
+    columns = enumerate(zip(*lines, strict=False))
+    # a tokenizer that knows none of them writes them all alike
+    num_alike = next((place for place, tokens in columns if len(set(tokens)) > 1), min(map(len, lines)))
     return tuple(lines[0][:num_alike])
 
 

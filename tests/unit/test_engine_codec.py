@@ -100,6 +100,29 @@ def test_text_before_broken_bytes_is_not_held_back():
     assert taken == start
 
 
+def make_byte_fallback() -> Codec:
+    """A tokenizer that writes characters it does not know as bytes, as SentencePiece's do."""
+    vocabulary = {"<unk>": 0, "▁": 1, "a": 2, **{f"<0x{byte:02X}>": 3 + byte for byte in range(256)}}
+    tokenizer = Tokenizer(models.BPE(vocab=vocabulary, merges=[], byte_fallback=True, unk_token="<unk>"))
+    tokenizer.decoder = decoders.Sequence([decoders.Replace("▁", " "), decoders.ByteFallback(), decoders.Fuse()])
+    return Codec(tokenizer, PromptFormat(), {}, eos_ids=[], max_context=9)
+
+
+@unhurried
+@given(st.lists(st.one_of(st.sampled_from([1, 2]), st.integers(3, 258)), max_size=8))
+def test_pieces_join_to_the_text_where_broken_bytes_change_what_came_before(ids):
+    codec = make_byte_fallback()
+    assert "".join(codec.stream(ids)) == codec.decode(ids)
+
+
+def test_a_broken_byte_takes_the_newline_before_it_along():
+    codec = make_byte_fallback()
+    assert codec.decode([2, 3 + 0x0A]) == "a\n"
+    assert codec.decode([2, 3 + 0x0A, 3 + 0xFF]) == "a\N{REPLACEMENT CHARACTER}\N{REPLACEMENT CHARACTER}"
+    assert list(codec.stream([2, 3 + 0x0A, 2])) == ["a", "\na"]
+    assert codec.newline_ids == {3 + 0x0A}
+
+
 def test_newline_ids_are_the_tokens_with_a_newline():
     vocabulary = make_tokenizer().get_vocab()
     assert CODEC.newline_ids == {id_ for token, id_ in vocabulary.items() if "Ċ" in token}

@@ -183,3 +183,11 @@ def test_a_space_that_is_its_own_token_is_forced_too():
     assert codec.decode(forced) == "The answer is "
     assert codec.encode_completion("The answer is 7")[len(forced) :] == codec.encode_completion("7")
     assert CODEC.decode(forced_ids(CODEC, "number", is_first=False)) in ("The answer is", "The answer is ")
+
+
+def test_answers_that_the_tokenizer_does_not_know_are_all_forced_alike():
+    vocabulary = {"<unk>": 0, "The": 1, "answer": 2, "is": 3}
+    tokenizer = Tokenizer(models.WordLevel(vocabulary, unk_token="<unk>"))
+    tokenizer.pre_tokenizer = pre_tokenizers.Whitespace()
+    codec = Codec(tokenizer, PromptFormat(), {}, eos_ids=[], max_context=9)
+    assert forced_ids(codec, "choice", is_first=True) == (1, 2, 3, 0)
