@@ -82,7 +82,7 @@ def choose_tokens(logits: Logits, params: SamplingParams, seeds: Seeds, position
     if params.temperature == 0.0:
         columns = np.zeros(len(logits), dtype=np.int64)
     else:
-        columns = choose(top, params, uniforms(seeds, positions))
+        columns = choose(top, params, uniforms(seeds, positions), ids)
     logprobs = np.minimum(top[every, columns].astype(np.float64) - normalizers, 0.0)
     return Choices(ids[every, columns], logprobs, entropies)
 
@@ -121,13 +121,16 @@ def top_logits(logits: Logits, num_top: int) -> tuple[Logits, Ints]:
     return values, ids
 
 
-def choose(top: Logits, params: SamplingParams, draws: Floats) -> Ints:
+def choose(top: Logits, params: SamplingParams, draws: Floats, ids: Ints | None = None) -> Ints:
     """Which of the top logits each row takes: an index into its columns, shape [S].
 
     Args:
         top: The largest logits of each row, largest first, shape [S, k].
         params: Temperature (above 0), top-k and top-p.
         draws: A uniform number in [0, 1) for each row, shape [S].
+        ids: The columns' tokens, shape [S, k]. With them the draw walks through the tokens by id: two nearly equal
+            logits change places in the order of values from one way of computing them to another, and what is drawn
+            should not change with them.
     """
     scaled = top[:, : params.num_top].astype(np.float64) / params.temperature
     weights = np.exp(scaled - scaled[:, :1])
@@ -137,9 +140,14 @@ def choose(top: Logits, params: SamplingParams, draws: Floats) -> Ints:
         before = cumulative - weights
         weights = np.where(before < params.top_p * cumulative[:, -1:], weights, 0.0)
         cumulative = np.cumsum(weights, axis=1)
+    order = None
+    if ids is not None:
+        order = np.argsort(ids[:, : params.num_top], axis=1)
+        cumulative = np.cumsum(np.take_along_axis(weights, order, axis=1), axis=1)
     totals = cumulative[:, -1]
     targets = np.minimum(draws * totals, np.nextafter(totals, 0.0))  # the product may round up to the total
-    return np.asarray((cumulative <= targets[:, None]).sum(axis=1), dtype=np.int64)
+    places = np.asarray((cumulative <= targets[:, None]).sum(axis=1), dtype=np.int64)
+    return places if order is None else np.take_along_axis(order, places[:, None], axis=1)[:, 0]
 
 
 def normalizers_and_entropies(logits: Logits) -> tuple[Floats, Floats]:
