@@ -14,6 +14,7 @@ from edgeelad.answers import agree
 from edgeelad.config import TeacherConfig
 from edgeelad.errors import TeacherReplyError
 from edgeelad.records import Annotation, AnnotationStatus, Correction, Question, ReasoningTree, TeacherUsage
+from edgeelad.teacher.own_chain import own_chain
 from edgeelad.teacher.protocol import Abilities, Teacher, UnusableReplyError
 
 # kinds with so many possible answers that two wrong ones hardly ever agree
@@ -120,14 +121,14 @@ class Work:
 def settle_reference(work: Work) -> Generator[Need, Any, str | None]:
     """Rung L0: the pool's answer, else the teacher's where two of at most three samples agree.
 
-    The student's own answer stands for the second sample where the first one agrees with it, in kinds of questions in
-    which two who err seldom err alike: that is better evidence than a teacher's agreement with itself, and costs
-    nothing. Gives None, with `work.reason` set, where it cannot be settled.
+    A verified chain of the student's own that reaches the first answer stands for the second sample, in kinds of
+    questions in which two who err seldom err alike: that is better evidence than a teacher's agreement with itself, and
+    costs nothing. Gives None, with `work.reason` set, where it cannot be settled.
     """
     question = work.question
     if question.answer is not None:
         return question.answer
-    student_answer = work.tree.answer if work.tree is not None and question.kind in OPEN_KINDS else None
+    tree = work.tree if question.kind in OPEN_KINDS else None
     given: list[str] = []
     problem = ""
     for sample in range(3):
@@ -138,7 +139,7 @@ def settle_reference(work: Work) -> Generator[Need, Any, str | None]:
         except TeacherReplyError as error:
             problem = str(error)
             continue
-        if sample == 0 and agree(reply.answer, student_answer):
+        if sample == 0 and tree is not None and own_chain(tree, reply.answer) is not None:
             return str(reply.answer)
         if any(agree(reply.answer, earlier) for earlier in given):
             return str(reply.answer)

@@ -1,0 +1,307 @@
+"""What teaching costs: revision against full rationales, on the quickstart's word problems.
+
+    python benchmarks/teacher_cost.py cost [--num 150] [--seeds 2]
+    python benchmarks/teacher_cost.py accuracy --out runs/2x2 [--seeds 6] [--rounds 2] [--batch 200]
+
+`cost` needs no training: students that take each step rightly with a set probability, a teacher over HTTP that finds
+errors and answers rightly as often as set; counts requests and tokens for each verified annotation, and how many of
+these have a wrong answer. `accuracy` is the 2×2 of docs/METHOD.md §6, {random, elad} × {rationale, revise}, as whole
+runs of the loop on paired seeds: the same base student, pool, test set and updates a round in all four arms. Arms that
+are done are not run again. Both print the environment, a table, and as the last line all figures as JSON.
+"""
+
+from __future__ import annotations
+
+import argparse
+import hashlib
+import itertools
+import json
+import math
+import platform
+import random
+import shutil
+import statistics
+import subprocess
+import sys
+import tempfile
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from edgeelad.config import TeacherConfig
+from edgeelad.errors import InputError
+from edgeelad.explanation import join
+from edgeelad.files import read_json, read_jsonl
+from edgeelad.quickstart.problems import SKILLS, make_problems
+from edgeelad.quickstart.replies import Faults
+from edgeelad.quickstart.server import MODEL, TeacherServer
+from edgeelad.quickstart.solver import continue_from as solve_from
+from edgeelad.quickstart.solver import find_first_error, solve
+from edgeelad.quickstart.steps import find_equations
+from edgeelad.records import Branch, Question, ReasoningTree
+from edgeelad.teacher import open_teacher
+from edgeelad.teacher.annotate import annotate
+from edgeelad.teacher.planted import plant_error
+
+NUM_BRANCHES = 3
+# share of questions of a kind that the student knows; on these it takes a step rightly with probability KNOWN, on the
+# others with UNKNOWN, whatever the branch: who does not know a kind errs again and again
+STUDENTS = {"weak": 0.3, "middling": 0.6, "strong": 0.85}
+KNOWN, UNKNOWN = 0.95, 0.3
+FINDING = (0.9, 0.5, 0.3)
+ANSWERING = (1.0, 0.95, 0.9)
+METHODS = {
+    "rationale": {"mode": "rationale"},
+    "revise, single": {"mode": "revise", "walk": "single"},
+    "revise, per_step": {"mode": "revise", "walk": "per_step"},
+}
+ARMS = tuple(itertools.product(("random", "elad"), ("rationale", "revise")))
+
+
+class PaperStudent:
+    """A student that knows a share of the questions; the same words after the same steps."""
+
+    def __init__(self, share: float, seed: int) -> None:
+        self.share = share
+        self.seed = seed
+
+    def tree(self, question: Question) -> ReasoningTree:
+        """Its greedy explanation, and branches from every prefix."""
+        steps, answer = self._go_on(question, (), "greedy")
+        branches = []
+        for length in range(len(steps) + 1):
+            group = []
+            for index in range(NUM_BRANCHES):
+                further, reached = self._go_on(question, steps[:length], f"branch {index}")
+                group.append(Branch(join(further, reached), reached, -1.0 - index, 20))
+            branches.append(tuple(group))
+        text = join(steps, answer)
+        return ReasoningTree(question, text, steps, answer, "eos", (), (), tuple(branches))
+
+    def continue_from(self, items: Sequence[tuple[Question, tuple[str, ...]]]) -> list[str]:
+        """What it writes after given steps."""
+        return [join(*self._go_on(question, steps, "greedy")) for question, steps in items]
+
+    def _go_on(self, question: Question, given: tuple[str, ...], kind: str) -> tuple[tuple[str, ...], str]:
+        skill = KNOWN if self._dice(question.text).random() < self.share else UNKNOWN
+        dice = self._dice(question.text, *given, kind)
+        is_right = find_first_error(question.text, given) in (None, len(given))
+        try:
+            further = solve_from(question.text, given if is_right else ())
+        except InputError:
+            further = ()
+        if not further:
+            stated = find_equations(given[-1]) if given else ()
+            return (), str(stated[-1].result if stated else solve(question.text).answer)
+        slip = next((index for index in range(len(further)) if dice.random() >= skill), None)
+        if not is_right and slip is None:
+            slip = 0  # what follows from a wrong step is wrong
+        if slip is not None:
+            further = plant_error(further, slip, np.random.default_rng(dice.randrange(2**32)))
+        return further, str(find_equations(further[-1])[-1].result)
+
+    def _dice(self, *key: str) -> random.Random:
+        return random.Random(hashlib.sha256(json.dumps([self.seed, *key]).encode()).hexdigest())
+
+
+@dataclass(frozen=True, slots=True)
+class CostRow:
+    """What one method came to, for one student and teacher, over all seeds."""
+
+    student: str
+    pool_has_answers: bool
+    finds: float
+    answers: float
+    method: str
+    num: int
+    verified: int
+    wrong: int
+    requests: float
+    prompt_tokens: float
+    completion_tokens: float
+    rungs: dict[str, int]
+
+
+def measure_cost(num: int, num_seeds: int) -> Iterator[CostRow]:
+    """Every method for every student and teacher; figures are for each verified annotation."""
+    for student, has_answers in itertools.product(STUDENTS, (True, False)):
+        for finds, answers in itertools.product(FINDING, ANSWERING):
+            for method, settings in METHODS.items():
+                yield _measure(student, has_answers, finds, answers, method, settings, num, num_seeds)
+
+
+def _measure(
+    student: str,
+    has_answers: bool,
+    finds: float,
+    answers: float,
+    method: str,
+    settings: dict[str, Any],
+    num: int,
+    num_seeds: int,
+) -> CostRow:
+    made, wrong, requests, prompt_tokens, completion_tokens = [], 0, 0, 0, 0
+    for seed in range(num_seeds):
+        problems = make_problems(num, dict.fromkeys(SKILLS, 1.0), np.random.default_rng(seed))
+        right = {f"q{index}": str(problem.answer) for index, problem in enumerate(problems)}
+        questions = [
+            Question(f"q{index}", problem.question, answer=right[f"q{index}"] if has_answers else None)
+            for index, problem in enumerate(problems)
+        ]
+        paper = PaperStudent(STUDENTS[student], seed)
+        trees = {question.id: paper.tree(question) for question in questions}
+        faults = Faults(answer_error=round(1.0 - answers, 6), finding_error=round(1.0 - finds, 6))
+        with TeacherServer(faults=faults) as server, tempfile.TemporaryDirectory() as folder:
+            config = TeacherConfig(url=server.url, model=MODEL, api_key_env="", **settings)
+            with open_teacher(config, Path(folder) / "ledger", {}) as teacher:
+                batch = list(annotate(questions, trees, teacher, paper.continue_from, config))
+                usage = teacher.usage()
+        made += batch
+        wrong += sum(item.is_usable and item.answer != right[item.question_id] for item in batch)
+        requests += usage.requests
+        prompt_tokens += usage.prompt_tokens
+        completion_tokens += usage.completion_tokens
+    usable = [item for item in made if item.is_usable]
+    rungs = {f"L{rung}": sum(item.rung == f"L{rung}" for item in usable) for rung in range(1, 6)}
+    verified = max(1, len(usable))
+    return CostRow(
+        student=student,
+        pool_has_answers=has_answers,
+        finds=finds,
+        answers=answers,
+        method=method,
+        num=len(made),
+        verified=len(usable),
+        wrong=wrong,
+        requests=requests / verified,
+        prompt_tokens=prompt_tokens / verified,
+        completion_tokens=completion_tokens / verified,
+        rungs=rungs,
+    )
+
+
+def show_cost(rows: Sequence[CostRow]) -> None:
+    """One line a row, with the ratio of completion tokens to the full rationales'."""
+    print("student   pool     finds answers method            verified wrong  req. prompt compl. ratio  L1/L2/L3/L4/L5")
+    full: dict[tuple[Any, ...], float] = {}
+    for row in rows:
+        key = (row.student, row.pool_has_answers, row.finds, row.answers)
+        if row.method == "rationale":
+            full[key] = row.completion_tokens
+        ratio = row.completion_tokens / full[key]
+        pool = "answers" if row.pool_has_answers else "bare"
+        rungs = "/".join(str(count) for count in row.rungs.values())
+        print(
+            f"{row.student:9} {pool:8} {row.finds:5.0%} {row.answers:7.0%} {row.method:17} "
+            f"{row.verified / row.num:8.1%} {row.wrong / max(1, row.verified):5.1%} {row.requests:5.2f} "
+            f"{row.prompt_tokens:6.1f} {row.completion_tokens:6.1f} {ratio:5.2f}  {rungs}"
+        )
+
+
+def measure_accuracy(out: Path, num_seeds: int, num_rounds: int, batch: int) -> list[dict[str, Any]]:
+    """Run the four arms on each seed; gives a row for each round of each."""
+    rows: list[dict[str, Any]] = []
+    for seed in range(num_seeds):
+        data: Path | None = None
+        for strategy, mode in ARMS:
+            folder = out / f"seed{seed}-{strategy}-{mode}"
+            if not (folder / "summary.json").exists():
+                _distill(folder, data, seed, strategy, mode, num_rounds, batch)
+            # the same questions and base student in all arms of a seed
+            data = data or folder / "quickstart"
+            for metrics in read_jsonl(folder / "metrics.jsonl"):
+                rows.append({"seed": seed, "strategy": strategy, "mode": mode, **metrics})
+            print(f"seed {seed} {strategy} {mode}: {read_json(folder / 'summary.json')['accuracy']}", flush=True)
+    return rows
+
+
+def _distill(folder: Path, data: Path | None, seed: int, strategy: str, mode: str, num_rounds: int, batch: int) -> None:
+    if data is not None and not (folder / "quickstart").exists():
+        folder.mkdir(parents=True, exist_ok=True)
+        shutil.copytree(data, folder / "quickstart")
+    settings = {
+        "selection.strategy": strategy,
+        "selection.num_rounds": num_rounds,
+        "selection.batch_size": batch,
+        # the same batch in round 1 of both strategies would hide the difference; random is random from the start
+        "selection.first_batch": "score" if strategy != "random" else "random",
+        "teacher.mode": mode,
+        "stopping.audit_size": 0,
+        "stopping.stop_when_certified": "false",
+    }
+    command = [sys.executable, "-m", "edgeelad", "distill", "--seed", str(seed), "--out", str(folder)]
+    for name, value in settings.items():
+        command += ["--set", f"{name}={value}"]
+    subprocess.run(command, check=True, stdout=subprocess.DEVNULL)
+
+
+def show_accuracy(rows: Sequence[dict[str, Any]]) -> dict[str, Any]:
+    """Final accuracy, and the normalized area under accuracy against questions and against completion tokens."""
+    finals: dict[tuple[str, str], list[float]] = {arm: [] for arm in ARMS}
+    tokens: dict[tuple[str, str], list[int]] = {arm: [] for arm in ARMS}
+    areas: dict[tuple[str, str], list[float]] = {arm: [] for arm in ARMS}
+    for (_, strategy, mode), group in itertools.groupby(
+        rows, key=lambda row: (row["seed"], row["strategy"], row["mode"])
+    ):
+        rounds = list(group)
+        accuracy = [row["accuracy"] for row in rounds]
+        finals[strategy, mode].append(accuracy[-1])
+        tokens[strategy, mode].append(rounds[-1]["teacher"]["completion_tokens"])
+        areas[strategy, mode].append(statistics.fmean((a + b) / 2 for a, b in itertools.pairwise(accuracy)))
+    print("strategy mode       accuracy      area          completion tokens")
+    for arm in ARMS:
+        print(f"{arm[0]:8} {arm[1]:10} {_mean(finals[arm])} {_mean(areas[arm])} {statistics.fmean(tokens[arm]):10.0f}")
+    names = {"/".join(arm): arm for arm in ARMS}
+    differences = {}
+    for first, second in [("elad/rationale", "random/rationale"), ("elad/revise", "random/revise")] + [
+        (f"{strategy}/revise", f"{strategy}/rationale") for strategy in ("random", "elad")
+    ]:
+        pairs = [a - b for a, b in zip(finals[names[first]], finals[names[second]], strict=True)]
+        differences[f"{first} - {second}"] = pairs
+        print(f"{first} - {second}: {_mean(pairs)} (paired t = {_paired_t(pairs):.2f}, n = {len(pairs)})")
+    return {
+        "final": {name: finals[arm] for name, arm in names.items()},
+        "area": {name: areas[arm] for name, arm in names.items()},
+        "completion_tokens": {name: tokens[arm] for name, arm in names.items()},
+        "paired_differences": differences,
+    }
+
+
+def _mean(values: Sequence[float]) -> str:
+    spread = statistics.stdev(values) if len(values) > 1 else 0.0
+    return f"{statistics.fmean(values):.3f} ± {spread:.3f}"
+
+
+def _paired_t(pairs: Sequence[float]) -> float:
+    spread = statistics.stdev(pairs) if len(pairs) > 1 else 0.0
+    return statistics.fmean(pairs) / (spread / math.sqrt(len(pairs))) if spread else math.nan
+
+
+def main() -> None:
+    """Run one of the two measurements."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    commands = parser.add_subparsers(dest="command", required=True)
+    cost = commands.add_parser("cost")
+    cost.add_argument("--num", type=int, default=150, help="questions for each seed")
+    cost.add_argument("--seeds", type=int, default=2)
+    accuracy = commands.add_parser("accuracy")
+    accuracy.add_argument("--out", type=Path, required=True)
+    accuracy.add_argument("--seeds", type=int, default=6)
+    accuracy.add_argument("--rounds", type=int, default=2)
+    accuracy.add_argument("--batch", type=int, default=200)
+    arguments = parser.parse_args()
+    print(f"{platform.platform()}, Python {platform.python_version()}, numpy {np.__version__}", flush=True)
+    if arguments.command == "cost":
+        rows = list(measure_cost(arguments.num, arguments.seeds))
+        show_cost(rows)
+        print(json.dumps([asdict(row) for row in rows]))
+    else:
+        measured = measure_accuracy(arguments.out, arguments.seeds, arguments.rounds, arguments.batch)
+        print(json.dumps(show_accuracy(measured)))
+
+
+if __name__ == "__main__":
+    main()
