@@ -17,6 +17,7 @@ import click
 from rich.console import Console
 
 import edgeelad
+from edgeelad.cli_teacher import annotations_group, ledger_group, teacher_group
 from edgeelad.errors import BudgetError, EdgeeladError, RunError
 
 if TYPE_CHECKING:
@@ -29,6 +30,10 @@ PATH = click.Path(path_type=Path)
 @click.version_option(edgeelad.__version__, prog_name="edgeelad")
 def cli() -> None:
     """Distill an LLM's reasoning into a small ONNX student, asking the teacher only what the student is unsure of."""
+
+
+for group in (teacher_group, ledger_group, annotations_group):
+    cli.add_command(group)
 
 
 def main() -> None:
@@ -57,7 +62,7 @@ def _fail(message: str, code: int) -> None:
 
 
 @contextlib.contextmanager
-def _progress(quiet: bool) -> Iterator[Any]:
+def progress_shown(quiet: bool) -> Iterator[Any]:
     """A progress that shows on stderr, or nothing."""
     if quiet:
         from edgeelad.progress import Silent
@@ -87,6 +92,9 @@ def _progress(quiet: bool) -> Iterator[Any]:
 @click.option("--seed", type=int, help="Seed of everything random.")
 @click.option("--out", type=PATH, help="Run folder; default: runs/NAME-OF-POOL.")
 @click.option("--set", "overrides", multiple=True, metavar="SECTION.KEY=VALUE", help="Set any configuration key.")
+@click.option("--ledger", type=PATH, help="Teacher ledger, may be shared between runs; default: in the run folder.")
+@click.option("--replay", type=PATH, help="Answer from this ledger alone; nothing is sent to the teacher.")
+@click.option("--dry-run", is_flag=True, help="What the first round would send and cost; nothing is sent.")
 @click.option("--resume", is_flag=True, help="Go on with the run folder TARGET.")
 @click.option("--json", "as_json", is_flag=True, help="Print the summary as JSON on stdout.")
 @click.option("--quiet", is_flag=True, help="Show no progress.")
@@ -95,6 +103,7 @@ def distill(
     out: Path | None,
     overrides: tuple[str, ...],
     resume: bool,
+    dry_run: bool,
     as_json: bool,
     quiet: bool,
     **flags: Any,
@@ -105,9 +114,14 @@ def distill(
     word problems, a small student, and a teacher served on loopback; a real run in minutes.
     """
     from edgeelad import launch
+    from edgeelad.files import dump_json
 
-    with _progress(quiet) as progress:
+    with progress_shown(quiet) as progress:
         plan = launch.plan(target, out, flags, overrides, resume=resume)
+        if dry_run:
+            estimate = launch.dry_run(plan, progress)
+            click.echo(dump_json(estimate.figures()) if as_json else estimate.text())
+            return 0
         try:
             with launch.environment(plan, progress) as config:
                 summary = _run(config, progress)
@@ -119,8 +133,6 @@ def distill(
             _fail(f"{error}; everything is kept; go on with: {plan.resume_command}", error.exit_code)
         if not quiet:
             launch.show_result(plan, summary, Console(stderr=True))
-    from edgeelad.files import dump_json
-
     click.echo(dump_json(summary, indent=2) if as_json else str(plan.folder / "package"))
     return BudgetError.exit_code if summary["stopped_because"] == "budget" else 0
 
@@ -154,7 +166,7 @@ def score(model: Path, pool: str, out: Path, as_json: bool, quiet: bool, **flags
     from edgeelad.files import dump_json
     from edgeelad.scoring import score_pool
 
-    with _progress(quiet) as progress:
+    with progress_shown(quiet) as progress:
         summary = score_pool(model, pool, out, progress, **flags)
     click.echo(dump_json(summary) if as_json else str(out))
 
@@ -168,7 +180,7 @@ def export(student: str, out: Path, quantize: str, quiet: bool) -> None:
     """Export a torch student to ONNX, check it against torch, and quantize it."""
     from edgeelad.launch import export_folder
 
-    with _progress(quiet) as progress:
+    with progress_shown(quiet) as progress:
         export_folder(student, out, quantize, progress)
     click.echo(str(out))
 
@@ -190,7 +202,7 @@ def evaluate(model: Path, data: str, as_json: bool, quiet: bool, **flags: Any) -
     from edgeelad.files import dump_json
     from edgeelad.scoring import evaluate_model
 
-    with _progress(quiet) as progress:
+    with progress_shown(quiet) as progress:
         figures = evaluate_model(model, data, progress, **flags)
     if as_json:
         click.echo(dump_json(figures))

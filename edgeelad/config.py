@@ -232,6 +232,7 @@ class RunSection(Section):
     out: str = Field("edgeelad-run", description="run folder")
     seed: int = Field(0, ge=0)
     ledger: str | None = Field(None, description="teacher ledger; default: ledger.sqlite in the run folder")
+    replay: bool = Field(False, description="answer from the ledger only and send nothing to the teacher")
 
 
 class RunConfig(Section):

@@ -4,13 +4,16 @@ quickstart's teacher where there is none, and show the result with the commands 
 
 from __future__ import annotations
 
+import dataclasses
 import importlib.util
+import json
 import shlex
+import tempfile
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
 
@@ -19,6 +22,9 @@ from edgeelad.errors import ConfigError, MissingExtraError, RunError, UsageError
 from edgeelad.files import read_jsonl, write_text
 from edgeelad.progress import Progress
 from edgeelad.runfolder import RunFolder
+
+if TYPE_CHECKING:
+    from edgeelad.stages.estimate import DryRun
 
 QUICKSTART_FOLDER = Path("runs/quickstart")
 # what a run under way may be told anew: limits and speed, not what it computes
@@ -66,15 +72,15 @@ def plan(
         return _resumed(target or out, given, overrides)
     data = _flags_to_data(given)
     if target is None and not {"pool", "student"} & set(given):
-        if set(given) - {"seed", "rounds", "batch"}:
+        if set(given) - {"seed", "rounds", "batch", "ledger", "replay"}:
             raise UsageError("name the questions with --pool and the student with --student, or a configuration file")
         folder = _free_folder(out or QUICKSTART_FOLDER, is_default=out is None)
-        settings = tuple(f"{s}.{key}={value}" for s, keys in data.items() for key, value in keys.items())
+        settings = _settings(data)
         return Plan(folder, None, True, False, (*settings, *overrides), given.get("seed", 0))
     if target is not None and target.is_dir():
         raise UsageError(f"{target} is a folder; add --resume to go on with the run in it")
     if target is not None:
-        settings = tuple(f"{s}.{key}={_toml(value)}" for s, keys in data.items() for key, value in keys.items())
+        settings = _settings(data)
         config = load_config(target, (*settings, *overrides))
     else:
         config = make_config(data, overrides, source="command line")
@@ -102,6 +108,25 @@ def environment(plan: Plan, progress: Progress) -> Iterator[RunConfig]:
 
     with quickstart(plan.folder, plan.seed, plan.overrides, progress) as config:
         yield config
+
+
+def dry_run(plan: Plan, progress: Progress) -> DryRun:
+    """What the first round of a new run would send and cost; works in a temporary folder and sends nothing.
+
+    Raises:
+        UsageError: The run is under way.
+    """
+    if plan.is_resumed:
+        raise UsageError("--dry-run is for a new run; `edgeelad ledger stats` tells what a run has spent")
+    with tempfile.TemporaryDirectory() as temporary:
+        there = Path(temporary) / "run"
+        config = plan.config and plan.config.model_copy(
+            update={"run": plan.config.run.model_copy(update={"out": str(there)})}
+        )
+        with environment(dataclasses.replace(plan, folder=there, config=config), progress) as resolved:
+            from edgeelad.stages import dry_run as estimate
+
+            return estimate(resolved, RunFolder(there), progress)
 
 
 def require_distill(command: str) -> None:
@@ -152,8 +177,6 @@ def show_quickstart(folder: Path, progress: Progress) -> None:
 
 def export_folder(student: str, out: Path, quantize: str, progress: Progress) -> None:
     """Load a torch student, export it to `out`, and check it against torch on built-in prompts."""
-    import tempfile
-
     require_distill("edgeelad export")
     from edgeelad.config import ExportConfig, StudentConfig
     from edgeelad.export import export_student
@@ -192,7 +215,7 @@ def _resumed(folder: Path | None, given: Mapping[str, Any], overrides: tuple[str
         raise UsageError(
             f"--{min(set(given) - {'rounds', 'budget_usd'})} cannot be changed on --resume; start a new run"
         )
-    changes = tuple(f"{s}.{k}={v}" for s, keys in _flags_to_data(given).items() for k, v in keys.items()) + overrides
+    changes = (*_settings(_flags_to_data(given)), *overrides)
     for change in changes:
         section, key, _ = parse_override(change)
         if key not in RESUMABLE.get(section, ()):
@@ -224,18 +247,28 @@ def _flags_to_data(given: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
         "rounds": ("selection", "num_rounds"),
         "batch": ("selection", "batch_size"),
         "seed": ("run", "seed"),
+        "ledger": ("run", "ledger"),
+        "replay": ("run", "ledger"),
     }
+    if "replay" in given:
+        if "ledger" in given:
+            raise UsageError("--ledger and --replay do not go together: a replay answers from its own ledger")
+        if not Path(given["replay"]).is_file():
+            raise UsageError(f"--replay {given['replay']}: no such ledger")
     data: dict[str, dict[str, Any]] = {}
     for name, value in given.items():
         section, key = places[name]
-        data.setdefault(section, {})[key] = value
+        data.setdefault(section, {})[key] = str(value) if isinstance(value, Path) else value
+    if "replay" in given:
+        data["run"]["replay"] = True
     return data
 
 
-def _toml(value: Any) -> str:
-    import json
-
-    return json.dumps(value)
+def _settings(data: Mapping[str, Mapping[str, Any]]) -> tuple[str, ...]:
+    """The same as overrides; JSON's scalars are TOML's."""
+    return tuple(
+        f"{section}.{key}={json.dumps(value)}" for section, keys in data.items() for key, value in keys.items()
+    )
 
 
 def _default_folder(config: RunConfig) -> Path:

@@ -17,7 +17,6 @@ from edgeelad.records import Annotation, Question, ReasoningTree, Score
 from edgeelad.selection import select as select_batch
 from edgeelad.stages.end import caps
 from edgeelad.stages.run import Run, derive_seed
-from edgeelad.teacher import open_teacher
 from edgeelad.teacher.annotate import annotate
 from edgeelad.teacher.protocol import Teacher
 from edgeelad.uncertainty import STRATEGIES, tree_params
@@ -31,7 +30,7 @@ def audit(run: Run) -> None:
         return
     stopping, teacher_config = run.config.stopping, run.config.teacher
     run.progress.start("Teacher answers the audit sample", len(run.audit))
-    with run.folder.stage(0, "audit"), open_teacher(teacher_config, run.ledger, run.pool) as teacher:
+    with run.folder.stage(0, "audit"), run.teacher() as teacher:
 
         def ask(item: tuple[int, Question]) -> dict[str, Any] | None:
             index, question = item
@@ -151,9 +150,10 @@ def revise(run: Run, number: int) -> bool:
     return any(row["status"] != "set_aside" for row in read_jsonl(here.annotations))
 
 
-def _annotations(run: Run, number: int, questions: Sequence[Question]) -> Iterator[Annotation]:
+def revision_params(run: Run, number: int) -> TreeParams:
+    """The trees that the teacher's work starts from: with the seed of the scores that chose the questions."""
     config = run.config.scoring
-    params = TreeParams(
+    return TreeParams(
         num_branches=config.num_branches,
         num_root_branches=config.num_explanations,
         temperature=config.temperature,
@@ -162,15 +162,18 @@ def _annotations(run: Run, number: int, questions: Sequence[Question]) -> Iterat
         max_explanation_tokens=config.max_explanation_tokens,
         max_branch_tokens=config.max_branch_tokens,
         probe=False,
-        # the scoring seed: these are the very trees whose scores chose the questions
         seed=derive_seed(run.config.run.seed, number, "score"),
     )
+
+
+def _annotations(run: Run, number: int, questions: Sequence[Question]) -> Iterator[Annotation]:
+    config = run.config.scoring
     onnx = run.folder.round(number - 1).onnx
     with (
         Student.open(onnx, num_threads=run.num_workers, batch_size=config.batch_size) as student,
-        open_teacher(run.config.teacher, run.ledger, run.pool) as teacher,
+        run.teacher() as teacher,
     ):
-        trees = {tree.question.id: tree for tree in student.grow(questions, params)}
+        trees = {tree.question.id: tree for tree in student.grow(questions, revision_params(run, number))}
 
         def continue_from(items: Sequence[tuple[Question, tuple[str, ...]]]) -> list[str]:
             return student.continue_from(items, config.max_branch_tokens)

@@ -5,11 +5,14 @@ from __future__ import annotations
 import hashlib
 import platform
 import shutil
+import uuid
 import zlib
 from collections.abc import Iterable
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -26,6 +29,7 @@ from edgeelad.records import Example, Question
 from edgeelad.runfolder import RunFolder
 from edgeelad.stopping import draw_audit
 from edgeelad.teacher import open_teacher
+from edgeelad.teacher.protocol import Teacher
 from edgeelad.uncertainty import find_strategy
 
 
@@ -42,6 +46,7 @@ class Run:
         audit: The audit sample: never selected, never trained on.
         too_long: Ids of questions that leave no room for an explanation in the student's context.
         seed_examples: Examples mixed into every fine-tuning.
+        id: Tells the run's spending from that of others in a shared ledger.
     """
 
     config: RunConfig
@@ -52,6 +57,7 @@ class Run:
     audit: tuple[Question, ...]
     too_long: frozenset[str]
     seed_examples: tuple[Example, ...]
+    id: str
 
     @property
     def askable(self) -> list[Question]:
@@ -63,10 +69,17 @@ class Run:
         """The generator of one stage of one round: the same whatever ran before it."""
         return np.random.default_rng(derive_seed(self.config.run.seed, round_number, stage))
 
-    @property
-    def ledger(self) -> Path:
-        """Where the teacher's exchanges are kept."""
-        return ledger_path(self.config, self.folder)
+    def teacher(self) -> AbstractContextManager[Teacher]:
+        """The run's teacher, opened; tokens that an endpoint does not tell are counted with the student's tokenizer."""
+        codec = Codec.load(self.folder.round(0).student)
+        return open_teacher(
+            self.config.teacher,
+            ledger_path(self.config, self.folder),
+            self.pool,
+            run=self.id,
+            count_tokens=lambda text: len(codec.encode_completion(text)),
+            is_replay=self.config.run.replay,
+        )
 
     @property
     def num_workers(self) -> int:
@@ -96,7 +109,7 @@ def open_run(config: RunConfig, folder: RunFolder, progress: Progress) -> Run:
         )
     find_strategy(config.selection.strategy)
     # a teacher that cannot be asked is said now, not when the student has been prepared and scored
-    with open_teacher(config.teacher, ledger_path(config, folder), {}):
+    with open_teacher(config.teacher, ledger_path(config, folder), {}, is_replay=config.run.replay):
         pass
     progress.start("Reading the pool")
     questions = {question.id: question for question in load_pool(config.pool)}
@@ -118,6 +131,7 @@ def open_run(config: RunConfig, folder: RunFolder, progress: Progress) -> Run:
         audit=tuple(questions[id_] for id_ in split["audit"]),
         too_long=frozenset(split["too_long"]),
         seed_examples=seeds,
+        id=split["run_id"],
     )
 
 
@@ -145,9 +159,7 @@ def prepare_base(run: Run) -> None:
     export(run, 0)
 
 
-def _split(
-    config: RunConfig, folder: RunFolder, questions: dict[str, Question], progress: Progress
-) -> dict[str, list[str]]:
+def _split(config: RunConfig, folder: RunFolder, questions: dict[str, Question], progress: Progress) -> dict[str, Any]:
     fingerprint = _fingerprint(questions.values())
     if folder.pool.exists():
         split = read_json(folder.pool)
@@ -181,6 +193,7 @@ def _split(
     num_audit = min(config.stopping.audit_size, max(len(rest) // 4, 1)) if config.stopping.audit_size else 0
     audit = draw_audit(rest, num_audit, np.random.default_rng(derive_seed(config.run.seed, 0, "audit")))
     split = {
+        "run_id": uuid.uuid4().hex,
         "fingerprint": fingerprint,
         "test": [question.id for question in test],
         "audit": [question.id for question in audit],

@@ -18,7 +18,6 @@ from edgeelad.progress import track
 from edgeelad.records import Certificate, Evaluation, Example, Question, ReasoningTree
 from edgeelad.stages.run import Run, derive_seed
 from edgeelad.stopping import certify
-from edgeelad.teacher import open_teacher
 
 
 def fine_tune(run: Run, number: int) -> None:
@@ -150,7 +149,7 @@ def _metrics(run: Run, number: int, rows: list[dict[str, Any]], trees: dict[str,
     shipped = fp32 if shipping == "fp32" else quantized
     annotations = [row for n in range(1, number + 1) for row in read_jsonl(run.folder.round(n).annotations)]
     scores = list(read_jsonl(here.scores)) if number else []
-    with open_teacher(config.teacher, run.ledger, run.pool) as teacher:
+    with run.teacher() as teacher:
         usage = teacher.usage()
     return {
         "round": number,

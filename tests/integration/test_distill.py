@@ -9,6 +9,7 @@ import pytest
 from fixtures.small_run import NUM_POOL, SmallRun
 
 from edgeelad.answers import agree
+from edgeelad.config import load_config
 from edgeelad.engine.student import Student
 from edgeelad.files import read_json, read_jsonl
 from edgeelad.loop import distill
@@ -127,3 +128,30 @@ def test_a_spent_budget_trains_on_what_was_bought_and_goes_on_with_a_larger_one(
         assert second["stopped_because"] == "max_rounds"
         assert second["annotated"] > first["annotated"]
         assert server.billed.requests == second["teacher"]["requests"]
+
+
+def test_a_dry_run_sends_nothing_and_a_replay_pays_nothing(small_run: SmallRun, finished: Path, tmp_path: Path) -> None:
+    bought = {path.name: path for path in finished.iterdir()}["ledger.sqlite"]
+    with TeacherServer() as server:
+        config = small_run.write_config(tmp_path / "dry", server.url)
+        command = [sys.executable, "-m", "edgeelad", "distill", str(config), "--dry-run", "--quiet", "--json"]
+        done = subprocess.run(command, capture_output=True, text=True)
+        assert done.returncode == 0, done.stderr
+        figures = json.loads(done.stdout)
+        assert server.billed.requests == 0
+        assert not (tmp_path / "dry").exists()
+    assert figures["round"]["num_questions"] == 12
+    assert figures["round"]["low"]["requests"] <= figures["round"]["expected"]["requests"]
+    assert figures["round"]["expected"]["requests"] <= figures["round"]["high"]["requests"]
+    spent = read_json(finished / "rounds" / "01" / "metrics.json")["teacher"]
+    assert spent["requests"] <= figures["audit"]["requests"] + figures["round"]["high"]["requests"]
+
+    # the teacher of the finished run is gone; its ledger alone answers
+    url = load_config(finished / "config.toml").teacher.url
+    assert url is not None
+    replayed = distill(small_run.config(tmp_path / "replay", url, f"run.ledger={bought}", "run.replay=true"), Silent())
+    assert replayed["teacher"]["requests"] == 0
+    for number in ("01", "02"):
+        assert list(read_jsonl(tmp_path / "replay" / "rounds" / number / "annotations.jsonl")) == list(
+            read_jsonl(finished / "rounds" / number / "annotations.jsonl")
+        )

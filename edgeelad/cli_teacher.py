@@ -1,0 +1,205 @@
+"""Commands around the teacher: check one before paying it, look into a ledger, take annotations elsewhere."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+if TYPE_CHECKING:
+    from edgeelad.records import Annotation, Question
+    from edgeelad.teacher.check import Share, TeacherCheck
+
+PATH = click.Path(path_type=Path)
+
+
+@click.group("teacher")
+def teacher_group() -> None:
+    """The teacher: how well does it find and fix errors?"""
+
+
+@teacher_group.command("check")
+@click.option("--teacher-url", help="Base URL of an OpenAI-compatible API.")
+@click.option("--teacher-model", help="Name of the teacher model.")
+@click.option("--config", "config_path", type=PATH, help="A run's TOML file, for its [teacher] section.")
+@click.option("--data", type=PATH, help="Rows {input, steps, mistake_index, target} as JSON lines; default: generated.")
+@click.option(
+    "--num", default=40, show_default=True, type=click.IntRange(1, 10000), help="Generated problems to ask about."
+)
+@click.option("--seed", default=0, show_default=True, type=click.IntRange(min=0))
+@click.option(
+    "--ledger", type=PATH, default=Path("teacher-check.sqlite"), show_default=True, help="Where replies are kept."
+)
+@click.option("--set", "overrides", multiple=True, metavar="SECTION.KEY=VALUE", help="Set any configuration key.")
+@click.option("--json", "as_json", is_flag=True, help="Print the figures as JSON.")
+@click.option("--quiet", is_flag=True, help="Show no progress.")
+def check(
+    teacher_url: str | None,
+    teacher_model: str | None,
+    config_path: Path | None,
+    data: Path | None,
+    num: int,
+    seed: int,
+    ledger: Path,
+    overrides: tuple[str, ...],
+    as_json: bool,
+    quiet: bool,
+) -> None:
+    """Measure how often a teacher finds the first error, fixes it, and answers right, with 95 % intervals and cost."""
+    from edgeelad.cli import progress_shown
+    from edgeelad.config import load_config, make_config
+    from edgeelad.files import dump_json
+    from edgeelad.launch import require_distill
+    from edgeelad.teacher import open_teacher
+    from edgeelad.teacher.check import check_teacher, read_check_rows
+    from edgeelad.teacher.planted import planted_rows
+
+    given = {"url": teacher_url, "model": teacher_model}
+    flags = tuple(f"teacher.{key}={value}" for key, value in given.items() if value is not None)
+    settings = (*flags, *overrides)
+    config = (load_config(config_path, settings) if config_path else make_config({}, settings, "command line")).teacher
+    require_distill("edgeelad teacher check")
+    rows = list(read_check_rows(data)) if data is not None else planted_rows(num, seed)
+    with progress_shown(quiet) as progress, open_teacher(config, ledger, {}, run="check") as opened:
+        progress.start("Checking the teacher", len(rows))
+        result = check_teacher(rows, opened, config, progress.update)
+        progress.finish(f"{result.usage.requests} requests")
+    click.echo(dump_json(_check_figures(result)) if as_json else _check_text(result))
+
+
+_MEASURES = {
+    "found": "finds the first error",
+    "near": "… within one step",
+    "cleared": "lets right explanations pass",
+    "fixed": "its correction leads to the right answer",
+    "answered": "answers right by itself",
+    "unusable": "replies that could not be used",
+}
+
+
+def _check_figures(result: TeacherCheck) -> dict[str, Any]:
+    shares: dict[str, Share] = {name: getattr(result, name) for name in _MEASURES}
+    figures: dict[str, Any] = {
+        name: {"hits": share.num_hits, "of": share.num, "low": share.interval[0], "high": share.interval[1]}
+        for name, share in shares.items()
+    }
+    return {"rows": result.num_rows, **figures, "usage": dataclasses.asdict(result.usage)}
+
+
+def _check_text(result: TeacherCheck) -> str:
+    lines = []
+    for name, label in _MEASURES.items():
+        share: Share = getattr(result, name)
+        low, high = share.interval
+        counts = f"{share.num_hits} of {share.num}"
+        lines.append(f"{label:42} {share.value:6.1%}  ({counts}; 95 % {low:.1%} to {high:.1%})")
+    usage = result.usage
+    cost = "" if usage.cost_usd is None else f", ${usage.cost_usd:.4f}"
+    tokens = f"{usage.prompt_tokens:,} prompt and {usage.completion_tokens:,} completion tokens"
+    return "\n".join([*lines, f"cost: {usage.requests} requests, {tokens}{cost}"])
+
+
+@click.group("ledger")
+def ledger_group() -> None:
+    """The ledger: every exchange with the teacher, paid once."""
+
+
+@ledger_group.command("stats")
+@click.argument("path", type=PATH)
+@click.option("--json", "as_json", is_flag=True, help="Print the figures as JSON.")
+def ledger_stats(path: Path, as_json: bool) -> None:
+    """What a ledger holds: attempts, replies, tokens, cost, by prompt."""
+    from edgeelad.files import dump_json
+    from edgeelad.teacher.budget import PICO
+    from edgeelad.teacher.ledger_files import ledger_stats as count
+
+    stats = dataclasses.asdict(count(path))
+    if as_json:
+        click.echo(dump_json(stats))
+        return
+    total, billing = stats["total"], stats["total"]["billing"]
+    cost = "unknown (no prices)" if total["cost_pico"] is None else f"${total['cost_pico'] / PICO:.4f}"
+    click.echo(f"{total['requests']:,} requests, {total['replies']:,} replies, {total['num_doubtful']} in doubt")
+    click.echo(
+        f"{billing['prompt_tokens']:,} prompt and {billing['completion_tokens']:,} completion tokens; cost {cost}"
+    )
+    for row in stats["by_prompt"]:
+        cost = "" if row["cost_usd"] is None else f", ${row['cost_usd']:.4f}"
+        tokens = f"{row['prompt_tokens']:,} + {row['completion_tokens']:,} tokens"
+        click.echo(f"{row['model']} {row['prompt_id']}: {row['requests']} requests, {tokens}{cost}")
+
+
+@ledger_group.command("verify")
+@click.argument("path", type=PATH)
+def ledger_verify(path: Path) -> int:
+    """Recompute every hash of a ledger; exit code 1 where something is wrong."""
+    from edgeelad.teacher.ledger_files import verify_ledger
+
+    wrong = verify_ledger(path)
+    click.echo("\n".join(wrong) if wrong else f"{path}: every request and reply is as it was written")
+    return 1 if wrong else 0
+
+
+@ledger_group.command("export")
+@click.argument("path", type=PATH)
+@click.argument("out", type=PATH)
+def ledger_export(path: Path, out: Path) -> None:
+    """Write a ledger's usable replies as JSON lines."""
+    from edgeelad.teacher.ledger_files import export_ledger
+
+    click.echo(f"{export_ledger(path, out)} replies in {out}", err=True)
+    click.echo(str(out))
+
+
+@ledger_group.command("import")
+@click.argument("path", type=PATH)
+@click.argument("source", type=PATH)
+def ledger_import(path: Path, source: Path) -> None:
+    """Take exported replies into a ledger, made where there is none."""
+    from edgeelad.teacher.ledger_files import import_ledger
+
+    click.echo(f"{import_ledger(path, source)} new replies from {source}", err=True)
+    click.echo(str(path))
+
+
+@click.group("annotations")
+def annotations_group() -> None:
+    """What was bought, for other tools."""
+
+
+@annotations_group.command("export")
+@click.argument("run_folder", type=PATH)
+@click.option("--out", required=True, type=PATH, help="File that ends in .jsonl or .parquet.")
+@click.option(
+    "--format",
+    "form",
+    default="sft",
+    show_default=True,
+    type=click.Choice(["sft", "prompt-completion", "stepwise", "preference"]),
+    help="TRL's forms.",
+)
+def annotations_export(run_folder: Path, out: Path, form: str) -> None:
+    """Write a run's verified explanations as training data."""
+    from edgeelad.errors import RunError
+    from edgeelad.teacher.annotation_files import export_annotations
+
+    if not (run_folder / "config.toml").exists():
+        raise RunError(f"{run_folder}: no run folder (config.toml is missing); name the folder that `distill` wrote")
+    count = export_annotations(_bought(run_folder), form, out)
+    click.echo(f"{count} rows in {out}", err=True)
+    click.echo(str(out))
+
+
+def _bought(run_folder: Path) -> Iterator[tuple[Question, Annotation]]:
+    """A run's annotations in the order in which they were bought, with their questions."""
+    from edgeelad.config import load_config
+    from edgeelad.pool import load_pool
+    from edgeelad.teacher.annotation_files import read_annotations
+
+    questions = {question.id: question for question in load_pool(load_config(run_folder / "config.toml").pool)}
+    for path in sorted((run_folder / "rounds").glob("*/annotations.jsonl")):
+        for annotation in read_annotations(path):
+            yield questions[annotation.question_id], annotation

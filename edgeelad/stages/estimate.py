@@ -1,0 +1,110 @@
+"""`--dry-run`: do what costs nothing of the first round; say what the teacher would be sent and what it would cost."""
+
+from __future__ import annotations
+
+import dataclasses
+from dataclasses import dataclass
+from typing import Any
+
+from edgeelad.config import RunConfig, TeacherConfig
+from edgeelad.engine.codec import Codec
+from edgeelad.engine.student import Student
+from edgeelad.files import read_jsonl
+from edgeelad.progress import Progress
+from edgeelad.records import TeacherUsage
+from edgeelad.runfolder import RunFolder
+from edgeelad.stages.ask import revision_params, score, select
+from edgeelad.stages.run import Run, ledger_path, open_run, prepare_base
+from edgeelad.teacher.budget import PICO, TOKENS_AROUND_MESSAGE, Prices
+from edgeelad.teacher.estimate import GUESSED_COMPLETION, Estimate, estimate_round
+from edgeelad.teacher.exchange import Billing
+from edgeelad.teacher.messages import render_messages
+
+
+@dataclass(frozen=True, slots=True)
+class DryRun:
+    """What a run's beginning would cost: the audit once, and the first round."""
+
+    num_pool: int
+    num_audit: int
+    audit: TeacherUsage
+    round: Estimate
+    num_rounds: int
+
+    def figures(self) -> dict[str, Any]:
+        """The figures, for a program."""
+        return {
+            "pool": self.num_pool,
+            "audit_questions": self.num_audit,
+            "audit": dataclasses.asdict(self.audit),
+            "round": dataclasses.asdict(self.round),
+            "max_rounds": self.num_rounds,
+        }
+
+    def text(self) -> str:
+        """The figures, for a person."""
+        estimate = self.round
+        basis = (
+            "this teacher's replies in the ledger"
+            if estimate.is_calibrated
+            else "guesses; no ledger knows this teacher"
+        )
+        lines = [
+            f"Nothing was sent. {self.num_pool:,} questions; the first prompt of round 1:",
+            "",
+            *(f"  [{message.role}] {line}" for message in estimate.example for line in message.content.splitlines()),
+            "",
+            f"{'':28}{'requests':>10}{'prompt tokens':>15}{'completion tokens':>19}{'cost':>10}",
+            _row(f"audit, once ({self.num_audit} questions)", self.audit),
+            _row(f"round 1, low ({estimate.num_questions} questions)", estimate.low),
+            _row("round 1, expected", estimate.expected),
+            _row("round 1, high", estimate.high),
+            f"Expected rests on {basis}; the run has {self.num_rounds} rounds at most.",
+        ]
+        if estimate.allowed_questions is not None:
+            lines.append(f"{estimate.limiting_cap} would allow about {estimate.allowed_questions} questions.")
+        return "\n".join(lines)
+
+
+def dry_run(config: RunConfig, folder: RunFolder, progress: Progress) -> DryRun:
+    """Prepare, export and score the student, select the first batch, and estimate; nothing is sent.
+
+    Raises:
+        EdgeeladError: What would stop the run as well.
+    """
+    run = open_run(config, folder, progress)
+    prepare_base(run)
+    score(run, 1)
+    select(run, 1)
+    batch = [run.pool[row["id"]] for row in read_jsonl(folder.round(1).selected)]
+    codec = Codec.load(folder.round(0).student)
+
+    def count(text: str) -> int:
+        return len(codec.encode_completion(text))
+
+    with Student.open(folder.round(0).onnx, num_threads=run.num_workers) as student:
+        trees = {tree.question.id: tree for tree in student.grow(batch, revision_params(run, 1))}
+    ledger = ledger_path(config, folder)
+    estimate = estimate_round(batch, trees, config.teacher, ledger_path=ledger, run=run.id, count_tokens=count)
+    return DryRun(len(run.pool), len(run.audit), _audit(run, count), estimate, config.selection.num_rounds)
+
+
+def _audit(run: Run, count: Any) -> TeacherUsage:
+    """What answering the audit sample would cost; nothing where the pool itself is the teacher."""
+    config: TeacherConfig = run.config.teacher
+    if config.kind == "dataset" or not run.audit:
+        return TeacherUsage()
+    prompts = [
+        sum(count(message.content) + TOKENS_AROUND_MESSAGE // 2 for message in render_messages("answer", question))
+        for question in run.audit
+    ]
+    twice = prompts[: run.config.stopping.num_self_checks]
+    requests = len(prompts) + len(twice)
+    completion = requests * min(GUESSED_COMPLETION["answer"], config.max_completion_tokens)
+    cost = Prices.from_config(config).cost(Billing(sum(prompts) + sum(twice), completion))
+    return TeacherUsage(requests, sum(prompts) + sum(twice), completion, None if cost is None else cost / PICO)
+
+
+def _row(label: str, usage: TeacherUsage) -> str:
+    cost = "unknown" if usage.cost_usd is None else f"${usage.cost_usd:.4f}"
+    return f"{label:28}{usage.requests:>10,}{usage.prompt_tokens:>15,}{usage.completion_tokens:>19,}{cost:>10}"
