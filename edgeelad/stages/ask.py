@@ -70,13 +70,23 @@ def score(run: Run, number: int) -> None:
     params = tree_params(run.config.selection.strategy, config, derive_seed(run.config.run.seed, number, "score"))
     run.progress.start(f"Round {number}: student explains and is scored", len(candidates))
     with run.folder.stage(number, "score"):
-        trees = grow_trees(
-            before.onnx,
-            candidates,
-            params,
-            num_workers=run.num_workers,
-            batch_size=config.batch_size,
-            precision=config.precision,
+        needs = (
+            strategy.needs_explanation,
+            strategy.needs_branches,
+            strategy.needs_root_branches,
+            strategy.needs_probe,
+        )
+        trees = (
+            grow_trees(
+                before.onnx,
+                candidates,
+                params,
+                num_workers=run.num_workers,
+                batch_size=config.batch_size,
+                precision=config.precision,
+            )
+            if any(needs)
+            else (ReasoningTree(question, "", (), None, "eos", (), (), ((),)) for question in candidates)
         )
         write_scores(here.scores, _scored(run, number, track(trees, run.progress), strategy.name))
     run.progress.finish()

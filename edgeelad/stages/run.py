@@ -23,7 +23,7 @@ from edgeelad.engine.student import fits
 from edgeelad.engine.workers import num_cores
 from edgeelad.errors import ConfigError, PoolError, RunError
 from edgeelad.files import read_json, storage_errors, write_json, write_text
-from edgeelad.pool import load_pool, read_examples, read_pool
+from edgeelad.pool import load_pool, read_examples
 from edgeelad.progress import Progress
 from edgeelad.records import Example, Question
 from edgeelad.runfolder import RunFolder
@@ -108,6 +108,8 @@ def open_run(config: RunConfig, folder: RunFolder, progress: Progress) -> Run:
             "student.model is not set: name a model folder or a Hugging Face id, for example --student DIR"
         )
     find_strategy(config.selection.strategy)
+    with storage_errors(folder.path):
+        folder.path.mkdir(parents=True, exist_ok=True)
     # a teacher that cannot be asked is said now, not when the student has been prepared and scored
     with open_teacher(config.teacher, ledger_path(config, folder), {}, is_replay=config.run.replay):
         pass
@@ -119,7 +121,8 @@ def open_run(config: RunConfig, folder: RunFolder, progress: Progress) -> Run:
     split = _split(config, folder, questions, progress)
     test_ids = set(split["test"])
     if config.pool.test_path is not None:
-        test = tuple(_labeled(read_pool(Path(config.pool.test_path), kind=config.pool.kind)))[: config.pool.max_test]
+        named = config.pool.model_copy(update={"path": config.pool.test_path, "limit": None})
+        test = tuple(_labeled(load_pool(named)))[: config.pool.max_test]
     else:
         test = tuple(questions[id_] for id_ in split["test"])
     return Run(
@@ -222,7 +225,17 @@ def _labeled(questions: Iterable[Question]) -> list[Question]:
 def _seed_examples(config: RunConfig) -> tuple[Example, ...]:
     if config.training.seed_examples is None:
         return ()
-    examples = tuple(read_examples(Path(config.training.seed_examples)))
+    names = config.pool
+    examples = tuple(
+        read_examples(
+            config.training.seed_examples,
+            question_field=names.question_field,
+            answer_field=names.answer_field,
+            choices_field=names.choices_field,
+            explanation_field=names.explanation_field,
+            kind=names.kind,
+        )
+    )
     if config.training.max_seed_examples is None or len(examples) <= config.training.max_seed_examples:
         return examples
     rng = np.random.default_rng(derive_seed(config.run.seed, 0, "seed-examples"))

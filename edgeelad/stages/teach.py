@@ -144,7 +144,7 @@ def _metrics(run: Run, number: int, rows: list[dict[str, Any]], trees: dict[str,
     test = evaluate_trees([trees[question.id] for question in run.test], run.test) if run.test else None
     shipping, same = "fp32", None
     if config.export.quantize != "none" and held_out:
-        same = agreement(fp32, quantized).share
+        same = agreement(fp32, quantized).share_of_answered
         shipping = config.export.quantize if same >= config.export.min_agreement else "fp32"
     shipped = fp32 if shipping == "fp32" else quantized
     annotations = [row for n in range(1, number + 1) for row in read_jsonl(run.folder.round(n).annotations)]
