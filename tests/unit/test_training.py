@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 import torch
 from fixtures.students import SUMS, make_student, make_sum
+from safetensors import SafetensorError
 from transformers import AutoModelForCausalLM
 
 from edgeelad.config import TrainingConfig
@@ -205,6 +206,18 @@ def test_a_base_that_is_no_student_and_a_folder_that_is_there_are_refused(base: 
     (tmp_path / "file").write_text("")
     with pytest.raises(StorageError, match="cannot be written"):
         fine_tune(base, EXAMPLES, tmp_path / "file" / "out", settings(), 0)
+
+
+def test_a_full_disk_is_an_error_that_names_the_folder(
+    base: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(*_: object, **__: object) -> None:
+        raise SafetensorError("Error while serializing: I/O error: No space left on device (os error 28)")
+
+    monkeypatch.setattr("transformers.modeling_utils.safe_save_file", fail)
+    with pytest.raises(StorageError, match=r"out: cannot be written: .*No space left on device.*free some space"):
+        fine_tune(base, EXAMPLES, tmp_path / "out", settings(), 0)
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_an_error_of_the_callback_is_not_swallowed(base: Path, tmp_path: Path) -> None:
