@@ -30,30 +30,30 @@ INPUTS = (
     "attention_bias",
     "logit_index",
     "num_top",
-    "want_entropy",
 )
-OUTPUTS = ("top_logits", "top_ids", "logsumexp", "entropy")
+OUTPUTS = ("top_logits", "top_ids", "top_prob", "mean_logit")
+VOCAB_SIZE_KEY = "edgeelad.vocab_size"
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class TopRows:
-    """What the graph gives for each wanted row.
+    """The next-token distribution of each wanted row.
 
     Attributes:
         logits: The largest logits, largest first, shape [rows, k].
         ids: Their tokens, shape [rows, k].
-        logsumexp: log Σ exp over the whole vocabulary, shape [rows].
-        entropy: Entropy of the row's distribution (nats), shape [rows]; meaningless where it was not wanted.
+        normalizers: log Σ exp over the whole vocabulary, shape [rows].
+        entropies: In nats, shape [rows].
     """
 
     logits: Floats
     ids: Ints
-    logsumexp: Floats
-    entropy: Floats
+    normalizers: npt.NDArray[np.float64]
+    entropies: npt.NDArray[np.float64]
 
     def take(self, rows: Ints) -> TopRows:
         """Some rows, in that order; a row may be taken repeatedly."""
-        return TopRows(self.logits[rows], self.ids[rows], self.logsumexp[rows], self.entropy[rows])
+        return TopRows(self.logits[rows], self.ids[rows], self.normalizers[rows], self.entropies[rows])
 
 
 class KeyValueBuffers:
@@ -106,6 +106,7 @@ class PackedGraph:
         session: The ONNX Runtime session.
         past_names: The past inputs, keys and values of each layer.
         num_heads, head_dim: Of the cached keys and values.
+        vocab_size: How many logits a row has.
     """
 
     def __init__(self, path: Path, num_threads: int = 1) -> None:
@@ -124,6 +125,9 @@ class PackedGraph:
             raise ModelError(f"{path}: not an engine graph of edgeelad ({', '.join(strange)}); {ADVICE}")
         shape = inputs[self.past_names[0]].shape
         self.num_heads, self.head_dim = int(shape[1]), int(shape[3])
+        self.vocab_size = int(self.session.get_modelmeta().custom_metadata_map.get(VOCAB_SIZE_KEY, 0))
+        if self.vocab_size < 1:
+            raise ModelError(f"{path}: it does not say how large the vocabulary is; {ADVICE}")
 
     @property
     def bytes_per_token(self) -> int:
@@ -141,7 +145,6 @@ class PackedGraph:
         wanted: Ints,
         *,
         num_top: int,
-        want_entropy: bool = False,
     ) -> TopRows:
         """Run new tokens; their keys and values are appended to the buffers.
 
@@ -153,14 +156,14 @@ class PackedGraph:
             past_lengths: Tokens that each row holds already, shape [rows].
             bias: Added to the scores, 0 or `HIDDEN`, shape [1, 1, new, longest past + new].
             wanted: Which new tokens' next-token distributions to give, indices into the flattened tokens.
-            num_top: How many of the largest logits to give.
-            want_entropy: Whether to give entropies.
+            num_top: How many of the largest logits to give; at most the vocabulary's.
         """
+        num_top = min(num_top, self.vocab_size)
         new = input_ids.shape[1]
         num_wanted = len(wanted)
         binding = buffers.binding(*rows)
         total = np.array([int(past_lengths.max()) + new], dtype=np.int32)
-        feeds = (
+        feeds: tuple[npt.NDArray[Any], ...] = (
             input_ids,
             position_ids,
             past_lengths + np.int32(new - 1),
@@ -168,21 +171,20 @@ class PackedGraph:
             bias,
             wanted,
             np.array([num_top], dtype=np.int64),
-            np.array([want_entropy]),
         )
-        for name, array in zip(INPUTS, feeds, strict=True):
+        for name, array in zip(INPUTS, feeds, strict=True):  # `feeds` keeps the memory until the run is over
             binding.bind_ortvalue_input(name, _value(array))
-        found = TopRows(
-            np.empty((num_wanted, num_top), dtype=np.float32),
-            np.empty((num_wanted, num_top), dtype=np.int64),
-            np.empty(num_wanted, dtype=np.float32),
-            np.empty(num_wanted, dtype=np.float32),
-        )
-        for name, array in zip(OUTPUTS, (found.logits, found.ids, found.logsumexp, found.entropy), strict=True):
-            binding.bind_ortvalue_output(name, _value(array))
+        logits = np.empty((num_wanted, num_top), dtype=np.float32)
+        ids = np.empty((num_wanted, num_top), dtype=np.int64)
+        top_prob, mean_logit = np.empty((2, num_wanted), dtype=np.float32)
+        outputs: tuple[npt.NDArray[Any], ...] = (logits, ids, top_prob, mean_logit)
+        for name, output in zip(OUTPUTS, outputs, strict=True):
+            binding.bind_ortvalue_output(name, _value(output))
         self.session.run_with_iobinding(binding)
-        return found
+        normalizers = logits[:, 0].astype(np.float64) - np.log(top_prob.astype(np.float64))
+        return TopRows(logits, ids, normalizers, np.maximum(normalizers - mean_logit, 0.0))
 
 
 def _value(array: npt.NDArray[Any]) -> Any:
+    assert array.flags.c_contiguous, "ONNX Runtime would read a copy"
     return onnxruntime.OrtValue.ortvalue_from_numpy(array)

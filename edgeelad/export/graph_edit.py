@@ -1,0 +1,168 @@
+"""Edit an ONNX graph in memory: who makes a tensor, who reads it, replace, remove what nothing needs.
+
+Knows ONNX, no models. Weights are numpy arrays in `weights` while the graph is edited, so that several graph files
+can be written over one file of weights (`graph_files`).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+import onnx
+from numpy.typing import NDArray
+from onnx import ModelProto, NodeProto, ValueInfoProto, helper, numpy_helper
+
+MICROSOFT = "com.microsoft"
+
+
+@dataclass(slots=True)
+class EditedGraph:
+    """A graph that is being edited.
+
+    Attributes:
+        nodes: The nodes, in an order in which they can run.
+        inputs: The graph's inputs.
+        outputs: The graph's outputs.
+        weights: Constant tensors by name.
+        opset: The version of the standard operators.
+        metadata: What the file says of itself to those who load it.
+        num_names: How many names `new_name` has given.
+
+    Nodes are added and removed by the methods only: they keep the index of producers and readers right.
+    """
+
+    nodes: list[NodeProto]
+    inputs: list[ValueInfoProto]
+    outputs: list[ValueInfoProto]
+    weights: dict[str, NDArray[np.generic]]
+    opset: int
+    metadata: dict[str, str] = field(default_factory=dict)
+    num_names: int = field(default=0)
+    _producers: dict[str, NodeProto] | None = field(default=None, repr=False)
+    _readers: dict[str, list[NodeProto]] | None = field(default=None, repr=False)
+
+    def producer(self, tensor: str) -> NodeProto | None:
+        """The node that makes `tensor`, None for inputs and weights."""
+        if self._producers is None:
+            self._producers = {name: node for node in self.nodes for name in node.output if name}
+        return self._producers.get(tensor)
+
+    def readers(self, tensor: str) -> list[NodeProto]:
+        """The nodes that read `tensor`."""
+        if self._readers is None:
+            self._readers = {}
+            for node in self.nodes:
+                for name in dict.fromkeys(node.input):
+                    self._readers.setdefault(name, []).append(node)
+        return self._readers.get(tensor, [])
+
+    def new_name(self, stem: str) -> str:
+        """A name that is not used yet."""
+        self.num_names += 1
+        return f"{stem}_{self.num_names}"
+
+    def constant(self, stem: str, value: NDArray[np.generic]) -> str:
+        """Add a constant tensor and give its name; an equal one of the same stem is used again."""
+        for name, known in self.weights.items():
+            if name.rpartition("_")[0] == stem and known.dtype == value.dtype and np.array_equal(known, value):
+                return name
+        name = self.new_name(stem)
+        self.weights[name] = value
+        return name
+
+    def redirect(self, old: str, new: str, readers: Iterable[NodeProto] | None = None) -> None:
+        """Let every reader of `old` (or only `readers`) read `new`."""
+        for node in self.nodes if readers is None else readers:
+            for position, name in enumerate(node.input):
+                if name == old:
+                    node.input[position] = new
+        self._readers = None
+
+    def set_input(self, node: NodeProto, position: int, tensor: str) -> None:
+        """Let one input of one node read `tensor`."""
+        node.input[position] = tensor
+        self._readers = None
+
+    def insert_before(self, node: NodeProto, new: Sequence[NodeProto]) -> None:
+        """Insert nodes right before `node`."""
+        at = next(index for index, known in enumerate(self.nodes) if known is node)
+        self.nodes[at:at] = new
+        self._producers = self._readers = None
+
+    def append(self, node: NodeProto) -> None:
+        """Add a node at the end."""
+        self.nodes.append(node)
+        self._producers = self._readers = None
+
+    def remove(self, node: NodeProto) -> None:
+        """Remove one node."""
+        self.nodes = [known for known in self.nodes if known is not node]
+        self._producers = self._readers = None
+
+    def prune(self) -> None:
+        """Remove nodes, inputs and weights that no output needs."""
+        needed = {output.name for output in self.outputs}
+        kept: list[NodeProto] = []
+        for node in reversed(self.nodes):
+            if any(name in needed for name in node.output):
+                kept.append(node)
+                needed.update(name for name in node.input if name)
+                needed.update(_subgraph_reads(node))
+        self.nodes = kept[::-1]
+        self._producers = self._readers = None
+        self.weights = {name: value for name, value in self.weights.items() if name in needed}
+        self.inputs = [value for value in self.inputs if value.name in needed]
+
+    def copy(self) -> EditedGraph:
+        """A copy whose nodes can be edited; weights are shared."""
+        nodes = [_copied(node) for node in self.nodes]
+        return EditedGraph(
+            nodes,
+            list(self.inputs),
+            list(self.outputs),
+            dict(self.weights),
+            self.opset,
+            dict(self.metadata),
+            self.num_names,
+        )
+
+
+def read_graph(model: ModelProto) -> EditedGraph:
+    """Take a model apart (it is not to be used afterwards); Constant nodes become weights, identities vanish."""
+    weights: dict[str, NDArray[np.generic]] = {
+        tensor.name: numpy_helper.to_array(tensor) for tensor in model.graph.initializer
+    }
+    nodes: list[NodeProto] = []
+    for node in model.graph.node:
+        if node.op_type == "Constant":
+            weights[node.output[0]] = numpy_helper.to_array(helper.get_node_attr_value(node, "value"))
+        else:
+            nodes.append(node)
+    opset = next(entry.version for entry in model.opset_import if entry.domain in ("", "ai.onnx"))
+    graph = EditedGraph(nodes, list(model.graph.input), list(model.graph.output), weights, opset)
+    for node in [node for node in nodes if node.op_type == "Identity"]:
+        if node.output[0] not in {output.name for output in graph.outputs}:
+            graph.redirect(node.output[0], node.input[0])
+            graph.remove(node)
+    return graph
+
+
+def attribute(node: NodeProto, name: str, default: float) -> float:
+    """A number among a node's attributes."""
+    for entry in node.attribute:
+        if entry.name == name:
+            return float(helper.get_attribute_value(entry))
+    return default
+
+
+def _copied(node: NodeProto) -> NodeProto:
+    copy = NodeProto()
+    copy.CopyFrom(node)
+    return copy
+
+
+def _subgraph_reads(node: NodeProto) -> set[str]:
+    graphs = [entry.g for entry in node.attribute if entry.type == onnx.AttributeProto.GRAPH]
+    return {name for graph in graphs for inner in graph.node for name in inner.input if name}

@@ -1,0 +1,160 @@
+"""The fused operators of the student's graph, as torch operators that the exporter turns into ONNX nodes.
+
+TorchScript's exporter, which Optimum uses, records a call of a registered torch operator and asks the symbolic
+function registered for it which ONNX node to write (an autograd.Function fails in the tracer). Each operator but
+attention computes what its node computes, so that `graph_trace` can compare it with the module that it replaces;
+attention only needs to give the right shapes while it is traced, and its values are checked after the export by the
+parity test of `graph`.
+"""
+
+from __future__ import annotations
+
+from functools import lru_cache
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.onnx import symbolic_helper
+
+NAMESPACE = "edgeelad"
+OPSET = 18
+SCHEMAS = (
+    "rms_norm(Tensor x, Tensor weight, float eps) -> Tensor",
+    "silu(Tensor x) -> Tensor",
+    "tanh_gelu(Tensor x) -> Tensor",
+    "rotary(Tensor x, Tensor index, Tensor cos, Tensor sin, int num_heads) -> Tensor",
+    "group_query_attention(Tensor query, Tensor key, Tensor value, Tensor past_key, Tensor past_value, "
+    "Tensor seqlens_k, Tensor total_length, Tensor bias, int num_heads, int kv_heads, float scale) "
+    "-> (Tensor, Tensor, Tensor)",
+)
+
+
+def rms_norm(x: Tensor, weight: Tensor, eps: float) -> Tensor:
+    """Root-mean-square normalization over the last axis, times `weight`."""
+    return torch.ops.edgeelad.rms_norm(x, weight, eps)
+
+
+def silu(x: Tensor) -> Tensor:
+    """x · sigmoid(x)."""
+    return torch.ops.edgeelad.silu(x)
+
+
+def tanh_gelu(x: Tensor) -> Tensor:
+    """GELU in its tanh approximation."""
+    return torch.ops.edgeelad.tanh_gelu(x)
+
+
+def rotary(x: Tensor, index: Tensor, cos: Tensor, sin: Tensor, num_heads: int) -> Tensor:
+    """Half-rotating rotary embedding of x [B, S, H·d] by rows `index` [B, S] of cos and sin [rows, d/2]."""
+    return torch.ops.edgeelad.rotary(x, index, cos, sin, num_heads)
+
+
+def group_query_attention(*args: Any) -> tuple[Tensor, Tensor, Tensor]:
+    """Attention of query [B, S, H·d] over past and new keys and values; gives output, present key, present value."""
+    return torch.ops.edgeelad.group_query_attention(*args)
+
+
+@lru_cache(maxsize=1)
+def register_ops() -> torch.library.Library:
+    """Register the operators and their ONNX nodes with torch, once a process."""
+    library = torch.library.Library(NAMESPACE, "DEF")
+    kernels = {
+        "rms_norm": _rms_norm,
+        "silu": torch.nn.functional.silu,
+        "tanh_gelu": lambda x: torch.nn.functional.gelu(x, approximate="tanh"),
+        "rotary": _rotary,
+        "group_query_attention": _attention_shapes,
+    }
+    symbolics = {
+        "rms_norm": _rms_norm_node,
+        "silu": _silu_node,
+        "tanh_gelu": _tanh_gelu_node,
+        "rotary": _rotary_node,
+        "group_query_attention": _attention_node,
+    }
+    for schema in SCHEMAS:
+        name = schema.partition("(")[0]
+        library.define(schema)
+        library.impl(name, kernels[name], "CPU")
+        torch.onnx.register_custom_op_symbolic(f"{NAMESPACE}::{name}", symbolics[name], OPSET)
+    return library
+
+
+def _rms_norm(x: Tensor, weight: Tensor, eps: float) -> Tensor:
+    return x * torch.rsqrt(x.pow(2).mean(-1, keepdim=True) + eps) * weight
+
+
+def _rotary(x: Tensor, index: Tensor, cos: Tensor, sin: Tensor, num_heads: int) -> Tensor:
+    heads = x.unflatten(2, (num_heads, -1))
+    first, second = heads.chunk(2, dim=-1)
+    c, s = cos[index].unsqueeze(2), sin[index].unsqueeze(2)
+    return torch.cat((first * c - second * s, second * c + first * s), dim=-1).flatten(2)
+
+
+def _attention_shapes(
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    past_key: Tensor,
+    past_value: Tensor,
+    seqlens_k: Tensor,
+    total_length: Tensor,
+    bias: Tensor,
+    num_heads: int,
+    kv_heads: int,
+    scale: float,
+) -> tuple[Tensor, Tensor, Tensor]:
+    def grow(past: Tensor, new: Tensor) -> Tensor:
+        return torch.cat((past, new.unflatten(2, (kv_heads, -1)).transpose(1, 2)), dim=2)
+
+    return query.clone(), grow(past_key, key), grow(past_value, value)
+
+
+@symbolic_helper.parse_args("v", "v", "f")
+def _rms_norm_node(g: Any, x: Any, weight: Any, eps: float) -> Any:
+    node = g.op("SimplifiedLayerNormalization", x, weight, axis_i=-1, epsilon_f=eps, stash_type_i=1)
+    return node.setType(x.type())
+
+
+@symbolic_helper.parse_args("v")
+def _silu_node(g: Any, x: Any) -> Any:
+    return g.op("com.microsoft::QuickGelu", x, alpha_f=1.0).setType(x.type())
+
+
+@symbolic_helper.parse_args("v")
+def _tanh_gelu_node(g: Any, x: Any) -> Any:
+    return g.op("com.microsoft::FastGelu", x).setType(x.type())
+
+
+@symbolic_helper.parse_args("v", "v", "v", "v", "i")
+def _rotary_node(g: Any, x: Any, index: Any, cos: Any, sin: Any, num_heads: int) -> Any:
+    node = g.op("com.microsoft::RotaryEmbedding", x, index, cos, sin, num_heads_i=num_heads, interleaved_i=0)
+    return node.setType(x.type())
+
+
+@symbolic_helper.parse_args("v", "v", "v", "v", "v", "v", "v", "v", "i", "i", "f")
+def _attention_node(
+    g: Any,
+    query: Any,
+    key: Any,
+    value: Any,
+    past_key: Any,
+    past_value: Any,
+    seqlens_k: Any,
+    total_length: Any,
+    bias: Any,
+    num_heads: int,
+    kv_heads: int,
+    scale: float,
+) -> Any:
+    absent = [symbolic_helper._optional_input_placeholder_tensor(g) for _ in range(3)]
+    out, present_key, present_value = g.op(
+        "com.microsoft::GroupQueryAttention",
+        *(query, key, value, past_key, past_value, seqlens_k, total_length, *absent, bias),
+        num_heads_i=num_heads,
+        kv_num_heads_i=kv_heads,
+        scale_f=scale,
+        outputs=3,
+    )
+    present = past_key.type().with_sizes([None] * 4)  # longer than the past
+    return out.setType(query.type()), present_key.setType(present), present_value.setType(present)
