@@ -1,0 +1,206 @@
+"""The packed engine against the definition, and against itself in other company: the same bits."""
+
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+from fixtures.fused import FusedFolders
+from fixtures.students import FAMILIES, MAX_CONTEXT, StudentFolders
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from edgeelad.engine import packed_tree
+from edgeelad.engine.generate import BranchPoint, GeneratedTokens, Growth, Limits, Stop, Trunk
+from edgeelad.engine.packed import PackedGenerator
+from edgeelad.engine.packed_graph import PackedGraph
+from edgeelad.engine.packed_tree import TreeGrower
+from edgeelad.engine.reference import force_one, generate_one
+from edgeelad.engine.sampling import SamplingParams
+from edgeelad.engine.session import OnnxGraph
+from edgeelad.errors import ModelError
+from edgeelad.export.graph import graph_files
+
+LIMITS = Limits(frozenset({2, 17, 40}), MAX_CONTEXT)
+GREEDY = SamplingParams(20)
+SAMPLED = SamplingParams(20, temperature=0.8)
+TOLERANCE = 3e-5
+MANY = settings(
+    max_examples=12, deadline=None, suppress_health_check=[HealthCheck.too_slow, HealthCheck.function_scoped_fixture]
+)
+
+
+@pytest.fixture(scope="module")
+def fused(tmp_path_factory: pytest.TempPathFactory, students: StudentFolders) -> FusedFolders:
+    return FusedFolders(tmp_path_factory.mktemp("fused"), students)
+
+
+@pytest.fixture(scope="module", params=["none", "int8"])
+def engine(request: pytest.FixtureRequest, fused: FusedFolders) -> PackedGraph:
+    return PackedGraph(graph_files(fused.folder("llama"), request.param).engine)
+
+
+def make_prompts(count: int, seed: int = 0, longest: int = 40) -> list[list[int]]:
+    rng = np.random.default_rng(seed)
+    return [rng.integers(3, 390, int(length)).tolist() for length in rng.integers(1, longest, count)]
+
+
+def make_trunks(count: int, seed: int = 0, num_branches: int = 3) -> list[Trunk]:
+    rng = np.random.default_rng(seed)
+    trunks = []
+    for prompt in make_prompts(count, seed):
+        completion = rng.integers(3, 390, int(rng.integers(1, 30))).tolist()
+        places = sorted(set(rng.integers(0, len(completion) + 1, 4).tolist()))
+        points = [BranchPoint(place, tuple(rng.integers(0, 2**63, num_branches).tolist()), (5, 6)) for place in places]
+        trunks.append(Trunk(tuple(prompt), tuple(completion), tuple(points)))
+    return trunks
+
+
+def check_same(found: GeneratedTokens, expected: GeneratedTokens) -> None:
+    assert found.ids == expected.ids
+    assert found.finish_reason == expected.finish_reason
+    assert found.logprobs == pytest.approx(expected.logprobs, abs=TOLERANCE)
+    assert found.entropies == pytest.approx(expected.entropies, abs=TOLERANCE)
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+@pytest.mark.parametrize("params", [GREEDY, SAMPLED, SamplingParams(9, 1.2, top_k=5, top_p=0.8)], ids=str)
+def test_sequences_are_what_the_reference_defines(fused: FusedFolders, family: str, params: SamplingParams) -> None:
+    files = graph_files(fused.folder(family))
+    reference, prompts = OnnxGraph(files.standard), make_prompts(7)
+    seeds = list(range(100, 107))
+    for sequence, prompt, seed in zip(
+        PackedGenerator(PackedGraph(files.engine)).generate(prompts, params, LIMITS, seeds), prompts, seeds, strict=True
+    ):
+        check_same(sequence, generate_one(reference, prompt, params, LIMITS, seed))
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_trees_are_what_the_reference_defines(fused: FusedFolders, family: str) -> None:
+    """Every branch and every forced token against its own sequence, alone and recomputed from the start."""
+    files = graph_files(fused.folder(family))
+    reference, trunks = OnnxGraph(files.standard), make_trunks(4)
+    for trunk, growth in zip(
+        trunks, PackedGenerator(PackedGraph(files.engine)).grow(trunks, SAMPLED, LIMITS), strict=True
+    ):
+        for point, branches, forced in zip(trunk.points, growth.branches, growth.forced, strict=True):
+            prefix = [*trunk.prompt_ids, *trunk.completion_ids[: point.num_tokens]]
+            for seed, branch in zip(point.seeds, branches, strict=True):
+                check_same(branch, generate_one(reference, prefix, SAMPLED, LIMITS, seed))
+            expected = force_one(reference, prefix, point.forced_ids)
+            assert forced is not None
+            assert forced.id == expected.id
+            assert forced.entropy == pytest.approx(expected.entropy, abs=TOLERANCE)
+
+
+@pytest.fixture(scope="module")
+def sequences_alone(engine: PackedGraph) -> list[GeneratedTokens]:
+    return [PackedGenerator(engine, 1).generate([prompt], SAMPLED, LIMITS, [7])[0] for prompt in make_prompts(8)]
+
+
+@pytest.fixture(scope="module")
+def trees_alone(engine: PackedGraph) -> list[Growth]:
+    return [PackedGenerator(engine).grow([trunk], SAMPLED, LIMITS)[0] for trunk in make_trunks(6)]
+
+
+@MANY
+@given(st.permutations(range(8)), st.integers(1, 8), st.integers(1, 9))
+def test_a_sequence_is_the_same_bits_in_any_company(
+    engine: PackedGraph, sequences_alone: list[GeneratedTokens], order: list[int], count: int, batch_size: int
+) -> None:
+    prompts = make_prompts(8)
+    chosen = order[:count]
+    generator = PackedGenerator(engine, batch_size)
+    found = generator.generate([prompts[index] for index in chosen], SAMPLED, LIMITS, [7] * count)
+    assert found == [sequences_alone[index] for index in chosen]
+
+
+@MANY
+@given(st.permutations(range(6)), st.integers(1, 6))
+def test_a_tree_is_the_same_bits_in_any_company(
+    engine: PackedGraph, trees_alone: list[Growth], order: list[int], count: int
+) -> None:
+    trunks = make_trunks(6)
+    generator = PackedGenerator(engine)
+    generator.generate(make_prompts(3, seed=5), GREEDY, LIMITS)
+    assert generator.grow([trunks[index] for index in order[:count]], SAMPLED, LIMITS) == [
+        trees_alone[index] for index in order[:count]
+    ]
+
+
+@pytest.mark.parametrize("capacity", [1, 90, 150, 400])
+def test_a_tree_that_does_not_fit_runs_in_groups(
+    fused: FusedFolders, capacity: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Little room: dead columns are cleared, branches are set aside and start over from their own tokens."""
+    monkeypatch.setattr(packed_tree, "MAX_LIVE", 10)
+    monkeypatch.setattr(packed_tree, "MIN_DEAD", 4)
+    files = graph_files(fused.folder("qwen3"))
+    reference, (trunk,) = OnnxGraph(files.standard), make_trunks(1, num_branches=6)
+    points = [[*trunk.prompt_ids, *trunk.completion_ids[: point.num_tokens]] for point in trunk.points]
+    seeds = [point.seeds for point in trunk.points]
+    branches, _ = TreeGrower(PackedGraph(files.engine), capacity).grow(points, seeds, SAMPLED, LIMITS)
+    for prefix, own, grown in zip(points, seeds, branches, strict=True):
+        for seed, branch in zip(own, grown, strict=True):
+            check_same(branch, generate_one(reference, prefix, SAMPLED, LIMITS, seed))
+
+
+def test_context_ends_sequences(fused: FusedFolders) -> None:
+    generator = PackedGenerator(PackedGraph(graph_files(fused.folder("llama")).engine))
+    limits = Limits(frozenset(), 32)
+    prompts = [list(range(3, 3 + length)) for length in (31, 32, 40, 10)]
+    found = generator.generate(prompts, SamplingParams(50), limits)
+    assert [len(sequence.ids) for sequence in found] == [1, 0, 0, 22]
+    assert {sequence.finish_reason for sequence in found} == {"length"}
+    points = tuple(BranchPoint(count, (1, 2), (5, 6, 7)) for count in (0, 2, 4, 6))
+    trunk = Trunk(tuple(range(3, 29)), tuple(range(40, 46)), points)
+    (growth,) = generator.grow([trunk], SamplingParams(50, 1.0), limits)
+    assert [[len(branch.ids) for branch in group] for group in growth.branches] == [[6, 6], [4, 4], [2, 2], [0, 0]]
+    assert [forced is not None for forced in growth.forced] == [True, True, False, False]
+
+
+def test_a_stop_ends_a_sequence(fused: FusedFolders) -> None:
+    generator = PackedGenerator(PackedGraph(graph_files(fused.folder("llama")).engine))
+    prompts = make_prompts(5)
+    free = generator.generate(prompts, GREEDY, Limits(frozenset(), MAX_CONTEXT))
+    stop = Stop(frozenset(range(400)), lambda ids: len(ids) == 3)
+    for sequence, whole in zip(
+        generator.generate(prompts, GREEDY, Limits(frozenset(), MAX_CONTEXT, stop)), free, strict=True
+    ):
+        assert sequence.ids == whole.ids[:3]
+        assert sequence.finish_reason == "stop"
+
+
+@pytest.mark.parametrize("max_tokens", [1, 12, 500])
+def test_streaming_gives_the_greedy_sequence(engine: PackedGraph, max_tokens: int) -> None:
+    generator = PackedGenerator(engine)
+    for prompt in make_prompts(4):
+        (whole,) = generator.generate([prompt], SamplingParams(max_tokens), LIMITS)
+        assert tuple(generator.stream(prompt, max_tokens, LIMITS)) == whole.ids
+
+
+def test_nothing_to_do(fused: FusedFolders) -> None:
+    generator = PackedGenerator(PackedGraph(graph_files(fused.folder("llama")).engine))
+    assert generator.generate([], GREEDY, LIMITS) == []
+    assert generator.grow([], SAMPLED, LIMITS) == []
+    (growth,) = generator.grow([Trunk((5, 6), (7,), ())], SAMPLED, LIMITS)
+    assert growth.branches == growth.forced == ()
+
+
+def test_nan_is_told(fused: FusedFolders, tmp_path: Path) -> None:
+    files = graph_files(fused.folder("llama"))
+    for path in (files.engine, files.weights):
+        shutil.copyfile(path, tmp_path / path.name)
+    weights = tmp_path / files.weights.name
+    weights.write_bytes(np.full(weights.stat().st_size // 4, np.nan, np.float32).tobytes())
+    generator = PackedGenerator(PackedGraph(tmp_path / files.engine.name))
+    with pytest.raises(ModelError, match="NaN"):
+        generator.generate([[5, 6]], GREEDY, LIMITS)
+
+
+def test_a_torn_weights_file_is_told(fused: FusedFolders, tmp_path: Path) -> None:
+    files = graph_files(fused.folder("llama"))
+    shutil.copyfile(files.engine, tmp_path / files.engine.name)
+    (tmp_path / files.weights.name).write_bytes(files.weights.read_bytes()[:1000])
+    with pytest.raises(ModelError, match="cannot load"):
+        PackedGraph(tmp_path / files.engine.name)
