@@ -139,7 +139,7 @@ class Ledger:
                 return Begun(reply=found)
             if self._is_under_way_elsewhere(key):
                 return Begun()
-            known = self._one("SELECT 1 FROM attempts WHERE run = ? AND question_id = ? LIMIT 1", (run, question_id))
+            known = self._one("SELECT 1 FROM run_questions WHERE run = ? AND question_id = ?", (run, question_id))
             try:
                 check(ledger_counts.spent(connection, run, prices), wanted, caps, is_new_question=known is None)
             except BudgetError:

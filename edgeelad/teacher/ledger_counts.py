@@ -24,13 +24,14 @@ _COSTED = """
         ELSE COALESCE(reserved_cost, reserved_prompt_tokens * ?1 + reserved_completion_tokens * ?3)
     END AS full_cost FROM attempts"""
 
-_SPENT = f"""
-    SELECT COUNT(*) AS requests,
-        TOTAL(CASE WHEN held THEN counted * reserved_prompt_tokens ELSE prompt_tokens END) AS prompt_tokens,
-        TOTAL(CASE WHEN held THEN counted * reserved_completion_tokens ELSE completion_tokens END) AS completion_tokens,
-        COALESCE(SUM(counted * full_cost), 0) AS cost, TOTAL(full_cost IS NULL) AS num_unpriced,
-        COUNT(DISTINCT question_id) AS questions
-    FROM (SELECT *, NOT (outcome = 'open' AND session = ?5) AS counted FROM ({_COSTED} WHERE run = ?4))"""
+# attempts that are settled are added up already, by the ledger's triggers; those that are open are few
+_SETTLED = "SELECT * FROM run_totals WHERE run = ?"
+_OPEN = """
+    SELECT COUNT(*) AS requests, TOTAL(is_held * prompt) AS prompt, TOTAL(is_held * completion) AS completion,
+        COALESCE(SUM(is_held * known_cost), 0) AS cost,
+        TOTAL(CASE WHEN known_cost IS NULL THEN is_held * prompt END) AS unpriced_prompt,
+        TOTAL(CASE WHEN known_cost IS NULL THEN is_held * completion END) AS unpriced_completion
+    FROM (SELECT *, session <> ?2 AS is_held FROM counted WHERE run = ?1 AND outcome = 'open')"""
 
 _TOTALS = """
     SELECT COUNT(*) AS requests, TOTAL(outcome = 'answered') AS replies, TOTAL(held) AS num_doubtful,
@@ -44,6 +45,14 @@ _TOTALS = """
         COALESCE(SUM(CASE WHEN held THEN full_cost ELSE 0 END), 0) AS doubtful_cost,
         TOTAL(held AND full_cost IS NULL) AS num_doubtful_unpriced
     FROM ({rows})"""
+
+
+_WRONG_TOTALS = """
+    SELECT s.run, s.requests, s.prompt, s.completion FROM (
+        SELECT run, COUNT(*) AS requests, SUM(prompt) AS prompt, SUM(completion) AS completion
+        FROM counted WHERE outcome <> 'open' GROUP BY run) s
+    LEFT JOIN run_totals t ON t.run = s.run
+    WHERE (s.requests, s.prompt, s.completion) IS NOT (t.requests, t.prompt, t.completion)"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,10 +76,20 @@ class LedgerTotals:
 
 def spent(connection: sqlite3.Connection, run: str, prices: Prices, *, without_open_of: str = "") -> Spent:
     """What counts against a run's caps, on request without what one session has reserved for what is under way."""
-    row = _named(connection, _SPENT, (*_price_values(prices), run, without_open_of))
-    cost = None if row["num_unpriced"] else int(row["cost"])
+    settled = _named(connection, _SETTLED, (run,))
+    opened = _named(connection, _OPEN, (run, without_open_of))
+    unpriced = Billing(
+        int(settled.get("unpriced_prompt", 0) + opened["unpriced_prompt"]),
+        int(settled.get("unpriced_completion", 0) + opened["unpriced_completion"]),
+        settled.get("unpriced_cached", 0),
+    )
+    rest = prices.cost(unpriced) if unpriced != Billing() else 0
     return Spent(
-        int(row["requests"]), int(row["prompt_tokens"]), int(row["completion_tokens"]), cost, int(row["questions"])
+        requests=settled.get("requests", 0) + opened["requests"],
+        prompt_tokens=int(settled.get("prompt", 0) + opened["prompt"]),
+        completion_tokens=int(settled.get("completion", 0) + opened["completion"]),
+        cost_pico=None if rest is None else settled.get("cost", 0) + opened["cost"] + rest,
+        questions=settled.get("questions", 0),
     )
 
 
@@ -144,14 +163,18 @@ def verify(connection: sqlite3.Connection) -> list[str]:
     for attempt_id, content, digest in connection.execute("SELECT attempt_id, content, content_sha256 FROM replies"):
         if content_sha256(content) != digest:
             problems.append(f"reply of attempt {attempt_id}: its text does not have the hash written with it")
+    for run, requests, prompt, completion in connection.execute(_WRONG_TOTALS):
+        problems.append(f"run {run!r}: its attempts come to {requests} requests, {prompt} and {completion} tokens")
     for table, row_id, parent, _ in connection.execute("PRAGMA foreign_key_check"):
         problems.append(f"{table} row {row_id}: refers to a missing row of {parent}")
     return problems
 
 
 def _named(connection: sqlite3.Connection, sql: str, values: tuple[Any, ...]) -> dict[str, Any]:
+    """The one row of a query, by the names of its columns; empty where there is none."""
     cursor = connection.execute(sql, values)
-    return dict(zip((column[0] for column in cursor.description), cursor.fetchone(), strict=True))
+    row = cursor.fetchone()
+    return {} if row is None else dict(zip((column[0] for column in cursor.description), row, strict=True))
 
 
 def _price_values(prices: Prices) -> tuple[int | None, ...]:

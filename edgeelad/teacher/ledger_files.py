@@ -100,9 +100,10 @@ def import_ledger(path: Path, source: Path) -> int:
             cursor = connection.execute(
                 "INSERT INTO attempts (key, run, question_id, session, started_at, finished_at, outcome, "
                 f"reserved_prompt_tokens, reserved_completion_tokens, cost, {', '.join(_BILLED)}) "
-                "VALUES (?, ?, ?, ?, ?, ?, 'answered', 0, 0, ?, ?, ?, ?, ?, ?)",
+                "VALUES (?, ?, ?, ?, ?, ?, 'open', 0, 0, ?, ?, ?, ?, ?, ?)",
                 (key, IMPORTED_RUN, row["question_id"], ledger.session, now, now, row["cost"], *billing),
             )
+            connection.execute("UPDATE attempts SET outcome = 'answered' WHERE id = ?", (cursor.lastrowid,))
             connection.execute(
                 "INSERT INTO replies VALUES (?, ?, ?, ?, ?, '', ?, ?)",
                 (cursor.lastrowid, key, row["content"], content_sha256(row["content"]), *(row[name] for name in _KEPT)),

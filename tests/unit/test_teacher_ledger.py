@@ -2,10 +2,14 @@ import multiprocessing
 import os
 import signal
 import sqlite3
+import tempfile
 import threading
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from edgeelad.config import TeacherConfig
 from edgeelad.errors import BudgetError, RunError, StorageError
@@ -263,12 +267,14 @@ def test_verify_names_what_was_altered(tmp_path):
         answer(ledger, begin(ledger).attempt_id)
     connection = sqlite3.connect(path)
     connection.execute("UPDATE replies SET content = '8'")
+    connection.execute("UPDATE run_totals SET prompt = prompt - 1")
     connection.execute("UPDATE requests SET canonical = replace(canonical, 'What', 'Who')")
     connection.commit()
     connection.close()
     with Ledger(path) as ledger:
         problems = ledger.verify()
-    assert len(problems) == 2
+    assert len(problems) == 3
+    assert problems[2] == "run 'r': its attempts come to 1 requests, 10 and 5 tokens"
     assert REQUEST.key in problems[0]
     assert "reply of attempt 1" in problems[1]
 
@@ -296,6 +302,7 @@ def test_an_older_ledger_is_upgraded_with_all_that_it_holds(tmp_path, version):
         assert ledger.verify() == []
         assert begin(ledger).reply.content == "7"
         assert begin(ledger, numbered(1)).attempt_id == 2
+        assert ledger.spent("r", PRICES) == Spent(2, 110, 55, 6_000 + 60_000, 1)
     connection = sqlite3.connect(tmp_path / "l")
     assert connection.execute("PRAGMA user_version").fetchone()[0] == len(MIGRATIONS)
     connection.close()
@@ -341,3 +348,47 @@ def test_a_full_disk_stops_before_the_next_request_with_all_intact(tmp_path):
         assert ledger.verify() == []
         assert ledger.find(REQUEST.key).content == "x" * 10_000
         assert ledger.totals().requests == num_begun
+
+
+@settings(max_examples=60, deadline=None)
+@given(
+    attempts=st.lists(
+        st.tuples(
+            st.sampled_from(["open", "answered", "priceless", "unbilled", "in_doubt"]),
+            st.integers(0, 2),  # the run
+            st.integers(0, 3),  # the question
+            st.integers(0, 1000),
+            st.integers(0, 500),
+            st.integers(0, 100),
+        ),
+        max_size=12,
+    )
+)
+def test_what_is_spent_is_the_sum_of_the_attempts(attempts):
+    """The running totals against the naive sum, whatever became of the attempts."""
+    with tempfile.TemporaryDirectory() as folder, Ledger(Path(folder) / "l") as ledger:
+        for index, (outcome, run, question, prompt, completion, cached) in enumerate(attempts):
+            request = numbered(index)
+            begun = begin(ledger, request, run=str(run), question=str(question))
+            if outcome in ("answered", "priceless"):
+                billing = Billing(prompt, completion, min(cached, prompt))
+                reply = StoredReply(request.key, "7", "stop", "", 50, billing)
+                cost = PRICES.cost(billing) if outcome == "answered" else None
+                ledger.answer(begun.attempt_id, reply, cost, model="m", status=200)
+            elif outcome != "open":
+                ledger.fail(begun.attempt_id, outcome, "x")
+        for run in range(3):
+            own = [attempt for attempt in attempts if attempt[1] == run]
+            held = [attempt for attempt in own if attempt[0] in ("open", "in_doubt")]
+            paid = [attempt for attempt in own if attempt[0] in ("answered", "priceless")]
+            cost = sum(PRICES.cost(Billing(a[3], a[4], min(a[5], a[3]))) for a in paid) + 60_000 * len(held)
+            assert ledger.spent(str(run), PRICES) == Spent(
+                requests=len(own),
+                prompt_tokens=100 * len(held) + sum(attempt[3] for attempt in paid),
+                completion_tokens=50 * len(held) + sum(attempt[4] for attempt in paid),
+                cost_pico=cost,
+                questions=len({attempt[2] for attempt in own}),
+            )
+            is_known = not any(a[0] == "priceless" and (a[3] or a[4]) for a in own)
+            assert (ledger.spent(str(run), Prices()).cost_pico is None) == (not is_known)
+        assert ledger.verify() == []
