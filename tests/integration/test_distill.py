@@ -117,13 +117,14 @@ def test_the_commands_run_on_what_it_made(finished: Path, small_run: SmallRun, t
 def test_a_spent_budget_trains_on_what_was_bought_and_goes_on_with_a_larger_one(
     small_run: SmallRun, tmp_path: Path
 ) -> None:
+    settings = ("teacher.max_concurrency=1", "selection.strategy=random")  # a selection that needs no student
     with TeacherServer() as server:
-        config = small_run.config(tmp_path / "run", server.url, "teacher.max_requests=45", "teacher.max_concurrency=1")
+        config = small_run.config(tmp_path / "run", server.url, *settings, "teacher.max_requests=45")
         first = distill(config, Silent())
         assert first["stopped_because"] == "budget"
         assert 0 < first["annotated"] < 24
         assert server.billed.requests == first["teacher"]["requests"] <= 45
-        more = small_run.config(tmp_path / "run", server.url, "teacher.max_concurrency=1")
+        more = small_run.config(tmp_path / "run", server.url, *settings)
         second = distill(more, Silent())
         assert second["stopped_because"] == "max_rounds"
         assert second["annotated"] > first["annotated"]
