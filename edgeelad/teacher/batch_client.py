@@ -177,8 +177,9 @@ class BatchClient:
         lessons = {outcome.feature: outcome for outcome in outcomes if isinstance(outcome, Unsupported)}
         for lesson in lessons.values():
             self.endpoint.learn(lesson, example)
+        has_answered = any(isinstance(outcome, Answered) for outcome in outcomes)
         for outcome in outcomes:
-            if isinstance(outcome, Refused) and not outcome.is_about_request:
+            if isinstance(outcome, Refused) and not (outcome.is_about_request or (outcome.is_unclear and has_answered)):
                 raise TeacherRefusedError(f"{self.endpoint} refused: {outcome.reason}")
 
     def _settle(self, attempt: OpenAttempt, row: dict[str, Any]) -> Outcome:
@@ -191,7 +192,7 @@ class BatchClient:
             self.accounts.fail(attempt.attempt_id, outcome)
         else:
             self._fail(attempt, outcome)
-        if isinstance(outcome, Refused) and outcome.is_about_request:
+        if isinstance(outcome, Refused) and (outcome.is_about_request or outcome.is_unclear):
             self._errors[attempt.request.key] = TeacherReplyError(f"the teacher refused this request: {outcome.reason}")
         return outcome
 

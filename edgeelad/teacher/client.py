@@ -30,6 +30,8 @@ FIRST_BACKOFF_S = 0.5
 MAX_BACKOFF_S = 60.0
 # an endpoint that has never answered is given up sooner: a wrong port should not take ten minutes to notice
 FIRST_CONTACT_S = 15.0
+# refusals in a row after which it is not the requests any more
+MAX_UNCLEAR = 5
 # attempts of one request that may have been billed without bringing anything
 MAX_DOUBTFUL = 4
 # how often to look whether another process has got its reply
@@ -99,6 +101,7 @@ class ChatClient:
         self._key_locks: dict[str, tuple[threading.Lock, int]] = {}
         self._last_contact = float("-inf")
         self._last_answer = float("-inf")
+        self._num_unclear = 0
         self._settled = threading.Condition()
         self._num_settled = 0
         self._limiter = Limiter(config.max_concurrency, windows_from_config(config), clock, self._sleep)
@@ -195,7 +198,9 @@ class ChatClient:
         return replace(outcome, reason=self._redact(outcome.reason))
 
     def _note_reply(self) -> None:
-        self._last_answer = self._clock()
+        with self._lock:
+            self._last_answer = self._clock()
+            self._num_unclear = 0
         self._limiter.succeeded()
         self._note_settled()
 
@@ -211,7 +216,7 @@ class ChatClient:
             self.endpoint.learn(outcome, body)
             return 0.0
         if isinstance(outcome, Refused):
-            if outcome.is_about_request:
+            if outcome.is_about_request or self._is_odd_one_out(outcome):
                 raise TeacherReplyError(f"the teacher refused this request: {outcome.reason}")
             raise TeacherRefusedError(f"{self.endpoint} refused: {outcome.reason}")
         assert isinstance(outcome, Again)
@@ -227,6 +232,13 @@ class ChatClient:
         if self._clock() - purchase.began + delay > limit_s:
             self._give_up(purchase, outcome)
         return delay
+
+    def _is_odd_one_out(self, outcome: Refused) -> bool:
+        """Whether others are taken, so that an unclear refusal is about this request."""
+        with self._lock:
+            self._num_unclear += 1
+            has_answered = self._last_answer > float("-inf")
+            return outcome.is_unclear and has_answered and self._num_unclear < MAX_UNCLEAR
 
     def _give_up(self, purchase: _Purchase, outcome: Again) -> NoReturn:
         tries = (

@@ -71,10 +71,15 @@ class Again:
 
 @dataclass(frozen=True, slots=True)
 class Refused:
-    """Final. `is_about_request`: only this request is refused; else no request will fare better."""
+    """Final. `is_about_request`: only this request is refused; else no request will fare better.
+
+    `is_unclear`: the endpoint finds fault with the request's form and does not say whose it is. If it takes others, it
+    is this one's.
+    """
 
     reason: str
     is_about_request: bool = False
+    is_unclear: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -208,7 +213,7 @@ def _refusal(status: int, lowered: str, reason: str) -> Outcome:
         403: "the key has no permission for this",
         404: "check teacher.url and teacher.model",
     }
-    return Refused(f"{reason}; {hints[status]}" if status in hints else reason)
+    return Refused(f"{reason}; {hints[status]}" if status in hints else reason, is_unclear=status in REQUEST_STATUSES)
 
 
 def _read_usage(usage: Any) -> Billing | None:
