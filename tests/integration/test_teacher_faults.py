@@ -29,10 +29,11 @@ class Mix:
         self.fault_share = fault_share
         self.kill_at = None
         self.process = None
+        self.signal = signal.SIGKILL
 
     def __call__(self, number, body):
         if self.kill_at is not None and number >= self.kill_at and self.process is not None:
-            self.process.kill()
+            self.process.send_signal(self.signal)
             self.kill_at = None
         return self.rng.choice(FAULTS) if self.rng.random() < self.fault_share else "ok"
 
@@ -141,3 +142,20 @@ def test_a_tight_cap_is_not_passed_among_faults_and_kills(tmp_path):
         assert bill <= 20_000
         assert all(item["status"] == "set_aside" or item["steps"] for item in read_annotations(tmp_path))
         check_books(server, attempts(tmp_path))
+
+
+@pytest.mark.slow
+def test_an_interrupt_loses_nothing_that_was_paid_for(tmp_path):
+    """Ctrl-C: what is under way is still read and written down, and nothing more is sent."""
+    mix = Mix(7, fault_share=0.0)
+    mix.signal = signal.SIGINT
+    with ChaosServer(mix, solver) as server:
+        mix.kill_at = 90
+        mix.process = start(server, tmp_path)
+        mix.process.communicate(timeout=240)
+        assert mix.process.returncode not in (0, None)
+        assert len(server.requests) < 200
+        rows = attempts(tmp_path)
+        assert {row["outcome"] for row in rows} == {"answered"}
+        assert len(rows) == len(server.requests) == len(server.billed_by_id)
+        check_books(server, rows)
