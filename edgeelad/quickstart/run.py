@@ -88,6 +88,7 @@ def _prepare(folder: Path, seed: int, progress: Progress) -> None:
                 target,
                 seed,
                 progress=lambda step, total, loss: progress.update(step, f"loss {loss:.3f}", total=total),
+                recipe=RECIPE,
             ),
         )
         progress.finish()
