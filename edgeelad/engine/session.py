@@ -59,7 +59,7 @@ class OnnxGraph:
             raise ModelError(f"{path}: its cache holds {inputs[self.past_names[0]].type}, not float; {ADVICE}")
         logits = outputs["logits"].shape
         if len(logits) != 3 or not isinstance(logits[2], int):
-            raise ModelError(f"{path}: its logits are not [rows, tokens, vocabulary of fixed size] ({logits}); {ADVICE}")
+            raise ModelError(f"{path}: its logits are {logits}, not [rows, tokens, vocabulary]; {ADVICE}")
         self.vocab_size: int = logits[2]
 
     @property

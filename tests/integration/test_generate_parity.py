@@ -1,0 +1,346 @@
+"""Batched generation against torch, and against the plain definition in `engine.reference`."""
+
+import random
+from contextlib import contextmanager
+from dataclasses import replace
+
+import pytest
+from fixtures.students import FAMILIES, MAX_CONTEXT, SUMS, make_sum, questions
+
+from edgeelad.engine import batch as batch_module
+from edgeelad.engine import prefill as prefill_module
+from edgeelad.engine.batch import BatchGenerator
+from edgeelad.engine.codec import Codec
+from edgeelad.engine.generate import BranchPoint, Limits, Trunk
+from edgeelad.engine.reference import force_one, generate_one
+from edgeelad.engine.sampling import SamplingParams, make_seed
+from edgeelad.engine.session import OnnxGraph
+from edgeelad.engine.student import Student
+from edgeelad.engine.tree import TreeParams, answer_stop, greedy_params, step_ends
+from edgeelad.errors import PromptTooLongError
+from edgeelad.explanation import join_steps, split
+from edgeelad.records import Question
+
+NUM_TOKENS = 24
+SAMPLED = SamplingParams(NUM_TOKENS, temperature=0.9)
+TREE = TreeParams(3, 5, 0.9, 0, 1.0, 48, 48, True, 7)
+# sums that the trained student knows, and questions that lead it off its path
+KNOWN = [make_sum(a, b)[0] for a, b in random.Random(0).sample(SUMS, 14)]
+STRANGE = [replace(question, id=f"strange {question.id}") for question in questions(6, seed=1)]
+ASKED = [*KNOWN, *STRANGE, Question("long", "What is " + "1 + " * 12 + "1?"), Question("short", "?")]
+
+
+@contextmanager
+def loaded(folder, name="model.onnx"):
+    codec = Codec.load(folder)
+    yield OnnxGraph(folder / name), codec
+
+
+def assert_close(found, expected):
+    """The same tokens for the same reason, log-probabilities and entropies to 1e-5."""
+    assert found.ids == expected.ids
+    assert found.finish_reason == expected.finish_reason
+    assert found.logprobs == pytest.approx(expected.logprobs, abs=1e-5)
+    assert found.entropies == pytest.approx(expected.entropies, abs=1e-5)
+
+
+def torch_continuations(folder, prompts, max_new_tokens, eos_ids):
+    """What transformers' `generate` writes greedily after each prompt alone, without the end token."""
+    import torch
+    from transformers import AutoModelForCausalLM
+
+    model = AutoModelForCausalLM.from_pretrained(folder)
+    texts = []
+    for prompt in prompts:
+        ids = torch.tensor([prompt])
+        found = model.generate(
+            ids,
+            attention_mask=torch.ones_like(ids),
+            max_new_tokens=max_new_tokens,
+            do_sample=False,
+            eos_token_id=sorted(eos_ids),
+            pad_token_id=0,
+        )[0, len(prompt) :].tolist()
+        texts.append(tuple(found[:-1] if found and found[-1] in eos_ids else found))
+    return texts
+
+
+def torch_logprobs(folder, prompt, ids):
+    import torch
+    from transformers import AutoModelForCausalLM
+
+    model = AutoModelForCausalLM.from_pretrained(folder)
+    with torch.no_grad():
+        logits = model(torch.tensor([[*prompt, *ids]])).logits[0, len(prompt) - 1 : -1].double()
+    distributions = torch.log_softmax(logits, dim=-1)
+    chosen = distributions[torch.arange(len(ids)), torch.tensor(ids)]
+    return chosen.tolist(), (-(distributions.exp() * distributions).sum(dim=-1)).tolist()
+
+
+# --- against torch --------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("is_tied", [True, False])
+@pytest.mark.parametrize("family", FAMILIES)
+def test_greedy_is_what_torch_generates(students, family, is_tied):
+    plain, folder = students.plain(family, is_tied=is_tied), students.onnx(family, is_tied=is_tied)
+    with loaded(folder) as (graph, codec):
+        prompts = [codec.encode_prompt(question) for question in ASKED]
+        prompts[3] = prompts[3][:1]  # as ragged as can be
+        limits = Limits(codec.eos_ids, codec.max_context)
+        together = BatchGenerator(graph, 8).generate(prompts, SamplingParams(NUM_TOKENS), limits)
+        expected = torch_continuations(plain, prompts, NUM_TOKENS, codec.eos_ids)
+        assert [sequence.ids for sequence in together] == expected
+        assert len(set(expected)) > len(prompts) // 2  # the students do not all write the same
+        for index in (0, 3, len(prompts) - 2):
+            (alone,) = BatchGenerator(graph).generate([prompts[index]], SamplingParams(NUM_TOKENS), limits)
+            assert_close(together[index], alone)
+            logprobs, entropies = torch_logprobs(plain, prompts[index], together[index].ids)
+            num_tokens = len(together[index].ids)
+            assert together[index].logprobs[:num_tokens] == pytest.approx(logprobs, abs=1e-4)
+            assert together[index].entropies[:num_tokens] == pytest.approx(entropies, abs=1e-4)
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_the_context_is_filled_and_not_passed_in_ragged_batches(students, family):
+    # short rows go on while long ones fill the context: places in the batch then pass the number of positions
+    plain, folder = students.plain(family), students.onnx(family)
+    with loaded(folder) as (graph, codec):
+        rng = random.Random(0)
+        lengths = (MAX_CONTEXT - 1, MAX_CONTEXT - 2, MAX_CONTEXT - 30, 40, 5, MAX_CONTEXT, MAX_CONTEXT + 3)
+        prompts = [[rng.randrange(3, codec.vocab_size) for _ in range(length)] for length in lengths]
+        found = BatchGenerator(graph).generate(prompts, SamplingParams(MAX_CONTEXT), Limits(frozenset(), MAX_CONTEXT))
+        assert [len(sequence.ids) for sequence in found] == [1, 2, 30, MAX_CONTEXT - 40, MAX_CONTEXT - 5, 0, 0]
+        assert {sequence.finish_reason for sequence in found} == {"length"}
+        for prompt, sequence in zip(prompts[:5], found[:5], strict=True):
+            assert torch_continuations(plain, [prompt], len(sequence.ids), ()) == [sequence.ids]
+
+
+def test_several_end_tokens_end_a_sequence(students):
+    plain, folder = students.plain(), students.onnx()
+    with loaded(folder) as (graph, codec):
+        prompts = [codec.encode_prompt(question) for question in ASKED[:8]]
+        free = BatchGenerator(graph).generate(prompts, SamplingParams(NUM_TOKENS), Limits(frozenset(), MAX_CONTEXT))
+        eos_ids = frozenset({free[0].ids[4], free[1].ids[7], 2})
+        ended = BatchGenerator(graph).generate(prompts, SamplingParams(NUM_TOKENS), Limits(eos_ids, MAX_CONTEXT))
+        assert [sequence.ids for sequence in ended] == torch_continuations(plain, prompts, NUM_TOKENS, eos_ids)
+        assert "eos" in {sequence.finish_reason for sequence in ended}
+        for sequence in ended:
+            assert len(sequence.logprobs) == len(sequence.ids) + (sequence.finish_reason == "eos")
+
+
+def test_the_trained_student_explains_as_torch_does(students):
+    plain, folder = students.trained(), students.trained_onnx()
+    with Student.open(folder, batch_size=7) as student:
+        trees = student.explain(ASKED, 48)
+        prompts = [student.codec.encode_prompt(question) for question in ASKED]
+        for tree, ids in zip(trees, torch_continuations(plain, prompts, 48, student.codec.eos_ids), strict=True):
+            text = student.codec.decode(ids)
+            assert text.startswith(tree.text)
+            assert tree.finish_reason == "stop" or text == tree.text
+        right = [tree.answer == make_sum(*map(int, tree.question.id.split("+")))[2] for tree in trees[: len(KNOWN)]]
+        assert sum(right) >= 0.8 * len(KNOWN)
+        assert {tree.num_steps for tree in trees[: len(KNOWN)]} == {3}
+
+
+# --- against the definition -----------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+@pytest.mark.parametrize(
+    "params", [SAMPLED, SamplingParams(NUM_TOKENS, 1.3, top_k=9), SamplingParams(NUM_TOKENS, 1.0, top_p=0.8)]
+)
+def test_sampled_sequences_are_those_of_the_definition(students, family, params):
+    with loaded(students.onnx(family)) as (graph, codec):
+        prompts = [codec.encode_prompt(question) for question in ASKED[:6]]
+        seeds = [make_seed(1, question.id, 0, 0) for question in ASKED[:6]]
+        limits = Limits(codec.eos_ids, codec.max_context)
+        found = BatchGenerator(graph).generate(prompts, params, limits, seeds)
+        for prompt, seed, sequence in zip(prompts, seeds, found, strict=True):
+            assert_close(sequence, generate_one(graph, prompt, params, limits, seed))
+
+
+def make_trunks(codec, graph, limits):
+    trunks = []
+    for question in (*KNOWN[:3], *STRANGE[:4]):
+        prompt = codec.encode_prompt(question)
+        completion, ends = step_ends(codec, generate_one(graph, prompt, SamplingParams(40), limits).ids)
+        forced = codec.encode_completion("The answer is")
+        points = [
+            BranchPoint(end, tuple(make_seed(2, question.id, end, k) for k in range(2)), tuple(forced[: 1 + end % 3]))
+            for end in (0, *ends)
+        ]
+        trunks.append(Trunk(tuple(prompt), tuple(completion), tuple(points)))
+    return trunks
+
+
+def test_branches_and_forced_answers_are_those_of_the_definition(students):
+    with loaded(students.trained_onnx()) as (graph, codec):
+        limits = Limits(codec.eos_ids, codec.max_context, answer_stop(codec))
+        trunks = make_trunks(codec, graph, limits)
+        params = SamplingParams(16, temperature=0.9)  # too few for a whole explanation
+        grown = BatchGenerator(graph, 9).grow(trunks, params, limits)
+        reasons = set()
+        for trunk, growth in zip(trunks, grown, strict=True):
+            assert len(growth.branches) == len(growth.forced) == len(trunk.points)
+            for point, branches, forced in zip(trunk.points, growth.branches, growth.forced, strict=True):
+                prefix = (*trunk.prompt_ids, *trunk.completion_ids[: point.num_tokens])
+                for seed, branch in zip(point.seeds, branches, strict=True):
+                    assert_close(branch, generate_one(graph, prefix, params, limits, seed))
+                    reasons.add(branch.finish_reason)
+                expected = force_one(graph, prefix, point.forced_ids)
+                assert forced.id == expected.id
+                assert forced.entropy == pytest.approx(expected.entropy, abs=1e-5)
+        assert reasons == {"eos", "stop", "length"}
+
+
+def test_a_trunk_without_points_and_points_without_seeds_or_room(students):
+    with loaded(students.onnx()) as (graph, codec):
+        limits = Limits(codec.eos_ids, 20)
+        full = Trunk((5,) * 12, (6,) * 8, (BranchPoint(8, (1, 2), (7,)), BranchPoint(0), BranchPoint(7, (3,), (7,))))
+        nothing, growth = BatchGenerator(graph).grow([Trunk((5,), (), ()), full], SAMPLED, limits)
+        assert nothing.branches == nothing.forced == ()
+        assert [len(group) for group in growth.branches] == [2, 0, 1]
+        assert {branch.finish_reason for branch in growth.branches[0]} == {"length"}
+        assert growth.branches[0][0].ids == ()
+        assert len(growth.branches[2][0].logprobs) == 1
+        assert growth.forced == (None, None, None)
+        assert BatchGenerator(graph).grow([], SAMPLED, limits) == []
+        assert BatchGenerator(graph).generate([], SAMPLED, limits, []) == []
+
+
+@pytest.mark.parametrize(("module", "name", "size"), [
+    (batch_module, "MAX_CACHE_BYTES", 30_000),  # a few hundred tokens: small batches
+    (batch_module, "MAX_CACHE_BYTES", 1),  # one row at a time
+    (prefill_module, "MAX_LOGIT_BYTES", 40_000),  # a few tokens of a batch at a time
+    (prefill_module, "MAX_LOGIT_BYTES", 1),  # token by token
+])  # fmt: skip
+def test_little_memory_changes_nothing_but_the_batches(students, monkeypatch, module, name, size):
+    with Student.open(students.trained_onnx()) as student:
+        expected = list(student.grow(ASKED[:8], TREE))
+        monkeypatch.setattr(module, name, size)
+        assert_same_trees(list(student.grow(ASKED[:8], TREE)), expected)
+
+
+# --- trees: the same alone, in any batch, in any order --------------------------------------------------------------
+
+
+def assert_same_trees(found, expected, tolerance=1e-5):
+    """Equal but for the last bits of log-probabilities and entropies."""
+    for one, other in zip(found, expected, strict=True):
+        assert one.text == other.text
+        assert one.answer == other.answer
+        assert one.finish_reason == other.finish_reason
+        assert one.tokens == other.tokens
+        assert one.branch_answers == other.branch_answers
+        assert [[b.text for b in group] for group in one.branches] == [[b.text for b in g] for g in other.branches]
+        assert [probe.answer for probe in one.probes] == [probe.answer for probe in other.probes]
+        assert one.token_logprobs == pytest.approx(other.token_logprobs, abs=tolerance)
+        assert one.token_entropies == pytest.approx(other.token_entropies, abs=tolerance)
+        assert [p.entropy for p in one.probes] == pytest.approx([p.entropy for p in other.probes], abs=tolerance)
+        for group, others in zip(one.branches, other.branches, strict=True):
+            assert [b.mean_logprob for b in group] == pytest.approx([b.mean_logprob for b in others], abs=tolerance)
+
+
+def test_a_tree_is_the_same_alone_in_any_batch_and_in_any_order(students):
+    folder = students.trained_onnx()
+    with Student.open(folder, batch_size=64) as student:
+        expected = {tree.question.id: tree for tree in student.grow(ASKED, TREE)}
+    for batch_size, num_questions in ((1, 4), (5, 22)):
+        shuffled = random.Random(batch_size).sample(ASKED, num_questions)
+        with Student.open(folder, batch_size=batch_size) as student:
+            found = list(student.grow(shuffled, TREE))
+        assert [tree.question for tree in found] == shuffled
+        assert_same_trees(found, [expected[question.id] for question in shuffled])
+
+
+def test_int8_explanations_are_the_same_alone_and_together(students):
+    # int8 rounds activations, so that a last bit can move one by a whole step: what is sure stays the same
+    folder = students.trained_onnx()
+    with Student.open(folder, precision="int8") as student:
+        together = student.explain(KNOWN, 48)
+    with Student.open(folder, precision="int8", batch_size=1) as student:
+        alone = student.explain(KNOWN, 48)
+    assert_same_trees(alone, together, tolerance=1e-2)
+
+
+def test_a_tree_has_what_was_asked_for(students):
+    with Student.open(students.trained_onnx()) as student:
+        (tree,) = student.grow(ASKED[:1], TREE)
+        assert [len(group) for group in tree.branches] == [5, 3, 3, 3]
+        assert len(tree.probes) == tree.num_steps + 1 == 4
+        assert tree.steps == split(tree.text).steps
+        assert tree.tokens.prompt == len(student.codec.encode_prompt(ASKED[0]))
+        assert tree.tokens.explanation == len(tree.token_logprobs) == len(tree.token_entropies)
+        assert tree.tokens.branch == sum(branch.num_tokens for group in tree.branches for branch in group)
+        assert tree.tokens.probe > 0
+        (bare,) = student.grow(ASKED[:1], greedy_params(48))
+        assert bare.branches == bare.probes == ()
+        assert bare.text == tree.text
+        (rooted,) = student.grow(ASKED[:1], TreeParams(0, 4, 0.9, 0, 1.0, 48, 48, False, 7))
+        assert [len(group) for group in rooted.branches] == [4, 0, 0, 0]
+        # seeds are a branch's own, however many there are
+        assert [branch.text for branch in rooted.branches[0]] == [branch.text for branch in tree.branches[0][:4]]
+        assert rooted.probes == ()
+        (probed,) = student.grow(ASKED[:1], TreeParams(0, 0, 0.9, 0, 1.0, 48, 48, True, 7))
+        assert probed.branches == ()
+        assert [p.answer for p in probed.probes] == [p.answer for p in tree.probes]
+
+
+def test_probes_after_the_last_step_see_the_answer(students):
+    with Student.open(students.trained_onnx()) as student:
+        trees = list(student.grow(KNOWN, TREE))
+        sure = [tree for tree in trees if tree.answer is not None and len(tree.answer) == 1 and tree.num_steps == 3]
+        assert len(sure) >= 4
+        assert sum(tree.probes[-1].answer == tree.answer for tree in sure) >= 0.9 * len(sure)
+
+
+def test_another_seed_grows_other_branches_from_the_same_explanation(students):
+    with Student.open(students.trained_onnx()) as student:
+        first = list(student.grow(ASKED, TREE))
+        other = list(student.grow(ASKED, TreeParams(3, 5, 0.9, 0, 1.0, 48, 48, True, 8)))
+        assert [tree.text for tree in first] == [tree.text for tree in other]
+        assert [tree.branches for tree in first] != [tree.branches for tree in other]
+
+
+# --- the rest of the text level -------------------------------------------------------------------------------------
+
+
+def test_the_stream_joins_to_the_explanation(students):
+    for folder in (students.onnx("qwen2"), students.trained_onnx()):
+        with Student.open(folder) as student:
+            for tree in student.explain(ASKED[:5], NUM_TOKENS):
+                pieces = list(student.stream(tree.question, NUM_TOKENS))
+                assert "".join(pieces) == tree.text
+                assert len(pieces) > 1
+
+
+def test_continuing_from_its_own_steps_writes_the_rest_of_an_explanation(students):
+    with Student.open(students.trained_onnx(), batch_size=4) as student:
+        trees = student.explain(KNOWN, 48)
+        items = [(tree.question, tree.steps[: index % 3]) for index, tree in enumerate(trees)]
+        for (_, steps), tree, text in zip(items, trees, student.continue_from(items, 48), strict=True):
+            assert join_steps(steps) + text == tree.text
+        for item, text in zip(items[:3], student.continue_from(items, 48), strict=False):
+            assert student.continue_from([item], 48) == [text]
+        assert student.continue_from([], 48) == []
+
+
+def test_steps_that_fill_the_context_are_continued_by_nothing(students):
+    with Student.open(students.trained_onnx()) as student:
+        steps = ("Add 3 and 4 and 5 and 6.",) * 30
+        assert student.continue_from([(ASKED[0], steps), (ASKED[1], ())], 8)[0] == ""
+
+
+def test_a_prompt_that_leaves_no_room_is_named(students):
+    question = Question("endless", "1 + " * MAX_CONTEXT)
+    with Student.open(students.onnx()) as student:
+        assert student.fits(ASKED[0])
+        assert not student.fits(question)
+        for action in (
+            lambda: student.explain([ASKED[0], question], 4),
+            lambda: list(student.stream(question, 4)),
+            lambda: student.continue_from([(question, ())], 4),
+        ):
+            with pytest.raises(PromptTooLongError, match="question endless: its prompt has"):
+                action()
