@@ -1,4 +1,4 @@
-"""`edgeelad distill` without arguments, in small: data, student, teacher, the run, the question at the end, resuming."""
+"""`edgeelad distill` without arguments, in small: data, student, teacher, run, the last question, resuming."""
 
 import io
 from dataclasses import replace

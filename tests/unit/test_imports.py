@@ -16,7 +16,12 @@ HEAVY = {
 ALL_MODULES = sorted(
     name for _, name, _ in pkgutil.walk_packages(edgeelad.__path__, "edgeelad.") if not name.endswith("__main__")
 )
-LIST_LOADED = "import sys, json, importlib; [importlib.import_module(n) for n in {names!r}]; print(json.dumps(sorted(sys.modules)))"
+LIST_LOADED = """
+import sys, json, importlib
+for name in {names!r}:
+    importlib.import_module(name)
+print(json.dumps(sorted(sys.modules)))
+"""
 
 
 def _loaded(names: list[str]) -> set[str]:
