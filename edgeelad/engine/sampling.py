@@ -17,6 +17,7 @@ import numpy as np
 import numpy.typing as npt
 
 MAX_TOP = 64
+BLOCK = 64  # tokens of a vocabulary that are looked at together
 Logits = npt.NDArray[np.float32]
 Floats = npt.NDArray[np.float64]
 Ints = npt.NDArray[np.int64]
@@ -104,21 +105,35 @@ def top_logits(logits: Logits, num_top: int) -> tuple[Logits, Ints]:
         logits: Shape [S, vocabulary].
         num_top: How many; both results have shape [S, min(num_top, vocabulary)].
     """
-    size = min(num_top, logits.shape[1])
+    num_rows, num_tokens = logits.shape
+    size = min(num_top, num_tokens)
     if size == 1:
         ids = logits.argmax(axis=1)[:, None]
         return np.take_along_axis(logits, ids, axis=1), ids
-    ids = np.argpartition(logits, logits.shape[1] - size, axis=1)[:, -size:]
-    ids.sort(axis=1)
+    num_blocks = num_tokens // BLOCK
+    if num_blocks > 2 * size:
+        # the largest lie in the blocks with the largest maxima: in a large vocabulary the others need no sorting
+        maxima = logits[:, : num_blocks * BLOCK].reshape(num_rows, num_blocks, BLOCK).max(axis=2)
+        inside = _largest(maxima, size)[:, :, None] * BLOCK + np.arange(BLOCK)
+        rest = np.broadcast_to(np.arange(num_blocks * BLOCK, num_tokens), (num_rows, num_tokens % BLOCK))
+        candidates = np.concatenate([inside.reshape(num_rows, -1), rest], axis=1)
+        ids = np.take_along_axis(candidates, _largest(np.take_along_axis(logits, candidates, axis=1), size), axis=1)
+    else:
+        ids = _largest(logits, size)
     values = np.take_along_axis(logits, ids, axis=1)
-    # of several that equal the smallest kept, the partition keeps any: such rows are sorted whole
-    is_torn = (logits >= values.min(axis=1, keepdims=True)).sum(axis=1) > size
     order = np.argsort(-values, axis=1, kind="stable")
-    values, ids = np.take_along_axis(values, order, axis=1), np.take_along_axis(ids, order, axis=1)
-    for row in np.flatnonzero(is_torn):
-        ids[row] = np.argsort(-logits[row], kind="stable")[:size]
-        values[row] = logits[row, ids[row]]
-    return values, ids
+    return np.take_along_axis(values, order, axis=1), np.take_along_axis(ids, order, axis=1)
+
+
+def _largest(values: Logits, size: int) -> Ints:
+    """The columns of the `size` largest values of each row, ascending; of equal ones the first; shape [S, size]."""
+    border = np.partition(values, values.shape[1] - size, axis=1)[:, -size, None]
+    is_kept = ~(values < border)  # not `>=`: where a border is NaN, there would be too few
+    if np.count_nonzero(is_kept) > size * len(values):
+        is_above = values > border
+        is_tied = is_kept & ~is_above
+        is_kept = is_above | (is_tied & (is_tied.cumsum(axis=1) <= size - is_above.sum(axis=1, keepdims=True)))
+    return is_kept.nonzero()[1].reshape(len(values), size)
 
 
 def choose(top: Logits, params: SamplingParams, draws: Floats, ids: Ints | None = None) -> Ints:

@@ -62,6 +62,28 @@ def test_top_logits_are_the_largest_ties_by_id(logits, num_top):
         assert row_values.tolist() == row[expected].tolist()
 
 
+@pytest.mark.parametrize("num_tokens", [2 * 64 * 3, 1000, 64 * 200, 64 * 200 + 63])
+@pytest.mark.parametrize("num_values", [2, 40, 10**6])
+def test_large_vocabularies_are_searched_in_blocks_with_the_same_outcome(num_tokens, num_values):
+    rng = np.random.default_rng(num_tokens)
+    logits = rng.integers(num_values, size=(6, num_tokens)).astype(np.float32)
+    logits[:, ::7] = -np.inf
+    for num_top in (2, 3, MAX_TOP):
+        values, ids = top_logits(logits, num_top)
+        expected = np.argsort(-logits, axis=1, kind="stable")[:, :num_top]
+        assert (ids == expected).all()
+        assert (values == np.take_along_axis(logits, expected, axis=1)).all()
+
+
+@pytest.mark.parametrize("num_nan", [1, 70, 1000])
+def test_logits_that_are_no_numbers_have_no_probability(num_nan):
+    logits = np.zeros((2, 1000), dtype=np.float32)
+    logits[0, :num_nan] = np.nan
+    for params in (SamplingParams(1), SamplingParams(1, 0.7)):
+        chosen = choose_tokens(logits, params, seeds_of(1, 2), np.zeros(2, dtype=np.int64))
+        assert np.isnan(chosen.logprobs).tolist() == [True, False]
+
+
 def test_choices_come_with_the_frequencies_of_the_softmax():
     logits = np.array([[2.0, 1.0, 0.0, -1.0]], dtype=np.float32)
     draws = (np.arange(10_000) + 0.5) / 10_000
