@@ -14,8 +14,8 @@ from edgeelad.answers import agree
 from edgeelad.config import TeacherConfig
 from edgeelad.errors import TeacherReplyError
 from edgeelad.records import Annotation, AnnotationStatus, Correction, Question, ReasoningTree, TeacherUsage
-from edgeelad.teacher.own_chain import own_chain
 from edgeelad.teacher.protocol import Abilities, Teacher, UnusableReplyError
+from edgeelad.teacher.verify import find_flaw
 
 # kinds with so many possible answers that two wrong ones hardly ever agree
 OPEN_KINDS = frozenset({"number", "text"})
@@ -121,9 +121,9 @@ class Work:
 def settle_reference(work: Work) -> Generator[Need, Any, str | None]:
     """Rung L0: the pool's answer, else the teacher's where two of at most three samples agree.
 
-    A verified chain of the student's own that reaches the first answer stands for the second sample, in kinds of
-    questions in which two who err seldom err alike: that is better evidence than a teacher's agreement with itself, and
-    costs nothing. Gives None, with `work.reason` set, where it cannot be settled.
+    The student's verified greedy explanation stands for the second sample where it reaches the first one's answer, in
+    kinds of questions in which two who err seldom err alike; it costs nothing. Not so its branches: there are so many
+    that one soon agrees with a wrong answer (docs/LOG.md). Gives None, with `work.reason` set, where it cannot be settled.
     """
     question = work.question
     if question.answer is not None:
@@ -139,7 +139,7 @@ def settle_reference(work: Work) -> Generator[Need, Any, str | None]:
         except TeacherReplyError as error:
             problem = str(error)
             continue
-        if sample == 0 and tree is not None and own_chain(tree, reply.answer) is not None:
+        if sample == 0 and tree is not None and find_flaw(tree.steps, tree.answer, reply.answer, question.kind) is None:
             return str(reply.answer)
         if any(agree(reply.answer, earlier) for earlier in given):
             return str(reply.answer)

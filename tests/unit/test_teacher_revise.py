@@ -69,11 +69,14 @@ def test_the_teachers_answer_is_settled_by_two_of_three(given, reference, num_ca
 
 def test_the_students_own_chain_seconds_the_teachers_first_answer():
     bare = replace(QUESTION, answer=None)
+    teacher = FakeTeacher(answer=answers("14"))
+    annotation, _ = climb(teacher, make_tree(GOOD, "14", question=bare))
+    assert (annotation.rung, annotation.answer, annotation.usage.requests) == ("L1", "14", 1)
+    # not one of many branches
     branches = [[("3 + 4 = 7\n7 * 2 = 14\nThe answer is 14", "14", -0.9)]]
-    for tree in (make_tree(GOOD, "14", question=bare), make_tree(BAD, "16", branches, question=bare)):
-        teacher = FakeTeacher(answer=answers("14"))
-        annotation, _ = climb(teacher, tree)
-        assert (annotation.rung, annotation.answer, annotation.usage.requests) == ("L1", "14", 1)
+    teacher = FakeTeacher(answer=answers("14", "14"))
+    annotation, _ = climb(teacher, make_tree(BAD, "16", branches, question=bare))
+    assert (annotation.rung, annotation.answer, annotation.usage.requests) == ("L1", "14", 2)
     # not one that states false arithmetic
     teacher = FakeTeacher(answer=answers("16", None, None))
     climb(teacher, make_tree(("3 + 4 = 8",), "16", question=bare))
