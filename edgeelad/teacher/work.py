@@ -123,7 +123,8 @@ def settle_reference(work: Work) -> Generator[Need, Any, str | None]:
 
     The student's verified greedy explanation stands for the second sample where it reaches the first one's answer, in
     kinds of questions in which two who err seldom err alike; it costs nothing. Not so its branches: there are so many
-    that one soon agrees with a wrong answer (docs/LOG.md). Gives None, with `work.reason` set, where it cannot be settled.
+    that one soon agrees with a wrong answer (docs/LOG.md). Gives None, with `work.reason` set, where it cannot be
+    settled.
     """
     question = work.question
     if question.answer is not None:
