@@ -35,6 +35,7 @@ from edgeelad.config import TeacherConfig
 from edgeelad.errors import InputError
 from edgeelad.explanation import join
 from edgeelad.files import read_json, read_jsonl
+from edgeelad.progress import Silent
 from edgeelad.quickstart.problems import SKILLS, make_problems
 from edgeelad.quickstart.replies import Faults
 from edgeelad.quickstart.server import MODEL, TeacherServer
@@ -233,10 +234,19 @@ def _distill(folder: Path, data: Path | None, seed: int, strategy: str, mode: st
         "stopping.audit_size": 0,
         "stopping.stop_when_certified": "false",
     }
-    command = [sys.executable, "-m", "edgeelad", "distill", "--seed", str(seed), "--out", str(folder)]
-    for name, value in settings.items():
-        command += ["--set", f"{name}={value}"]
-    subprocess.run(command, check=True, stdout=subprocess.DEVNULL)
+    command = [sys.executable, __file__, "arm", "--out", str(folder), "--seed", str(seed)]
+    # a process of its own, so that no arm has what another left in memory
+    subprocess.run([*command, *(f"{name}={value}" for name, value in settings.items())], check=True)
+
+
+def run_arm(folder: Path, seed: int, overrides: Sequence[str]) -> None:
+    """One run of the loop on the quickstart's data."""
+    from edgeelad.loop import distill
+    from edgeelad.quickstart.run import quickstart
+
+    progress = Silent()
+    with quickstart(folder, seed, overrides, progress) as config:
+        distill(config, progress)
 
 
 def show_accuracy(rows: Sequence[dict[str, Any]]) -> dict[str, Any]:
@@ -293,7 +303,14 @@ def main() -> None:
     accuracy.add_argument("--seeds", type=int, default=6)
     accuracy.add_argument("--rounds", type=int, default=2)
     accuracy.add_argument("--batch", type=int, default=200)
+    arm = commands.add_parser("arm", help="one run, as accuracy starts it")
+    arm.add_argument("--out", type=Path, required=True)
+    arm.add_argument("--seed", type=int, required=True)
+    arm.add_argument("overrides", nargs="*")
     arguments = parser.parse_args()
+    if arguments.command == "arm":
+        run_arm(arguments.out, arguments.seed, arguments.overrides)
+        return
     print(f"{platform.platform()}, Python {platform.python_version()}, numpy {np.__version__}", flush=True)
     if arguments.command == "cost":
         rows = list(measure_cost(arguments.num, arguments.seeds))
