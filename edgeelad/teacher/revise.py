@@ -21,7 +21,7 @@ from edgeelad.teacher.arithmetic import false_equation
 from edgeelad.teacher.messages import Turn
 from edgeelad.teacher.own_chain import own_chain, suspect_step
 from edgeelad.teacher.protocol import Abilities, ChainReply, Teacher
-from edgeelad.teacher.verify import calculates, find_flaw
+from edgeelad.teacher.verify import calculates, find_flaw, first_false_step
 from edgeelad.teacher.work import AskStudent, Need, OutOfCallsError, Work, settle_reference
 
 # a student that repeats itself may write hundreds of steps; the first flaw is among the first
@@ -178,6 +178,10 @@ def _no_error(
     if find_flaw(steps, reference, reference, work.question.kind) is None and calculates(steps, reference):
         # the steps are right, only the answer line is not
         return Verified("L2", steps, reference)
+    false_step = first_false_step(steps) if work.question.kind == "number" else None
+    if false_step is not None:
+        # here is one, whatever the teacher says
+        return Prefix(steps[:false_step])
     if answer is None:
         # right as far as it goes
         return Prefix(steps)
@@ -187,6 +191,8 @@ def _no_error(
 
 def _complete(work: Work, prefix: tuple[str, ...], reference: str) -> Rung:
     """L4: the teacher goes on from the last good prefix."""
+    if work.question.kind == "number":
+        prefix = prefix[: first_false_step(prefix)]
     if not prefix or not work.abilities.completes:
         return Prefix(())
     found = yield from _written(

@@ -256,6 +256,17 @@ def test_an_error_that_the_teacher_misses_is_placed_by_the_students_branches():
     assert annotation.steps == ("Ann first.", *GOOD)
 
 
+def test_a_false_equation_that_the_teacher_misses_is_seen_all_the_same():
+    steps = ("Ann first.", "3 + 4 = 8", "8 * 2 = 16")
+    teacher = FakeTeacher(find_first_error=[FirstErrorReply(None, **REPLY)], complete=[ChainReply(GOOD, "14", **REPLY)])
+    annotation, _ = climb(teacher, make_tree(steps, "16"))
+    assert (annotation.rung, annotation.steps) == ("L4", ("Ann first.", *GOOD))
+    judged = [JudgeReply(True, None, "yes", ONE_CALL)] * 2 + [JudgeReply(False, None, "no", ONE_CALL)]
+    teacher = FakeTeacher(judge_step=judged, complete=[ChainReply(GOOD, "14", **REPLY)])
+    annotation, _ = climb(teacher, make_tree(steps, "16"), walk="per_step")
+    assert (annotation.rung, annotation.steps) == ("L4", ("Ann first.", *GOOD))
+
+
 def test_a_missed_error_without_a_hint_is_explained_from_scratch():
     teacher = FakeTeacher(
         find_first_error=[FirstErrorReply(None, **REPLY)], rationale=[ChainReply(GOOD, "14", **REPLY)]
