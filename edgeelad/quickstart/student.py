@@ -9,7 +9,7 @@ several times faster so (Nanda et al. 2023, arXiv 2301.05217, find that transfor
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -46,6 +46,7 @@ def train_base_student(
     seed: int,
     progress: ProgressCallback | None = None,
     recipe: Recipe = RECIPE,
+    more_texts: Iterable[str] = (),
 ) -> None:
     """Train a student from scratch and save it with its tokenizer.
 
@@ -55,13 +56,14 @@ def train_base_student(
         seed: Seed of the weights and of the order of the examples.
         progress: Called after each optimizer step with the steps done, their total and the loss (nats).
         recipe: Sizes and training figures.
+        more_texts: What its tokenizer is to encode well besides the quickstart's problems.
 
     Raises:
         TrainingError: There are no examples, or one is longer than the student's context.
     """
     if not examples:
         raise TrainingError("the base student has no examples to learn from; give at least one")
-    tokenizer = make_tokenizer()
+    tokenizer = make_tokenizer(more_texts)
     encoded = [_encode(tokenizer, example) for example in examples]
     longest = max(len(prompt) + len(completion) for prompt, completion in encoded)
     if longest > recipe.max_length:

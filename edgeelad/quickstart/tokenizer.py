@@ -7,6 +7,7 @@ decoded exactly. Gives a `tokenizers.Tokenizer`; `save_tokenizer` writes the fil
 from __future__ import annotations
 
 import json
+from collections.abc import Iterable
 from pathlib import Path
 
 import numpy as np
@@ -26,8 +27,8 @@ _MAX_VOCABULARY = 2000  # never reached: training ends when no pair is left that
 _MIN_FREQUENCY = 10
 
 
-def make_tokenizer() -> Tokenizer:
-    """Train the tokenizer; takes about half a second."""
+def make_tokenizer(more_texts: Iterable[str] = ()) -> Tokenizer:
+    """Train the tokenizer, takes about half a second; `more_texts` are to be encoded well besides the problems."""
     problems = make_problems(_NUM_PROBLEMS, dict.fromkeys(SKILLS, 1.0), np.random.default_rng(0))
     texts = []
     for problem in problems:
@@ -44,7 +45,7 @@ def make_tokenizer() -> Tokenizer:
         initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
         show_progress=False,
     )
-    tokenizer.train_from_iterator([*texts, *[words] * _NUM_REPEATS], trainer)
+    tokenizer.train_from_iterator([*texts, *[words] * _NUM_REPEATS, *more_texts], trainer)
     return tokenizer
 
 
