@@ -39,7 +39,7 @@ class ExportResult:
         model: The float32 graph.
         quantized: The quantized graph; None where nothing is quantized.
         parity: The float32 graph against torch.
-        quantized_logit_difference: Largest difference of the quantized graph's logits on the parity prompts.
+        quantized_logit_difference: Largest difference of the quantized graph's logits, on the first two parity prompts.
         model_bytes: Size of the float32 graph with its weights.
         quantized_bytes: Size of the quantized graph with its weights; 0 where nothing is quantized.
         seconds: Wall-clock time.

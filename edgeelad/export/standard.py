@@ -37,6 +37,7 @@ BITS = {"int8": 8, "int4": 4}
 STUDENT_FILES = ("config.json", "generation_config.json", "tokenizer.json", "tokenizer_config.json", PROMPT_FILE)
 OPTIONAL_FILES = ("special_tokens_map.json", "chat_template.jinja")
 MAX_INLINE_BYTES = 1_500_000_000  # a protobuf file ends at 2 GB; beyond this weights lie in a file of their own
+NUM_QUANTIZED_PROMPTS = 2  # a figure for the reader: what decides is the answers' agreement, measured by evaluation
 FALLBACK_QUESTION = Question("parity", "Tom has 3 apples and buys 4 more. How many apples does Tom have?")
 
 
@@ -138,7 +139,8 @@ def _quantize(folder: Path, out: Path, model: PreTrainedModel, prompts: Sequence
     quantize_graph(graph, bits)
     with storage_errors(out):
         save_graph(graph, folder / QUANTIZED_FILE)
-    return largest_difference(model, OnnxGraph(folder / QUANTIZED_FILE, torch.get_num_threads()), prompts)
+    quantized = OnnxGraph(folder / QUANTIZED_FILE, torch.get_num_threads())
+    return largest_difference(model, quantized, prompts[:NUM_QUANTIZED_PROMPTS])
 
 
 def save_graph(graph: ModelProto, path: Path) -> None:
