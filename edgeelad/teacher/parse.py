@@ -85,7 +85,8 @@ def parse_judgment(text: str, number: int) -> JudgeReply:
 def parse_chain(text: str, question: Question, num_given: int = 0) -> ChainReply:
     """Read the reply to `complete` (after `num_given` steps) or `rationale`.
 
-    Plain text in the student's own format, steps and a line `The answer is A`, will do as well.
+    A completion may have no further steps where the given ones say all. Plain text in the student's own format, steps
+    and a line `The answer is A`, will do as well.
 
     Raises:
         TeacherReplyError: No steps.
@@ -103,7 +104,7 @@ def parse_chain(text: str, question: Question, num_given: int = 0) -> ChainReply
         answer = answers.extract(parsed.answer_line, question.kind, question.choices)
     steps = tuple(_without_number(step, (index + 1, num_given + index + 1)) for index, step in enumerate(parsed.steps))
     steps = tuple(step for step in steps if step)
-    if not steps:
+    if not steps and not (num_given and answer is not None):
         raise TeacherReplyError(f"no steps in the reply {_quote(text)}")
     if any(len(step) > MAX_STEP_CHARS for step in steps):
         raise TeacherReplyError(f"a step of more than {MAX_STEP_CHARS} characters in the reply {_quote(text)}")

@@ -168,6 +168,9 @@ def _correct(
     answer = extract(text, question.kind, question.choices)
     if find_flaw(steps, answer, reference, question.kind) is None:
         return Verified("L3", steps, reference)
+    if _is_complete(work, prefix, reference):
+        # the student did not know where to stop
+        return Verified("L3", prefix, reference)
     return _Continued(steps, answer)
 
 
@@ -175,7 +178,7 @@ def _no_error(
     work: Work, tree: ReasoningTree, steps: tuple[str, ...], answer: str | None, num_good: int, reference: str
 ) -> Verified | Prefix:
     """The teacher finds no error, but the chain is not verified: what can be kept of it?"""
-    if find_flaw(steps, reference, reference, work.question.kind) is None and calculates(steps, reference):
+    if _is_complete(work, steps, reference):
         # the steps are right, only the answer line is not
         return Verified("L2", steps, reference)
     false_step = first_false_step(steps) if work.question.kind == "number" else None
@@ -193,6 +196,8 @@ def _complete(work: Work, prefix: tuple[str, ...], reference: str) -> Rung:
     """L4: the teacher goes on from the last good prefix."""
     if work.question.kind == "number":
         prefix = prefix[: first_false_step(prefix)]
+    if _is_complete(work, prefix, reference):
+        return Verified("L2", prefix, reference)
     if not prefix or not work.abilities.completes:
         return Prefix(())
     found = yield from _written(
@@ -249,6 +254,15 @@ def _written(
         return Verified(rung, steps, answer)
     work.reason = f"the teacher's explanation cannot be used: {flaw.reason}"
     return Prefix(())
+
+
+def _is_complete(work: Work, steps: tuple[str, ...], reference: str) -> bool:
+    """Whether steps that the teacher finds right come out at the reference answer, though the student goes on or errs.
+
+    That a step on the way has the answer's value by chance cannot be excluded, so the student is asked first.
+    """
+    kind = work.question.kind
+    return kind == "number" and calculates(steps, reference) and find_flaw(steps, reference, reference, kind) is None
 
 
 def _is_correction(work: Work, steps: tuple[str, ...], index: int, corrected: str | None) -> bool:

@@ -119,6 +119,12 @@ def test_numbers_of_steps_go_on_after_the_given_ones():
     assert reply.steps == ("7 * 2 = 14",)
 
 
+def test_a_completion_may_have_nothing_to_add():
+    assert parse_chain('{"steps": [], "answer": "14"}', NUMBER, num_given=2) == ChainReply((), "14")
+    with pytest.raises(TeacherReplyError, match="no steps"):
+        parse_chain('{"steps": [], "answer": null}', NUMBER, num_given=2)
+
+
 @pytest.mark.parametrize(
     "text", ['{"steps": [], "answer": "1"}', '{"steps": [1, 2]}', '{"steps": {"a": 1}}', "No idea.", '{"answer": "4"}']
 )

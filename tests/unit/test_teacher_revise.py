@@ -216,6 +216,27 @@ def test_a_correction_that_is_none_leads_to_completion_from_the_steps_before(cor
     assert teacher.calls[1] == ("complete", "q", ("Ann first.",), "14")
 
 
+def test_a_student_that_does_not_stop_at_the_answer():
+    """The corrected steps come out at the answer; what the student adds is dropped, and nothing more is paid for."""
+    teacher = FakeTeacher(find_first_error=[FirstErrorReply(1, "7 * 2 = 14", **REPLY)])
+    tree = make_tree(("3 + 4 = 7", "7 * 2 = 15"), "15")
+    annotation, _ = climb(teacher, tree, student=["14 + 3 = 17\nThe answer is 17"])
+    assert (annotation.rung, annotation.steps, annotation.usage) == ("L3", GOOD, ONE_CALL)
+    # the teacher says that the error is what comes after the answer was reached, and has no step to put there
+    teacher = FakeTeacher(find_first_error=[FirstErrorReply(2, None, **REPLY)])
+    annotation, _ = climb(teacher, make_tree((*GOOD, "14 + 3 = 17"), "17"))
+    assert (annotation.status, annotation.rung, annotation.steps) == ("revised", "L2", GOOD)
+
+
+def test_a_completion_may_have_nothing_to_add():
+    question = Question("q", "Who?", kind="text", answer="ann")
+    teacher = FakeTeacher(
+        find_first_error=[FirstErrorReply(1, None, **REPLY)], complete=[ChainReply((), "ann", **REPLY)]
+    )
+    annotation, _ = climb(teacher, make_tree(("Ben is short.", "So Ben."), "ben", question=question))
+    assert (annotation.rung, annotation.steps) == ("L4", ("Ben is short.",))
+
+
 def test_the_depth_limit_ends_in_completion():
     teacher = FakeTeacher(
         find_first_error=[FirstErrorReply(0, "3 + 4 = 7", **REPLY), FirstErrorReply(1, "Double it.", **REPLY)],
