@@ -17,7 +17,7 @@ import re
 import unicodedata
 from collections.abc import Callable, Iterator, Sequence
 
-from edgeelad.explanation import ANSWER_PREFIX
+from edgeelad.explanation import ANSWER_PREFIX, is_answer_line
 from edgeelad.numerals import canonical_number, first_number, is_plain_number, last_number
 from edgeelad.prompts import CHOICE_LABELS
 from edgeelad.records import AnswerKind
@@ -71,7 +71,7 @@ def extract(text: str, kind: AnswerKind, choices: Sequence[str] = (), *, strict:
     """
     if strict:
         lines = (line.strip() for line in reversed(text.split("\n")))
-        stated = next((line for line in lines if _is_answer_line(line)), None)
+        stated = next((line for line in lines if is_answer_line(line)), None)
         return None if stated is None else canonical(stated[len(ANSWER_PREFIX) :].lstrip(" \t:"), kind, choices)
     for statement in reversed(list(_statements(text))):
         found = canonical(statement, kind, choices)
@@ -99,11 +99,6 @@ def infer_kind(value: str, choices: Sequence[str] = ()) -> AnswerKind:
     if value.rstrip(".!").casefold() in _BOOLEANS:
         return "boolean"
     return "number" if is_plain_number(value) else "text"
-
-
-def _is_answer_line(line: str) -> bool:
-    # "The answer isn't 5" states no answer
-    return line.startswith(ANSWER_PREFIX) and not line[len(ANSWER_PREFIX) : len(ANSWER_PREFIX) + 1].isalpha()
 
 
 def _statements(text: str) -> Iterator[str]:

@@ -29,11 +29,16 @@ def split(text: str) -> ParsedExplanation:
     steps: list[str] = []
     for line in text.split(STEP_SEPARATOR):
         line = line.strip()
-        if line.startswith(ANSWER_PREFIX):
+        if is_answer_line(line):
             return ParsedExplanation(tuple(steps), line)
         if line:
             steps.append(line)
     return ParsedExplanation(tuple(steps), None)
+
+
+def is_answer_line(line: str) -> bool:
+    """Whether a line states the answer; "The answer isn't 5" does not, it is a step like any other."""
+    return line.startswith(ANSWER_PREFIX) and not line[len(ANSWER_PREFIX) : len(ANSWER_PREFIX) + 1].isalpha()
 
 
 def join_steps(steps: tuple[str, ...]) -> str:
