@@ -85,6 +85,12 @@ def progress_shown(quiet: bool) -> Iterator[Any]:
 @click.argument("target", required=False, type=PATH)
 @click.option("--pool", help="Questions: jsonl, csv, parquet, or a Hugging Face dataset.")
 @click.option("--format", "format_", help="Format of the pool, for example gsm8k; default: by file ending.")
+@click.option(
+    "--kind",
+    "answer_kind",
+    type=click.Choice(["auto", "number", "choice", "boolean", "text"]),
+    help="What the answers are; needed where the pool has none to tell it by.",
+)
 @click.option("--student", help="Folder or Hugging Face id of the model to teach.")
 @click.option("--teacher", "kind", type=click.Choice(["openai", "dataset"]), help="Who teaches; default: openai.")
 @click.option("--teacher-url", help="Base URL of an OpenAI-compatible API, for example http://127.0.0.1:8000/v1.")

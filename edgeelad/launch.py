@@ -239,6 +239,7 @@ def _flags_to_data(given: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
     places = {
         "pool": ("pool", "path"),
         "format_": ("pool", "format"),
+        "answer_kind": ("pool", "kind"),
         "student": ("student", "model"),
         "kind": ("teacher", "kind"),
         "teacher_url": ("teacher", "url"),
