@@ -1,8 +1,8 @@
 """Distill published questions offline into a small student from scratch: MAWPS/ASDiv-A, or 300 questions of GSM8K.
 
-The teacher is the data set itself (`--teacher dataset`): its explanations and answers. The student is a small Llama from
-scratch whose tokenizer is trained on the texts of the questions too and which has practiced the quickstart's generated
-problems and drills (`27 + 16 = 43`) only: nothing of the pool before the first round.
+The teacher is the data set itself (`--teacher dataset`): its explanations and answers. The student is a small Llama
+from scratch whose tokenizer is trained on the texts of the questions too and which has practiced the quickstart's
+generated problems and drills (`27 + 16 = 43`) only: nothing of the pool before the first round.
 
     python benchmarks/real_pools.py mawps-asdiv --data ../shared/data/svamp/mawps-asdiv-a.csv --out runs/mawps
     python benchmarks/real_pools.py gsm8k --data ../shared/data/gsm8k/train.jsonl --out runs/gsm8k
@@ -36,8 +36,9 @@ from edgeelad.records import Example, Question
 from edgeelad.show import rounds_table
 
 MAX_NUMBER = 100
-# what differs between the two pools: (limit, rounds, questions a round, steps a round, context, explanation tokens)
-SETTINGS = {"mawps-asdiv": (None, 2, 800, 1000, 256, 40), "gsm8k": (300, 2, 60, 150, 512, 160)}
+# what differs between the two pools: (limit, rounds, questions a round, steps a round, context, tokens of an explanation,
+# questions scored a round)
+SETTINGS = {"mawps-asdiv": (None, 2, 800, 1000, 256, 40, None), "gsm8k": (300, 2, 60, 120, 512, 80, 100)}
 
 
 def main() -> None:
@@ -49,7 +50,7 @@ def main() -> None:
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--base-steps", type=int, default=1200)
     arguments = parser.parse_args()
-    limit, rounds, batch, steps, context, max_tokens = SETTINGS[arguments.pool]
+    limit, rounds, batch, steps, context, max_tokens, num_scored = SETTINGS[arguments.pool]
     questions = list(read_pool(arguments.data, arguments.pool, limit=limit))
     work = arguments.out.with_name(arguments.out.name + "-student")
     start = time.monotonic()
@@ -63,6 +64,7 @@ def main() -> None:
         "teacher.kind": "dataset",
         "selection.num_rounds": rounds,
         "selection.batch_size": batch,
+        "scoring.max_questions": num_scored,
         "scoring.max_explanation_tokens": max_tokens,
         "scoring.max_branch_tokens": max_tokens,
         "training.max_steps": steps,
