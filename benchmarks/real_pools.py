@@ -36,7 +36,7 @@ from edgeelad.records import Example, Question
 from edgeelad.show import rounds_table
 
 MAX_NUMBER = 100
-# what differs between the two pools: limit, rounds, questions a round, steps a round, context, tokens of an explanation,
+# what differs between the two pools: limit, rounds, questions a round, steps a round, context, explanation tokens,
 # questions scored a round
 SETTINGS = {"mawps-asdiv": (None, 2, 800, 1000, 256, 40, None), "gsm8k": (300, 2, 60, 120, 512, 80, 100)}
 
