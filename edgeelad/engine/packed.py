@@ -2,20 +2,22 @@
 
 A `generate.TokenGenerator`: the same tokens as `reference.generate_one` defines, and for each sequence or tree the same
 bits, whatever else is generated, in whichever order and batch. Sequences of `generate` run as a ragged batch with
-continuous admission; each trunk of `grow` is one packed sequence, whose forced tokens come out of the same pass.
+continuous admission; each trunk of `grow` is one packed sequence, whose forced tokens come out of the same pass, and on
+a graph with lanes several of them grow at the same time.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 
 import numpy as np
 
 from edgeelad.engine.generate import ForcedToken, GeneratedTokens, Growth, Limits, Trunk
 from edgeelad.engine.packed_batch import RaggedBatch
-from edgeelad.engine.packed_graph import KeyValueBuffers, PackedGraph
+from edgeelad.engine.packed_forest import Forest, GrownTree, TreePlan
+from edgeelad.engine.packed_graph import Feed, KeyValueBuffers, PackedGraph
 from edgeelad.engine.packed_sequence import Growing, choose_next
-from edgeelad.engine.packed_tree import TreeGrower
 from edgeelad.engine.sampling import SamplingParams
 
 NOTHING = GeneratedTokens((), (), (), "length")
@@ -23,6 +25,8 @@ NOTHING = GeneratedTokens((), (), (), "length")
 MAX_BATCH_BYTES = 512 << 20
 # rows are made in steps of this many tokens, so that batches of similar prompts use the same buffers
 CAPACITY_STEP = 64
+# columns that a tree may take; it decides when a tree runs in groups, so it must not change from run to run
+TREE_CAPACITY = 2048
 
 
 class PackedGenerator:
@@ -33,15 +37,15 @@ class PackedGenerator:
         batch_size: Sequences that run together at most.
     """
 
-    def __init__(self, graph: PackedGraph, batch_size: int = 64) -> None:
+    def __init__(self, graph: PackedGraph, batch_size: int = 64, tree_capacity: int = TREE_CAPACITY) -> None:
         self.graph = graph
         self.batch_size = batch_size
-        self._trees = TreeGrower(graph)
+        self._forest = Forest(graph, tree_capacity)
         self._batch: RaggedBatch | None = None
 
     def close(self) -> None:
         """Let go of the session, the buffers and their memory."""
-        del self.graph, self._trees, self._batch
+        del self.graph, self._forest, self._batch
 
     def generate(
         self,
@@ -66,7 +70,12 @@ class PackedGenerator:
 
     def grow(self, trunks: Sequence[Trunk], params: SamplingParams, limits: Limits) -> list[Growth]:
         """Sample the branches of each trunk, and see what follows its forced tokens; see `TokenGenerator`."""
-        return [self._grow(trunk, params, limits) for trunk in trunks]
+        plans = [_plan(trunk, limits) for trunk in trunks]
+        grown = iter(self._forest.grow([plan.tree for plan in plans if plan.tree.points], params, limits))
+        return [
+            _growth(trunk, plan, next(grown) if plan.tree.points else None)
+            for trunk, plan in zip(trunks, plans, strict=True)
+        ]
 
     def stream(self, prompt: Sequence[int], max_tokens: int, limits: Limits) -> Iterator[int]:
         """The greedy continuation of one prompt, token by token; see `TokenGenerator`."""
@@ -74,11 +83,11 @@ class PackedGenerator:
         if budget < 1:
             return
         buffers = KeyValueBuffers(self.graph, 1, len(prompt) + budget)
-        params, sequence = SamplingParams(budget), Growing(0, budget)
+        params, sequence, slot = SamplingParams(budget), Growing(0, budget), self.graph.sequence_slots[0]
         fresh, past = list(prompt), 0
         while sequence.finish_reason is None:
             total = past + len(fresh)
-            found = self.graph.run(
+            feed = Feed(
                 buffers,
                 (0, 1),
                 np.array([fresh], dtype=np.int64),
@@ -86,9 +95,8 @@ class PackedGenerator:
                 np.array([past], dtype=np.int32),
                 np.zeros((1, 1, len(fresh), total), dtype=np.float32),
                 np.array([len(fresh) - 1], dtype=np.int64),
-                num_top=1,
             )
-            choose_next([sequence], found, params, limits)
+            choose_next([sequence], self.graph.run({slot: feed}, 1)[slot], params, limits)
             if sequence.finish_reason == "eos":
                 return
             fresh, past = sequence.ids[-1:], total
@@ -106,24 +114,34 @@ class PackedGenerator:
         assert self._batch is not None, "it was just made"
         return self._batch
 
-    def _grow(self, trunk: Trunk, params: SamplingParams, limits: Limits) -> Growth:
-        prefixes = [(*trunk.prompt_ids, *trunk.completion_ids[: point.num_tokens]) for point in trunk.points]
-        # branch points first, then the points whose next token is asked for
-        branching = [i for i, point in enumerate(trunk.points) if point.seeds and len(prefixes[i]) < limits.max_context]
-        forced = [
-            i
-            for i, point in enumerate(trunk.points)
-            if point.forced_ids and len(prefixes[i]) + len(point.forced_ids) < limits.max_context
-        ]
-        branches: list[tuple[GeneratedTokens, ...]] = [(NOTHING,) * len(point.seeds) for point in trunk.points]
-        tokens: list[ForcedToken | None] = [None] * len(trunk.points)
-        if branching or forced:
-            points = [prefixes[i] for i in branching]
-            points += [(*prefixes[i], *trunk.points[i].forced_ids) for i in forced]
-            seeds = [trunk.points[i].seeds for i in branching] + [()] * len(forced)
-            grown, found = self._trees.grow(points, seeds, params, limits)
-            for i, own in zip(branching, grown, strict=False):
-                branches[i] = tuple(own)
-            for row, i in enumerate(forced, start=len(branching)):
-                tokens[i] = ForcedToken(int(found.ids[row, 0]), float(found.entropies[row]))
-        return Growth(tuple(branches), tuple(tokens))
+
+@dataclass(frozen=True, slots=True)
+class _Plan:
+    """A trunk as a tree: first the points that branch, then those whose next token is asked for."""
+
+    tree: TreePlan
+    branching: list[int]
+    forced: list[int]
+
+
+def _plan(trunk: Trunk, limits: Limits) -> _Plan:
+    """The points of a trunk that the context leaves room for."""
+    prefixes = [(*trunk.prompt_ids, *trunk.completion_ids[: point.num_tokens]) for point in trunk.points]
+    asked = [(*prefix, *point.forced_ids) for prefix, point in zip(prefixes, trunk.points, strict=True)]
+    numbers = range(len(trunk.points))
+    branching = [i for i in numbers if trunk.points[i].seeds and len(prefixes[i]) < limits.max_context]
+    forced = [i for i in numbers if trunk.points[i].forced_ids and len(asked[i]) < limits.max_context]
+    points = (*(prefixes[i] for i in branching), *(asked[i] for i in forced))
+    seeds = (*(trunk.points[i].seeds for i in branching), *(() for _ in forced))
+    return _Plan(TreePlan(points, seeds), branching, forced)
+
+
+def _growth(trunk: Trunk, plan: _Plan, grown: GrownTree | None) -> Growth:
+    branches: list[tuple[GeneratedTokens, ...]] = [(NOTHING,) * len(point.seeds) for point in trunk.points]
+    tokens: list[ForcedToken | None] = [None] * len(trunk.points)
+    if grown is not None:
+        for number, own in zip(plan.branching, grown.branches, strict=False):
+            branches[number] = own
+        for row, number in enumerate(plan.forced, start=len(plan.branching)):
+            tokens[number] = ForcedToken(int(grown.found.ids[row, 0]), float(grown.found.entropies[row]))
+    return Growth(tuple(branches), tuple(tokens))

@@ -1,10 +1,11 @@
-"""A student's fused graphs: traced once, cleaned, written as the standard graph and the engine's over one weights file.
+"""A student's fused graphs: traced once, cleaned, written as the standard graph and the engine's over one file.
 
     model.onnx            standard names; loads and generates in Optimum and transformers.js
-    engine.onnx           the same student for `engine.packed`
-    model.onnx_data       the weights of both
+    engine.onnx           the same student for `engine.packed`, one packed sequence at a time (devices)
+    engine_lanes.onnx     the same, several at a time (scoring)
+    model.onnx_data       the weights of all three
 
-and with the suffix `_quantized` the same three in int8 or int4. An architecture that GroupQueryAttention cannot express
+and with the suffix `_quantized` the same four in int8 or int4. An architecture that GroupQueryAttention cannot express
 raises `UnservedArchitectureError`; the caller then exports Optimum's standard graph and says what is lost.
 """
 
@@ -25,18 +26,21 @@ from edgeelad.export.graph_files import write_graphs
 from edgeelad.export.graph_passes import clean
 from edgeelad.export.graph_quantize import quantize_blocks, quantize_rows
 from edgeelad.export.graph_trace import trace_graph
-from edgeelad.export.graph_variants import engine_variant
+from edgeelad.export.graph_variants import engine_variant, lanes_variant
 
 Quantization = Literal["none", "int8", "int4"]
 QUANTIZED_SUFFIX = "_quantized"
+# trees that grow at the same time: enough that reading the weights once a step costs little for each
+NUM_LANES = 4
 
 
 @dataclass(frozen=True, slots=True)
 class GraphFiles:
-    """The three files of one precision."""
+    """The files of one precision."""
 
     standard: Path
     engine: Path
+    lanes: Path
     weights: Path
 
 
@@ -44,7 +48,8 @@ def graph_files(folder: Path, quantization: Quantization = "none") -> GraphFiles
     """Where the files of one precision lie in an onnx folder."""
     suffix = "" if quantization == "none" else QUANTIZED_SUFFIX
     standard = folder / f"model{suffix}.onnx"
-    return GraphFiles(standard, folder / f"engine{suffix}.onnx", folder / f"{standard.name}_data")
+    engine, lanes = folder / f"engine{suffix}.onnx", folder / f"engine_lanes{suffix}.onnx"
+    return GraphFiles(standard, engine, lanes, folder / f"{standard.name}_data")
 
 
 def traced_graph(student: Path, scratch: Path) -> EditedGraph:
@@ -77,7 +82,9 @@ def write_student_graphs(graph: EditedGraph, folder: Path, quantization: Quantiz
     elif quantization == "int4":
         quantize_blocks(standard, 4)
     files = graph_files(folder, quantization)
-    write_graphs({files.standard: standard, files.engine: engine_variant(standard)}, files.weights)
+    engine = engine_variant(standard)
+    graphs = {files.standard: standard, files.engine: engine, files.lanes: lanes_variant(engine, NUM_LANES)}
+    write_graphs(graphs, files.weights)
     return files
 
 

@@ -14,12 +14,12 @@ from __future__ import annotations
 import numpy as np
 from onnx import NodeProto, TensorProto, ValueInfoProto, helper
 
-from edgeelad.engine.packed_graph import INPUTS, OUTPUTS
+from edgeelad.engine.packed_graph import OUTPUTS, PAST, PRESENT, SIZES_INPUT, SLOT_INPUTS, TOKEN_INPUTS, lane_name
 from edgeelad.errors import ModelError
 from edgeelad.export.graph_edit import EditedGraph
 from edgeelad.export.graph_passes import attention_nodes
 
-SEQLENS, TOTAL, BIAS = 5, 6, 10  # positions among GroupQueryAttention's inputs
+SLOT_POSITIONS = (5, 6, 10)  # of seqlens_k, total_sequence_length and attention_bias in GroupQueryAttention
 # where a norm's weight stands among its inputs
 NORM_WEIGHT = {
     "SimplifiedLayerNormalization": 1,
@@ -33,15 +33,75 @@ def engine_variant(graph: EditedGraph) -> EditedGraph:
     """The engine's graph; the standard one is left as it is."""
     engine = graph.copy()
     attention = attention_nodes(engine)
-    for position, name in ((SEQLENS, "seqlens_k"), (TOTAL, "total_sequence_length"), (BIAS, "attention_bias")):
+    for position, name in zip(SLOT_POSITIONS, SLOT_INPUTS, strict=True):
         for node in attention:
             engine.set_input(node, position, name)
     _shrink_head(engine)
-    past = [value for value in engine.inputs if value.name.startswith("past_key_values.")]
+    past = [value for value in engine.inputs if value.name.startswith(PAST)]
     engine.inputs = [*_engine_inputs(), *past]
-    engine.outputs = [*_engine_outputs(), *(value for value in engine.outputs if value.name.startswith("present."))]
+    engine.outputs = [*_engine_outputs(), *(value for value in engine.outputs if value.name.startswith(PRESENT))]
     engine.prune()
     return engine
+
+
+def lanes_variant(engine: EditedGraph, num_lanes: int) -> EditedGraph:
+    """The engine's graph with lanes: several packed sequences, and rows of a batch, in one run.
+
+    All tokens lie in one sequence, [1, tokens]; each attention is split into one node for the batch's rows (slot 0) and
+    one for each lane, with keys, values and bias of its own. All other nodes see all tokens at once, so weights are
+    read once for all of them.
+    """
+    lanes = engine.copy()
+    for node in attention_nodes(lanes):
+        _split_attention(lanes, node, num_lanes)
+    slots = range(1, num_lanes + 1)
+    own = [value for value in lanes.inputs if value.name in SLOT_INPUTS or value.name.startswith(PAST)]
+    present = [value for value in lanes.outputs if value.name.startswith(PRESENT)]
+    lanes.inputs.append(helper.make_tensor_value_info(SIZES_INPUT, TensorProto.INT64, [num_lanes + 1]))
+    lanes.inputs.extend(_renamed(value, lane_name(slot, value.name)) for slot in slots for value in own)
+    lanes.outputs.extend(_renamed(value, lane_name(slot, value.name)) for slot in slots for value in present)
+    return lanes
+
+
+def _split_attention(lanes: EditedGraph, node: NodeProto, num_lanes: int) -> None:
+    """Replace one attention by one a slot, over the slot's share of query, key and value."""
+    slots = range(num_lanes + 1)
+    parts: list[list[str]] = []
+    new: list[NodeProto] = []
+    for stem, tensor in zip(("query", "key", "value"), node.input[:3], strict=True):
+        names = [lanes.new_name(stem) for _ in slots]
+        new.append(helper.make_node("Split", [tensor, SIZES_INPUT], names, axis=1))
+        parts.append(names)
+    # [1, rows, width] and [rows, 1, width] are the same numbers in the same order
+    swap = {"perm": [1, 0, 2]}
+    for names in parts:
+        names.append(lanes.new_name("row_part"))
+        new.append(helper.make_node("Transpose", [names[0]], [names[-1]], **swap))
+    outputs = [lanes.new_name("attended") for _ in slots]
+    for slot in slots:
+        attend = NodeProto()
+        attend.CopyFrom(node)
+        attend.name = f"{node.name}/{slot}"
+        for position in range(3):
+            attend.input[position] = parts[position][-1 if slot == 0 else slot]
+        for position in (3, 4, *SLOT_POSITIONS):
+            attend.input[position] = lane_name(slot, node.input[position])
+        attend.output[0] = outputs[slot]
+        for position in (1, 2):
+            attend.output[position] = lane_name(slot, node.output[position])
+        new.append(attend)
+    rows = lanes.new_name("attended_rows")
+    new.append(helper.make_node("Transpose", [outputs[0]], [rows], **swap))
+    new.append(helper.make_node("Concat", [rows, *outputs[1:]], [node.output[0]], axis=1))
+    lanes.insert_before(node, new)
+    lanes.remove(node)
+
+
+def _renamed(value: ValueInfoProto, name: str) -> ValueInfoProto:
+    copy = ValueInfoProto()
+    copy.CopyFrom(value)
+    copy.name = name
+    return copy
 
 
 def _shrink_head(engine: EditedGraph) -> None:
@@ -99,7 +159,7 @@ def _engine_inputs() -> list[ValueInfoProto]:
         "logit_index": (TensorProto.INT64, ["rows"]),
         "num_top": (TensorProto.INT64, [1]),
     }
-    return [helper.make_tensor_value_info(name, *shapes[name]) for name in INPUTS]
+    return [helper.make_tensor_value_info(name, *shapes[name]) for name in (*TOKEN_INPUTS, *SLOT_INPUTS)]
 
 
 def _engine_outputs() -> list[ValueInfoProto]:

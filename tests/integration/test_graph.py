@@ -14,7 +14,7 @@ from fixtures.students import FAMILIES, StudentFolders
 from transformers import AutoConfig, AutoModelForCausalLM
 from transformers.cache_utils import DynamicLayer
 
-from edgeelad.engine.packed_graph import KeyValueBuffers, PackedGraph, TopRows
+from edgeelad.engine.packed_graph import Feed, KeyValueBuffers, PackedGraph, TopRows
 from edgeelad.engine.packed_layout import lay_out
 from edgeelad.engine.session import OnnxGraph
 from edgeelad.errors import ModelError
@@ -82,45 +82,47 @@ def test_ragged_prompts_then_steps(fused: FusedFolders, family: str, side: str) 
         assert np.abs(np.stack(rows[row]) - expected).max() < TOLERANCE
 
 
+@pytest.mark.parametrize("kind", ["engine", "lanes"])
 @pytest.mark.parametrize(("family", "is_tied"), STUDENTS)
-def test_packed_tree(fused: FusedFolders, family: str, is_tied: bool) -> None:
+def test_packed_tree(fused: FusedFolders, family: str, is_tied: bool, kind: str) -> None:
     """Several sequences in one packed sequence, then two packed steps, against each sequence alone in torch."""
     folder = fused.folder(family, is_tied=is_tied)
-    graph = PackedGraph(graph_files(folder).engine)
+    graph = PackedGraph(getattr(graph_files(folder), kind))
     trunk = tokens(1, 30)[0].tolist()
     sequences = [trunk, trunk[:7], [*trunk[:12], 9, 8, 7], [*trunk[:12], 9, 8, 3], [5, 4]]
     layout = lay_out(sequences)
     buffers = KeyValueBuffers(graph, 1, 80)
     columns, wanted = len(layout.tokens), np.array([point.end for point in layout.points])
-    found = graph.run(
-        buffers,
-        (0, 1),
-        np.array([layout.tokens]),
-        np.array([layout.positions]),
-        np.zeros(1, np.int32),
-        layout.bias(),
-        wanted,
-        num_top=64,
-    )
+    found = run(graph, buffers, np.array(layout.tokens), np.array(layout.positions), 0, layout.bias(), wanted)
     student = fused.students.plain(family, is_tied=is_tied)
     check_rows(student, sequences, found)
     shows = np.stack([layout.shows(point, 80) for point in layout.points])
     for fresh in tokens(2, len(sequences), seed=2):
         sequences = [[*sequence, token] for sequence, token in zip(sequences, fresh.tolist(), strict=True)]
-        shows[np.arange(len(sequences)), columns + np.arange(len(sequences))] = 0
+        every = np.arange(len(sequences))
+        shows[every, columns + every] = 0
         total = columns + len(sequences)
-        found = graph.run(
-            buffers,
-            (0, 1),
-            fresh[None],
-            np.array([[len(sequence) - 1 for sequence in sequences]]),
-            np.array([columns], np.int32),
-            np.ascontiguousarray(shows[None, None, :, :total]),
-            np.arange(len(sequences)),
-            num_top=64,
-        )
+        positions = np.array([len(sequence) - 1 for sequence in sequences])
+        bias = np.ascontiguousarray(shows[None, None, :, :total])
+        check_rows(student, sequences, run(graph, buffers, fresh, positions, columns, bias, every))
         columns = total
-        check_rows(student, sequences, found)
+
+
+def run(
+    graph: PackedGraph,
+    buffers: KeyValueBuffers,
+    ids: np.ndarray,
+    positions: np.ndarray,
+    past: int,
+    bias: np.ndarray,
+    wanted: np.ndarray,
+    *,
+    row: int = 0,
+) -> TopRows:
+    slot = graph.sequence_slots[-1]
+    past_lengths = np.array([past], np.int32)
+    feed = Feed(buffers, (row, row + 1), ids[None], positions[None], past_lengths, bias, wanted)
+    return graph.run({slot: feed}, 64)[slot]
 
 
 def check_rows(student: Path, sequences: list[list[int]], found: TopRows) -> None:
@@ -134,22 +136,14 @@ def check_rows(student: Path, sequences: list[list[int]], found: TopRows) -> Non
         assert found.entropies[row] == pytest.approx(-(probs * np.log(probs)).sum(), abs=TOLERANCE)
 
 
+@pytest.mark.parametrize("kind", ["engine", "lanes"])
 @pytest.mark.parametrize("family", FAMILIES)
-def test_keys_and_values_stay_where_they_are(fused: FusedFolders, family: str) -> None:
-    graph = PackedGraph(graph_files(fused.folder(family)).engine)
+def test_keys_and_values_stay_where_they_are(fused: FusedFolders, family: str, kind: str) -> None:
+    graph = PackedGraph(getattr(graph_files(fused.folder(family)), kind))
     buffers = KeyValueBuffers(graph, 3, 40)
     for array in buffers.arrays:
         array[:] = 7
-    graph.run(
-        buffers,
-        (1, 2),
-        tokens(1, 5),
-        np.arange(5)[None],
-        np.zeros(1, np.int32),
-        np.zeros((1, 1, 5, 5), np.float32),
-        np.array([4]),
-        num_top=1,
-    )
+    run(graph, buffers, tokens(1, 5)[0], np.arange(5), 0, np.zeros((1, 1, 5, 5), np.float32), np.array([4]), row=1)
     for array in buffers.arrays:
         assert (array[[0, 2]] == 7).all()
         assert (array[1, :, 5:] == 7).all()
@@ -190,17 +184,17 @@ def test_nothing_is_left_over(fused: FusedFolders, family: str, is_tied: bool) -
     assert files.standard.stat().st_size < 60_000
 
 
-def test_both_graphs_read_the_same_bytes(fused: FusedFolders) -> None:
+def test_all_graphs_read_the_same_bytes(fused: FusedFolders) -> None:
     for quantization in ("none", "int8"):
         files = graph_files(fused.folder("llama"), quantization)
         places = []
-        for path in (files.standard, files.engine):
+        for path in (files.standard, files.engine, files.lanes):
             model = onnx.load(str(path), load_external_data=False)
             places.append({t.name: {e.key: e.value for e in t.external_data} for t in model.graph.initializer})
         shared = {name for name in places[0] if places[0][name]}
         assert len(shared) > 10
         for name in shared:
-            assert places[0][name] == places[1][name]
+            assert places[0][name] == places[1][name] == places[2][name]
             assert places[0][name]["location"] == files.weights.name
 
 

@@ -14,12 +14,11 @@ from edgeelad.engine import packed_tree
 from edgeelad.engine.generate import BranchPoint, GeneratedTokens, Growth, Limits, Stop, Trunk
 from edgeelad.engine.packed import PackedGenerator
 from edgeelad.engine.packed_graph import PackedGraph
-from edgeelad.engine.packed_tree import TreeGrower
 from edgeelad.engine.reference import force_one, generate_one
 from edgeelad.engine.sampling import SamplingParams
 from edgeelad.engine.session import OnnxGraph
 from edgeelad.errors import ModelError
-from edgeelad.export.graph import graph_files
+from edgeelad.export.graph import GraphFiles, graph_files
 
 LIMITS = Limits(frozenset({2, 17, 40}), MAX_CONTEXT)
 GREEDY = SamplingParams(20)
@@ -36,8 +35,13 @@ def fused(tmp_path_factory: pytest.TempPathFactory, students: StudentFolders) ->
 
 
 @pytest.fixture(scope="module", params=["none", "int8"])
-def engine(request: pytest.FixtureRequest, fused: FusedFolders) -> PackedGraph:
-    return PackedGraph(graph_files(fused.folder("llama"), request.param).engine)
+def files(request: pytest.FixtureRequest, fused: FusedFolders) -> GraphFiles:
+    return graph_files(fused.folder("llama"), request.param)
+
+
+@pytest.fixture(scope="module", params=["engine", "lanes"])
+def engine(request: pytest.FixtureRequest, files: GraphFiles) -> PackedGraph:
+    return PackedGraph(getattr(files, request.param))
 
 
 def make_prompts(count: int, seed: int = 0, longest: int = 40) -> list[list[int]]:
@@ -63,26 +67,28 @@ def check_same(found: GeneratedTokens, expected: GeneratedTokens) -> None:
     assert found.entropies == pytest.approx(expected.entropies, abs=TOLERANCE)
 
 
+@pytest.mark.parametrize("kind", ["engine", "lanes"])
 @pytest.mark.parametrize("family", FAMILIES)
 @pytest.mark.parametrize("params", [GREEDY, SAMPLED, SamplingParams(9, 1.2, top_k=5, top_p=0.8)], ids=str)
-def test_sequences_are_what_the_reference_defines(fused: FusedFolders, family: str, params: SamplingParams) -> None:
+def test_sequences_are_what_the_reference_defines(
+    fused: FusedFolders, family: str, params: SamplingParams, kind: str
+) -> None:
     files = graph_files(fused.folder(family))
     reference, prompts = OnnxGraph(files.standard), make_prompts(7)
     seeds = list(range(100, 107))
-    for sequence, prompt, seed in zip(
-        PackedGenerator(PackedGraph(files.engine)).generate(prompts, params, LIMITS, seeds), prompts, seeds, strict=True
-    ):
+    found = PackedGenerator(PackedGraph(getattr(files, kind))).generate(prompts, params, LIMITS, seeds)
+    for sequence, prompt, seed in zip(found, prompts, seeds, strict=True):
         check_same(sequence, generate_one(reference, prompt, params, LIMITS, seed))
 
 
+@pytest.mark.parametrize("kind", ["engine", "lanes"])
 @pytest.mark.parametrize("family", FAMILIES)
-def test_trees_are_what_the_reference_defines(fused: FusedFolders, family: str) -> None:
+def test_trees_are_what_the_reference_defines(fused: FusedFolders, family: str, kind: str) -> None:
     """Every branch and every forced token against its own sequence, alone and recomputed from the start."""
     files = graph_files(fused.folder(family))
     reference, trunks = OnnxGraph(files.standard), make_trunks(4)
-    for trunk, growth in zip(
-        trunks, PackedGenerator(PackedGraph(files.engine)).grow(trunks, SAMPLED, LIMITS), strict=True
-    ):
+    growths = PackedGenerator(PackedGraph(getattr(files, kind))).grow(trunks, SAMPLED, LIMITS)
+    for trunk, growth in zip(trunks, growths, strict=True):
         for point, branches, forced in zip(trunk.points, growth.branches, growth.forced, strict=True):
             prefix = [*trunk.prompt_ids, *trunk.completion_ids[: point.num_tokens]]
             for seed, branch in zip(point.seeds, branches, strict=True):
@@ -94,13 +100,15 @@ def test_trees_are_what_the_reference_defines(fused: FusedFolders, family: str) 
 
 
 @pytest.fixture(scope="module")
-def sequences_alone(engine: PackedGraph) -> list[GeneratedTokens]:
-    return [PackedGenerator(engine, 1).generate([prompt], SAMPLED, LIMITS, [7])[0] for prompt in make_prompts(8)]
+def sequences_alone(files: GraphFiles) -> list[GeneratedTokens]:
+    graph = PackedGraph(files.engine)
+    return [PackedGenerator(graph, 1).generate([prompt], SAMPLED, LIMITS, [7])[0] for prompt in make_prompts(8)]
 
 
 @pytest.fixture(scope="module")
-def trees_alone(engine: PackedGraph) -> list[Growth]:
-    return [PackedGenerator(engine).grow([trunk], SAMPLED, LIMITS)[0] for trunk in make_trunks(6)]
+def trees_alone(files: GraphFiles) -> list[Growth]:
+    graph = PackedGraph(files.engine)
+    return [PackedGenerator(graph).grow([trunk], SAMPLED, LIMITS)[0] for trunk in make_trunks(6)]
 
 
 @MANY
@@ -137,11 +145,11 @@ def test_a_tree_that_does_not_fit_runs_in_groups(
     monkeypatch.setattr(packed_tree, "MIN_DEAD", 4)
     files = graph_files(fused.folder("qwen3"))
     reference, (trunk,) = OnnxGraph(files.standard), make_trunks(1, num_branches=6)
-    points = [[*trunk.prompt_ids, *trunk.completion_ids[: point.num_tokens]] for point in trunk.points]
-    seeds = [point.seeds for point in trunk.points]
-    branches, _ = TreeGrower(PackedGraph(files.engine), capacity).grow(points, seeds, SAMPLED, LIMITS)
-    for prefix, own, grown in zip(points, seeds, branches, strict=True):
-        for seed, branch in zip(own, grown, strict=True):
+    generator = PackedGenerator(PackedGraph(files.lanes), tree_capacity=capacity)
+    (growth,) = generator.grow([trunk], SAMPLED, LIMITS)
+    for point, branches in zip(trunk.points, growth.branches, strict=True):
+        prefix = [*trunk.prompt_ids, *trunk.completion_ids[: point.num_tokens]]
+        for seed, branch in zip(point.seeds, branches, strict=True):
             check_same(branch, generate_one(reference, prefix, SAMPLED, LIMITS, seed))
 
 
