@@ -161,7 +161,7 @@ The same with your own pool, student and teacher:
   edgeelad distill --pool questions.jsonl --student HuggingFaceTB/SmolLM2-135M-Instruct --teacher-url https://HOST/v1 \
 --teacher-model NAME --out runs/mine
   edgeelad score --model runs/mine/package --pool more.jsonl --out scores.jsonl
-  edgeelad run {package} "Tom has 3 apples and buys 4 more. How many apples does Tom have?"
+  edgeelad run {package} "Finn has 3 boxes of 4 shells and 5 more shells. How many shells does Finn have?"
 """
 
 
