@@ -2,8 +2,8 @@
 
 A `generate.TokenGenerator`: the same tokens as `reference.generate_one` defines, and for each sequence or tree the same
 bits, whatever else is generated, in whichever order and batch. Sequences of `generate` run as a ragged batch with
-continuous admission; each trunk of `grow` is one packed sequence, whose forced tokens come out of the same pass, and on
-a graph with lanes several of them grow at the same time.
+continuous admission; the trees of `grow` are packed sequences, whose forced tokens come out of the pass over their
+context, and on a graph with lanes several grow at the same time.
 """
 
 from __future__ import annotations
@@ -25,8 +25,10 @@ NOTHING = GeneratedTokens((), (), (), "length")
 MAX_BATCH_BYTES = 512 << 20
 # rows are made in steps of this many tokens, so that batches of similar prompts use the same buffers
 CAPACITY_STEP = 64
-# columns that a tree may take; it decides when a tree runs in groups, so it must not change from run to run
-TREE_CAPACITY = 2048
+# Columns that a group of branches may take. It decides when branches start over, and so a tree's last bits: it follows
+# from the student alone, never from what else runs.
+MAX_LANE_BYTES = 64 << 20
+TREE_CAPACITIES = (512, 2048)
 
 
 class PackedGenerator:
@@ -37,10 +39,10 @@ class PackedGenerator:
         batch_size: Sequences that run together at most.
     """
 
-    def __init__(self, graph: PackedGraph, batch_size: int = 64, tree_capacity: int = TREE_CAPACITY) -> None:
+    def __init__(self, graph: PackedGraph, batch_size: int = 64, tree_capacity: int | None = None) -> None:
         self.graph = graph
         self.batch_size = batch_size
-        self._forest = Forest(graph, tree_capacity)
+        self._forest = Forest(graph, _tree_capacity(graph) if tree_capacity is None else tree_capacity)
         self._batch: RaggedBatch | None = None
 
     def close(self) -> None:
@@ -96,7 +98,8 @@ class PackedGenerator:
                 np.zeros((1, 1, len(fresh), total), dtype=np.float32),
                 np.array([len(fresh) - 1], dtype=np.int64),
             )
-            choose_next([sequence], self.graph.run({slot: feed}, 1)[slot], params, limits)
+            found, _ = self.graph.run({slot: feed}, 1)
+            choose_next([sequence], found, params, limits)
             if sequence.finish_reason == "eos":
                 return
             fresh, past = sequence.ids[-1:], total
@@ -113,6 +116,11 @@ class PackedGenerator:
             self._batch = RaggedBatch(self.graph, num_rows, capacity)
         assert self._batch is not None, "it was just made"
         return self._batch
+
+
+def _tree_capacity(graph: PackedGraph) -> int:
+    room = MAX_LANE_BYTES // graph.bytes_per_token
+    return min(max(room, TREE_CAPACITIES[0]), TREE_CAPACITIES[1])
 
 
 @dataclass(frozen=True, slots=True)

@@ -100,9 +100,8 @@ class RaggedBatch:
                 np.zeros((1, 1, row.length, row.length), dtype=np.float32),  # attention is causal by itself
                 np.array([row.length - 1], dtype=np.int64),
             )
-        found = self._graph.run(feeds, params.num_top)
-        for row, slot in zip(rows, feeds, strict=True):
-            choose_next([row.sequence], found[slot], params, limits)
+        found, _ = self._graph.run(feeds, params.num_top)
+        choose_next([row.sequence for row in rows], found, params, limits)
 
     def _step(self, live: list[_Row], params: SamplingParams, limits: Limits) -> None:
         tokens = [row.sequence.ids[-1] for row in live]
@@ -121,5 +120,5 @@ class RaggedBatch:
             np.zeros((1, 1, 1, max(lengths) + 1), dtype=np.float32),
             np.arange(len(live), dtype=np.int64),
         )
-        found = self._graph.run({BATCH_SLOT: feed}, params.num_top)[BATCH_SLOT]
+        found, _ = self._graph.run({BATCH_SLOT: feed}, params.num_top)
         choose_next([row.sequence for row in live], found, params, limits)

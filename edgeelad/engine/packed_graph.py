@@ -87,6 +87,11 @@ class KeyValueBuffers:
         for array in self.arrays:
             array[target, :, :length] = array[source, :, :length]
 
+    def copy_row(self, source: KeyValueBuffers, length: int) -> None:
+        """Copy the first `length` tokens of the first row of other buffers to the first row."""
+        for target, array in zip(self.arrays, source.arrays, strict=True):
+            target[0, :, :length] = array[0, :, :length]
+
     def keep_columns(self, row: int, first: int, columns: Ints) -> None:
         """Move some of a row's tokens, in the given order, to the places from `first` on."""
         for array in self.arrays:
@@ -163,7 +168,7 @@ class PackedGraph:
         """The slots that take packed sequences."""
         return range(1, self.num_lanes + 1) if self.num_lanes else range(1)
 
-    def run(self, feeds: Mapping[int, Feed], num_top: int) -> dict[int, TopRows]:
+    def run(self, feeds: Mapping[int, Feed], num_top: int) -> tuple[TopRows, dict[int, int]]:
         """Run new tokens; their keys and values are appended to the buffers.
 
         Args:
@@ -171,7 +176,7 @@ class PackedGraph:
             num_top: How many of the largest logits to give; at most the vocabulary's.
 
         Returns:
-            For each slot its wanted distributions.
+            All wanted distributions, and for each slot where its own begin.
         """
         num_top = min(num_top, self.vocab_size)
         slots = [feeds.get(slot) or self._idle() for slot in range(self.num_lanes + 1)]
@@ -191,7 +196,8 @@ class PackedGraph:
             inputs |= _slot_inputs(slot, feed)
             self._bind_buffers(slot, feed)
         for name, array in inputs.items():  # `inputs` keeps the memory until the run is over
-            self._binding.bind_ortvalue_input(name, _shared(array))
+            assert array.flags.c_contiguous, "ONNX Runtime would read a copy"
+            self._binding.bind_cpu_input(name, array)
         logits = np.empty((len(wanted), num_top), dtype=np.float32)
         ids = np.empty((len(wanted), num_top), dtype=np.int64)
         top_prob, mean_logit = np.empty((2, len(wanted)), dtype=np.float32)
@@ -201,8 +207,8 @@ class PackedGraph:
         self.session.run_with_iobinding(self._binding)
         normalizers = logits[:, 0].astype(np.float64) - np.log(top_prob.astype(np.float64))
         found = TopRows(logits, ids, normalizers, np.maximum(normalizers - mean_logit, 0.0))
-        ends = np.cumsum([len(feed.wanted) for feed in slots])
-        return {slot: found.part(int(ends[slot]) - len(feed.wanted), int(ends[slot])) for slot, feed in feeds.items()}
+        firsts = np.cumsum([0, *(len(feed.wanted) for feed in slots)]).tolist()
+        return found, {slot: firsts[slot] for slot in feeds}
 
     def _bind_buffers(self, slot: int, feed: Feed) -> None:
         """Bind a slot's buffers, past and present alike, unless they are bound already."""

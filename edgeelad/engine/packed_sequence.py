@@ -64,7 +64,7 @@ def choose_next(sequences: Sequence[Growing], found: TopRows, params: SamplingPa
         seeds = np.array([sequence.seed for sequence in sequences], dtype=np.uint64)
         places = np.array([len(sequence.ids) for sequence in sequences], dtype=np.int64)
         columns = choose(found.logits, params, uniforms(seeds, places), found.ids)
-    logprobs = found.logits[every, columns].astype(np.float64) - found.normalizers[: len(every)]
+    logprobs = found.logits[every, columns].astype(np.float64) - found.normalizers
     if not np.isfinite(logprobs).all():
         raise ModelError(
             "the student computes NaN or infinity instead of probabilities; train it with a lower learning rate, or "
@@ -75,7 +75,7 @@ def choose_next(sequences: Sequence[Growing], found: TopRows, params: SamplingPa
         found.ids[every, columns].tolist(),
         np.minimum(logprobs, 0.0).tolist(),
         found.entropies.tolist(),
-        strict=False,  # a row that is alone runs beside a mate, whose distribution nobody asks for
+        strict=True,
     )
     for sequence, token, logprob, entropy in chosen:
         sequence.append(token, logprob, entropy, limits)

@@ -1,152 +1,131 @@
-"""One tree: all its branches advance together in one packed sequence over one buffer.
+"""Branches of one tree that advance together, in one packed sequence over one buffer.
 
 The tree's context (prompt, explanation, and what single branch points have of their own) lies in the buffer once;
 every step appends one token of each live branch, in the order in which they came, and each sees its ancestors only.
 Branches that end leave; the columns of dead branches are cleared away when they are the greater part. Nothing but the
-tree itself decides what is computed when, so a tree's tokens and log-probabilities are the same bits whatever else
-the engine does at the same time, has done or will do.
+group itself decides what is computed when, so its tokens and log-probabilities are the same bits whatever else the
+engine does at the same time, has done or will do.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
-from edgeelad.engine.generate import GeneratedTokens, Limits
-from edgeelad.engine.packed_graph import HIDDEN, Feed, KeyValueBuffers, TopRows
+from edgeelad.engine.packed_graph import HIDDEN, Feed, Ints, KeyValueBuffers
 from edgeelad.engine.packed_layout import Layout, Point
-from edgeelad.engine.packed_sequence import Growing, choose_next
-from edgeelad.engine.sampling import SamplingParams
+from edgeelad.engine.packed_sequence import Growing
 
-MAX_LIVE = 64  # branches that advance together at most: beyond this steps only get longer
+# Branches that advance together at most: each step appends a column for each of them, and all pay for all columns.
+# Smaller groups need more copies of the context; 5 to 64 were measured, and made little difference.
+GROUP_SIZE = 32
 MIN_DEAD = 64  # columns worth clearing away
 
 
-@dataclass(slots=True, eq=False)
-class _Branch:
+@dataclass(frozen=True, slots=True, eq=False)
+class Branch:
+    """A sequence that starts at a point of the tree's context."""
+
     point: Point
     sequence: Growing
-    num_fed: int = 0  # tokens of the sequence that lie in the buffer
 
 
-class GrowingTree:
-    """A tree that is being grown: ask for what to feed, say what came of it, until it is done.
+def feed_context(layout: Layout, buffers: KeyValueBuffers) -> Feed:
+    """A tree's context; the next-token distribution of each of its points is wanted."""
+    return Feed(
+        buffers,
+        (0, 1),
+        np.array([layout.tokens], dtype=np.int64),
+        np.array([layout.positions], dtype=np.int64),
+        np.zeros(1, dtype=np.int32),
+        layout.bias(),
+        np.array([point.end for point in layout.points], dtype=np.int64),
+    )
 
-    Attributes:
-        found: The next-token distribution of each point, once the context was fed.
-    """
 
-    def __init__(
-        self,
-        layout: Layout,
-        seeds: Sequence[Sequence[int]],
-        params: SamplingParams,
-        limits: Limits,
-        buffers: KeyValueBuffers,
-        capacity: int,
-    ) -> None:
-        """Begin a tree.
+class Group:
+    """Branches that have their first tokens and go on from there."""
+
+    def __init__(self, layout: Layout, branches: list[Branch], buffers: KeyValueBuffers, capacity: int) -> None:
+        """Begin a group.
 
         Args:
-            layout: Its context and its points.
-            seeds: For each point the seeds of its branches.
-            params: How tokens are chosen.
-            limits: What ends a branch.
+            layout: The tree's context, which `buffers` holds already.
+            branches: At most GROUP_SIZE.
             buffers: One row of room.
             capacity: How many of the row's columns to use; there is room for the context and a whole branch at least.
         """
-        self.found: TopRows | None = None
-        self._layout, self._params, self._limits = layout, params, limits
-        self._buffers, self._capacity = buffers, capacity
-        self._seeds = seeds
-        self._branches = [
-            _Branch(point, Growing(seed, min(params.max_new_tokens, limits.max_context - point.length)))
-            for point, own in zip(layout.points, seeds, strict=True)
-            for seed in own
-        ]
-        self._used = 0  # columns
-        self._owners = np.full(capacity, -1, dtype=np.int64)  # the row of the branch of each column
-        self._waiting: list[_Branch] = []
-        self._group: list[_Branch] = []
-        self._shows = np.zeros((0, 0), dtype=np.float32)  # what each branch of the group sees
-        self._live = np.arange(0)  # which of the group go on
+        self._layout, self._buffers, self._capacity = layout, buffers, capacity
+        self._num_context = len(layout.tokens)
+        self._aside: list[Branch] = []  # set aside for want of room; they start over when the others have ended
+        self._begin(branches)
+
+    def _begin(self, branches: list[Branch]) -> None:
+        self._branches = branches
+        self._used = self._num_context
+        self._live: Ints = np.arange(len(branches))
+        self._lengths = np.array([branch.point.length for branch in branches], dtype=np.int64)
+        self._num_fed = np.zeros(len(branches), dtype=np.int64)  # of each branch's tokens
+        self._shows = np.stack([self._layout.shows(branch.point, self._capacity) for branch in branches])
+        self._owners = np.full(self._capacity, -1, dtype=np.int64)  # the branch of each column
 
     @property
     def is_done(self) -> bool:
-        """Whether all branches have ended."""
-        return self.found is not None and not len(self._live) and not self._waiting
+        """Whether no branch goes on."""
+        return not len(self._live)
 
-    def results(self) -> list[tuple[GeneratedTokens, ...]]:
-        """For each point its branches, in the order of its seeds."""
-        assert self.is_done, "some branches have not ended"
-        grown = iter(branch.sequence.result() for branch in self._branches)
-        return [tuple(next(grown) for _ in own) for own in self._seeds]
+    def sequences(self) -> list[Growing]:
+        """The sequences that a token is to be chosen for, as the last feed wanted them."""
+        return [self._branches[row].sequence for row in self._live]
+
+    def drop_ended(self) -> None:
+        """Let branches leave that ended with the last token."""
+        self._live = self._live[[sequence.finish_reason is None for sequence in self.sequences()]]
+        if self.is_done and self._aside:
+            branches, self._aside = self._aside, []
+            self._begin(branches)
 
     def feed(self) -> Feed:
-        """What to run next."""
-        if self.found is None:
-            return self._context()
-        if not len(self._live):
-            self._start_group()
-        self._make_room()
-        return self._step()
+        """Each live branch's tokens that the buffer does not hold: one, or all of a branch that starts over."""
+        counts = self._make_room()
+        ids = [self._branches[row].sequence.ids for row in self._live]
+        if (counts == 1).all():
+            tokens = np.array([own[-1] for own in ids], dtype=np.int64)
+            owners, positions = self._live, self._lengths[self._live] + self._num_fed[self._live]
+        else:
+            tokens = np.concatenate([own[len(own) - count :] for own, count in zip(ids, counts, strict=True)])
+            owners = np.repeat(self._live, counts)
+            places = np.concatenate([np.arange(count) for count in counts])
+            positions = self._lengths[owners] + self._num_fed[owners] + places
+        past, total = self._used, self._used + len(tokens)
+        self._owners[past:total] = owners
+        self._shows[owners, np.arange(past, total)] = 0
+        self._num_fed[self._live] += counts
+        self._used = total
+        bias = self._shows[owners, :total][None, None]
+        wanted = np.cumsum(counts) - 1
+        return Feed(self._buffers, (0, 1), tokens[None], positions[None], np.array([past], np.int32), bias, wanted)
 
-    def accept(self, found: TopRows) -> None:
-        """Choose tokens from what the last feed gave."""
-        if self.found is None:
-            self.found = found
-            first = np.repeat(np.arange(len(self._seeds)), [len(own) for own in self._seeds])
-            sequences = [branch.sequence for branch in self._branches]
-            choose_next(sequences, found.take(first), self._params, self._limits)
-            self._waiting = [branch for branch in self._branches if branch.sequence.finish_reason is None]
-            return
-        choose_next([self._group[row].sequence for row in self._live], found, self._params, self._limits)
-        self._live = self._live[[self._group[row].sequence.finish_reason is None for row in self._live]]
+    def _make_room(self) -> Ints:
+        """Clear dead columns away where there are many or there is no room; set branches aside where that is all.
 
-    @property
-    def _num_context(self) -> int:
-        return len(self._layout.tokens)
-
-    def _context(self) -> Feed:
-        layout = self._layout
-        return Feed(
-            self._buffers,
-            (0, 1),
-            np.array([layout.tokens], dtype=np.int64),
-            np.array([layout.positions], dtype=np.int64),
-            np.zeros(1, dtype=np.int32),
-            layout.bias(),
-            np.array([point.end for point in layout.points], dtype=np.int64),
-        )
-
-    def _start_group(self) -> None:
-        """Take the next waiting branches; what they see, over the tree's context alone."""
-        self._group, self._waiting = self._waiting[:MAX_LIVE], self._waiting[MAX_LIVE:]
-        self._live = np.arange(len(self._group))
-        self._shows = np.stack([self._layout.shows(branch.point, self._capacity) for branch in self._group])
-        self._used = self._num_context
-        for branch in self._group:
-            branch.num_fed = 0
-
-    def _make_room(self) -> None:
-        """Clear dead columns away where there are many or there is no room; set branches aside where that is all."""
+        Returns:
+            How many tokens each live branch is to be fed.
+        """
         while True:
-            branches = [self._group[row] for row in self._live]
-            needed = sum(len(branch.sequence.ids) - branch.num_fed for branch in branches)
-            num_live = sum(branch.num_fed for branch in branches)
+            counts = np.array([len(sequence.ids) for sequence in self.sequences()]) - self._num_fed[self._live]
+            num_live = int(self._num_fed[self._live].sum())
             num_dead = self._used - self._num_context - num_live
-            is_full = self._used + needed > self._capacity
+            is_full = self._used + int(counts.sum()) > self._capacity
             if (is_full and num_dead) or num_dead >= max(MIN_DEAD, num_live):
                 self._clear()
-            if self._used + needed <= self._capacity:
-                return
-            # half of them go on; the others start over, from their own tokens, when these have ended
-            half = (len(branches) + 1) // 2
-            assert half < len(branches), "there is room for the context and one branch"
+            if self._used + int(counts.sum()) <= self._capacity:
+                return counts
+            half = (len(self._live) + 1) // 2
+            assert half < len(self._live), "there is room for the context and one branch"
+            self._aside = [self._branches[row] for row in self._live[half:]] + self._aside
             self._live = self._live[:half]
-            self._waiting = branches[half:] + self._waiting
 
     def _clear(self) -> None:
         """Move the columns of live branches together, in their order."""
@@ -159,31 +138,3 @@ class GrowingTree:
         self._shows[:, stop : self._used] = HIDDEN
         self._owners[first:stop] = self._owners[kept]
         self._used = stop
-
-    def _step(self) -> Feed:
-        """Each live branch's tokens that the buffer does not hold: one, or all of a branch that starts over."""
-        tokens: list[int] = []
-        positions: list[int] = []
-        counts: list[int] = []
-        for row in self._live:
-            branch = self._group[row]
-            fresh = branch.sequence.ids[branch.num_fed :]
-            first = branch.point.length + branch.num_fed
-            tokens.extend(fresh)
-            positions.extend(range(first, first + len(fresh)))
-            counts.append(len(fresh))
-            branch.num_fed += len(fresh)
-        owners = np.repeat(self._live, counts)
-        past, total = self._used, self._used + len(tokens)
-        self._owners[past:total] = owners
-        self._shows[owners, np.arange(past, total)] = 0
-        self._used = total
-        return Feed(
-            self._buffers,
-            (0, 1),
-            np.array([tokens], dtype=np.int64),
-            np.array([positions], dtype=np.int64),
-            np.array([past], dtype=np.int32),
-            self._shows[owners, :total][None, None],
-            np.cumsum(counts, dtype=np.int64) - 1,
-        )

@@ -30,8 +30,8 @@ from edgeelad.export.graph_variants import engine_variant, lanes_variant
 
 Quantization = Literal["none", "int8", "int4"]
 QUANTIZED_SUFFIX = "_quantized"
-# trees that grow at the same time: enough that reading the weights once a step costs little for each
-NUM_LANES = 4
+# groups of branches that grow at the same time: enough that reading the weights once a step costs each of them little
+NUM_LANES = 8
 
 
 @dataclass(frozen=True, slots=True)

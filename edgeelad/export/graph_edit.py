@@ -27,6 +27,7 @@ class EditedGraph:
         outputs: The graph's outputs.
         weights: Constant tensors by name.
         opset: The version of the standard operators.
+        learned: The weights that come from the student's parameters; the others belong to the architecture.
         metadata: What the file says of itself to those who load it.
         num_names: How many names `new_name` has given.
 
@@ -38,6 +39,7 @@ class EditedGraph:
     outputs: list[ValueInfoProto]
     weights: dict[str, NDArray[np.generic]]
     opset: int
+    learned: set[str] = field(default_factory=set)
     metadata: dict[str, str] = field(default_factory=dict)
     num_names: int = field(default=0)
     _producers: dict[str, NodeProto] | None = field(default=None, repr=False)
@@ -71,6 +73,11 @@ class EditedGraph:
         name = self.new_name(stem)
         self.weights[name] = value
         return name
+
+    def add_learned(self, name: str, value: NDArray[np.generic]) -> None:
+        """Add a weight that comes from the student's parameters."""
+        self.weights[name] = value
+        self.learned.add(name)
 
     def redirect(self, old: str, new: str, readers: Iterable[NodeProto] | None = None) -> None:
         """Let every reader of `old` (or only `readers`) read `new`."""
@@ -113,6 +120,7 @@ class EditedGraph:
         self.nodes = kept[::-1]
         self._producers = self._readers = None
         self.weights = {name: value for name, value in self.weights.items() if name in needed}
+        self.learned &= self.weights.keys()
         self.inputs = [value for value in self.inputs if value.name in needed]
 
     def copy(self) -> EditedGraph:
@@ -124,6 +132,7 @@ class EditedGraph:
             list(self.outputs),
             dict(self.weights),
             self.opset,
+            set(self.learned),
             dict(self.metadata),
             self.num_names,
         )

@@ -1,8 +1,9 @@
 """Write several graphs over one file of weights.
 
 A tensor that several graphs (or several initializers of one graph) share is written once: tensors are told apart by
-the memory that they lie in, so a reshaped view is the same tensor. The file can be memory-mapped: large tensors begin
-at page boundaries, and worker processes that map it share its pages.
+the memory that they lie in, so a reshaped view is the same tensor. All that is learned lies in that file, so a later
+student's weights can be put into it and the graph files stay (`graph_swap`). The file can be memory-mapped: large
+tensors begin at page boundaries, and worker processes that map it share its pages.
 """
 
 from __future__ import annotations
@@ -20,6 +21,8 @@ from edgeelad.export.graph_edit import MICROSOFT, EditedGraph
 IR_VERSION = 10  # opset 21's; readable by every onnxruntime that has the operators
 MAX_INLINE_BYTES = 1024
 PAGE_BYTES = 4096
+MIN_PAGED_BYTES = 65536
+SMALL_ALIGNMENT = 64
 
 
 def write_graphs(graphs: Mapping[Path, EditedGraph], weights_path: Path) -> None:
@@ -30,12 +33,13 @@ def write_graphs(graphs: Mapping[Path, EditedGraph], weights_path: Path) -> None
             tensors = []
             for name, array in graph.weights.items():
                 array = np.ascontiguousarray(array)
-                if array.nbytes <= MAX_INLINE_BYTES:
+                if array.nbytes <= MAX_INLINE_BYTES and name not in graph.learned:
                     tensors.append(onnx.numpy_helper.from_array(array, name))
                     continue
                 key = (int(array.__array_interface__["data"][0]), array.nbytes)
                 if key not in offsets:
-                    file.write(b"\0" * (-file.tell() % PAGE_BYTES))
+                    alignment = PAGE_BYTES if array.nbytes >= MIN_PAGED_BYTES else SMALL_ALIGNMENT
+                    file.write(b"\0" * (-file.tell() % alignment))
                     offsets[key] = file.tell()
                     array.tofile(file)
                 graph.weights[name] = array  # keeps the memory alive, and its address distinct

@@ -106,11 +106,12 @@ def name_weights(graph: EditedGraph, parameters: Mapping[str, Weight]) -> None:
         if parameter is None or weight.shape != parameter.shape[::-1] or not np.array_equal(weight, parameter.T):
             continue
         del graph.weights[node.input[1]]
-        graph.weights[path + TRANSPOSED] = weight
+        graph.add_learned(path + TRANSPOSED, weight)
         graph.set_input(node, 1, path + TRANSPOSED)
     for name in graph.weights.keys() & parameters.keys():
         if not np.array_equal(graph.weights[name], parameters[name]):
             raise ModelError(f"the traced graph changed the weight {name}; export the standard graph instead")
+        graph.learned.add(name)
 
 
 def head_node(graph: EditedGraph) -> NodeProto:

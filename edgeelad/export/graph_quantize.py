@@ -20,11 +20,13 @@ from onnx import NodeProto, TensorProto, helper
 
 from edgeelad.export.graph_edit import MICROSOFT, EditedGraph
 from edgeelad.export.graph_passes import embedding_node
-from edgeelad.export.quantize import ACCURACY_LEVEL, HEAD_BITS, pack_weight
+from edgeelad.export.quantize import ACCURACY_LEVEL, HEAD_BITS, PackedWeight, pack_weight
 
 # QuantizeLinear with blocks (here: a block is a row) came with opset 21
 ROWS_OPSET = 21
 ZERO_POINT = 128
+# what the names of quantized weights say of how they came from their parameters (`graph_swap` reads it)
+TABLE, INT8, BLOCKS, SCALE, ZERO = ".table", ".int8", ".blocks", ".scale", ".zero"
 MAX_INT8 = 127
 
 
@@ -103,16 +105,14 @@ def _width(graph: EditedGraph, node: NodeProto) -> int:
 
 def _rows_product(graph: EditedGraph, node: NodeProto, codes: str, scale: str) -> None:
     """Replace one product by its quantized form, times the rows' scales."""
-    name = node.input[1]
     one = graph.constant("one", np.array(1.0, dtype=np.float32))
     zero = graph.constant("zero_point", np.array(ZERO_POINT, dtype=np.uint8))
     unscaled = graph.new_name("unscaled")
-    axis = 1 if _is_tied(node) else 0
-    graph.weights[f"{name}.int8"], graph.weights[f"{name}.scale"] = _symmetric(graph.weights[name], axis)
     if _is_tied(node):
         products = _tied_product(graph, node, codes, unscaled)
     else:
-        inputs = [codes, f"{name}.int8", one, f"{name}.scale", zero]
+        inputs = [codes, *_add_int8(graph, node.input[1], is_table=False), zero]
+        inputs.insert(2, one)
         products = [helper.make_node("MatMulIntegerToFloat", inputs, [unscaled], domain=MICROSOFT, name=node.name)]
     graph.insert_before(node, [*products, helper.make_node("Mul", [unscaled, scale], [node.output[0]])])
     graph.remove(node)
@@ -120,15 +120,14 @@ def _rows_product(graph: EditedGraph, node: NodeProto, codes: str, scale: str) -
 
 def _tied_product(graph: EditedGraph, node: NodeProto, codes: str, out: str) -> list[NodeProto]:
     """The head over the embedding's own codes [vocabulary, width]: QGemm transposes, but wants two dimensions."""
-    name = node.input[1]
-    vocab_size, width = graph.weights[name].shape
+    vocab_size, width = graph.weights[node.input[1]].shape
     one = graph.constant("one", np.array(1.0, dtype=np.float32))
     zero = graph.constant("zero_point", np.array(ZERO_POINT, dtype=np.uint8))
     zeros = graph.constant("weight_zeros", np.zeros(vocab_size, dtype=np.int8))
     flat_shape = graph.constant("flat_codes", np.array([-1, width], dtype=np.int64))
     last = graph.constant("vocabulary", np.array([vocab_size], dtype=np.int64))
     flat, product, outer, shape = (graph.new_name(stem) for stem in ("flat", "product", "outer", "logits_shape"))
-    inputs = [flat, one, zero, f"{name}.int8", f"{name}.scale", zeros]
+    inputs = [flat, one, zero, *_add_int8(graph, node.input[1], is_table=True), zeros]
     return [
         helper.make_node("Reshape", [codes, flat_shape], [flat]),
         helper.make_node("QGemm", inputs, [product], domain=MICROSOFT, name=node.name, transB=1, alpha=1.0),
@@ -138,20 +137,31 @@ def _tied_product(graph: EditedGraph, node: NodeProto, codes: str, out: str) -> 
     ]
 
 
-def _symmetric(weight: NDArray[np.generic], axis: int) -> tuple[NDArray[np.int8], NDArray[np.float32]]:
-    """Codes in [-127, 127] and one scale for each slice along `axis`; a slice of zeros gets scale 1."""
+def _add_int8(graph: EditedGraph, name: str, *, is_table: bool) -> tuple[str, str]:
+    """Add a weight's int8 codes and scales to the graph, unless they are there; gives their names."""
+    stem = (name + TABLE if is_table else name) + INT8
+    if stem not in graph.weights:
+        for key, value in int8_tensors(stem, graph.weights[name].astype(np.float32), is_table=is_table).items():
+            graph.add_learned(key, value)
+    return stem, stem + SCALE
+
+
+def int8_tensors(stem: str, weight: NDArray[np.float32], *, is_table: bool) -> dict[str, NDArray[np.generic]]:
+    """Codes in [-127, 127] of a weight [inputs, outputs] or a table [rows, width], and one scale an output or row.
+
+    An output of zeros gets scale 1.
+    """
+    axis = 1 if is_table else 0
     largest = np.abs(weight).max(axis=axis)
     scale = np.where(largest > 0, largest / np.float32(MAX_INT8), np.float32(1.0)).astype(np.float32)
     codes = np.rint(weight / np.expand_dims(scale, axis)).astype(np.int8)
-    return codes, scale
+    return {stem: codes, stem + SCALE: scale}
 
 
 def _quantize_embedding(graph: EditedGraph) -> None:
     """Look tokens up in the int8 table; the table of a tied head is used as it is."""
     lookup = embedding_node(graph)
-    name = lookup.input[0]
-    if f"{name}.int8" not in graph.weights:
-        graph.weights[f"{name}.int8"], graph.weights[f"{name}.scale"] = _symmetric(graph.weights[name], 1)
+    table, table_scale = _add_int8(graph, lookup.input[0], is_table=True)
     codes, values, scale, column, axis = (
         graph.new_name(stem) for stem in ("token_codes", "token_values", "token_scale", "token_column", "axis")
     )
@@ -159,9 +169,9 @@ def _quantize_embedding(graph: EditedGraph) -> None:
     graph.insert_before(
         lookup,
         [
-            helper.make_node("Gather", [f"{name}.int8", "input_ids"], [codes], axis=0),
+            helper.make_node("Gather", [table, "input_ids"], [codes], axis=0),
             helper.make_node("Cast", [codes], [values], to=TensorProto.FLOAT),
-            helper.make_node("Gather", [f"{name}.scale", "input_ids"], [scale], axis=0),
+            helper.make_node("Gather", [table_scale, "input_ids"], [scale], axis=0),
             helper.make_node("Unsqueeze", [scale, axis], [column]),
             helper.make_node("Mul", [values, column], [lookup.output[0]]),
         ],
@@ -172,14 +182,13 @@ def _quantize_embedding(graph: EditedGraph) -> None:
 def quantize_blocks(graph: EditedGraph, bits: int) -> None:
     """Quantize all matrix products with constant weights in blocks along the input; the head keeps 8 bits."""
     for node in [node for node in graph.nodes if _has_weight(graph, node)]:
-        name = node.input[1]
-        weight = graph.weights[name].astype(np.float32)
-        packed = pack_weight(weight.T if _is_tied(node) else weight, HEAD_BITS if _is_head(node) else bits)
-        stem = f"{name}.int{packed.bits}"
-        tensors: dict[str, NDArray[np.generic]] = {stem: packed.values, f"{stem}.scale": packed.scales}
-        if packed.zero_points is not None:
-            tensors[f"{stem}.zero"] = packed.zero_points
-        graph.weights.update(tensors)
+        is_table, own_bits = _is_tied(node), HEAD_BITS if _is_head(node) else bits
+        stem = node.input[1] + (TABLE if is_table else "") + BLOCKS + str(own_bits)
+        packed, tensors = block_tensors(
+            stem, graph.weights[node.input[1]].astype(np.float32), own_bits, is_table=is_table
+        )
+        for key, value in tensors.items():
+            graph.add_learned(key, value)
         product = helper.make_node(
             "MatMulNBits",
             [node.input[0], *tensors],
@@ -195,3 +204,14 @@ def quantize_blocks(graph: EditedGraph, bits: int) -> None:
         graph.insert_before(node, [product])
         graph.remove(node)
     graph.prune()
+
+
+def block_tensors(
+    stem: str, weight: NDArray[np.float32], bits: int, *, is_table: bool
+) -> tuple[PackedWeight, dict[str, NDArray[np.generic]]]:
+    """A weight [inputs, outputs] or a table [rows, width] as MatMulNBits takes it, in the order of its inputs."""
+    packed = pack_weight(weight.T if is_table else weight, bits)
+    tensors: dict[str, NDArray[np.generic]] = {stem: packed.values, stem + SCALE: packed.scales}
+    if packed.zero_points is not None:
+        tensors[stem + ZERO] = packed.zero_points
+    return packed, tensors

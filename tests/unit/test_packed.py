@@ -10,7 +10,7 @@ from fixtures.students import FAMILIES, MAX_CONTEXT, StudentFolders
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from edgeelad.engine import packed_tree
+from edgeelad.engine import packed_forest, packed_tree
 from edgeelad.engine.generate import BranchPoint, GeneratedTokens, Growth, Limits, Stop, Trunk
 from edgeelad.engine.packed import PackedGenerator
 from edgeelad.engine.packed_graph import PackedGraph
@@ -141,7 +141,7 @@ def test_a_tree_that_does_not_fit_runs_in_groups(
     fused: FusedFolders, capacity: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Little room: dead columns are cleared, branches are set aside and start over from their own tokens."""
-    monkeypatch.setattr(packed_tree, "MAX_LIVE", 10)
+    monkeypatch.setattr(packed_forest, "GROUP_SIZE", 5)
     monkeypatch.setattr(packed_tree, "MIN_DEAD", 4)
     files = graph_files(fused.folder("qwen3"))
     reference, (trunk,) = OnnxGraph(files.standard), make_trunks(1, num_branches=6)
