@@ -19,6 +19,7 @@ from typing import Any
 
 from edgeelad.errors import RunError, StorageError
 from edgeelad.files import read_json, storage_errors, write_json
+from edgeelad.locks import lock_file
 
 LOCK_FILE = ".lock"
 HALF_WRITTEN = re.compile(r"\..+\.\d+\.tmp")  # see `files`
@@ -134,7 +135,7 @@ class RunFolder:
             file = (self.path / LOCK_FILE).open("a+", encoding="utf-8")
         with file:
             try:
-                _lock_file(file.fileno())
+                lock_file(file.fileno())
             except OSError:
                 file.seek(0)
                 holder = file.read().strip() or "unknown"
@@ -187,19 +188,3 @@ def _sweep(folder: Path) -> None:
         if HALF_WRITTEN.fullmatch(path.name):
             with storage_errors(path):
                 shutil.rmtree(path) if path.is_dir() else path.unlink(missing_ok=True)
-
-
-if sys.platform == "win32":  # pragma: no cover
-    import msvcrt
-
-    def _lock_file(descriptor: int) -> None:
-        # locks one byte far behind the pid, so that others can still read it
-        os.lseek(descriptor, 1 << 20, os.SEEK_SET)
-        msvcrt.locking(descriptor, msvcrt.LK_NBLCK, 1)
-        os.lseek(descriptor, 0, os.SEEK_SET)
-
-else:
-    import fcntl
-
-    def _lock_file(descriptor: int) -> None:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
