@@ -37,17 +37,28 @@ class PackedGenerator:
     Attributes:
         graph: The student.
         batch_size: Sequences that run together at most.
+        kv_bytes: What keys and values may take; None: what its size suggests. With less room fewer sequences and trees
+            run at the same time, and changes no result. One that needs more alone gets what it needs.
     """
 
-    def __init__(self, graph: PackedGraph, batch_size: int = 64, tree_capacity: int | None = None) -> None:
+    def __init__(
+        self,
+        graph: PackedGraph,
+        batch_size: int = 64,
+        tree_capacity: int | None = None,
+        *,
+        kv_bytes: int | None = None,
+    ) -> None:
         self.graph = graph
         self.batch_size = batch_size
+        self.kv_bytes = kv_bytes
         self._forest = Forest(graph, _tree_capacity(graph) if tree_capacity is None else tree_capacity)
         self._batch: RaggedBatch | None = None
 
     def close(self) -> None:
-        """Let go of the session, the buffers and their memory."""
-        del self.graph, self._forest, self._batch
+        """Let go of the session, the buffers and their memory; once is enough, and more does no harm."""
+        for name in ("graph", "_forest", "_batch"):
+            vars(self).pop(name, None)
 
     def generate(
         self,
@@ -73,7 +84,10 @@ class PackedGenerator:
     def grow(self, trunks: Sequence[Trunk], params: SamplingParams, limits: Limits) -> list[Growth]:
         """Sample the branches of each trunk, and see what follows its forced tokens; see `TokenGenerator`."""
         plans = [_plan(trunk, limits) for trunk in trunks]
-        grown = iter(self._forest.grow([plan.tree for plan in plans if plan.tree.points], params, limits))
+        if self.kv_bytes is not None and self._batch is not None:
+            self._drop_batch()
+        trees = [plan.tree for plan in plans if plan.tree.points]
+        grown = iter(self._forest.grow(trees, params, limits, self.kv_bytes))
         return [
             _growth(trunk, plan, next(grown) if plan.tree.points else None)
             for trunk, plan in zip(trunks, plans, strict=True)
@@ -108,14 +122,20 @@ class PackedGenerator:
     def _rows(self, num_rows: int, capacity: int) -> RaggedBatch:
         """A batch with room for rows of `capacity` tokens: the last one where it will do."""
         capacity = -(-capacity // CAPACITY_STEP) * CAPACITY_STEP
-        most = max(MAX_BATCH_BYTES // (capacity * self.graph.bytes_per_token), 1)
-        num_rows = min(num_rows, self.batch_size, most)
+        room = MAX_BATCH_BYTES if self.kv_bytes is None else min(MAX_BATCH_BYTES, self.kv_bytes)
+        num_rows = min(num_rows, self.batch_size, max(room // (capacity * self.graph.bytes_per_token), 1))
+        if self.kv_bytes is not None:
+            self._forest.drop_buffers()
         old = self._batch
         if old is None or old.num_rows < num_rows or not capacity <= old.capacity <= 2 * capacity:
-            self._batch = None  # lets go of the old one before the new one is made
+            self._drop_batch()  # before the new one is made
             self._batch = RaggedBatch(self.graph, num_rows, capacity)
         assert self._batch is not None, "it was just made"
         return self._batch
+
+    def _drop_batch(self) -> None:
+        self._batch = None
+        self.graph.unbind()
 
 
 def _tree_capacity(graph: PackedGraph) -> int:

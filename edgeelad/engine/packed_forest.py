@@ -58,9 +58,9 @@ class _Tree:
     def divide(self) -> None:
         """Divide the branches that have not ended into groups of about the same size."""
         going = [branch for branch in self.branches if branch.sequence.finish_reason is None]
-        num_groups = -(-len(going) // GROUP_SIZE)
+        num_groups = max(-(-len(going) // GROUP_SIZE), 1)
         ends = [len(going) * number // num_groups for number in range(num_groups + 1)]
-        self.waiting.extend(going[start:end] for start, end in pairwise(ends))
+        self.waiting.extend(going[start:end] for start, end in pairwise(ends) if end > start)
 
     def result(self) -> GrownTree:
         """What grew."""
@@ -101,15 +101,24 @@ class Forest:
         self._graph = graph
         self._buffers: dict[int, KeyValueBuffers] = {}
 
-    def grow(self, plans: Sequence[TreePlan], params: SamplingParams, limits: Limits) -> list[GrownTree]:
-        """Grow each planned tree."""
+    def drop_buffers(self) -> None:
+        """Let go of all buffers."""
+        if self._buffers:
+            self._buffers.clear()
+            self._graph.unbind()
+
+    def grow(
+        self, plans: Sequence[TreePlan], params: SamplingParams, limits: Limits, kv_bytes: int | None = None
+    ) -> list[GrownTree]:
+        """Grow each planned tree; with `kv_bytes` in as many lanes as have room there, but one at least."""
+        slots = self._slots(plans, params, kv_bytes)
         results: dict[int, GrownTree] = {}
         coming = deque(enumerate(plans))
         trees: list[_Tree] = []  # with groups that wait, in the order in which they began
         lanes: dict[int, _Lane] = {}
         while len(results) < len(plans):
             # 1. work for free lanes
-            for slot in self._graph.sequence_slots:
+            for slot in slots:
                 if slot not in lanes and trees:
                     lanes[slot] = self._begin_group(slot, trees)
                 elif slot not in lanes and coming:
@@ -153,6 +162,18 @@ class Forest:
         if not tree.waiting:
             trees.remove(tree)
         return _Lane(tree, group)
+
+    def _slots(self, plans: Sequence[TreePlan], params: SamplingParams, kv_bytes: int | None) -> Sequence[int]:
+        """The lanes to use; with a limit, buffers from before that do not keep to it are let go of."""
+        slots = self._graph.sequence_slots
+        if kv_bytes is None or not plans:
+            return slots
+        longest = max(len(lay_out(plan.points).tokens) for plan in plans)
+        capacity = max(self.capacity, longest + params.max_new_tokens)
+        slots = slots[: max(kv_bytes // (capacity * self._graph.bytes_per_token), 1)]
+        if any(slot not in slots or own.capacity > capacity for slot, own in self._buffers.items()):
+            self.drop_buffers()
+        return slots
 
     def _plant(self, slot: int, index: int, plan: TreePlan, params: SamplingParams, limits: Limits) -> _Tree:
         layout = lay_out(plan.points)

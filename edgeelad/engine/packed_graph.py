@@ -210,6 +210,12 @@ class PackedGraph:
         firsts = np.cumsum([0, *(len(feed.wanted) for feed in slots)]).tolist()
         return found, {slot: firsts[slot] for slot in feeds}
 
+    def unbind(self) -> None:
+        """Let go of the buffers of earlier runs."""
+        self._binding.clear_binding_inputs()
+        self._binding.clear_binding_outputs()
+        self._bound.clear()
+
     def _bind_buffers(self, slot: int, feed: Feed) -> None:
         """Bind a slot's buffers, past and present alike, unless they are bound already."""
         if self._bound.get(slot) == (feed.buffers, feed.rows):

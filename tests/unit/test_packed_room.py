@@ -1,0 +1,74 @@
+"""A limit on keys and values is kept, and changes no result."""
+
+import gc
+import weakref
+
+import pytest
+from fixtures.fused import FusedFolders
+from fixtures.students import MAX_CONTEXT, StudentFolders
+from unit.test_packed import make_prompts, make_trunks
+
+from edgeelad.engine.generate import Limits
+from edgeelad.engine.packed import PackedGenerator
+from edgeelad.engine.packed_graph import KeyValueBuffers, PackedGraph
+from edgeelad.engine.sampling import SamplingParams
+from edgeelad.export.graph import graph_files
+
+LIMITS = Limits(frozenset({2, 17, 40}), MAX_CONTEXT)
+PARAMS = SamplingParams(20, temperature=0.8)
+
+
+class Held:
+    """Counts what the buffers that are alive hold."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.sizes: weakref.WeakKeyDictionary[KeyValueBuffers, int] = weakref.WeakKeyDictionary()
+        self.most = 0
+        begin = KeyValueBuffers.__init__
+
+        def counted(buffers: KeyValueBuffers, *args: object) -> None:
+            begin(buffers, *args)  # type: ignore[arg-type]
+            gc.collect()
+            self.sizes[buffers] = sum(array.nbytes for array in buffers.arrays)
+            self.most = max(self.most, sum(self.sizes.values()))
+
+        monkeypatch.setattr(KeyValueBuffers, "__init__", counted)
+
+
+@pytest.fixture(scope="module")
+def fused(tmp_path_factory: pytest.TempPathFactory, students: StudentFolders) -> FusedFolders:
+    return FusedFolders(tmp_path_factory.mktemp("fused"), students)
+
+
+@pytest.mark.parametrize("kind", ["engine", "lanes"])
+@pytest.mark.parametrize("columns", [256, 600, 2000, 10**6])
+def test_a_limit_is_kept_and_changes_nothing(
+    fused: FusedFolders, kind: str, columns: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    graph = PackedGraph(getattr(graph_files(fused.folder("llama")), kind))
+    prompts, trunks, seeds = make_prompts(9), make_trunks(9), list(range(9))
+    free = PackedGenerator(graph, tree_capacity=128)
+    expected = free.generate(prompts, PARAMS, LIMITS, seeds), free.grow(trunks, PARAMS, LIMITS)
+    free.close()
+    graph.unbind()
+    held = Held(monkeypatch)
+    generator = PackedGenerator(graph, tree_capacity=128, kv_bytes=columns * graph.bytes_per_token)
+    for _ in range(2):
+        assert generator.generate(prompts, PARAMS, LIMITS, seeds) == expected[0]
+        assert generator.grow(trunks, PARAMS, LIMITS) == expected[1]
+    assert 0 < held.most <= columns * graph.bytes_per_token
+
+
+def test_one_that_is_larger_than_the_limit_gets_what_it_needs(fused: FusedFolders) -> None:
+    graph = PackedGraph(graph_files(fused.folder("llama")).lanes)
+    prompts, trunks, seeds = make_prompts(3), make_trunks(3), [1, 2, 3]
+    free, tight = PackedGenerator(graph), PackedGenerator(graph, kv_bytes=1)
+    assert tight.generate(prompts, PARAMS, LIMITS, seeds) == free.generate(prompts, PARAMS, LIMITS, seeds)
+    assert tight.grow(trunks, PARAMS, LIMITS) == free.grow(trunks, PARAMS, LIMITS)
+
+
+def test_closing_twice_does_no_harm(fused: FusedFolders) -> None:
+    generator = PackedGenerator(PackedGraph(graph_files(fused.folder("llama")).engine))
+    generator.close()
+    generator.close()
+    assert not hasattr(generator, "graph")
