@@ -3,57 +3,56 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from edgeelad.engine.student import Student
 from edgeelad.engine.tree import TreeParams
 from edgeelad.engine.workers import grow_trees
-from edgeelad.errors import BudgetError, TeacherReplyError
+from edgeelad.errors import BudgetError
 from edgeelad.files import read_jsonl, write_json, write_jsonl
 from edgeelad.progress import track
 from edgeelad.records import Annotation, Question, ReasoningTree, Score
 from edgeelad.selection import select as select_batch
 from edgeelad.stages.end import caps
 from edgeelad.stages.run import Run, derive_seed
-from edgeelad.teacher.annotate import annotate
-from edgeelad.teacher.protocol import Teacher
+from edgeelad.teacher.annotate import GivenAnswer, annotate, answer_all
 from edgeelad.uncertainty import STRATEGIES, tree_params
 from edgeelad.uncertainty import score as score_trees
 from edgeelad.uncertainty.scores_file import read_scores, write_scores
 
 
 def audit(run: Run) -> None:
-    """Have the teacher answer the audit sample once, and the first `num_self_checks` of it twice."""
+    """Have the teacher answer the audit sample once, and the first `num_self_checks` of it twice.
+
+    What a spent budget leaves unanswered is left out: the sample is in random order, so what is answered is a sample.
+    """
     if run.folder.audit.exists() or not run.audit:
         return
-    stopping, teacher_config = run.config.stopping, run.config.teacher
-    run.progress.start("Teacher answers the audit sample", len(run.audit))
+    num_checks = run.config.stopping.num_self_checks if run.config.teacher.kind == "openai" else 0
+    asked = [*((question, 0) for question in run.audit), *((question, 1) for question in run.audit[:num_checks])]
+    run.progress.start("Teacher answers the audit sample", len(asked))
+    given: dict[tuple[str, int], GivenAnswer] = {}
     with run.folder.stage(0, "audit"), run.teacher() as teacher:
-
-        def ask(item: tuple[int, Question]) -> dict[str, Any] | None:
-            index, question = item
-            twice = index < stopping.num_self_checks and teacher_config.kind == "openai"
-            try:
-                first = _answer(teacher, question, 0)
-                second = _answer(teacher, question, 1) if twice else None
-            except BudgetError:
-                return None
-            return {"id": question.id, "answer": first, "second_answer": second, "is_checked": twice}
-
-        with ThreadPoolExecutor(teacher_config.max_concurrency) as threads:
-            rows = list(track(threads.map(ask, enumerate(run.audit)), run.progress))
-    bought = [row for row in rows if row is not None]
-    write_jsonl(run.folder.audit, bought)
-    run.progress.finish(f"{sum(row['answer'] is not None for row in bought)} of {len(run.audit)} answered")
+        try:
+            for reply in track(answer_all(asked, teacher, run.config.teacher), run.progress):
+                given[reply.question_id, reply.sample] = reply
+        except BudgetError as error:
+            run.progress.warn(str(error))
+    rows = [_audit_row(question.id, given) for question in run.audit if (question.id, 0) in given]
+    write_jsonl(run.folder.audit, rows)
+    run.progress.finish(f"{sum(row['answer'] is not None for row in rows)} of {len(run.audit)} answered")
 
 
-def _answer(teacher: Teacher, question: Question, sample: int) -> str | None:
-    try:
-        return teacher.answer(question, sample).answer
-    except TeacherReplyError:
-        return None  # counted as unanswered in audit.jsonl; the ledger holds the reply
+def _audit_row(id_: str, given: Mapping[tuple[str, int], GivenAnswer]) -> dict[str, Any]:
+    """A question without a usable answer stays in; it is counted as unanswered, and the ledger holds the reply."""
+    second = given.get((id_, 1))
+    return {
+        "id": id_,
+        "answer": given[id_, 0].answer,
+        "second_answer": second.answer if second is not None else None,
+        "is_checked": second is not None,
+    }
 
 
 def score(run: Run, number: int) -> None:
