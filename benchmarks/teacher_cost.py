@@ -1,13 +1,13 @@
 """What teaching costs: revision against full rationales, on the quickstart's word problems.
 
     python benchmarks/teacher_cost.py cost [--num 150] [--seeds 2]
-    python benchmarks/teacher_cost.py accuracy --out runs/2x2 [--seeds 6] [--rounds 2] [--batch 200]
+    python benchmarks/teacher_cost.py accuracy --out runs/2x2 [--seeds 6] [--rounds 2] [--batch 200] [SETTING ...]
 
 `cost` needs no training: students that take each step rightly with a set probability, a teacher over HTTP that finds
 errors and answers rightly as often as set; counts requests and tokens for each verified annotation, and how many of
-these have a wrong answer. `accuracy` is the 2×2 of docs/METHOD.md §6, {random, elad} × {rationale, revise}, as whole
-runs of the loop on paired seeds: the same base student, pool, test set and updates a round in all four arms. Arms that
-are done are not run again. Both print the environment, a table, and as the last line all figures as JSON.
+these have a wrong answer. `accuracy` is the 2×2 of docs/METHOD.md §6 on the quickstart's data (`teacher_arms`); a
+SETTING is section.key=value, as for `edgeelad distill --set`, and arms that are done are not run again. Both print the
+environment, a table, and as the last line all figures as JSON.
 """
 
 from __future__ import annotations
@@ -16,13 +16,8 @@ import argparse
 import hashlib
 import itertools
 import json
-import math
 import platform
 import random
-import shutil
-import statistics
-import subprocess
-import sys
 import tempfile
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
@@ -30,12 +25,11 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import teacher_arms
 
 from edgeelad.config import TeacherConfig
 from edgeelad.errors import InputError
 from edgeelad.explanation import join
-from edgeelad.files import read_json, read_jsonl
-from edgeelad.progress import Silent
 from edgeelad.quickstart.problems import SKILLS, make_problems
 from edgeelad.quickstart.replies import Faults
 from edgeelad.quickstart.server import MODEL, TeacherServer
@@ -59,7 +53,6 @@ METHODS = {
     "revise, single": {"mode": "revise", "walk": "single"},
     "revise, per_step": {"mode": "revise", "walk": "per_step"},
 }
-ARMS = tuple(itertools.product(("random", "elad"), ("rationale", "revise")))
 
 
 class PaperStudent:
@@ -203,94 +196,6 @@ def show_cost(rows: Sequence[CostRow]) -> None:
         )
 
 
-def measure_accuracy(out: Path, num_seeds: int, num_rounds: int, batch: int) -> list[dict[str, Any]]:
-    """Run the four arms on each seed; gives a row for each round of each."""
-    rows: list[dict[str, Any]] = []
-    for seed in range(num_seeds):
-        data: Path | None = None
-        for strategy, mode in ARMS:
-            folder = out / f"seed{seed}-{strategy}-{mode}"
-            if not (folder / "summary.json").exists():
-                _distill(folder, data, seed, strategy, mode, num_rounds, batch)
-            # the same questions and base student in all arms of a seed
-            data = data or folder / "quickstart"
-            for metrics in read_jsonl(folder / "metrics.jsonl"):
-                rows.append({"seed": seed, "strategy": strategy, "mode": mode, **metrics})
-            print(f"seed {seed} {strategy} {mode}: {read_json(folder / 'summary.json')['accuracy']}", flush=True)
-    return rows
-
-
-def _distill(folder: Path, data: Path | None, seed: int, strategy: str, mode: str, num_rounds: int, batch: int) -> None:
-    if data is not None and not (folder / "quickstart").exists():
-        folder.mkdir(parents=True, exist_ok=True)
-        shutil.copytree(data, folder / "quickstart")
-    settings = {
-        "selection.strategy": strategy,
-        "selection.num_rounds": num_rounds,
-        "selection.batch_size": batch,
-        # the same batch in round 1 of both strategies would hide the difference; random is random from the start
-        "selection.first_batch": "score" if strategy != "random" else "random",
-        "teacher.mode": mode,
-        "stopping.audit_size": 0,
-        "stopping.stop_when_certified": "false",
-    }
-    command = [sys.executable, __file__, "arm", "--out", str(folder), "--seed", str(seed)]
-    # a process of its own, so that no arm has what another left in memory
-    subprocess.run([*command, *(f"{name}={value}" for name, value in settings.items())], check=True)
-
-
-def run_arm(folder: Path, seed: int, overrides: Sequence[str]) -> None:
-    """One run of the loop on the quickstart's data."""
-    from edgeelad.loop import distill
-    from edgeelad.quickstart.run import quickstart
-
-    progress = Silent()
-    with quickstart(folder, seed, overrides, progress) as config:
-        distill(config, progress)
-
-
-def show_accuracy(rows: Sequence[dict[str, Any]]) -> dict[str, Any]:
-    """Final accuracy, and the normalized area under accuracy against questions and against completion tokens."""
-    finals: dict[tuple[str, str], list[float]] = {arm: [] for arm in ARMS}
-    tokens: dict[tuple[str, str], list[int]] = {arm: [] for arm in ARMS}
-    areas: dict[tuple[str, str], list[float]] = {arm: [] for arm in ARMS}
-    for (_, strategy, mode), group in itertools.groupby(
-        rows, key=lambda row: (row["seed"], row["strategy"], row["mode"])
-    ):
-        rounds = list(group)
-        accuracy = [row["accuracy"] for row in rounds]
-        finals[strategy, mode].append(accuracy[-1])
-        tokens[strategy, mode].append(rounds[-1]["teacher"]["completion_tokens"])
-        areas[strategy, mode].append(statistics.fmean((a + b) / 2 for a, b in itertools.pairwise(accuracy)))
-    print("strategy mode       accuracy      area          completion tokens")
-    for arm in ARMS:
-        print(f"{arm[0]:8} {arm[1]:10} {_mean(finals[arm])} {_mean(areas[arm])} {statistics.fmean(tokens[arm]):10.0f}")
-    names = {"/".join(arm): arm for arm in ARMS}
-    differences = {}
-    for first, second in [("elad/rationale", "random/rationale"), ("elad/revise", "random/revise")] + [
-        (f"{strategy}/revise", f"{strategy}/rationale") for strategy in ("random", "elad")
-    ]:
-        pairs = [a - b for a, b in zip(finals[names[first]], finals[names[second]], strict=True)]
-        differences[f"{first} - {second}"] = pairs
-        print(f"{first} - {second}: {_mean(pairs)} (paired t = {_paired_t(pairs):.2f}, n = {len(pairs)})")
-    return {
-        "final": {name: finals[arm] for name, arm in names.items()},
-        "area": {name: areas[arm] for name, arm in names.items()},
-        "completion_tokens": {name: tokens[arm] for name, arm in names.items()},
-        "paired_differences": differences,
-    }
-
-
-def _mean(values: Sequence[float]) -> str:
-    spread = statistics.stdev(values) if len(values) > 1 else 0.0
-    return f"{statistics.fmean(values):.3f} ± {spread:.3f}"
-
-
-def _paired_t(pairs: Sequence[float]) -> float:
-    spread = statistics.stdev(pairs) if len(pairs) > 1 else 0.0
-    return statistics.fmean(pairs) / (spread / math.sqrt(len(pairs))) if spread else math.nan
-
-
 def main() -> None:
     """Run one of the two measurements."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -303,22 +208,18 @@ def main() -> None:
     accuracy.add_argument("--seeds", type=int, default=6)
     accuracy.add_argument("--rounds", type=int, default=2)
     accuracy.add_argument("--batch", type=int, default=200)
-    arm = commands.add_parser("arm", help="one run, as accuracy starts it")
-    arm.add_argument("--out", type=Path, required=True)
-    arm.add_argument("--seed", type=int, required=True)
-    arm.add_argument("overrides", nargs="*")
+    accuracy.add_argument("settings", nargs="*", metavar="SETTING")
     arguments = parser.parse_args()
-    if arguments.command == "arm":
-        run_arm(arguments.out, arguments.seed, arguments.overrides)
-        return
     print(f"{platform.platform()}, Python {platform.python_version()}, numpy {np.__version__}", flush=True)
     if arguments.command == "cost":
         rows = list(measure_cost(arguments.num, arguments.seeds))
         show_cost(rows)
         print(json.dumps([asdict(row) for row in rows]))
     else:
-        measured = measure_accuracy(arguments.out, arguments.seeds, arguments.rounds, arguments.batch)
-        print(json.dumps(show_accuracy(measured)))
+        results = teacher_arms.run_all(
+            arguments.out, arguments.seeds, arguments.rounds, arguments.batch, arguments.settings
+        )
+        print(json.dumps(teacher_arms.show(results)))
 
 
 if __name__ == "__main__":
