@@ -1,0 +1,43 @@
+"""edgeelad: the trees of some questions in one `grow` of the product's generator. Runs in edgeelad's environment."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import onnxruntime
+from protocol import Run, Work, serve
+
+from edgeelad.engine.generate import BranchPoint, Limits, Trunk
+from edgeelad.engine.packed import PackedGenerator
+from edgeelad.engine.packed_graph import PackedGraph
+from edgeelad.engine.sampling import SamplingParams, make_seed
+
+
+def load(work: Work) -> tuple[Run, dict[str, Any]]:
+    """Open the student's lanes graph."""
+    suffix = "" if work.settings["precision"] == "fp32" else "_quantized"
+    graph = PackedGraph(Path(work.settings["folder"]) / f"engine_lanes{suffix}.onnx", work.settings["threads"])
+    generator = PackedGenerator(graph)
+    params = SamplingParams(work.num_new, work.temperature, work.top_k)
+    limits = Limits(frozenset(), 1 << 20)  # no end token: every branch is as long as asked
+
+    def run(questions: list[int], every: int, offset: int) -> int:
+        assert every == 1, "all or nothing"
+        grown = generator.grow([_trunk(work, question) for question in questions], params, limits)
+        return sum(len(branch.ids) for growth in grown for own in growth.branches for branch in own)
+
+    settings = {key: work.settings[key] for key in ("precision", "threads")} | {"lanes": graph.num_lanes}
+    return run, {"versions": {"onnxruntime": onnxruntime.__version__}, "settings": settings}
+
+
+def _trunk(work: Work, question: int) -> Trunk:
+    points = [BranchPoint(end, _seeds(work, question, number)) for number, end in enumerate(work.ends[question])]
+    return Trunk(tuple(work.prompts[question]), tuple(work.completions[question]), tuple(points))
+
+
+def _seeds(work: Work, question: int, prefix: int) -> Sequence[int]:
+    return tuple(make_seed(0, str(question), prefix, branch) for branch in range(work.num_branches))
+
+
+if __name__ == "__main__":
+    serve(load)
