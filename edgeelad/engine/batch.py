@@ -1,4 +1,6 @@
-"""Generate with any exported graph: sequences that end at about the same time run together as the rows of a batch.
+"""Generate with any graph of standard names, where a student has no engine graph; and what the engine is compared with.
+
+Sequences that end at about the same time run together as the rows of a batch.
 
 Rows are padded on the left, so that the distance between two tokens of a row is what it is alone. Branches take their
 keys and values from one pass over their trunk's prompt and completion. Rows that have ended leave the batch.
@@ -48,13 +50,14 @@ class BatchGenerator:
         batch_size: Rows that run together at most.
     """
 
-    def __init__(self, graph: OnnxGraph, batch_size: int = 64) -> None:
+    def __init__(self, graph: OnnxGraph, batch_size: int = 64, kv_bytes: int | None = None) -> None:
         self.graph = graph
         self.batch_size = batch_size
+        self._max_cache_bytes = MAX_CACHE_BYTES if kv_bytes is None else kv_bytes
 
     def close(self) -> None:
-        """Let go of the session and its memory."""
-        del self.graph
+        """Let go of the session and its memory; harmless a second time."""
+        vars(self).pop("graph", None)
 
     def generate(
         self,
@@ -152,7 +155,7 @@ class BatchGenerator:
 
     def _batches(self, order: Iterable[int], lengths: Sequence[int]) -> Iterator[list[int]]:
         """Consecutive items of `order` that run together; `lengths[item]` tokens of each are cached in the end."""
-        max_tokens = MAX_CACHE_BYTES // self.graph.cache_bytes_per_token
+        max_tokens = self._max_cache_bytes // self.graph.cache_bytes_per_token
         batch: list[int] = []
         longest = 0
         for item in order:

@@ -8,21 +8,18 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from types import TracebackType
-from typing import Literal
 
-from edgeelad.engine.batch import BatchGenerator
 from edgeelad.engine.codec import Codec
 from edgeelad.engine.generate import ForcedToken, GeneratedTokens, Growth, Limits, TokenGenerator, Trunk
+from edgeelad.engine.open import Precision, open_generator
 from edgeelad.engine.sampling import SamplingParams
-from edgeelad.engine.session import OnnxGraph
-from edgeelad.engine.shape import cache_shape
 from edgeelad.engine.tree import TreeParams, answer_stop, greedy_params, plan_trunk, read_answer
-from edgeelad.errors import ModelError, PromptTooLongError
+from edgeelad.errors import PromptTooLongError
 from edgeelad.explanation import join_steps, split
 from edgeelad.records import Branch, Probe, Question, ReasoningTree, TokenCounts
 
-Precision = Literal["fp32", "int8"]
-GRAPH_FILES: dict[Precision, str] = {"fp32": "model.onnx", "int8": "model_quantized.onnx"}
+__all__ = ["Precision", "Student", "fits"]
+
 # a question whose prompt leaves less room than this cannot be explained
 MIN_EXPLANATION_TOKENS = 8
 
@@ -42,7 +39,13 @@ class Student:
 
     @classmethod
     def open(
-        cls, folder: Path, *, num_threads: int = 1, batch_size: int = 64, precision: Precision | None = None
+        cls,
+        folder: Path,
+        *,
+        num_threads: int = 1,
+        batch_size: int = 64,
+        precision: Precision | None = None,
+        kv_bytes: int | None = None,
     ) -> Student:
         """Open an exported folder or a package.
 
@@ -50,19 +53,17 @@ class Student:
             folder: The folder.
             num_threads: Threads of the session.
             batch_size: Sequences that run together at most, and questions whose trees grow together.
-            precision: Which graph; default: fp32 where there is one, else the quantized one.
+            precision: Which graphs; default: fp32 where there are any, else the quantized ones.
+            kv_bytes: Keys and values held at most, as far as one question fits; default: what runs fastest.
 
         Raises:
             ModelError: A file is missing, or cannot be used.
         """
         codec = Codec.load(folder)
-        graph = OnnxGraph(find_graph(folder, precision), num_threads, cache_shape(codec.config))
-        if graph.vocab_size < codec.vocab_size:
-            raise ModelError(
-                f"{folder}: the graph knows {graph.vocab_size} tokens, config.json {codec.vocab_size}: they belong to "
-                "different students; export the student again with `edgeelad export`"
-            )
-        return cls(codec, BatchGenerator(graph, batch_size), batch_size)
+        generator = open_generator(
+            folder, codec, num_threads=num_threads, batch_size=batch_size, precision=precision, kv_bytes=kv_bytes
+        )
+        return cls(codec, generator, batch_size)
 
     def close(self) -> None:
         """Let go of the session and its memory."""
@@ -189,21 +190,3 @@ class Student:
 def fits(codec: Codec, question: Question) -> bool:
     """Whether a question leaves room for an explanation in the student's context."""
     return len(codec.encode_prompt(question)) <= codec.max_context - MIN_EXPLANATION_TOKENS
-
-
-def find_graph(folder: Path, precision: Precision | None) -> Path:
-    """The graph file of an exported folder or a package.
-
-    Raises:
-        ModelError: There is none.
-    """
-    wanted = [precision] if precision is not None else list(GRAPH_FILES)
-    for name in wanted:
-        for place in (folder, folder / "onnx"):
-            if (place / GRAPH_FILES[name]).is_file():
-                return place / GRAPH_FILES[name]
-    others = [name for name in GRAPH_FILES if name not in wanted]
-    there = [name for name in others if any(folder.glob(f"**/{GRAPH_FILES[name]}"))]
-    names = " or ".join(GRAPH_FILES[name] for name in wanted)
-    advice = f"use its {there[0]} graph" if there else "export the student with `edgeelad export`"
-    raise ModelError(f"{folder}: no {names} in it or in its folder onnx; {advice}")

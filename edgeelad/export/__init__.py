@@ -1,6 +1,6 @@
 """Export a student to ONNX with Optimum, prove that it computes what torch computes, and quantize it.
 
-Takes a student folder, gives an "onnx folder": `model.onnx`, `model_quantized.onnx`, and the student's configuration,
+Takes a student folder, gives an "onnx folder": the graphs (`export.graph` names them), and the student's configuration,
 tokenizer and prompt files as they are. Torch, transformers, optimum and onnx are imported when a function is called, so
 importing this package costs nothing and needs no extra.
 """
@@ -28,8 +28,9 @@ def export_student(
 ) -> ExportResult:
     """Export the student in `student` to ONNX in `out`, check it against torch, and quantize it.
 
-    Parity is checked on the prompts of `parity_questions`: whole prompts alone and padded in a batch, then greedy
-    decoding step by step from the cache, every logit compared with torch's.
+    Parity is checked on the prompts of `parity_questions`. Of the standard graph: whole prompts alone and padded in a
+    batch, then greedy decoding step by step from the cache, every logit compared with torch's. Of the engine's graphs:
+    ragged batches and packed trees, the log-probability of every token.
 
     Args:
         student: A student folder, with `prompt.json`.
@@ -37,7 +38,8 @@ def export_student(
         config: The export section of the run configuration.
         parity_questions: Questions of the pool; those whose prompts do not fit the context are passed over, and where
             none is left, a built-in question is asked.
-        previous: The last round's onnx folder; the standard graph is exported anew each time and does not need it.
+        previous: The last round's onnx folder: where it is of the same architecture, the student's weights are put into
+            its graphs, unless `config.fresh`; the files are the same as those of an export anew.
 
     Raises:
         ParityError: ONNX and torch differ by `config.max_logit_difference` or more, with the figures.
@@ -46,5 +48,5 @@ def export_student(
         StorageError: `out` cannot be written.
     """
     with distill_extra("exporting a student"):
-        from edgeelad.export import standard
-    return standard.export_student(student, out, config, parity_questions)
+        from edgeelad.export import student as student_export
+    return student_export.export_student(student, out, config, parity_questions, previous)

@@ -7,9 +7,10 @@ mates. Two schemes here do not:
   QuantizeLinear with one scale a row, MatMulIntegerToFloat (u8 · s8, the fastest product that CPUs with VNNI or the
   dot-product extension of Arm have), one multiplication by the row's scale. Sums of int8 products are exact in int32,
   so the product does not depend on the order of summation either.
-- `quantize_blocks` ("int4"): MatMulNBits, accuracy level 4 (activations in int8 per row and block).
+- `quantize_blocks` ("int4"): MatMulNBits, accuracy level 4 (activations in int8 per row and block). The head, to which
+  4 bits cost more than they save, keeps 8.
 
-The embedding is quantized per row of the table; where it is tied to the head both read the same bytes.
+The embedding is quantized to int8 per row of the table; where it is tied to the head both read the same bytes.
 """
 
 from __future__ import annotations
@@ -180,37 +181,44 @@ def _quantize_embedding(graph: EditedGraph) -> None:
 
 
 def quantize_blocks(graph: EditedGraph, bits: int) -> None:
-    """Quantize all matrix products with constant weights in blocks along the input; the head keeps 8 bits."""
+    """Quantize all matrix products with constant weights, block by block; the head and the embedding to 8 bits."""
     for node in [node for node in graph.nodes if _has_weight(graph, node)]:
-        is_table, own_bits = _is_tied(node), HEAD_BITS if _is_head(node) else bits
-        stem = node.input[1] + (TABLE if is_table else "") + BLOCKS + str(own_bits)
-        packed, tensors = block_tensors(
-            stem, graph.weights[node.input[1]].astype(np.float32), own_bits, is_table=is_table
-        )
-        for key, value in tensors.items():
-            graph.add_learned(key, value)
-        product = helper.make_node(
-            "MatMulNBits",
-            [node.input[0], *tensors],
-            [node.output[0]],
-            domain=MICROSOFT,
-            name=node.name,
-            K=packed.num_inputs,
-            N=packed.num_outputs,
-            bits=packed.bits,
-            block_size=packed.block_size,
-            accuracy_level=ACCURACY_LEVEL,
-        )
-        graph.insert_before(node, [product])
-        graph.remove(node)
+        if _is_tied(node):  # over the embedding's own codes, so that the table is there once
+            graph.opset = max(graph.opset, ROWS_OPSET)
+            zeros = _row_zeros_like(graph, node, node.input[0])
+            _rows_product(graph, node, *_quantize_activation(graph, node, node.input[0], zeros))
+        else:
+            _blocks_product(graph, node, HEAD_BITS if _is_head(node) else bits)
+    _quantize_embedding(graph)
     graph.prune()
 
 
+def _blocks_product(graph: EditedGraph, node: NodeProto, bits: int) -> None:
+    stem = node.input[1] + BLOCKS + str(bits)
+    packed, tensors = block_tensors(stem, graph.weights[node.input[1]].astype(np.float32), bits)
+    for key, value in tensors.items():
+        graph.add_learned(key, value)
+    product = helper.make_node(
+        "MatMulNBits",
+        [node.input[0], *tensors],
+        [node.output[0]],
+        domain=MICROSOFT,
+        name=node.name,
+        K=packed.num_inputs,
+        N=packed.num_outputs,
+        bits=packed.bits,
+        block_size=packed.block_size,
+        accuracy_level=ACCURACY_LEVEL,
+    )
+    graph.insert_before(node, [product])
+    graph.remove(node)
+
+
 def block_tensors(
-    stem: str, weight: NDArray[np.float32], bits: int, *, is_table: bool
+    stem: str, weight: NDArray[np.float32], bits: int
 ) -> tuple[PackedWeight, dict[str, NDArray[np.generic]]]:
-    """A weight [inputs, outputs] or a table [rows, width] as MatMulNBits takes it, in the order of its inputs."""
-    packed = pack_weight(weight.T if is_table else weight, bits)
+    """A weight [inputs, outputs] as MatMulNBits takes it, in the order of its inputs."""
+    packed = pack_weight(weight, bits)
     tensors: dict[str, NDArray[np.generic]] = {stem: packed.values, stem + SCALE: packed.scales}
     if packed.zero_points is not None:
         tensors[stem + ZERO] = packed.zero_points

@@ -26,6 +26,8 @@ Weight = NDArray[np.generic]
 LEARNED = re.compile(
     r"(?P<source>.+?)(?P<transposed>\.T)?(?P<table>\.table)?(\.(?P<kind>int8|blocks\d)(\.scale|\.zero)?)?"
 )
+# what the weights of each precision are called at the end
+WEIGHT_KINDS: dict[Quantization, str | None] = {"none": None, "int8": "int8", "int4": "blocks4"}
 # what a student's configuration may say differently without being another architecture
 IGNORED_KEYS = ("_name_or_path", "transformers_version", "torch_dtype", "dtype", "use_cache")
 
@@ -55,7 +57,9 @@ def swap_weights(previous: Path, student: Path, out: Path, quantizations: tuple[
         missing = [path.name for path in (*graphs, old.weights) if not path.is_file()]
         if missing:
             raise GraphMismatchError(f"{previous}: no {', '.join(missing)} to put weights into")
-        _write_weights([onnx.load(str(path), load_external_data=False) for path in graphs], old, new, parameters)
+        models = [onnx.load(str(path), load_external_data=False) for path in graphs]
+        _check_quantization(models[0], quantization, old.standard)
+        _write_weights(models, old, new, parameters)
         for source, target in zip(graphs, (new.standard, new.engine, new.lanes), strict=True):
             shutil.copyfile(source, target)
         written.append(new)
@@ -74,6 +78,14 @@ def _check_same_architecture(previous: Path, student: Path) -> None:
     differing = sorted(key for key in old.keys() | new.keys() if old.get(key) != new.get(key))
     if differing:
         raise GraphMismatchError(f"{previous}: another architecture than {student} ({', '.join(differing[:4])})")
+
+
+def _check_quantization(model: onnx.ModelProto, quantization: Quantization, path: Path) -> None:
+    """int8 and int4 have the same file names: the tensors' names tell them apart."""
+    matches = (LEARNED.fullmatch(tensor.name) for tensor in model.graph.initializer)
+    kinds = {match["kind"] for match in matches if match is not None}
+    if WEIGHT_KINDS[quantization] not in kinds:
+        raise GraphMismatchError(f"{path}: holds no {quantization} weights")
 
 
 def _write_weights(
@@ -115,7 +127,7 @@ def _make(name: str, parameters: Mapping[str, Weight]) -> dict[str, Weight]:
     stem = f"{stem}.{kind}"
     if kind == "int8":
         return int8_tensors(stem, weight.astype(np.float32), is_table=is_table)
-    return block_tensors(stem, weight.astype(np.float32), int(kind[-1]), is_table=is_table)[1]
+    return block_tensors(stem, weight.astype(np.float32), int(kind[-1]))[1]
 
 
 def _checked(tensor: TensorProto, value: Weight) -> Weight:

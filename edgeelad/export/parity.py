@@ -3,22 +3,29 @@
 The graph decodes greedily from its own cache, all prompts padded on the left into one batch; then torch reads each
 prompt with what was written after it, in one pass without cache or padding. So one comparison covers whole prompts,
 ragged batches, single steps and the text: torch's choice at every position is the one it would have made on its own.
+The engine's graphs hand out no logits; of what they generate, greedily in a ragged batch and sampled in packed trees,
+the log-probability of every token is compared.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from transformers import PreTrainedModel
 
+from edgeelad.engine.generate import BranchPoint, GeneratedTokens, Limits, TokenGenerator, Trunk
+from edgeelad.engine.sampling import SamplingParams
 from edgeelad.engine.session import OnnxGraph
 from edgeelad.errors import ParityError
 from edgeelad.export.result import Parity
 
 NUM_GREEDY_TOKENS = 32
+NUM_BRANCH_TOKENS = 8
+BRANCH_SEEDS = (1, 2, 3)
 MAX_LOGIT_BYTES = 1 << 29  # logits of one padded batch: a vocabulary of 150,000 takes 600 kB a token
 
 Logits = NDArray[np.float32]
@@ -58,6 +65,59 @@ def check_parity(
             f"differ, on {len(prompts)} prompts"
         )
     return parity
+
+
+def check_engine_parity(
+    model: PreTrainedModel,
+    generator: TokenGenerator,
+    prompts: Sequence[list[int]],
+    max_context: int,
+    max_difference: float,
+    parity: Parity,
+) -> Parity:
+    """Compare what an engine generates with torch; gives `parity` with the largest difference added.
+
+    A log-probability is a logit less a normalizer, so it may differ by twice what a logit may.
+
+    Raises:
+        ParityError: A log-probability differs by more, or a greedy token is not torch's choice, ties aside.
+    """
+    largest, gap = parity.max_logprob_difference or 0.0, 0.0
+    for before, generated, is_greedy in _engine_sequences(generator, prompts, max_context):
+        if not generated.ids:
+            continue
+        logits = _torch_logits(model, [*before, *generated.ids[:-1]])[len(before) - 1 :].astype(np.float64)
+        chosen = logits[np.arange(len(generated.ids)), list(generated.ids)]
+        expected = chosen - np.logaddexp.reduce(logits, axis=1)
+        largest = max(largest, float(np.abs(expected - generated.logprobs).max()))
+        if is_greedy:
+            gap = max(gap, float((logits.max(axis=1) - chosen).max()))
+    if not (largest < 2 * max_difference and gap < 2 * max_difference):
+        raise ParityError(
+            f"the engine does not compute what the torch student computes: log-probabilities differ by up to "
+            f"{largest:.2e} nats, greedy choices by {gap:.2e} (allowed: twice export.max_logit_difference = "
+            f"{max_difference:.0e}), on {len(prompts)} prompts"
+        )
+    return replace(parity, max_logprob_difference=largest)
+
+
+def _engine_sequences(
+    generator: TokenGenerator, prompts: Sequence[list[int]], max_context: int
+) -> Iterator[tuple[list[int], GeneratedTokens, bool]]:
+    """What the engine generates: what stands before it, the sequence, and whether it is greedy."""
+    limits = Limits(frozenset(), max_context)
+    greedy = generator.generate(prompts, SamplingParams(NUM_GREEDY_TOKENS), limits)
+    trunks = []
+    for prompt, sequence in zip(prompts, greedy, strict=True):
+        yield prompt, sequence, True
+        ends = sorted({0, len(sequence.ids) // 2, len(sequence.ids)})
+        points = tuple(BranchPoint(end, BRANCH_SEEDS) for end in ends)
+        trunks.append(Trunk(tuple(prompt), sequence.ids, points))
+    growths = generator.grow(trunks, SamplingParams(NUM_BRANCH_TOKENS, temperature=1.0), limits)
+    for trunk, growth in zip(trunks, growths, strict=True):
+        for point, branches in zip(trunk.points, growth.branches, strict=True):
+            for branch in branches:
+                yield [*trunk.prompt_ids, *trunk.completion_ids[: point.num_tokens]], branch, False
 
 
 def largest_difference(model: PreTrainedModel, graph: OnnxGraph, prompts: Sequence[list[int]]) -> float:

@@ -11,6 +11,7 @@ from typing import Any
 
 import jinja2
 
+from edgeelad.engine.open import find_engine
 from edgeelad.package.manifest import Manifest
 
 CARD_FILE = "README.md"
@@ -43,6 +44,7 @@ def write_card(folder: Path, manifest: Manifest, example: str, num_bytes: int) -
             hub_id=_hub_id(manifest.base_model),
             graph=manifest.graph,
             graph_name=manifest.graph.rpartition("/")[2],
+            engine=_engine(folder, manifest),
             quantization=manifest.quantization,
             include_fp32=manifest.quantization != "fp32" and (folder / "onnx" / "model.onnx").exists(),
             size_mb=f"{num_bytes / 1e6:.1f}",
@@ -74,6 +76,12 @@ def certificate_text(certificate: Mapping[str, Any] | None) -> str:
         )
     bound = f"the upper bound {upper} is over the {epsilon} asked for"
     return f"Agreement with the teacher is **not** certified: {look}; {bound}."
+
+
+def _engine(folder: Path, manifest: Manifest) -> str | None:
+    """The engine's graph, where this student has one."""
+    engine = find_engine(folder / manifest.graph, with_lanes=False)
+    return None if engine is None else engine.relative_to(folder).as_posix()
 
 
 def _hub_id(base_model: str) -> str | None:

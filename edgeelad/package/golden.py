@@ -9,13 +9,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 from edgeelad.engine.codec import Codec
 from edgeelad.engine.generate import Limits
-from edgeelad.engine.session import OnnxGraph
-from edgeelad.engine.stream import stream_tokens
-from edgeelad.engine.student import find_graph
+from edgeelad.engine.open import Precision, open_generator
 from edgeelad.errors import PackageError, RunError
 from edgeelad.files import read_jsonl, write_jsonl
 from edgeelad.records import Question
@@ -59,14 +57,14 @@ class Mismatch:
 class GoldenStudent:
     """A packaged student at the level of tokens: what its graph writes greedily, up to its end token."""
 
-    def __init__(self, folder: Path, precision: Literal["fp32", "int8"], num_threads: int = 1) -> None:
+    def __init__(self, folder: Path, precision: Precision, num_threads: int = 1) -> None:
         self.codec = Codec.load(folder)
-        self._graph = OnnxGraph(find_graph(folder, precision), num_threads)
+        self._generator = open_generator(folder, self.codec, num_threads=num_threads, batch_size=1, precision=precision)
         self._limits = Limits(self.codec.eos_ids, self.codec.max_context)
 
     def write(self, prompt_ids: Sequence[int], max_tokens: int) -> tuple[int, ...]:
         """The tokens after a prompt, without the end token."""
-        return tuple(stream_tokens(self._graph, prompt_ids, max_tokens, self._limits))
+        return tuple(self._generator.stream(prompt_ids, max_tokens, self._limits))
 
 
 def make_golden(student: GoldenStudent, questions: Sequence[Question]) -> list[Golden]:

@@ -14,9 +14,9 @@ import sys
 from dataclasses import replace
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
-from typing import Literal
 
 from edgeelad import __version__
+from edgeelad.engine.open import ENGINE_FILES, GRAPH_FILES, LANES_FILES, Precision
 from edgeelad.errors import PackageError
 from edgeelad.explanation import ANSWER_PREFIX
 from edgeelad.files import make_folder, storage_errors, write_json
@@ -27,8 +27,6 @@ from edgeelad.package.manifest import MANIFEST_FILE, Manifest, describe_file, re
 from edgeelad.prompts import PROMPT_FILE, PromptFormat
 
 ONNX_FOLDER = "onnx"
-QUANTIZED_GRAPH = "model_quantized.onnx"
-FP32_GRAPH = "model.onnx"
 REQUIRED_FILES = ("config.json", "tokenizer.json", PROMPT_FILE)
 OPTIONAL_FILES = (
     "generation_config.json",
@@ -63,13 +61,19 @@ def write_package(onnx_folder: Path, out: Path, info: PackageInfo) -> Path:
 
 
 def _check_source(onnx_folder: Path, info: PackageInfo) -> None:
-    graph = FP32_GRAPH if info.quantization == "fp32" else QUANTIZED_GRAPH
-    needed = [*REQUIRED_FILES, graph, *([FP32_GRAPH] if info.include_fp32 else [])]
+    needed = [*REQUIRED_FILES, *(GRAPH_FILES[precision] for precision in _precisions(info))]
     missing = [name for name in needed if not (onnx_folder / name).is_file()]
     if missing:
         raise PackageError(
             f"{onnx_folder}: {', '.join(missing)} missing; export the student again with `edgeelad export`"
         )
+
+
+def _precisions(info: PackageInfo) -> tuple[Precision, ...]:
+    """What ships; first what runs."""
+    if info.quantization == "fp32":
+        return ("fp32",)
+    return ("int8", "fp32") if info.include_fp32 else ("int8",)
 
 
 def _check_target(out: Path) -> bool:
@@ -101,17 +105,14 @@ def _foreign_files(folder: Path) -> list[str]:
 
 def _fill(folder: Path, onnx_folder: Path, info: PackageInfo) -> None:
     """Write all files of a package, the manifest last."""
-    graphs = [FP32_GRAPH] if info.quantization == "fp32" else [QUANTIZED_GRAPH]
-    if info.include_fp32 and FP32_GRAPH not in graphs:
-        graphs.append(FP32_GRAPH)
     for name in (*REQUIRED_FILES, *OPTIONAL_FILES):
         if (onnx_folder / name).is_file():
             _copy(onnx_folder / name, folder / name)
-    for graph in graphs:
-        for source in sorted(onnx_folder.glob(f"{graph}*")):  # with its weights, where they lie in a file beside it
+    precisions = _precisions(info)
+    for name in (table[precision] for precision in precisions for table in (GRAPH_FILES, ENGINE_FILES, LANES_FILES)):
+        for source in sorted(onnx_folder.glob(f"{name}*")):  # with its weights, where they lie in a file beside it
             _copy(source, folder / ONNX_FOLDER / source.name)
-    precision: Literal["fp32", "int8"] = "fp32" if info.quantization == "fp32" else "int8"
-    golden = make_golden(GoldenStudent(folder, precision), info.all_golden)
+    golden = make_golden(GoldenStudent(folder, precisions[0]), info.all_golden)
     if not golden:
         raise PackageError(f"{onnx_folder}: no question fits this student's context, so no output can be recorded")
     write_golden(folder, golden)
@@ -120,7 +121,7 @@ def _fill(folder: Path, onnx_folder: Path, info: PackageInfo) -> None:
         name=info.served_name,
         base_model=_public_name(info.base_model),
         quantization=info.quantization,
-        graph=f"{ONNX_FOLDER}/{graphs[0]}",
+        graph=f"{ONNX_FOLDER}/{GRAPH_FILES[precisions[0]]}",
         prompt={"file": PROMPT_FILE, "is_chat": prompt.is_chat},
         answer_kind=info.answer_kind,
         answer_format=f"{ANSWER_PREFIX} A",

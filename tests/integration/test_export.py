@@ -8,19 +8,23 @@ import numpy as np
 import onnx
 import pytest
 import torch
-from fixtures.students import FAMILIES, Family, make_student, questions
+from fixtures.students import FAMILIES, Family, make_neox, make_student, questions
 from transformers import AutoModelForCausalLM
 
+import edgeelad.export.graph
 import edgeelad.export.standard
 from edgeelad.config import ExportConfig
 from edgeelad.engine.codec import Codec
 from edgeelad.engine.session import OnnxGraph
+from edgeelad.engine.student import Student
+from edgeelad.engine.tree import TreeParams
 from edgeelad.errors import ModelError, ParityError, StorageError
 from edgeelad.export import ExportResult, export_student
 from edgeelad.export.parity import check_parity
 from edgeelad.records import Question
 
 ASKED = questions(6)
+TREE = TreeParams(2, 2, 0.8, 0, 1.0, 24, 16, probe=True, seed=0)
 
 
 @pytest.fixture(scope="module")
@@ -48,13 +52,18 @@ def test_the_result_and_the_folder(
     assert result.greedy_identical
     assert result.num_parity_prompts == 4
     assert result.parity.num_tokens == 4 * 32
-    assert result.model_bytes == result.model.stat().st_size
+    assert result.parity.max_logprob_difference is not None
+    assert result.parity.max_logprob_difference < 1e-4
+    assert (result.graphs, result.unserved, result.warning) == ("fused", None, None)
     assert result.quantized is not None
-    assert result.quantized_bytes == result.quantized.stat().st_size < 0.65 * result.model_bytes
+    assert result.model_bytes == result.model.stat().st_size + (result.folder / "model.onnx_data").stat().st_size
+    assert result.quantized_bytes < 0.45 * result.model_bytes
     assert result.quantized_logit_difference is not None
     assert result.max_logit_difference < result.quantized_logit_difference
     copied = {path.name for path in student.iterdir()} - {"model.safetensors"}
-    assert {path.name for path in result.folder.iterdir()} == copied | {"model.onnx", "model_quantized.onnx"}
+    graphs = {f"{name}{suffix}.onnx" for name in ("model", "engine", "engine_lanes") for suffix in ("", "_quantized")}
+    weights = {"model.onnx_data", "model_quantized.onnx_data"}
+    assert {path.name for path in result.folder.iterdir()} == copied | graphs | weights
     for name in copied:
         assert (result.folder / name).read_bytes() == (student / name).read_bytes()
 
@@ -71,12 +80,9 @@ def test_the_standard_names_and_a_valid_graph(family: Family, which: str, export
         *(f"present.{layer}.{kind}" for layer in range(2) for kind in ("key", "value")),
     ]
     kinds = {node.op_type for node in model.graph.node}
-    assert ("MatMulNBits" in kinds) == (which == "quantized")
-    if which == "quantized":
-        # every projection and the head: what is left multiplies activations with activations
-        constants = {tensor.name for tensor in model.graph.initializer}
-        left = [node for node in model.graph.node if node.op_type in ("MatMul", "Gemm")]
-        assert not [node.name for node in left if constants & set(node.input)]
+    assert ("MatMulIntegerToFloat" in kinds) == (which == "quantized")
+    if which == "quantized":  # every projection and the head
+        assert not kinds & {"MatMul", "Gemm", "FusedMatMul"}
 
 
 @pytest.mark.parametrize("family", FAMILIES)
@@ -208,14 +214,78 @@ def test_what_is_no_student_is_refused(students: dict[Family, Path], tmp_path: P
 
 
 def test_what_optimum_raises_becomes_one_line(
-    students: dict[Family, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    students: dict[Family, Path], unserved: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def fail(*_: object, **__: object) -> None:
         raise RuntimeError("the tracer met\na surprise")
 
+    monkeypatch.setattr(edgeelad.export.graph, "trace_graph", fail)
     monkeypatch.setattr(edgeelad.export.standard, "main_export", fail)
-    with pytest.raises(ModelError, match=r"Optimum cannot export this student to ONNX: the tracer met$"):
-        export_student(students["llama"], tmp_path / "out", ExportConfig(), parity_questions=ASKED)
+    for student in (students["llama"], unserved):
+        with pytest.raises(ModelError, match=r"Optimum cannot export this student to ONNX: the tracer met$"):
+            export_student(student, tmp_path / "out", ExportConfig(), parity_questions=ASKED)
+
+
+@pytest.fixture(scope="module")
+def unserved(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A student of an architecture that has no engine graphs."""
+    return make_neox(make_student(tmp_path_factory.mktemp("unserved") / "student"))
+
+
+@pytest.mark.parametrize("quantize", ["int8", "int4"])
+def test_an_architecture_without_engine_graphs_falls_back_and_says_so(
+    unserved: Path, tmp_path: Path, quantize: str
+) -> None:
+    config = ExportConfig.model_validate({"num_parity_prompts": 2, "quantize": quantize})
+    result = export_student(unserved, tmp_path / "out", config, parity_questions=ASKED)
+    assert (result.graphs, result.unserved) == ("standard", "model type gpt_neox: not one of llama, qwen2, qwen3, gpt2")
+    assert result.warning is not None
+    assert "without packed reasoning trees" in result.warning
+    assert result.max_logit_difference < 1e-4
+    assert result.quantized is not None
+    assert result.quantized_bytes < result.model_bytes
+    assert {path.name for path in result.folder.glob("*.onnx*")} == {"model.onnx", "model_quantized.onnx"}
+    kinds = {node.op_type for node in onnx.load(str(result.quantized)).graph.node}
+    assert "MatMulNBits" in kinds
+    with Student.open(result.folder) as student, Student.open(result.folder, precision="int8") as quantized:
+        assert len(list(student.grow(ASKED, TREE))) == len(list(quantized.grow(ASKED, TREE))) == len(ASKED)
+    again = export_student(
+        unserved, tmp_path / "again", config, parity_questions=ASKED, previous=result.folder
+    )  # there is nothing to swap weights into
+    assert again.graphs == "standard"
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_the_next_round_swaps_weights_and_gives_the_same_files(
+    family: Family, exported: dict[Family, ExportResult], tmp_path: Path
+) -> None:
+    later = make_student(tmp_path / "later", family, has_bos=family == "llama", seed=3)
+    folders = {}
+    for name, is_fresh in (("swapped", False), ("fused", True)):
+        config = ExportConfig(num_parity_prompts=2, fresh=is_fresh)
+        result = export_student(
+            later, tmp_path / name, config, parity_questions=ASKED, previous=exported[family].folder
+        )
+        assert result.graphs == name
+        assert result.max_logit_difference < 1e-4
+        folders[name] = {path.name: path.read_bytes() for path in result.folder.iterdir()}
+    assert folders["swapped"] == folders["fused"]
+    assert folders["fused"]["model.onnx_data"] != (exported[family].folder / "model.onnx_data").read_bytes()
+
+
+def test_graphs_of_another_kind_are_not_swapped_into(
+    students: dict[Family, Path], exported: dict[Family, ExportResult], tmp_path: Path
+) -> None:
+    config = ExportConfig(num_parity_prompts=1)
+    other = exported["qwen2"].folder
+    result = export_student(students["llama"], tmp_path / "out", config, parity_questions=ASKED, previous=other)
+    assert result.graphs == "fused"
+    four = ExportConfig(num_parity_prompts=1, quantize="int4")
+    own = exported["llama"].folder
+    result = export_student(students["llama"], tmp_path / "int4", four, parity_questions=ASKED, previous=own)
+    assert result.graphs == "fused"
+    assert result.quantized is not None
+    assert "MatMulNBits" in {node.op_type for node in onnx.load(str(result.quantized)).graph.node}
 
 
 def test_prompts_that_do_not_fit_are_passed_over(students: dict[Family, Path], tmp_path: Path) -> None:
@@ -240,13 +310,13 @@ def test_a_prompt_that_almost_fills_the_context_is_compared_as_far_as_it_goes(tm
     assert result.parity.num_tokens == 64 - len(codec.encode_prompt(question))
 
 
-def test_weights_of_a_large_student_lie_in_a_file_of_their_own(
-    students: dict[Family, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+def test_standard_weights_of_a_large_student_lie_in_a_file_of_their_own(
+    unserved: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(edgeelad.export.standard, "MAX_INLINE_BYTES", 1000)
     monkeypatch.setenv("FORCE_ONNX_EXTERNAL_DATA", "1")  # Optimum's own switch, which 2 GB would throw
     config = ExportConfig(num_parity_prompts=2)
-    result = export_student(students["qwen2"], tmp_path / "out", config, parity_questions=ASKED)
+    result = export_student(unserved, tmp_path / "out", config, parity_questions=ASKED)
     names = {path.name for path in result.folder.iterdir()}
     assert {"model.onnx", "model.onnx_data", "model_quantized.onnx", "model_quantized.onnx_data"} <= names
     assert result.quantized is not None
@@ -263,7 +333,7 @@ def test_an_untied_head_is_served_as_well(tmp_path: Path) -> None:
     result = export_student(student, tmp_path / "out", config, parity_questions=ASKED)
     assert result.max_logit_difference < 1e-4
     assert result.quantized is not None
-    products = [node for node in onnx.load(str(result.quantized)).graph.node if node.op_type == "MatMulNBits"]
+    products = [n for n in onnx.load(str(result.quantized)).graph.node if n.op_type == "MatMulIntegerToFloat"]
     assert len(products) == 2 * 7 + 1
 
 

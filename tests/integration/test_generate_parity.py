@@ -1,4 +1,7 @@
-"""Batched generation against torch, and against the plain definition in `engine.reference`."""
+"""Generation against torch and against the plain definition in `engine.reference`; trees in any company.
+
+The simple generator runs here on Optimum's own graphs; students of `students.onnx` run on the engine.
+"""
 
 import random
 from contextlib import contextmanager
@@ -6,6 +9,8 @@ from dataclasses import replace
 
 import pytest
 from fixtures.students import FAMILIES, MAX_CONTEXT, SUMS, make_sum, questions
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 
 from edgeelad.engine import batch as batch_module
 from edgeelad.engine import prefill as prefill_module
@@ -83,8 +88,8 @@ def torch_logprobs(folder, prompt, ids):
 @pytest.mark.parametrize("is_tied", [True, False])
 @pytest.mark.parametrize("family", FAMILIES)
 def test_greedy_is_what_torch_generates(students, family, is_tied):
-    plain, folder = students.plain(family, is_tied=is_tied), students.onnx(family, is_tied=is_tied)
-    with loaded(folder) as (graph, codec):
+    plain = students.plain(family, is_tied=is_tied)
+    with loaded(students.standard(plain)) as (graph, codec):
         prompts = [codec.encode_prompt(question) for question in ASKED]
         prompts[3] = prompts[3][:1]  # as ragged as can be
         limits = Limits(codec.eos_ids, codec.max_context)
@@ -104,8 +109,8 @@ def test_greedy_is_what_torch_generates(students, family, is_tied):
 @pytest.mark.parametrize("family", FAMILIES)
 def test_the_context_is_filled_and_not_passed_in_ragged_batches(students, family):
     # short rows go on while long ones fill the context: places in the batch then pass the number of positions
-    plain, folder = students.plain(family), students.onnx(family)
-    with loaded(folder) as (graph, codec):
+    plain = students.plain(family)
+    with loaded(students.standard(plain)) as (graph, codec):
         rng = random.Random(0)
         lengths = (MAX_CONTEXT - 1, MAX_CONTEXT - 2, MAX_CONTEXT - 30, 40, 5, MAX_CONTEXT, MAX_CONTEXT + 3)
         prompts = [[rng.randrange(3, codec.vocab_size) for _ in range(length)] for length in lengths]
@@ -117,8 +122,8 @@ def test_the_context_is_filled_and_not_passed_in_ragged_batches(students, family
 
 
 def test_several_end_tokens_end_a_sequence(students):
-    plain, folder = students.plain(), students.onnx()
-    with loaded(folder) as (graph, codec):
+    plain = students.plain()
+    with loaded(students.standard(plain)) as (graph, codec):
         prompts = [codec.encode_prompt(question) for question in ASKED[:8]]
         free = BatchGenerator(graph).generate(prompts, SamplingParams(NUM_TOKENS), Limits(frozenset(), MAX_CONTEXT))
         eos_ids = frozenset({free[0].ids[4], free[1].ids[7], 2})
@@ -151,7 +156,7 @@ def test_the_trained_student_explains_as_torch_does(students):
     "params", [SAMPLED, SamplingParams(NUM_TOKENS, 1.3, top_k=9), SamplingParams(NUM_TOKENS, 1.0, top_p=0.8)]
 )
 def test_sampled_sequences_are_those_of_the_definition(students, family, params):
-    with loaded(students.onnx(family)) as (graph, codec):
+    with loaded(students.standard(students.plain(family))) as (graph, codec):
         prompts = [codec.encode_prompt(question) for question in ASKED[:6]]
         seeds = [make_seed(1, question.id, 0, 0) for question in ASKED[:6]]
         limits = Limits(codec.eos_ids, codec.max_context)
@@ -175,7 +180,7 @@ def make_trunks(codec, graph, limits):
 
 
 def test_branches_and_forced_answers_are_those_of_the_definition(students):
-    with loaded(students.trained_onnx()) as (graph, codec):
+    with loaded(students.standard(students.trained())) as (graph, codec):
         limits = Limits(codec.eos_ids, codec.max_context, answer_stop(codec))
         trunks = make_trunks(codec, graph, limits)
         params = SamplingParams(16, temperature=0.9)  # too few for a whole explanation
@@ -195,7 +200,7 @@ def test_branches_and_forced_answers_are_those_of_the_definition(students):
 
 
 def test_a_trunk_without_points_and_points_without_seeds_or_room(students):
-    with loaded(students.onnx()) as (graph, codec):
+    with loaded(students.standard(students.plain())) as (graph, codec):
         limits = Limits(codec.eos_ids, 20)
         full = Trunk((5,) * 12, (6,) * 8, (BranchPoint(8, (1, 2), (7,)), BranchPoint(0), BranchPoint(7, (3,), (7,))))
         nothing, growth = BatchGenerator(graph).grow([Trunk((5,), (), ()), full], SAMPLED, limits)
@@ -216,10 +221,19 @@ def test_a_trunk_without_points_and_points_without_seeds_or_room(students):
     (prefill_module, "MAX_LOGIT_BYTES", 1),  # token by token
 ])  # fmt: skip
 def test_little_memory_changes_nothing_but_the_batches(students, monkeypatch, module, name, size):
-    with Student.open(students.trained_onnx()) as student:
+    folder = students.standard(students.trained())
+    with Student.open(folder) as student:
         expected = list(student.grow(ASKED[:8], TREE))
-        monkeypatch.setattr(module, name, size)
+    monkeypatch.setattr(module, name, size)
+    with Student.open(folder) as student:
         assert_same_trees(list(student.grow(ASKED[:8], TREE)), expected)
+
+
+def test_the_engine_grows_the_trees_of_the_simple_generator(students):
+    with Student.open(students.standard(students.trained())) as student:
+        expected = list(student.grow(ASKED, TREE))
+    with Student.open(students.trained_onnx()) as student:
+        assert_same_trees(student.grow(ASKED, TREE), expected)
 
 
 # --- trees: the same alone, in any batch, in any order --------------------------------------------------------------
@@ -242,26 +256,41 @@ def assert_same_trees(found, expected, tolerance=1e-5):
             assert [b.mean_logprob for b in group] == pytest.approx([b.mean_logprob for b in others], abs=tolerance)
 
 
-def test_a_tree_is_the_same_alone_in_any_batch_and_in_any_order(students):
-    folder = students.trained_onnx()
-    with Student.open(folder, batch_size=64) as student:
-        expected = {tree.question.id: tree for tree in student.grow(ASKED, TREE)}
-    for batch_size, num_questions in ((1, 4), (5, 22)):
-        shuffled = random.Random(batch_size).sample(ASKED, num_questions)
-        with Student.open(folder, batch_size=batch_size) as student:
-            found = list(student.grow(shuffled, TREE))
-        assert [tree.question for tree in found] == shuffled
-        assert_same_trees(found, [expected[question.id] for question in shuffled])
+@pytest.fixture(scope="module", params=["fp32", "int8"])
+def precision(request):
+    return request.param
 
 
-def test_int8_explanations_are_the_same_alone_and_together(students):
-    # int8 rounds activations, so that a last bit can move one by a whole step: what is sure stays the same
-    folder = students.trained_onnx()
-    with Student.open(folder, precision="int8") as student:
-        together = student.explain(KNOWN, 48)
-    with Student.open(folder, precision="int8", batch_size=1) as student:
-        alone = student.explain(KNOWN, 48)
-    assert_same_trees(alone, together, tolerance=1e-2)
+@pytest.fixture(scope="module")
+def trees_of_all(students, precision):
+    """The trees of ASKED, all grown together."""
+    with Student.open(students.trained_onnx(), precision=precision) as student:
+        return {tree.question.id: tree for tree in student.grow(ASKED, TREE)}
+
+
+@settings(max_examples=10, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(
+    asked=st.lists(st.sampled_from(ASKED), min_size=1, max_size=12, unique_by=lambda question: question.id),
+    batch_size=st.integers(1, 13),
+    kv_bytes=st.sampled_from([None, 1, 200_000, 2_000_000]),
+)
+def test_a_tree_is_the_same_bits_alone_in_any_batch_in_any_order_and_memory(
+    students, precision, trees_of_all, asked, batch_size, kv_bytes
+):
+    with Student.open(
+        students.trained_onnx(), batch_size=batch_size, precision=precision, kv_bytes=kv_bytes
+    ) as student:
+        found = list(student.grow(asked, TREE))
+    assert found == [trees_of_all[question.id] for question in asked]
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_int8_trees_of_every_family_are_the_same_bits_alone_and_together(students, family):
+    trees = []
+    for batch_size in (1, 5, 64):
+        with Student.open(students.onnx(family), precision="int8", batch_size=batch_size) as student:
+            trees.append(list(student.grow(ASKED[:7], TREE)))
+    assert trees[0] == trees[1] == trees[2]
 
 
 def test_a_tree_has_what_was_asked_for(students):

@@ -6,9 +6,10 @@ import numpy as np
 import pytest
 from fixtures.students import questions
 
+from edgeelad.engine.open import find_engine, find_graph
 from edgeelad.engine.session import OnnxGraph, check_onnxruntime
 from edgeelad.engine.shape import CacheShape, cache_shape, max_context
-from edgeelad.engine.student import Student, find_graph
+from edgeelad.engine.student import Student
 from edgeelad.errors import ModelError
 
 
@@ -54,7 +55,7 @@ LOGITS = {"logits": ["b", "s", 9]}
 
 
 def test_a_truncated_graph(folder):
-    path = folder / "model.onnx"
+    path = folder / "engine_lanes.onnx"
     path.write_bytes(path.read_bytes()[:-1000])
     assert f"{path}: ONNX Runtime" in (message := error_of(lambda: Student.open(folder)))
     assert "cannot load it" in message
@@ -63,7 +64,7 @@ def test_a_truncated_graph(folder):
 
 def test_an_empty_graph_and_one_that_is_something_else(folder):
     for content in (b"", b"PK\x03\x04 not a graph", b"<html></html>"):
-        (folder / "model.onnx").write_bytes(content)
+        (folder / "engine_lanes.onnx").write_bytes(content)
         assert "cannot load it" in error_of(lambda: Student.open(folder))
 
 
@@ -78,10 +79,6 @@ def test_a_missing_graph_says_which_other_one_is_there(folder):
 
 
 def test_weights_that_lie_beside_the_graph_and_are_missing(folder):
-    import onnx
-
-    path = folder / "model.onnx"
-    onnx.save(onnx.load(str(path)), str(path), save_as_external_data=True, location="model.onnx_data")
     with Student.open(folder) as student:
         assert student.explain(questions(1), 2)
     (folder / "model.onnx_data").unlink()
@@ -151,14 +148,16 @@ def test_an_onnxruntime_that_is_too_old():
 
 def test_a_student_that_computes_nan_says_so(folder):
     import onnx
-    from onnx import numpy_helper
 
     path = folder / "model.onnx"
-    model = onnx.load(str(path))
-    largest = max(model.graph.initializer, key=lambda tensor: len(tensor.raw_data))
-    broken = numpy_helper.from_array(np.full_like(numpy_helper.to_array(largest), np.nan), largest.name)
-    largest.CopyFrom(broken)
-    onnx.save(model, str(path))
+    model = onnx.load(str(path), load_external_data=False)
+    sizes = {
+        tensor.name: {entry.key: entry.value for entry in tensor.external_data} for tensor in model.graph.initializer
+    }
+    place = max((entry for entry in sizes.values() if entry), key=lambda entry: int(entry["length"]))
+    with (folder / "model.onnx_data").open("rb+") as file:
+        file.seek(int(place["offset"]))
+        file.write(np.full(int(place["length"]) // 4, np.nan, np.float32).tobytes())
     with Student.open(folder) as student:
         assert "NaN or infinity" in error_of(lambda: student.explain(questions(2), 4))
 
@@ -167,9 +166,22 @@ def test_graphs_are_found_in_folders_and_packages(folder, tmp_path):
     assert find_graph(folder, None) == folder / "model.onnx"
     assert find_graph(folder, "int8") == folder / "model_quantized.onnx"
     package = tmp_path / "package"
-    shutil.copytree(folder, package, ignore=shutil.ignore_patterns("*.onnx"))
+    shutil.copytree(folder, package, ignore=shutil.ignore_patterns("*.onnx*"))
     (package / "onnx").mkdir()
-    shutil.copy(folder / "model_quantized.onnx", package / "onnx")
+    for path in folder.glob("*_quantized.onnx*"):
+        shutil.copy(path, package / "onnx")
     assert find_graph(package, None) == package / "onnx" / "model_quantized.onnx"
     with Student.open(package, precision="int8") as student:
         assert student.explain(questions(1), 4)[0].tokens.explanation > 0
+
+
+def test_lanes_serve_many_questions_and_the_plain_engine_one(folder):
+    standard = folder / "model_quantized.onnx"
+    names = {True: "engine_lanes_quantized.onnx", False: "engine_quantized.onnx"}
+    for with_lanes, name in names.items():
+        assert find_engine(standard, with_lanes=with_lanes) == folder / name
+    (folder / names[True]).unlink()
+    assert find_engine(standard, with_lanes=True) == folder / names[False]
+    (folder / names[False]).unlink()
+    assert find_engine(standard, with_lanes=True) is None
+    assert "engine_quantized.onnx is missing" in error_of(lambda: Student.open(folder, precision="int8"))

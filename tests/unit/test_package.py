@@ -71,7 +71,13 @@ def test_a_package_is_whole_and_verifies(package):
     listed = {entry.path for entry in opened.manifest.files}
     there = {path.relative_to(package).as_posix() for path in package.rglob("*") if path.is_file()}
     assert there == listed | {"manifest.json"}
-    assert {"onnx/model_quantized.onnx", "tokenizer.json", "config.json", "prompt.json", "README.md"} < there
+    assert {"tokenizer.json", "config.json", "prompt.json", "README.md"} < there
+    assert sorted(path for path in there if path.startswith("onnx/")) == [
+        "onnx/engine_lanes_quantized.onnx",
+        "onnx/engine_quantized.onnx",
+        "onnx/model_quantized.onnx",
+        "onnx/model_quantized.onnx_data",
+    ]
     assert opened.precision == "int8"
     assert opened.graph.is_file()
     assert is_package(package)
@@ -131,7 +137,17 @@ def test_fp32_beside_the_quantized_graph(onnx_folder, tmp_path):
     folder = write_package(onnx_folder, tmp_path / "package", info(include_fp32=True))
     assert (folder / "onnx/model.onnx").is_file()
     assert open_package(folder).manifest.graph == "onnx/model_quantized.onnx"
-    assert "holds fp32" in (folder / "README.md").read_text()
+    assert (folder / "onnx/engine.onnx").is_file()
+    card = (folder / "README.md").read_text()
+    assert "holds fp32" in card
+    assert "`onnx/engine_quantized.onnx` is the same student" in card
+
+
+def test_a_student_without_engine_graphs_is_packaged_all_the_same(students, tmp_path):
+    folder = write_package(students.standard(students.plain()), tmp_path / "package", info())
+    assert [path.name for path in (folder / "onnx").iterdir()] == ["model_quantized.onnx"]
+    assert verify_package(folder).is_ok
+    assert "engine_quantized" not in (folder / "README.md").read_text()
 
 
 def test_the_card_says_what_was_measured(package):
@@ -208,7 +224,7 @@ def test_checksums_alone(own):
 
 
 def test_a_graph_that_cannot_be_opened(own):
-    forge(own, "onnx/model_quantized.onnx", b"not a graph")
+    forge(own, "onnx/engine_quantized.onnx", b"not a graph")
     with pytest.raises(PackageError, match="cannot be opened here") as caught:
         verify_package(own)
     assert "\n" not in str(caught.value)

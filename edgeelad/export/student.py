@@ -1,0 +1,170 @@
+"""The export of a student: its graphs, parity with torch, fewer bits, and what is read beside them, in one new folder.
+
+The graphs are the fused ones of `graph`, by preference with the student's weights swapped into those of the round
+before; where GroupQueryAttention cannot express the student, Optimum's own, which score and generate more slowly.
+"""
+
+from __future__ import annotations
+
+import shutil
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+import torch
+from transformers import PreTrainedModel
+
+from edgeelad.config import ExportConfig
+from edgeelad.engine.codec import Codec
+from edgeelad.engine.packed import PackedGenerator
+from edgeelad.engine.packed_graph import PackedGraph
+from edgeelad.engine.session import OnnxGraph
+from edgeelad.errors import EdgeeladError, ModelError
+from edgeelad.export.graph import Quantization, graph_files, traced_graph, write_student_graphs
+from edgeelad.export.graph_modules import UnservedArchitectureError
+from edgeelad.export.graph_swap import GraphMismatchError, swap_weights
+from edgeelad.export.parity import check_engine_parity, check_parity, largest_difference
+from edgeelad.export.result import ExportResult, GraphKind
+from edgeelad.export.standard import cannot_export, write_standard_graphs
+from edgeelad.files import make_folder, storage_errors
+from edgeelad.prompts import PROMPT_FILE
+from edgeelad.records import Question
+from edgeelad.training.extra import quiet
+from edgeelad.training.load import load_config, load_model
+from edgeelad.training.save import refuse_existing
+
+# what an onnx folder needs of the student's own files; those in the second line not every student has
+STUDENT_FILES = ("config.json", "generation_config.json", "tokenizer.json", "tokenizer_config.json", PROMPT_FILE)
+OPTIONAL_FILES = ("special_tokens_map.json", "chat_template.jinja")
+NUM_QUANTIZED_PROMPTS = 2  # a figure for the reader: what decides is the answers' agreement, measured by evaluation
+FALLBACK_QUESTION = Question("parity", "Tom has 3 apples and buys 4 more. How many apples does Tom have?")
+
+
+def export_student(
+    student: Path, out: Path, config: ExportConfig, parity_questions: Sequence[Question], previous: Path | None
+) -> ExportResult:
+    """Export, check and quantize a student; see `edgeelad.export.export_student`."""
+    start = time.perf_counter()
+    refuse_existing(out)
+    codec = Codec.load(student)
+    prompts = _parity_prompts(codec, parity_questions, config.num_parity_prompts)
+    results: list[ExportResult] = []
+
+    def fill(folder: Path) -> None:
+        # 1. the graphs
+        with quiet():
+            load_config(str(student))
+            model = load_model(str(student))
+        graphs = _write_graphs(student, folder, out, config, None if config.fresh else previous)
+        # 2. they compute what torch computes
+        files = graph_files(folder)
+        allowed, threads = config.max_logit_difference, torch.get_num_threads()
+        parity = check_parity(model, OnnxGraph(files.standard, threads), prompts, codec.max_context, allowed)
+        if graphs.kind != "standard":
+            for path in (files.engine, files.lanes):
+                generator = PackedGenerator(PackedGraph(path, threads))
+                parity = check_engine_parity(model, generator, prompts, codec.max_context, allowed, parity)
+                generator.close()
+        # 3. so does the quantized one, nearly
+        is_quantized = config.quantize != "none"
+        difference = _quantized_difference(folder, model, prompts, config.quantize) if is_quantized else None
+        # 4. what is read beside the graphs
+        with storage_errors(out):
+            _copy_files(student, folder)
+        results.append(
+            ExportResult(
+                folder=out,
+                model=out / files.standard.name,
+                quantized=out / graph_files(folder, config.quantize).standard.name if is_quantized else None,
+                graphs=graphs.kind,
+                unserved=graphs.unserved,
+                parity=parity,
+                quantized_logit_difference=difference,
+                model_bytes=_num_bytes(folder, "none"),
+                quantized_bytes=_num_bytes(folder, config.quantize) if is_quantized else 0,
+                seconds=time.perf_counter() - start,
+            )
+        )
+
+    make_folder(out, fill)
+    (result,) = results
+    return result
+
+
+def _parity_prompts(codec: Codec, questions: Sequence[Question], num_prompts: int) -> list[list[int]]:
+    """The first prompts that leave room for some tokens."""
+    prompts: list[list[int]] = []
+    for question in (*questions, FALLBACK_QUESTION):
+        if len(prompts) >= num_prompts or (prompts and question is FALLBACK_QUESTION):
+            break
+        prompt = codec.encode_prompt(question)
+        if len(prompt) < codec.max_context:
+            prompts.append(prompt)
+    if not prompts:
+        raise ModelError(f"no prompt fits the student's context of {codec.max_context} tokens; choose another student")
+    return prompts
+
+
+@dataclass(frozen=True, slots=True)
+class _Graphs:
+    kind: GraphKind
+    unserved: str | None = None
+
+
+def _write_graphs(student: Path, folder: Path, out: Path, config: ExportConfig, previous: Path | None) -> _Graphs:
+    """Write the graphs of fp32, and of the quantization that is asked for."""
+    quantizations: tuple[Quantization, ...] = ("none",) if config.quantize == "none" else ("none", config.quantize)
+    with storage_errors(out):
+        if previous is not None:
+            try:
+                swap_weights(previous, student, folder, quantizations)
+                return _Graphs("swapped")
+            except GraphMismatchError:  # the first round, or another architecture: there is nothing to swap into
+                _clear(folder)
+        try:
+            graph = traced_graph(student, folder / "scratch")
+            for quantization in quantizations:
+                write_student_graphs(graph, folder, quantization)
+            return _Graphs("fused")
+        except UnservedArchitectureError as error:
+            unserved = str(error)
+        except (EdgeeladError, OSError):
+            raise
+        except Exception as error:  # torch's tracer and Optimum raise whatever the model's code raises
+            raise cannot_export(student, error) from error
+        finally:
+            shutil.rmtree(folder / "scratch", ignore_errors=True)
+        _clear(folder)
+        write_standard_graphs(student, folder, config.quantize)
+    return _Graphs("standard", unserved)
+
+
+def _clear(folder: Path) -> None:
+    """Remove what a way that did not lead anywhere has written."""
+    for path in folder.iterdir():
+        path.unlink()
+
+
+def _quantized_difference(
+    folder: Path, model: PreTrainedModel, prompts: Sequence[list[int]], quantize: Literal["none", "int8", "int4"]
+) -> float:
+    """The largest difference of the quantized graph's logits from torch's."""
+    graph = OnnxGraph(graph_files(folder, quantize).standard, torch.get_num_threads())
+    return largest_difference(model, graph, prompts[:NUM_QUANTIZED_PROMPTS])
+
+
+def _copy_files(student: Path, folder: Path) -> None:
+    for name in (*STUDENT_FILES, *OPTIONAL_FILES):
+        source = student / name
+        if not source.is_file() and name in STUDENT_FILES:
+            raise ModelError(f"{source}: missing; prepare the student again")
+        if source.is_file():
+            shutil.copyfile(source, folder / name)
+
+
+def _num_bytes(folder: Path, quantization: Quantization) -> int:
+    """Bytes of the standard graph with the file of its weights, where it has one."""
+    files = graph_files(folder, quantization)
+    return sum(path.stat().st_size for path in (files.standard, files.weights) if path.exists())
