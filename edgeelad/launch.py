@@ -37,6 +37,7 @@ RESUMABLE = {
     },
     "selection": {"num_rounds"},
     "scoring": {"num_workers"},
+    "export": {"fresh"},
     "stopping": {"stop_when_certified"},
 }  # fmt: skip
 
@@ -72,7 +73,7 @@ def plan(
         return _resumed(target or out, given, overrides)
     data = _flags_to_data(given)
     if target is None and not {"pool", "student"} & set(given):
-        if set(given) - {"seed", "rounds", "batch", "ledger", "replay"}:
+        if set(given) - {"seed", "rounds", "batch", "fresh", "ledger", "replay"}:
             raise UsageError("name the questions with --pool and the student with --student, or a configuration file")
         folder = _free_folder(out or QUICKSTART_FOLDER, is_default=out is None)
         settings = _settings(data)
@@ -194,6 +195,8 @@ def export_folder(student: str, out: Path, quantize: str, progress: Progress) ->
         config = ExportConfig.model_validate({"quantize": quantize})
         result = export_student(folder, out, config, parity_questions=questions, previous=None)
         progress.finish(f"parity {result.max_logit_difference:.1e}")
+        if result.warning is not None:
+            progress.warn(result.warning)
 
 
 PARITY_QUESTIONS = (
@@ -211,9 +214,10 @@ def _resumed(folder: Path | None, given: Mapping[str, Any], overrides: tuple[str
     is_quickstart = (folder / "quickstart").is_dir()
     if not path.exists() and not is_quickstart:
         raise RunError(f"{folder}: nothing to resume (no config.toml in it); name the folder that `distill` wrote")
-    if set(given) - {"rounds", "budget_usd"}:
+    fixed = set(given) - {"rounds", "budget_usd", "fresh"}
+    if fixed:
         raise UsageError(
-            f"--{min(set(given) - {'rounds', 'budget_usd'})} cannot be changed on --resume; start a new run"
+            f"--{min(fixed)} cannot be changed on --resume; start a new run"
         )
     changes = (*_settings(_flags_to_data(given)), *overrides)
     for change in changes:
@@ -248,6 +252,7 @@ def _flags_to_data(given: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
         "rounds": ("selection", "num_rounds"),
         "batch": ("selection", "batch_size"),
         "seed": ("run", "seed"),
+        "fresh": ("export", "fresh"),
         "ledger": ("run", "ledger"),
         "replay": ("run", "ledger"),
     }

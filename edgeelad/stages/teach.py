@@ -71,7 +71,10 @@ def export(run: Run, number: int) -> None:
             parity_questions=questions[: run.config.export.num_parity_prompts],
             previous=run.folder.round(number - 1).onnx if number else None,
         )
-    run.progress.finish(f"parity {result.max_logit_difference:.1e}")
+    how = ", weights put into the last round's graphs" if result.graphs == "swapped" else ""
+    run.progress.finish(f"parity {result.max_logit_difference:.1e}{how}")
+    if result.warning is not None:
+        run.progress.warn(result.warning)
 
 
 def evaluate(run: Run, number: int) -> None:
