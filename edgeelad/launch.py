@@ -27,13 +27,18 @@ if TYPE_CHECKING:
     from edgeelad.stages.estimate import DryRun
 
 QUICKSTART_FOLDER = Path("runs/quickstart")
-# what a run under way may be told anew: limits and speed, not what it computes
+# what a run under way may be told anew: limits, prices, speed, and how requests are carried (a provider that wants
+# another name for the completion cap says so when the run has begun). None of it is part of what is asked, so a reply
+# that was paid for stays the reply. A batch that is pending has to be fetched before `batch` is switched off; the
+# client says so.
 RESUMABLE = {
     "teacher": {
         "max_usd", "max_requests", "max_prompt_tokens", "max_completion_tokens_total", "max_questions",
-        "max_concurrency", "requests_per_minute", "tokens_per_minute", "connect_timeout_s", "read_timeout_s",
-        "max_retry_s", "api_key_env",
-        "usd_per_million_prompt", "usd_per_million_cached_prompt", "usd_per_million_completion",
+        "max_completion_tokens", "usd_per_million_prompt", "usd_per_million_cached_prompt",
+        "usd_per_million_completion", "batch_discount",
+        "max_concurrency", "requests_per_minute", "tokens_per_minute", "prompt_tokens_per_minute",
+        "completion_tokens_per_minute", "connect_timeout_s", "read_timeout_s", "max_retry_s", "batch", "batch_poll_s",
+        "api_key_env", "extra_headers", "token_parameter", "structured",
     },
     "selection": {"num_rounds"},
     "scoring": {"num_workers"},

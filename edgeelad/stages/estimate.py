@@ -15,8 +15,8 @@ from edgeelad.records import TeacherUsage
 from edgeelad.runfolder import RunFolder
 from edgeelad.stages.ask import revision_params, score, select
 from edgeelad.stages.run import Run, ledger_path, open_run, prepare_base
-from edgeelad.teacher.budget import PICO, TOKENS_AROUND_MESSAGE, Prices
-from edgeelad.teacher.estimate import GUESSED_COMPLETION, Estimate, estimate_round
+from edgeelad.teacher.budget import PICO, TOKENS_AROUND_MESSAGE
+from edgeelad.teacher.estimate import GUESSED_COMPLETION, Estimate, estimate_round, prices_of
 from edgeelad.teacher.exchange import Billing
 from edgeelad.teacher.messages import render_messages
 
@@ -101,7 +101,7 @@ def _audit(run: Run, count: Any) -> TeacherUsage:
     twice = prompts[: run.config.stopping.num_self_checks]
     requests = len(prompts) + len(twice)
     completion = requests * min(GUESSED_COMPLETION["answer"], config.max_completion_tokens)
-    cost = Prices.from_config(config).cost(Billing(sum(prompts) + sum(twice), completion))
+    cost = prices_of(config).cost(Billing(sum(prompts) + sum(twice), completion))
     return TeacherUsage(requests, sum(prompts) + sum(twice), completion, None if cost is None else cost / PICO)
 
 

@@ -85,11 +85,15 @@ def estimate_round(
             for prompt_id, number in calls.items():
                 completion = _completion(prompt_id, level, config, rates)
                 totals[level].add(number, prompts[prompt_id], completion)
-    factor = config.batch_discount if config.batch else 1.0
-    usages = {level: total.usage(Prices.from_config(config, factor)) for level, total in totals.items()}
+    usages = {level: total.usage(prices_of(config)) for level, total in totals.items()}
     allowed, cap = _allowed(usages["expected"], len(questions), Caps.from_config(config), spent)
     first = _first_prompt(questions, trees, config)
     return Estimate(len(questions), usages["low"], usages["expected"], usages["high"], bool(rates), allowed, cap, first)
+
+
+def prices_of(config: TeacherConfig) -> Prices:
+    """The prices that a run will pay, with the discount where it buys in batches."""
+    return Prices.from_config(config, config.batch_discount if config.batch else 1.0)
 
 
 @dataclass(slots=True)
@@ -113,7 +117,7 @@ def _from_ledger(path: Path | None, config: TeacherConfig, run: str) -> tuple[Ma
     if path is None or not path.exists() or not config.model:
         return {}, Spent()
     with Ledger(path) as ledger:
-        return ledger.rates(config.model), ledger.spent(run, Prices.from_config(config))
+        return ledger.rates(config.model), ledger.spent(run, prices_of(config))
 
 
 def _calls(
