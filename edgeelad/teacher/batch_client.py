@@ -47,14 +47,13 @@ class BatchClient:
         self.accounts = Accounts(config, ledger, run, count_tokens, config.batch_discount)
         self.endpoint = Endpoint(config, ledger)
         self._config = config
-        self._key = read_key(config.api_key_env)
         self._stopped = threading.Event()
         self._sleep = sleep or self._wait
         self._failures: Counter[str] = Counter()
         self._errors: dict[str, TeacherError] = {}
         self._transport = Transport(
             self.endpoint.url,
-            self._key,
+            read_key(config.api_key_env),
             config.extra_headers,
             connect_timeout_s=config.connect_timeout_s,
             read_timeout_s=config.read_timeout_s,

@@ -12,7 +12,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any, NoReturn
 
 from edgeelad.config import TeacherConfig
@@ -91,7 +91,6 @@ class ChatClient:
                 f"{ledger.path}: a batch of this run is under way at {self.endpoint.url}; set teacher.batch = true to "
                 "bring it in"
             )
-        self._key = None if is_replay else read_key(config.api_key_env)
         self._is_replay = is_replay
         self._clock = clock
         self._stopped = threading.Event()
@@ -107,7 +106,7 @@ class ChatClient:
         self._limiter = Limiter(config.max_concurrency, windows_from_config(config), clock, self._sleep)
         self._transport = Transport(
             self.endpoint.url,
-            self._key,
+            None if is_replay else read_key(config.api_key_env),
             config.extra_headers,
             connect_timeout_s=config.connect_timeout_s,
             read_timeout_s=config.read_timeout_s,
@@ -188,14 +187,11 @@ class ChatClient:
         try:
             reply = self._transport.post(body, request_id=f"{key[-16:]}-{attempt_id}")
         except ConfigError as error:
-            self.accounts.fail(attempt_id, Refused(self._redact(str(error))))
+            self.accounts.fail(attempt_id, Refused(str(error)))
             raise
         if not isinstance(reply, Lost):
             self._last_contact = self._clock()
-        outcome = classify(reply, time.time())
-        if isinstance(outcome, Answered):
-            return replace(outcome, content=self._redact(outcome.content), problem=self._redact(outcome.problem))
-        return replace(outcome, reason=self._redact(outcome.reason))
+        return classify(reply, time.time())
 
     def _note_reply(self) -> None:
         with self._lock:
@@ -258,9 +254,6 @@ class ChatClient:
     def _wait_for_others(self, num_settled: int) -> None:
         with self._settled:
             self._settled.wait_for(lambda: self._num_settled != num_settled, timeout=POLL_S)
-
-    def _redact(self, text: str) -> str:
-        return text.replace(self._key, "[key]") if self._key else text
 
     def _wait(self, seconds: float) -> None:
         self._stopped.wait(seconds)

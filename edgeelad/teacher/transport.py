@@ -1,8 +1,9 @@
 """POST a JSON body and read the whole answer, with requests: pooled connections, one deadline, no redirects elsewhere.
 
 Gives what came back, or why nothing did and whether the request may have reached the server; decides nothing about
-retries or money. The key to the API is put into the Authorization header here and nowhere else. Proxies and CA bundles
-come from the environment as in requests.
+retries or money. The key to the API is put into the Authorization header here and nowhere else, and where an answer
+repeats it, it is taken out before anything is made of the answer. Proxies and CA bundles come from the environment as
+in requests.
 """
 
 from __future__ import annotations
@@ -14,7 +15,7 @@ import threading
 import urllib.parse
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, AnyStr
 
 from edgeelad.errors import ConfigError, MissingExtraError
 
@@ -25,6 +26,9 @@ if TYPE_CHECKING:
 MAX_BODY_BYTES = 8 * 2**20
 MAX_REDIRECTS = 3
 CHUNK_BYTES = 2**16
+# a shorter key ("EMPTY", "none") is a placeholder for a server that asks for none, and may be a word of an honest reply
+MIN_SECRET_CHARS = 8
+HIDDEN_KEY = "[key]"
 
 
 @dataclass(frozen=True, slots=True)
@@ -154,8 +158,16 @@ class Transport:
                 return _lost(error, is_late())
             with response:
                 body, problem = _read(response, is_late, max_bytes)
-        received = {name.lower(): value for name, value in response.headers.items()}
-        return HttpReply(response.status_code, received, body, problem)
+        received = {name.lower(): self._hide(value) for name, value in response.headers.items()}
+        return HttpReply(response.status_code, received, self._hide(body), problem)
+
+    def _hide(self, received: AnyStr) -> AnyStr:
+        """What was received without the key, should the endpoint repeat it."""
+        if self._key is None or len(self._key) < MIN_SECRET_CHARS:
+            return received
+        if isinstance(received, bytes):
+            return received.replace(self._key.encode(), HIDDEN_KEY.encode())
+        return received.replace(self._key, HIDDEN_KEY)
 
     def _authorize(self, request: requests.PreparedRequest) -> requests.PreparedRequest:
         # given as `auth`, so that requests does not look for other credentials in a netrc file

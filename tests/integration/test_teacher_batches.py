@@ -1,3 +1,4 @@
+import json
 import sqlite3
 
 import pytest
@@ -22,7 +23,7 @@ class Interrupted(BaseException):
 
 def run(server, path, *, sleep=None, **settings):
     """Annotate in batches; gives the annotations and the usage."""
-    config = TeacherConfig(url=server.url, model="m", api_key_env="", batch=True, **{**PRICES, **settings})
+    config = TeacherConfig(url=server.url, model="m", batch=True, **{"api_key_env": "", **PRICES, **settings})
     with Ledger(path) as ledger:
         client = BatchClient(config, ledger, run="r", sleep=sleep or (lambda seconds: None))
         teacher = OpenAITeacher(client, config)
@@ -160,6 +161,35 @@ def test_a_refusal_ends_the_run(path):
         with pytest.raises(TeacherRefusedError, match="status 401"):
             run(server, path)
         assert len(server.batches) == 1
+
+
+def test_the_key_stays_out_of_the_ledger_even_where_the_provider_repeats_it(path, monkeypatch):
+    key = "sk-very-secret-0123456789"
+    monkeypatch.setenv("TEACHER_KEY", key)
+
+    def respond(messages):
+        return json.dumps({**json.loads(solver(messages)), "note": key})
+
+    def line(number, body):
+        return 500 if number % 3 == 0 else None
+
+    with BatchServer(respond, line=line) as server:
+        server.refusal = f"no such luck with {key}"
+        made, _ = run(server, path, api_key_env="TEACHER_KEY")
+        assert [item for item in made if item.is_usable]
+        assert "with [key]" in problems(path)
+        server.line = lambda number, body: 401
+        with pytest.raises(TeacherRefusedError, match=r"with \[key\]"):
+            run(server, path.with_name("other"), api_key_env="TEACHER_KEY")
+    assert not [file for file in path.parent.iterdir() if key.encode() in file.read_bytes()]
+
+
+def problems(path):
+    """Every reason that the ledger gives for an attempt without a reply."""
+    connection = sqlite3.connect(path)
+    rows = connection.execute("SELECT problem FROM attempts").fetchall()
+    connection.close()
+    return " ".join(row[0] for row in rows)
 
 
 def test_an_endpoint_without_structured_output(path):

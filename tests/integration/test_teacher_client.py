@@ -136,6 +136,13 @@ def test_the_key_stays_out_of_files_and_messages(tmp_path, monkeypatch):
     assert not any(KEY.encode() in path.read_bytes() for path in tmp_path.iterdir())
 
 
+def test_a_placeholder_for_a_key_is_left_in_replies(ledger, monkeypatch):
+    """Servers that ask for no key are given "EMPTY" or "7": not a secret, and a word that a reply may hold."""
+    monkeypatch.setenv("TEACHER_KEY", "7")
+    with ChaosServer() as server, opened(server, ledger, api_key_env="TEACHER_KEY") as teacher:
+        assert teacher.answer(QUESTION).answer == "7"
+
+
 @pytest.mark.parametrize("fault", ["refuse", "500", "429", "429_seconds", "429_date"])
 def test_refusals_that_pass_are_not_billed(ledger, fault):
     time_ = Time()
