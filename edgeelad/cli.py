@@ -103,7 +103,7 @@ def progress_shown(quiet: bool) -> Iterator[Any]:
 @click.option("--set", "overrides", multiple=True, metavar="SECTION.KEY=VALUE", help="Set any configuration key.")
 @click.option("--ledger", type=PATH, help="Teacher ledger, may be shared between runs; default: in the run folder.")
 @click.option("--replay", type=PATH, help="Answer from this ledger alone; nothing is sent to the teacher.")
-@click.option("--fresh-export", "fresh", is_flag=True, default=None, help="Export each round anew; the files are the same.")
+@click.option("--fresh-export", "fresh", is_flag=True, default=None, help="Export each round anew, to the same files.")
 @click.option("--dry-run", is_flag=True, help="What the first round would send and cost; nothing is sent.")
 @click.option("--resume", is_flag=True, help="Go on with the run folder TARGET.")
 @click.option("--json", "as_json", is_flag=True, help="Print the summary as JSON on stdout.")
