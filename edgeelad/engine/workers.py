@@ -1,39 +1,42 @@
-"""Grow reasoning trees in worker processes, one single-threaded session each, results in the order of the questions.
+"""Grow reasoning trees in worker processes, one session each, results in the order of the questions.
 
 Questions go out in blocks of `batch_size`, always the same blocks whatever the number of workers, so results do not
-depend on it. At most a few blocks are under way at once: a pool of any size passes through in bounded memory.
+depend on it. Workers that die are replaced (`crew`); a question that none survives, or that does not fit the student's
+context, is set aside with the reason, and the others go on.
 """
 
 from __future__ import annotations
 
-import multiprocessing
 import os
-import signal
-import threading
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from itertools import chain, islice
-from multiprocessing.connection import Connection, wait
-from multiprocessing.context import SpawnProcess
 from pathlib import Path
+from typing import TypeVar
 
+from edgeelad.engine.crew import MAX_BLOCKS_AHEAD, Crew, Lost
 from edgeelad.engine.student import Precision, Student
 from edgeelad.engine.tree import TreeParams
-from edgeelad.errors import EdgeeladError, RunError
+from edgeelad.errors import PromptTooLongError, RunError
 from edgeelad.records import Question, ReasoningTree
 
-# a worker that is fast may be this many blocks, per worker, ahead of the slowest
-MAX_BLOCKS_AHEAD = 2
+__all__ = ["MAX_BLOCKS_AHEAD", "SetAside", "grow_trees", "num_cores", "student_opener", "tree_crew"]
+
+TOO_LONG = "prompt longer than the student's context"
+Result = TypeVar("Result")
 Block = list[Question]
+TreeCrew = Crew[Question, "Result | SetAside"]
 
 
-@dataclass(slots=True, eq=False)
-class _Worker:
-    """A worker process, the pipe to it, and the number of the block that it works on (None: it waits for one)."""
+@dataclass(frozen=True, slots=True)
+class SetAside:
+    """A question without a tree, and why; `is_too_long` where it does not fit the student's context."""
 
-    process: SpawnProcess
-    pipe: Connection
-    block: int | None = None
+    question: Question
+    reason: str
+    is_too_long: bool = False
 
 
 def num_cores() -> int:
@@ -50,6 +53,8 @@ def grow_trees(
     num_threads: int = 1,
     batch_size: int = 64,
     precision: Precision | None = None,
+    kv_bytes: int | None = None,
+    on_set_aside: Callable[[SetAside], None] | None = None,
 ) -> Iterator[ReasoningTree]:
     """Grow the tree of every question, in order.
 
@@ -61,130 +66,87 @@ def grow_trees(
         num_threads: Threads of each session.
         batch_size: Questions that run together.
         precision: Which graph; default: fp32 where there is one.
+        kv_bytes: Keys and values that each worker holds at most; default: what runs fastest.
+        on_set_aside: Told, in the order of the questions, of those that have no tree; default: they are errors.
 
     Raises:
         ModelError: The student cannot be opened.
-        PromptTooLongError: A question leaves no room for an explanation.
-        RunError: A worker died.
+        PromptTooLongError: A question leaves no room for an explanation, and nobody is told instead.
+        RunError: Worker processes die, whatever they work on; or of one question, and nobody is told instead.
     """
+    opener = student_opener(folder, num_threads, batch_size, precision, kv_bytes)
     source = iter(questions)
     blocks = iter(lambda: list(islice(source, batch_size)), [])
-    first = list(islice(blocks, num_workers))
-    with Student.open(folder, num_threads=num_threads, batch_size=batch_size, precision=precision) as student:
-        if len(first) <= 1:
+    first = list(islice(blocks, 2))
+    if num_workers == 1 or len(first) < 2:
+        with tree_work(opener, params, _same) as grow:
             for block in chain(first, blocks):
-                yield from student.grow(block, params)
-            return
-    # opened once here all the same: what is wrong with the folder is said here, not by a worker
-    workers = [_start(folder, params, num_threads, batch_size, precision) for _ in first]
-    try:
-        yield from _work_through(chain(first, blocks), workers)
-    finally:
-        _stop(workers)
-
-
-def _work_through(blocks: Iterator[Block], workers: list[_Worker]) -> Iterator[ReasoningTree]:
-    """Hand blocks to workers that wait for one, and give the trees in the order of the blocks."""
-    numbered = enumerate(blocks)
-    done: dict[int, list[ReasoningTree]] = {}
-    next_out = num_sent = 0
-    while True:
-        # 1. work for everyone, unless the slowest is far behind
-        for worker in workers:
-            if worker.block is None and num_sent - next_out < MAX_BLOCKS_AHEAD * len(workers):
-                task = next(numbered, None)
-                if task is None:
-                    break
-                worker.block, num_sent = task[0], task[0] + 1
-                _send(worker, task[1])
-        # 2. what is next
-        if next_out in done:
-            yield from done.pop(next_out)
-            next_out += 1
-            continue
-        # 3. what is ready
-        busy = {worker.pipe: worker for worker in workers if worker.block is not None}
-        if not busy:
-            return
-        for pipe in wait(list(busy)):
-            assert isinstance(pipe, Connection)
-            worker = busy[pipe]
-            assert worker.block is not None
-            done[worker.block] = _receive(worker)
-            worker.block = None
-
-
-def _start(folder: Path, params: TreeParams, num_threads: int, batch_size: int, precision: Precision | None) -> _Worker:
-    context = multiprocessing.get_context("spawn")
-    ours, theirs = context.Pipe()
-    process = context.Process(
-        target=_work, args=(theirs, folder, params, num_threads, batch_size, precision), daemon=True
-    )
-    process.start()
-    theirs.close()  # so that the pipe ends when the worker does
-    return _Worker(process, ours)
-
-
-def _stop(workers: list[_Worker]) -> None:
-    """End the workers, whatever they are doing: nothing of theirs is wanted any more, and they hold nothing open."""
-    for worker in workers:
-        worker.process.kill()
-    for worker in workers:
-        worker.process.join()
-        worker.process.close()
-        worker.pipe.close()
-
-
-def _send(worker: _Worker, block: Block) -> None:
-    try:
-        worker.pipe.send(block)
-    except OSError:
-        raise _death(worker) from None
-
-
-def _receive(worker: _Worker) -> list[ReasoningTree]:
-    try:
-        message: list[ReasoningTree] | EdgeeladError = worker.pipe.recv()
-    except (EOFError, OSError):
-        raise _death(worker) from None
-    if isinstance(message, EdgeeladError):
-        raise message
-    return message
-
-
-def _death(worker: _Worker) -> RunError:
-    worker.process.join()
-    code = worker.process.exitcode or 0
-    how = f"killed by signal {-code}" if code < 0 else f"exit code {code}"
-    return RunError(
-        f"a scoring process died ({how}; if it was out of memory, use fewer workers or a smaller scoring.batch_size); "
-        "run the command again: it goes on where it was"
-    )
-
-
-def _work(
-    pipe: Connection,
-    folder: Path,
-    params: TreeParams,
-    num_threads: int,
-    batch_size: int,
-    precision: Precision | None,
-) -> None:
-    """A worker's life: blocks come in, trees go out, until the pipe ends. Ctrl-C is for the parent to handle."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-    threading.Thread(target=_die_with_parent, daemon=True).start()
-    try:
-        with Student.open(folder, num_threads=num_threads, batch_size=batch_size, precision=precision) as student:
-            while True:
-                pipe.send(list(student.grow(pipe.recv(), params)))
-    except EdgeeladError as error:
-        pipe.send(error)
-    except EOFError:
+                yield from _trees(grow(block), on_set_aside)
         return
+    with tree_crew(opener, params, _same, num_workers) as crew:
+        yield from _trees(set_aside_lost(crew.work_through(chain(first, blocks))), on_set_aside)
 
 
-def _die_with_parent() -> None:
-    parent = multiprocessing.parent_process()
-    if parent is not None:
-        wait([parent.sentinel])
-        os._exit(1)
+def student_opener(
+    folder: Path, num_threads: int, batch_size: int, precision: Precision | None, kv_bytes: int | None
+) -> Callable[[], Student]:
+    """What every worker calls to open its student."""
+    return partial(
+        Student.open,
+        folder,
+        num_threads=num_threads,
+        batch_size=batch_size,
+        precision=precision,
+        kv_bytes=kv_bytes,
+    )
+
+
+def tree_crew(
+    opener: Callable[[], Student], params: TreeParams, then: Callable[[ReasoningTree], Result], num_workers: int
+) -> Crew[Question, Result | SetAside]:
+    """Workers that grow trees, and do `then` with each: what that gives is what leaves the process."""
+    return Crew(partial(tree_work, opener, params, then), num_workers)
+
+
+@contextmanager
+def tree_work(
+    opener: Callable[[], Student], params: TreeParams, then: Callable[[ReasoningTree], Result]
+) -> Iterator[Callable[[Block], list[Result | SetAside]]]:
+    """A student at work: from a block of questions to what comes of each."""
+    with opener() as student:
+
+        def grow(block: Block) -> list[Result | SetAside]:
+            fitting = [question for question in block if student.fits(question)]
+            grown = iter([then(tree) for tree in student.grow(fitting, params)])
+            is_fitting = {id(question) for question in fitting}
+            return [next(grown) if id(q) in is_fitting else SetAside(q, TOO_LONG, True) for q in block]
+
+        yield grow
+
+
+def set_aside_lost(
+    results: Iterable[Result | SetAside | Lost[Question]],
+) -> Iterator[Result | SetAside]:
+    """Questions that no worker survived are set aside too."""
+    for result in results:
+        yield SetAside(result.item, result.reason) if isinstance(result, Lost) else result
+
+
+def _same(tree: ReasoningTree) -> ReasoningTree:
+    return tree
+
+
+def _trees(
+    results: Iterable[ReasoningTree | SetAside], on_set_aside: Callable[[SetAside], None] | None
+) -> Iterator[ReasoningTree]:
+    for result in results:
+        if not isinstance(result, SetAside):
+            yield result
+        elif on_set_aside is not None:
+            on_set_aside(result)
+        elif result.is_too_long:
+            raise PromptTooLongError(
+                f"question {result.question.id}: {result.reason}; shorten it or take a student with a longer context"
+            )
+        else:
+            raise RunError(f"question {result.question.id}: {result.reason}; take it out of the pool, or report it")

@@ -14,8 +14,8 @@ import pytest
 from fixtures.students import MAX_CONTEXT, StudentFolders, make_sum, questions
 
 from edgeelad.engine.tree import TreeParams
-from edgeelad.engine.workers import MAX_BLOCKS_AHEAD, grow_trees
-from edgeelad.errors import ModelError, PromptTooLongError, RunError
+from edgeelad.engine.workers import MAX_BLOCKS_AHEAD, SetAside, grow_trees
+from edgeelad.errors import ModelError, PromptTooLongError
 from edgeelad.records import Question
 
 PARAMS = TreeParams(2, 2, 0.7, 0, 1.0, 24, 24, True, 5)
@@ -69,15 +69,29 @@ def test_an_endless_stream_is_read_a_few_blocks_ahead(students: StudentFolders) 
     assert multiprocessing.active_children() == []
 
 
-def test_a_killed_worker_is_said(students: StudentFolders) -> None:
-    trees = grow_trees(students.trained_onnx(), _endless(), GREEDY, num_workers=2, batch_size=BATCH)
-    next(trees)
+def test_a_killed_worker_is_replaced(students: StudentFolders, caplog: pytest.LogCaptureFixture) -> None:
+    asked, folder = list(itertools.islice(_endless(), 8 * BATCH)), students.trained_onnx()
+    whole = list(grow_trees(folder, asked, PARAMS, num_workers=1, batch_size=BATCH))
+    trees = grow_trees(folder, asked, PARAMS, num_workers=2, batch_size=BATCH)
+    grown = [next(trees)]
     victim = multiprocessing.active_children()[0]
     assert victim.pid is not None
     os.kill(victim.pid, signal.SIGKILL)
-    with pytest.raises(RunError, match=r"a scoring process died \(killed by signal 9"):
-        list(trees)
+    grown += trees
+    assert grown == whole
+    assert "a worker process died (killed by signal 9: out of memory, or killed by hand)" in caplog.text
     assert multiprocessing.active_children() == []
+
+
+def test_a_question_that_does_not_fit_is_told(students: StudentFolders) -> None:
+    asked = [*questions(BATCH), Question("long", "many " * MAX_CONTEXT), *questions(BATCH, seed=1)]
+    for num_workers in (1, 2):
+        told: list[SetAside] = []
+        trees = grow_trees(
+            students.trained_onnx(), asked, GREEDY, num_workers=num_workers, batch_size=BATCH, on_set_aside=told.append
+        )
+        assert [tree.question for tree in trees] == [question for question in asked if question.id != "long"]
+        assert told == [SetAside(asked[BATCH], "prompt longer than the student's context", is_too_long=True)]
 
 
 def test_an_error_of_a_worker_is_raised_here(students: StudentFolders) -> None:

@@ -1,0 +1,171 @@
+"""Processes that die: replaced, their items tried again, the culprit found, and no endless dying."""
+
+import contextlib
+import multiprocessing
+import os
+import select
+import signal
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from functools import partial
+from itertools import count, islice
+from pathlib import Path
+
+import pytest
+
+from edgeelad.engine.crew import MAX_BLOCKS_AHEAD, MAX_DEATHS_IN_A_ROW, MAX_FAILED_STARTS, Crew, Lost
+from edgeelad.errors import MissingExtraError, RunError
+
+POISON, BUG, ONCE, WRONG = 1000, 1001, 1002, 1003
+
+
+@contextmanager
+def doubling(folder: Path | None = None) -> Iterator[Callable[[list[int]], list[int]]]:
+    """Work that doubles numbers, and dies of some; of ONCE only as long as `folder` has no mark."""
+
+    def work(items: list[int]) -> list[int]:
+        for item in items:
+            if item == POISON or (item == ONCE and not _is_marked(folder)):
+                os.kill(os.getpid(), signal.SIGKILL)
+            if item == BUG:
+                raise ZeroDivisionError("no such number")
+            if item == WRONG:
+                raise MissingExtraError("sums", "sums", "adding")
+        return [2 * item for item in items]
+
+    yield work
+
+
+def _is_marked(folder: Path | None) -> bool:
+    assert folder is not None
+    try:
+        (folder / "mark").touch(exist_ok=False)
+    except FileExistsError:
+        return True
+    return False
+
+
+@contextmanager
+def crowded(folder: Path) -> Iterator[Callable[[list[int]], list[int]]]:
+    """A place where one process can start, which works when three others have tried to and are gone."""
+    try:
+        (folder / "taken").touch(exist_ok=False)
+    except FileExistsError:
+        (folder / "tried").write_text(f"{os.getpid():9}", encoding="ascii")
+        os._exit(3)
+    tried = os.open(folder / "tried", os.O_RDWR)
+
+    def work(items: list[int]) -> list[int]:
+        for _ in range(MAX_FAILED_STARTS if 0 in items else 0):
+            with contextlib.suppress(ProcessLookupError):
+                select.select([os.pidfd_open(int(os.read(tried, 9)))], [], [])
+        return [2 * item for item in items]
+
+    yield work
+
+
+@contextmanager
+def hopeless() -> Iterator[Callable[[list[int]], list[int]]]:
+    """A place where no process can start."""
+    os._exit(3)
+    yield list
+
+
+def _blocks(numbers: Iterator[int] | list[int], size: int = 4) -> Iterator[list[int]]:
+    source = iter(numbers)
+    return iter(lambda: list(islice(source, size)), [])
+
+
+@pytest.mark.parametrize("num_processes", [1, 3])
+def test_results_come_in_order(num_processes: int) -> None:
+    with Crew(doubling, num_processes) as crew:
+        assert list(crew.work_through(_blocks(list(range(30))))) == [2 * n for n in range(30)]
+        assert len(multiprocessing.active_children()) <= num_processes
+        assert crew.num_replaced == 0
+        assert crew.peak_bytes is None or crew.peak_bytes > 1 << 20
+    assert multiprocessing.active_children() == []
+
+
+def test_no_more_processes_than_blocks_and_no_more_blocks_than_needed() -> None:
+    read: list[int] = []
+
+    def counted() -> Iterator[int]:
+        for number in count(1):
+            read.append(number)
+            yield number
+
+    with Crew(doubling, 8) as crew:
+        assert list(crew.work_through(_blocks([1, 2, 3]))) == [2, 4, 6]
+        assert len(multiprocessing.active_children()) == 1
+    with Crew(doubling, 2) as crew:
+        for number, result in enumerate(islice(crew.work_through(_blocks(counted())), 60), start=1):
+            assert result == 2 * number
+            assert len(read) <= number + 4 * (2 * MAX_BLOCKS_AHEAD)
+
+
+@pytest.mark.parametrize("num_processes", [1, 2])
+def test_an_item_that_kills_is_lost_and_no_other(num_processes: int) -> None:
+    told: list[str] = []
+    with Crew(doubling, num_processes, told.append) as crew:
+        results = list(crew.work_through(_blocks([*range(6), POISON, *range(6)])))
+    place = 6
+    lost = results.pop(place)
+    assert results == [2 * n for n in (*range(6), *range(6))]
+    assert isinstance(lost, Lost)
+    assert lost.item == POISON
+    # with its block, with its block again, alone
+    assert lost.reason == "3 worker processes died of it (killed by signal 9: out of memory, or killed by hand)"
+    assert crew.num_replaced == len(told) == 3
+
+
+def test_an_item_alone_in_its_block_is_lost_when_it_kills_twice() -> None:
+    with Crew(doubling, 1) as crew:
+        results = list(crew.work_through(_blocks([1, POISON, 2], 1)))
+    assert results == [2, Lost(POISON, results[1].reason), 4]
+    assert crew.num_replaced == 2
+
+
+def test_a_block_whose_process_dies_once_is_whole(tmp_path: Path) -> None:
+    with Crew(partial(doubling, tmp_path), 2) as crew:
+        results = list(crew.work_through(_blocks([1, ONCE, 2, 3, 4, 5])))
+    assert results == [2, 2 * ONCE, 4, 6, 8, 10]
+    assert crew.num_replaced == 1
+
+
+def test_an_item_that_raises_is_lost_with_the_exception() -> None:
+    with Crew(doubling, 2) as crew:
+        results = list(crew.work_through(_blocks([1, BUG, 2])))
+    assert (results[0], results[2]) == (2, 4)
+    assert "ZeroDivisionError: no such number (" in results[1].reason
+    assert "test_engine_crew.py:" in results[1].reason
+
+
+def test_our_errors_end_the_work() -> None:
+    with Crew(doubling, 2) as crew, pytest.raises(MissingExtraError, match="adding needs sums"):
+        list(crew.work_through(_blocks([*range(8), WRONG])))
+    assert multiprocessing.active_children() == []
+
+
+def test_where_all_die_the_work_ends() -> None:
+    with Crew(doubling, 2, lambda _: None) as crew, pytest.raises(RunError, match="died without finishing anything"):
+        list(crew.work_through(_blocks([POISON] * 40)))
+    assert crew.num_replaced == MAX_DEATHS_IN_A_ROW + 2 + 1
+
+
+def test_where_none_can_start_the_work_ends() -> None:
+    with (
+        Crew(hopeless, 2) as crew,
+        pytest.raises(RunError, match=rf"{MAX_FAILED_STARTS} worker processes died .* \(exit code 3\); use fewer"),
+    ):
+        list(crew.work_through(_blocks(list(range(40)))))
+    assert multiprocessing.active_children() == []
+
+
+@pytest.mark.skipif(not hasattr(os, "pidfd_open"), reason="needs process descriptors (Linux)")
+def test_where_there_is_room_for_one_it_does_all_the_work(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "tried")
+    told: list[str] = []
+    with Crew(partial(crowded, tmp_path), 2, told.append) as crew:
+        assert list(crew.work_through(_blocks(list(range(40))))) == [2 * n for n in range(40)]
+    assert crew.num_processes == 1
+    assert told == ["worker processes die before they are ready (exit code 3): going on with 1"]
