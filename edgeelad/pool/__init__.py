@@ -1,8 +1,7 @@
 """Read pools of questions: jsonl, json, csv, parquet, Hugging Face datasets, and public datasets as published.
 
 Takes a path or a dataset's name, gives questions with canonical reference answers and unique ids, one at a time, in
-constant memory but for the ids. What cannot be used is a PoolError that names file, line, field and remedy; no row is
-passed over.
+constant memory. What cannot be used is a PoolError that names file, line, field and remedy; no row is passed over.
 """
 
 from __future__ import annotations
@@ -10,6 +9,7 @@ from __future__ import annotations
 import logging
 import re
 from collections.abc import Callable, Iterator
+from contextlib import closing
 from dataclasses import replace
 from itertools import chain, islice
 from pathlib import Path
@@ -130,18 +130,19 @@ def _read(
 
 
 def _questions(rows: Iterator[Row], read_row: Callable[[Row], Draft], kind: Kind) -> Iterator[tuple[Row, Question]]:
-    ids, is_warned = Ids(), False
-    for row in rows:
-        draft = read_row(row)
-        question = make_question(row, draft, kind)
-        if kind == "auto" and draft.kind is None and draft.answer is None and not draft.choices and not is_warned:
-            is_warned = True
-            _log.warning(
-                '%s: no answer says of what kind the answers are: read as text; set pool.kind = "number" (or choice, '
-                "boolean) if that is what they are",
-                row.where,
-            )
-        yield row, replace(question, id=ids.settle(row, question))
+    is_warned = False
+    with closing(Ids()) as ids:
+        for row in rows:
+            draft = read_row(row)
+            question = make_question(row, draft, kind)
+            if kind == "auto" and draft.kind is None and draft.answer is None and not draft.choices and not is_warned:
+                is_warned = True
+                _log.warning(
+                    '%s: no answer says of what kind the answers are: read as text; set pool.kind = "number" (or '
+                    "choice, boolean) if that is what they are",
+                    row.where,
+                )
+            yield row, replace(question, id=ids.settle(row, question))
 
 
 def _row_reader(first: Row, format: str, fields: Fields) -> Callable[[Row], Draft]:

@@ -6,10 +6,12 @@ Takes drafts with their rows, gives questions; what cannot be one is a PoolError
 from __future__ import annotations
 
 import hashlib
+import sqlite3
 import unicodedata
 from typing import Literal
 
 from edgeelad.answers import canonical, infer_kind
+from edgeelad.errors import StorageError
 from edgeelad.explanation import split
 from edgeelad.pool.formats import Draft
 from edgeelad.pool.rows import Row
@@ -18,6 +20,12 @@ from edgeelad.records import AnswerKind, Question
 
 Kind = Literal["auto", "number", "choice", "boolean", "text"]
 ID_DIGITS = 16  # hexadecimal digits of a content hash: 64 bits, enough for a pool of any size that fits a disk
+ID_TABLE = (
+    "PRAGMA cache_size = -8000",  # kB; the rest goes to a temporary file
+    "PRAGMA journal_mode = OFF",
+    "CREATE TABLE ids (id TEXT PRIMARY KEY, number INTEGER, times INTEGER) WITHOUT ROWID",
+    "BEGIN",
+)
 MAX_SHOWN = 60  # characters of a wrong value in a message
 
 
@@ -53,29 +61,59 @@ def make_question(row: Row, draft: Draft, kind: Kind) -> Question:
 
 
 class Ids:
-    """The ids given so far: own ids must be unique; questions without one get a hash of their content."""
+    """The ids given so far: own ids must be unique; questions without one get a hash of their content.
+
+    They lie in a temporary database, most of it on disk where there are many: a pool of any size takes little memory.
+    """
 
     def __init__(self) -> None:
-        self._seen: dict[str, int] = {}
+        self._database = sqlite3.connect("", isolation_level=None, check_same_thread=False)
+        self._count = 0
+        for statement in ID_TABLE:
+            self._database.execute(statement)
+
+    def close(self) -> None:
+        """Forget the ids."""
+        self._database.close()
 
     def settle(self, row: Row, question: Question) -> str:
         """The question's own id, or the hash of its text and choices, numbered where the same question comes again.
 
         Raises:
             PoolError: Another question has this id.
+            StorageError: The temporary folder is full.
         """
-        question_id = question.id
-        if question_id in self._seen:
-            first = self._seen[question_id]
-            row.fail("id", f"{_shown(question_id)} is also the id of question {first}", "give each question its own id")
-        if not question_id:
-            digest = content_hash(question)
-            question_id, again = digest, 1
-            while question_id in self._seen:
-                again += 1
-                question_id = f"{digest}-{again}"
-        self._seen[question_id] = len(self._seen) + 1
-        return question_id
+        self._count += 1
+        if not question.id:
+            return self._settle_hash(content_hash(question))
+        if not self._take(question.id):
+            (first,) = self._find("number", question.id)
+            row.fail("id", f"{_shown(question.id)} is also the id of question {first}", "give each question its own id")
+        return question.id
+
+    def _settle_hash(self, digest: str) -> str:
+        if self._take(digest):
+            return digest
+        (times,) = self._find("times", digest)
+        while not self._take(f"{digest}-{times + 1}"):
+            times += 1
+        self._database.execute("UPDATE ids SET times = ? WHERE id = ?", (times + 1, digest))
+        return f"{digest}-{times + 1}"
+
+    def _take(self, question_id: str) -> bool:
+        """Take an id; False where it is taken."""
+        try:
+            found = self._database.execute("INSERT OR IGNORE INTO ids VALUES (?, ?, 1)", (question_id, self._count))
+        except sqlite3.OperationalError as error:
+            raise StorageError(
+                f"the ids of the pool's questions do not fit into the temporary folder ({error}); free some space in "
+                "it, or name another with the environment variable TMPDIR"
+            ) from error
+        return found.rowcount == 1
+
+    def _find(self, column: str, question_id: str) -> tuple[int]:
+        found: tuple[int] = self._database.execute(f"SELECT {column} FROM ids WHERE id = ?", (question_id,)).fetchone()
+        return found
 
 
 def content_hash(question: Question) -> str:
