@@ -17,7 +17,7 @@ import traceback
 from collections import deque
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from multiprocessing.connection import Connection, wait
 from multiprocessing.context import SpawnProcess
 from types import TracebackType
@@ -52,10 +52,7 @@ class _Block(Generic[Item]):
     """A block under way: what has come of its items; None: nothing yet."""
 
     items: list[Item]
-    results: list[Any] = field(default_factory=list)
-
-    def __post_init__(self) -> None:
-        self.results = [None] * len(self.items)
+    results: list[Any]
 
 
 @dataclass(slots=True, eq=False)
@@ -96,9 +93,16 @@ class _Done:
 
 @dataclass(frozen=True, slots=True)
 class _Failed:
-    """A process ends for an exception; `error` is the class of one of ours, which ends all work."""
+    """A process ends for an exception that its items may have caused."""
 
-    error: type[EdgeeladError] | None
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class _Refused:
+    """A process ends for an error of ours, which ends all work: its class and its message."""
+
+    error: type[EdgeeladError]
     message: str
 
 
@@ -157,7 +161,7 @@ class Crew(Generic[Item, Result]):
                 items = next(blocks, None)
                 if items is None:
                     break
-                under_way.append(_Block(items))
+                under_way.append(_Block(items, [None] * len(items)))
                 self._waiting.append(_Task(under_way[-1], range(len(items))))
             self._hand_out()
             # 2. what is next
@@ -215,10 +219,12 @@ class Crew(Generic[Item, Result]):
                     worker.task.block.results[place] = result
                 worker.task, self._num_deaths_in_a_row = None, 0
                 self.peak_bytes = max(filter(None, (self.peak_bytes, peak_bytes)), default=None)
-            case _Failed(None, reason):
+            case _Failed(reason):
                 self._bury(worker, reason)
-            case _Failed(error, reason):
-                raise error.__new__(error, reason)  # without its __init__, which may want other arguments
+            case _Refused(kind, text):
+                error = Exception.__new__(kind)  # without its __init__, which may want other arguments
+                error.args = (text,)
+                raise error
 
     def _bury(self, worker: _Worker[Item], reason: str | None = None) -> None:
         """What a death means: another process, and another try for what it was working on."""
@@ -285,13 +291,13 @@ def _live(pipe: Connection, start: Callable[[], AbstractContextManager[Work[Any,
             while True:
                 pipe.send(_Done(work(pipe.recv()), peak_memory_bytes()))
     except EdgeeladError as error:
-        pipe.send(_Failed(type(error), str(error)))
+        pipe.send(_Refused(type(error), str(error)))
     except (EOFError, ConnectionError):
         return
     except Exception as error:  # whatever the item did to the work: it is tried again in a process of its own
         where = traceback.extract_tb(error.__traceback__)[-1]
         reason = f"{type(error).__name__}: {error} ({where.filename}:{where.lineno})"
-        pipe.send(_Failed(None, " ".join(reason.split())[:600]))
+        pipe.send(_Failed(" ".join(reason.split())[:600]))
 
 
 def _die_with_parent() -> None:
