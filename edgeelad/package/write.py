@@ -17,6 +17,7 @@ from pathlib import Path
 
 from edgeelad import __version__
 from edgeelad.engine.open import ENGINE_FILES, GRAPH_FILES, LANES_FILES, Precision
+from edgeelad.engine.shape import read_json
 from edgeelad.errors import PackageError
 from edgeelad.explanation import ANSWER_PREFIX
 from edgeelad.files import make_folder, storage_errors, write_json
@@ -112,6 +113,7 @@ def _fill(folder: Path, onnx_folder: Path, info: PackageInfo) -> None:
     for name in (table[precision] for precision in precisions for table in (GRAPH_FILES, ENGINE_FILES, LANES_FILES)):
         for source in sorted(onnx_folder.glob(f"{name}*")):  # with its weights, where they lie in a file beside it
             _copy(source, folder / ONNX_FOLDER / source.name)
+    _name_external_data(folder)
     golden = make_golden(GoldenStudent(folder, precisions[0]), info.all_golden)
     if not golden:
         raise PackageError(f"{onnx_folder}: no question fits this student's context, so no output can be recorded")
@@ -135,6 +137,15 @@ def _fill(folder: Path, onnx_folder: Path, info: PackageInfo) -> None:
     paths = sorted(path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file())
     files = tuple(describe_file(folder, path) for path in paths)
     write_json(folder / MANIFEST_FILE, replace(manifest, files=files).to_json())
+
+
+def _name_external_data(folder: Path) -> None:
+    """Say in config.json which graphs have their weights in a file beside them: a browser cannot look (transformers.js)."""
+    data = sorted((folder / ONNX_FOLDER).glob("model*.onnx_data"))
+    if data:
+        config = read_json(folder / "config.json")
+        settings = {"use_external_data_format": {path.name.removesuffix("_data"): 1 for path in data}}
+        write_json(folder / "config.json", {**config, "transformers.js_config": settings})
 
 
 def _copy(source: Path, target: Path) -> None:

@@ -78,6 +78,8 @@ def test_a_package_is_whole_and_verifies(package):
         "onnx/model_quantized.onnx",
         "onnx/model_quantized.onnx_data",
     ]
+    config = json.loads((package / "config.json").read_text())
+    assert config["transformers.js_config"] == {"use_external_data_format": {"model_quantized.onnx": 1}}
     assert opened.precision == "int8"
     assert opened.graph.is_file()
     assert is_package(package)
