@@ -140,7 +140,7 @@ def _fill(folder: Path, onnx_folder: Path, info: PackageInfo) -> None:
 
 
 def _name_external_data(folder: Path) -> None:
-    """Say in config.json which graphs have their weights in a file beside them: a browser cannot look (transformers.js)."""
+    """Say in config.json which graphs have a file of weights, for transformers.js: a browser cannot look."""
     data = sorted((folder / ONNX_FOLDER).glob("model*.onnx_data"))
     if data:
         config = read_json(folder / "config.json")
