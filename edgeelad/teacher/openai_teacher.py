@@ -75,7 +75,7 @@ class OpenAITeacher:
             question, next_step, style=self._config.style, reference=reference, steps=steps, turns=turns
         )
         number = len(steps) + len(turns) + 1
-        return self._ask("judge_step", question, messages, lambda text: parse_judgment(text, number))
+        return self._ask("judge_step", question, messages, lambda text: parse_judgment(text, question, number))
 
     def complete(self, question: Question, steps: Sequence[str], reference: str | None) -> ChainReply:
         """Go on from correct steps; see `Teacher.complete`."""

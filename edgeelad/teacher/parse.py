@@ -56,16 +56,16 @@ def parse_first_error(text: str, question: Question, num_steps: int) -> FirstErr
     if "first_error" not in fields:
         raise TeacherReplyError(f"no field first_error in the reply {_quote(text)}")
     number = _step_number(fields["first_error"])
-    corrected = _step(fields.get("corrected_step"), number)
+    corrected, ending = _step(fields.get("corrected_step"), number, question)
     answer = _answer(fields.get("answer"), question)
     if number is None or (number == 0 and corrected is None):
-        return FirstErrorReply(None, None, answer)
+        return FirstErrorReply(None, None, answer, ending=ending)
     if not 1 <= number <= num_steps + 1:
         raise TeacherReplyError(f"first_error is {number}, but there are {num_steps} steps")
-    return FirstErrorReply(number - 1, corrected, answer)
+    return FirstErrorReply(number - 1, corrected, answer, ending=ending)
 
 
-def parse_judgment(text: str, number: int) -> JudgeReply:
+def parse_judgment(text: str, question: Question, number: int) -> JudgeReply:
     """Read the reply to the prompt `judge_step` about the step numbered `number` (1-based).
 
     Raises:
@@ -78,8 +78,8 @@ def parse_judgment(text: str, number: int) -> JudgeReply:
         verdict = True if word in _YES else False if word in _NO else None
     if not isinstance(verdict, bool):
         raise TeacherReplyError(f"no verdict true or false in the reply {_quote(text)}")
-    corrected = None if verdict else _step(fields.get("corrected_step"), number)
-    return JudgeReply(verdict, corrected, clean_text(text))
+    corrected, ending = (None, None) if verdict else _step(fields.get("corrected_step"), number, question)
+    return JudgeReply(verdict, corrected, clean_text(text), ending=ending)
 
 
 def parse_chain(text: str, question: Question, num_given: int = 0) -> ChainReply:
@@ -163,19 +163,22 @@ def _step_number(value: Any) -> int | None:
     raise TeacherReplyError(f"first_error is {_quote(str(value))}, expected the number of a step or null")
 
 
-def _step(value: Any, number: int | None) -> str | None:
+def _step(value: Any, number: int | None, question: Question) -> tuple[str | None, str | None]:
+    """The corrected step; or, where an answer line stands in its place, the answer."""
     if value is None:
-        return None
+        return None, None
     if not isinstance(value, str):
         raise TeacherReplyError(f"corrected_step is {_quote(str(value))}, expected one line of text or null")
     if value.strip().lower() in _NOTHING:
-        return None
+        return None, None
     # a reply of several lines corrects the step in its first one; the student writes the rest itself
-    steps = explanation.split("\n".join(map(_one_line, value.splitlines()))).steps
-    corrected = _without_number(steps[0], (number,)) if steps else ""
+    lines = [line for line in map(_one_line, value.splitlines()) if line]
+    corrected = _without_number(lines[0], (number,)) if lines else ""
+    if explanation.is_answer_line(corrected):
+        return None, answers.extract(corrected, question.kind, question.choices, strict=True)
     if len(corrected) > MAX_STEP_CHARS:
         raise TeacherReplyError(f"corrected_step has {len(corrected)} characters; at most {MAX_STEP_CHARS} are used")
-    return corrected or None
+    return corrected or None, None
 
 
 def _lines(value: Any, text: str) -> list[str]:

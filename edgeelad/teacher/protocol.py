@@ -71,6 +71,8 @@ class FirstErrorReply:
         step: 0-based index of the flawed step; the number of steps where the steps are right but something is missing
             after them; None where the teacher finds no error.
         corrected: The corrected step, one line; None where the teacher gave none.
+        ending: The canonical answer, where the teacher put an answer line in the step's place: the explanation should
+            end there.
         answer: The teacher's own canonical answer where it gave one (it does where it disputes the reference).
         usage: What the reply cost.
     """
@@ -79,16 +81,21 @@ class FirstErrorReply:
     corrected: str | None = None
     answer: str | None = None
     usage: TeacherUsage = field(default_factory=TeacherUsage)
+    ending: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class JudgeReply:
-    """Whether a step is correct, the step corrected where it is not, and the reply word for word for the next turn."""
+    """Whether a step is correct, the step corrected where it is not, and the reply word for word for the next turn.
+
+    `ending` is as in `FirstErrorReply`.
+    """
 
     is_correct: bool
     corrected: str | None = None
     text: str = ""
     usage: TeacherUsage = field(default_factory=TeacherUsage)
+    ending: str | None = None
 
 
 @dataclass(frozen=True, slots=True)

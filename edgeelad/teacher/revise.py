@@ -21,7 +21,7 @@ from edgeelad.teacher.arithmetic import false_equation
 from edgeelad.teacher.messages import Turn
 from edgeelad.teacher.own_chain import own_chain, suspect_step
 from edgeelad.teacher.protocol import Abilities, ChainReply, Teacher
-from edgeelad.teacher.verify import calculates, find_flaw, first_false_step
+from edgeelad.teacher.verify import calculates, ends_with, find_flaw, first_false_step
 from edgeelad.teacher.work import AskStudent, Need, OutOfCallsError, Work, settle_reference
 
 # a student that repeats itself may write hundreds of steps; the first flaw is among the first
@@ -99,6 +99,9 @@ def _walk_single(work: Work, tree: ReasoningTree, reference: str) -> Rung:
             break
         if reply.answer is not None and not agree(reply.answer, reference):
             work.dispute = reply.answer
+        kept = shown[: reply.step]
+        if work.dispute is None and ends_with(kept, reply.ending, reference, question):
+            return Verified("L2", kept, reference)
         if reply.step is None:
             return _no_error(work, tree, steps, answer, num_good, reference)
         num_good = reply.step
@@ -130,6 +133,8 @@ def _walk_per_step(work: Work, tree: ReasoningTree, reference: str) -> Rung:
         except (OutOfCallsError, TeacherReplyError):
             return Prefix(steps[:index])
         turns.append(Turn(steps[index], reply.text))
+        if ends_with(steps[:index], reply.ending, reference, question):
+            return Verified("L2", steps[:index], reference)
         if not reply.is_correct:
             if not _is_correction(work, steps, index, reply.corrected):
                 return Prefix(steps[:index])

@@ -8,9 +8,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from edgeelad.answers import agree
-from edgeelad.numerals import format_fraction
-from edgeelad.records import AnswerKind
+from edgeelad.answers import agree, canonical
+from edgeelad.numerals import format_fraction, last_number
+from edgeelad.records import AnswerKind, Question
 from edgeelad.teacher.arithmetic import equations, false_equation
 
 
@@ -52,3 +52,27 @@ def calculates(steps: Sequence[str], reference: str) -> bool:
     """Whether the last equation of the last step comes out at the reference answer."""
     found = equations(steps[-1]) if steps else []
     return bool(found) and found[-1].holds and format_fraction(found[-1].value) == reference
+
+
+def ends_with(steps: Sequence[str], ending: str | None, reference: str, question: Question) -> bool:
+    """Whether an explanation may end after `steps`, where the teacher puts the answer line `ending` behind them.
+
+    The teacher was told the reference, so its word is not enough: what it calls superfluous might be what is missing.
+    The last step has to name the answer itself; yes and no, which any sentence might hold, are never taken to be named.
+    """
+    if not agree(ending, reference) or find_flaw(steps, ending, reference, question.kind) is not None:
+        return False
+    last = steps[-1]
+    if question.kind == "number":
+        return agree(last_number(last), reference)
+    if question.kind == "choice":
+        return f"({reference})" in last or any(
+            _names(last, text) for text in question.choices if canonical(text, "choice", question.choices) == reference
+        )
+    return question.kind == "text" and _names(last, reference)
+
+
+def _names(step: str, text: str) -> bool:
+    """Whether the words of `text` stand in a step, one after the other."""
+    wanted = canonical(text, "text")
+    return wanted is not None and f" {wanted} " in f" {canonical(step, 'text')} "

@@ -55,7 +55,11 @@ def test_no_answer_is_no_answer(text):
         ('{"first_error": "Step 2", "corrected_step": "Step 2: 3 + 4 = 7"}', FirstErrorReply(1, "3 + 4 = 7")),
         ('{"first_error": 2.0, "corrected_step": "3 +\\t4 = 7\\nThen more."}', FirstErrorReply(1, "3 + 4 = 7")),
         ('{"first_error": 1, "corrected_step": null, "answer": "8"}', FirstErrorReply(0, None, "8")),
-        ('{"first_error": 1, "corrected_step": "The answer is 8"}', FirstErrorReply(0, None)),
+        ('{"first_error": 1, "corrected_step": "The answer is 8"}', FirstErrorReply(0, ending="8")),
+        ('{"first_error": 2, "corrected_step": "2. The answer is 8 pens.\\nDone."}', FirstErrorReply(1, ending="8")),
+        ('{"first_error": 3, "corrected_step": "The answer is unknown"}', FirstErrorReply(2)),
+        ('{"first_error": 1, "corrected_step": "3 + 5 = 8\\nThe answer is 8"}', FirstErrorReply(0, "3 + 5 = 8")),
+        ('{"first_error": null, "corrected_step": "The answer is 8"}', FirstErrorReply(None, ending="8")),
         ('{"first_error": 4, "corrected_step": "And 1."}', FirstErrorReply(3, "And 1.")),
         ('{"first_error": null, "corrected_step": null, "answer": null}', FirstErrorReply(None)),
         ('{"first_error": "none"}', FirstErrorReply(None)),
@@ -91,13 +95,16 @@ def test_a_decimal_is_not_taken_for_a_number_of_a_step():
 
 
 def test_judgments():
-    assert parse_judgment('{"correct": true, "corrected_step": "x"}', 1).corrected is None
-    wrong = parse_judgment('{"correct": "no", "corrected_step": "1) 3 + 4 = 7"}', 1)
+    assert parse_judgment('{"correct": true, "corrected_step": "x"}', NUMBER, 1).corrected is None
+    ended = parse_judgment('{"correct": false, "corrected_step": "The answer is 8"}', NUMBER, 1)
+    assert (ended.corrected, ended.ending) == (None, "8")
+    assert parse_judgment('{"correct": true, "corrected_step": "The answer is 8"}', NUMBER, 1).ending is None
+    wrong = parse_judgment('{"correct": "no", "corrected_step": "1) 3 + 4 = 7"}', NUMBER, 1)
     assert (wrong.is_correct, wrong.corrected) == (False, "3 + 4 = 7")
     assert wrong.text == '{"correct": "no", "corrected_step": "1) 3 + 4 = 7"}'
     for text in ('{"correct": null}', '{"correct": 1}', "yes", '{"correct": "perhaps"}'):
         with pytest.raises(TeacherReplyError):
-            parse_judgment(text, 1)
+            parse_judgment(text, NUMBER, 1)
 
 
 @pytest.mark.parametrize(
@@ -160,7 +167,7 @@ def test_any_reply_is_read_or_refused(text, question, num_steps):
     parsers = {
         "answer": lambda: parse_answer(text, question),
         "first_error": lambda: parse_first_error(text, question, num_steps),
-        "judgment": lambda: parse_judgment(text, num_steps + 1),
+        "judgment": lambda: parse_judgment(text, question, num_steps + 1),
         "chain": lambda: parse_chain(text, question),
     }
     for name, parser in parsers.items():

@@ -228,6 +228,56 @@ def test_a_student_that_does_not_stop_at_the_answer():
     assert (annotation.status, annotation.rung, annotation.steps) == ("revised", "L2", GOOD)
 
 
+WHO = Question("q", "Who?", kind="text", answer="ann lee")
+WHICH = Question("q", "Who?", kind="choice", choices=("Ann", "Ben"), answer="A")
+ENDINGS = [
+    # the question, the student's steps, how many of them stay, the teacher's ending, whether the explanation ends there
+    (QUESTION, ("3 + 4 = 7, doubled.", "Ben has 14 pens.", "14 + 3 = 17"), 2, "14", True),
+    (QUESTION, ("3 + 4 = 7, doubled.", "Ben has 14 pens."), 2, "14", True),
+    (QUESTION, ("3 + 4 = 7", "7 * 2 = 15"), 1, "14", False),  # the last calculation would be missing
+    (QUESTION, ("3 + 4 = 8, doubled.", "Ben has 14 pens.", "14 + 3 = 17"), 2, "14", False),  # false on the way
+    (QUESTION, ("3 + 4 = 7, doubled.", "Ben has 14 pens.", "14 + 3 = 17"), 2, "17", False),
+    (QUESTION, ("14 + 3 = 17",), 0, "14", False),
+    (WHO, ("Ben is short.", "So Ann Lee.", "Or Ben."), 2, "ann lee", True),
+    (WHO, ("Joann Lee is tall.", "So Ben."), 1, "ann lee", False),
+    (WHICH, ("Ben is short, and so it is Ann.", "B"), 1, "A", True),
+    (WHICH, ("A man is short.", "B"), 1, "A", False),
+    (replace(WHICH, choices=(), answer="B"), ("It is tall: (B).", "So (A)."), 1, "B", True),
+    (Question("q", "Is it?", kind="boolean", answer="yes"), ("Yes, it is red.", "So no."), 1, "yes", False),
+]
+
+
+@pytest.mark.parametrize("walk", ["single", "per_step"])
+@pytest.mark.parametrize(("question", "steps", "num_kept", "ending", "ends"), ENDINGS)
+def test_an_answer_line_in_the_place_of_a_step(question, steps, num_kept, ending, ends, walk):
+    """What comes after the answer was reached is dropped, and no further call is paid for; a gap is not closed so."""
+    right = [JudgeReply(True, None, "yes", ONE_CALL)] * num_kept
+    teacher = FakeTeacher(
+        find_first_error=[FirstErrorReply(num_kept, ending=ending, **REPLY)],
+        judge_step=[*right, JudgeReply(False, None, "no", ONE_CALL, ending)],
+        complete=[ChainReply(("So it is.",), None, **REPLY)],
+        rationale=[ChainReply(("Thus.",), question.answer, **REPLY)],
+    )
+    if walk == "per_step" and num_kept == len(steps):
+        return  # there is no step to judge there
+    annotation, _ = climb(teacher, make_tree(steps, "17", question=question), walk=walk)
+    if ends:
+        assert (annotation.status, annotation.rung, annotation.steps) == ("revised", "L2", steps[:num_kept])
+        assert set(teacher.methods) <= {"find_first_error", "judge_step"}
+    else:
+        assert annotation.rung == "L5"
+
+
+def test_a_teacher_that_disputes_the_reference_does_not_end_an_explanation():
+    teacher = FakeTeacher(
+        find_first_error=[FirstErrorReply(1, None, "15", ending="14", **REPLY)],
+        rationale=[ChainReply(GOOD, "14", **REPLY)],
+        complete=[ChainReply(("Hm.",), "15", **REPLY)],
+    )
+    annotation, _ = climb(teacher, make_tree(("Ben has 14 pens.", "14 + 3 = 17"), "17"))
+    assert annotation.rung == "L5"
+
+
 def test_a_completion_may_have_nothing_to_add():
     question = Question("q", "Who?", kind="text", answer="ann")
     teacher = FakeTeacher(
