@@ -5,13 +5,13 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import click
 
 if TYPE_CHECKING:
     from edgeelad.records import Annotation, Question
-    from edgeelad.teacher.check import Share, TeacherCheck
+    from edgeelad.teacher.check_file import KeptCheck
 
 PATH = click.Path(path_type=Path)
 
@@ -33,6 +33,12 @@ def teacher_group() -> None:
 @click.option(
     "--ledger", type=PATH, default=Path("teacher-check.sqlite"), show_default=True, help="Where replies are kept."
 )
+@click.option(
+    "--out",
+    type=PATH,
+    help="Run folder that keeps the figures, for the report of the run there, before or after it; default: run.out of "
+    "--config, else they are only printed.",
+)
 @click.option("--set", "overrides", multiple=True, metavar="SECTION.KEY=VALUE", help="Set any configuration key.")
 @click.option("--json", "as_json", is_flag=True, help="Print the figures as JSON.")
 @click.option("--quiet", is_flag=True, help="Show no progress.")
@@ -44,59 +50,63 @@ def check(
     num: int,
     seed: int,
     ledger: Path,
+    out: Path | None,
     overrides: tuple[str, ...],
     as_json: bool,
     quiet: bool,
 ) -> None:
-    """Measure how often a teacher finds the first error, fixes it, and answers right, with 95 % intervals and cost."""
+    """Measure how often a teacher finds the first error, fixes it, and answers right, with 95 % intervals and cost.
+
+    To be asked before a pool is paid for. The figures go to stdout; with --out, or a --config that names its run
+    folder, also into teacher_check.json there, and the run's report shows them.
+    """
     from edgeelad.cli import progress_shown
     from edgeelad.config import load_config, make_config
     from edgeelad.files import dump_json
     from edgeelad.launch import require_distill
     from edgeelad.teacher import open_teacher
     from edgeelad.teacher.check import check_teacher, read_check_rows
+    from edgeelad.teacher.check_file import KeptCheck, check_to_json
     from edgeelad.teacher.planted import planted_rows
 
     given = {"url": teacher_url, "model": teacher_model}
     flags = tuple(f"teacher.{key}={value}" for key, value in given.items() if value is not None)
     settings = (*flags, *overrides)
-    config = (load_config(config_path, settings) if config_path else make_config({}, settings, "command line")).teacher
+    whole = load_config(config_path, settings) if config_path else make_config({}, settings, "command line")
+    config = whole.teacher
+    if out is None and "out" in whole.run.model_fields_set:
+        out = Path(whole.run.out)
     require_distill("edgeelad teacher check")
     rows = list(read_check_rows(data)) if data is not None else planted_rows(num, seed)
     with progress_shown(quiet) as progress, open_teacher(config, ledger, {}, run="check") as opened:
         progress.start("Checking the teacher", len(rows))
         result = check_teacher(rows, opened, config, progress.update)
         progress.finish(f"{result.usage.requests} requests")
-    click.echo(dump_json(_check_figures(result)) if as_json else _check_text(result))
+    origin = data.name if data is not None else f"generated problems with planted errors, seed {seed}"
+    kept = KeptCheck(str(config.url), str(config.model), origin, result)
+    if out is not None:
+        _keep(kept, out)
+    click.echo(dump_json(check_to_json(kept)) if as_json else _check_text(kept))
 
 
-_MEASURES = {
-    "found": "finds the first error",
-    "near": "… within one step",
-    "cleared": "lets right explanations pass",
-    "fixed": "its correction leads to the right answer",
-    "answered": "answers right by itself",
-    "unusable": "replies that could not be used",
-}
+def _keep(kept: KeptCheck, out: Path) -> None:
+    """Keep a check in a run folder; where a run's report is there already, it is made anew."""
+    from edgeelad.report import write_report
+    from edgeelad.report.page import REPORT_FILE
+    from edgeelad.teacher.check_file import keep_check
+
+    click.echo(f"kept in {keep_check(kept, out)}", err=True)
+    if (out / REPORT_FILE).exists():
+        click.echo(f"shown in {write_report(out)}", err=True)
 
 
-def _check_figures(result: TeacherCheck) -> dict[str, Any]:
-    shares: dict[str, Share] = {name: getattr(result, name) for name in _MEASURES}
-    figures: dict[str, Any] = {
-        name: {"hits": share.num_hits, "of": share.num, "low": share.interval[0], "high": share.interval[1]}
-        for name, share in shares.items()
-    }
-    return {"rows": result.num_rows, **figures, "usage": dataclasses.asdict(result.usage)}
-
-
-def _check_text(result: TeacherCheck) -> str:
+def _check_text(kept: KeptCheck) -> str:
     lines = []
-    for name, label in _MEASURES.items():
-        share: Share = getattr(result, name)
+    for label, share in kept.shares.items():
         low, high = share.interval
         counts = f"{share.num_hits} of {share.num}"
         lines.append(f"{label:42} {share.value:6.1%}  ({counts}; 95 % {low:.1%} to {high:.1%})")
-    usage = result.usage
+    usage = kept.result.usage
     cost = "" if usage.cost_usd is None else f", ${usage.cost_usd:.4f}"
     tokens = f"{usage.prompt_tokens:,} prompt and {usage.completion_tokens:,} completion tokens"
     return "\n".join([*lines, f"cost: {usage.requests} requests, {tokens}{cost}"])

@@ -95,6 +95,8 @@ def render(run: Run) -> str:
             statuses=STATUSES,
             rungs=RUNGS,
             rounds=sections,
+            check=run.teacher_check,
+            is_other_teacher=_is_other_teacher(run),
             max_shown=MAX_SHOWN_PER_ROUND,
             settings=_shown_settings(run.settings),
             chart_size=(charts.WIDTH, charts.HEIGHT, charts.LEFT, charts.RIGHT, charts.TOP, charts.BOTTOM),
@@ -224,6 +226,14 @@ def _sections(run: Run) -> list[RoundSection]:
         )
         for questions in run.rounds
     ]
+
+
+def _is_other_teacher(run: Run) -> bool:
+    """Whether the check in the run folder was made of another teacher than the run's."""
+    if run.teacher_check is None:
+        return False
+    teacher = run.settings.get("teacher", {})
+    return (teacher.get("url"), teacher.get("model")) != (run.teacher_check.url, run.teacher_check.model)
 
 
 def _shown_settings(settings: Mapping[str, Mapping[str, Any]]) -> dict[str, dict[str, str]]:

@@ -1,8 +1,8 @@
 """Read what a run folder says of a run, into records; nothing is computed here.
 
-Reads `summary.json`, `metrics.jsonl`, `config.toml` and each round's `scores.jsonl`, `selected.jsonl` and
-`annotations.jsonl`. A file or field that is not there yet is None or empty, so a run under way can be shown too; one
-that is damaged is an error. Scores are streamed: a pool of a million questions costs eight megabytes.
+Reads `summary.json`, `metrics.jsonl`, `config.toml`, `teacher_check.json` and each round's `scores.jsonl`,
+`selected.jsonl` and `annotations.jsonl`. A file or field that is not there yet is None or empty, so a run under way can
+be shown too; one that is damaged is an error. Scores are streamed: a pool of a million questions costs eight megabytes.
 """
 
 from __future__ import annotations
@@ -28,6 +28,7 @@ from edgeelad.report.run_records import (
     SelectedQuestion,
     SelfAgreement,
 )
+from edgeelad.teacher.check_file import CHECK_FILE, check_from_json
 
 if sys.version_info >= (3, 11):
     import tomllib
@@ -54,7 +55,9 @@ def read_run(folder: Path) -> Run:
             "if this is a run, go on with it: edgeelad distill FOLDER --resume"
         )
     rounds = tuple(_read_round(path) for path in sorted((folder / "rounds").glob("[0-9]*")) if _is_selected(path))
-    return Run(folder, summary, metrics, rounds, _settings(folder / "config.toml"))
+    check_path = folder / CHECK_FILE
+    check = _one(check_path, read_json(check_path), check_from_json) if check_path.exists() else None
+    return Run(folder, summary, metrics, rounds, _settings(folder / "config.toml"), check)
 
 
 def _is_selected(path: Path) -> bool:

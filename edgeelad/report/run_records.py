@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from edgeelad.records import Annotation, Certificate, TeacherUsage
+from edgeelad.teacher.check_file import KeptCheck
 
 MAX_SHOWN_PER_ROUND = 40
 
@@ -150,3 +151,4 @@ class Run:
     metrics: tuple[RoundMetrics, ...]
     rounds: tuple[RoundQuestions, ...]
     settings: Mapping[str, Mapping[str, Any]]
+    teacher_check: KeptCheck | None = None

@@ -8,12 +8,14 @@ import pytest
 from fixtures.report_run import make_run
 
 from edgeelad.errors import RunError
-from edgeelad.records import Annotation, Certificate, Correction
+from edgeelad.records import Annotation, Certificate, Correction, TeacherUsage
 from edgeelad.report import write_report
 from edgeelad.report.claims import certificate_sentence
 from edgeelad.report.questions import make_card
 from edgeelad.report.read import read_run
 from edgeelad.report.run_records import ScoredExplanation, SelectedQuestion
+from edgeelad.teacher.check import Share, TeacherCheck
+from edgeelad.teacher.check_file import KeptCheck, keep_check
 
 VOID = {"meta", "br"}
 
@@ -114,6 +116,43 @@ def test_secrets_of_the_configuration_are_not_shown(run_folder):
     text = write_report(run_folder).read_text(encoding="utf-8")
     assert "secret" not in text
     assert "extra_headers" in text
+
+
+def checked(url, model):
+    shares = (Share(25, 32), Share(29, 32), Share(8, 8), Share(0, 0), Share(39, 40), Share(1, 80))
+    usage = TeacherUsage(80, 15_000, 2_400, 0.0098)
+    return KeptCheck(url, model, "rows <1>.jsonl", TeacherCheck(40, *shares, usage))
+
+
+def test_the_teacher_check_is_shown(own_run):
+    assert "Teacher check" not in "".join(outline(write_report(own_run)).text)
+    keep_check(checked("https://host/v1", "big-teacher"), own_run)
+    (own_run / "config.toml").write_text('[teacher]\nurl = "https://host/v1"\nmodel = "big-teacher"\n')
+    text = " ".join("".join(outline(write_report(own_run)).text).split())
+    assert "big-teacher was asked about 40 explanations whose first error is known (rows <1>.jsonl)" in text
+    assert "80 requests and 17,400 tokens, $0.0098, which are not counted among the run's" in text
+    assert "finds the first error 78% 25 of 32" in text
+    assert "its correction leads to the right answer –" in text
+    assert "This is not the run's teacher" not in text
+    low, high = Share(25, 32).interval
+    bar = f"left:{100 * low:.1f}%;width:{100 * (high - low):.1f}%"
+    assert bar in (own_run / "report.html").read_text(encoding="utf-8")
+
+
+def test_the_check_of_another_teacher_is_said_to_be_one(own_run):
+    keep_check(checked("https://host/v1", "another"), own_run)
+    text = " ".join("".join(outline(write_report(own_run)).text).split())
+    assert "This is not the run's teacher: another at https://host/v1 was checked" in text
+
+
+@pytest.mark.parametrize("damage", ["[]", "{}", '{"found": {"hits": 3, "of": 2}}'])
+def test_a_damaged_teacher_check_is_named(own_run, damage):
+    keep_check(checked("https://host/v1", "m"), own_run)
+    path = own_run / "teacher_check.json"
+    row = json.loads(damage)
+    path.write_text(json.dumps({**json.loads(path.read_text()), **row} if row else row))
+    with pytest.raises(RunError, match=r"teacher_check\.json: not what edgeelad writes"):
+        write_report(own_run)
 
 
 def test_run_under_way_is_reported_from_its_metrics(own_run):
