@@ -11,12 +11,13 @@ import os
 import sys
 from collections.abc import Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NoReturn
 
 import click
 from rich.console import Console
 
 import edgeelad
+from edgeelad.cli_score import evaluate, score
 from edgeelad.cli_teacher import annotations_group, ledger_group, teacher_group
 from edgeelad.errors import BudgetError, EdgeeladError, RunError
 
@@ -32,8 +33,8 @@ def cli() -> None:
     """Distill an LLM's reasoning into a small ONNX student, asking the teacher only what the student is unsure of."""
 
 
-for group in (teacher_group, ledger_group, annotations_group):
-    cli.add_command(group)
+for command in (score, evaluate, teacher_group, ledger_group, annotations_group):
+    cli.add_command(command)
 
 
 def main() -> None:
@@ -46,19 +47,20 @@ def main() -> None:
     try:
         code = cli.main(standalone_mode=False)
     except EdgeeladError as error:
-        _fail(str(error), error.exit_code)
+        fail(str(error), error.exit_code)
     except click.ClickException as error:
         error.show()
         sys.exit(error.exit_code)
     except (KeyboardInterrupt, click.Abort):
-        _fail("interrupted; everything finished so far is kept", 130)
+        fail("interrupted; everything finished so far is kept", 130)
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # or the interpreter complains at exit
         sys.exit(0)
     sys.exit(code if isinstance(code, int) else 0)
 
 
-def _fail(message: str, code: int) -> None:
+def fail(message: str, code: int) -> NoReturn:
+    """One line on stderr, and the exit code."""
     one_line = " ".join(message.split())
     print(f"edgeelad: {one_line}", file=sys.stderr)
     sys.exit(code)
@@ -138,9 +140,9 @@ def distill(
                 if plan.is_quickstart and not quiet:
                     launch.show_quickstart(plan.folder, progress)
         except KeyboardInterrupt:
-            _fail(f"interrupted; everything finished so far is kept; go on with: {plan.resume_command}", 130)
+            fail(f"interrupted; everything finished so far is kept; go on with: {plan.resume_command}", 130)
         except BudgetError as error:
-            _fail(f"{error}; everything is kept; go on with: {plan.resume_command}", error.exit_code)
+            fail(f"{error}; everything is kept; go on with: {plan.resume_command}", error.exit_code)
         if not quiet:
             launch.show_result(plan, summary, Console(stderr=True))
     click.echo(dump_json(summary, indent=2) if as_json else str(plan.folder / "package"))
@@ -151,34 +153,6 @@ def _run(config: RunConfig, progress: Any) -> dict[str, Any]:
     from edgeelad.loop import distill as run_distillation
 
     return run_distillation(config, progress)
-
-
-@cli.command()
-@click.option("--model", required=True, type=PATH, help="Package or exported ONNX folder.")
-@click.option("--pool", required=True, help="Questions to score.")
-@click.option("--out", required=True, type=PATH, help="Where the scores go (jsonl).")
-@click.option("--strategy", default="elad", show_default=True, help="Which uncertainty; see `edgeelad score --help`.")
-@click.option("--format", "format_", default="auto", show_default=True, help="Format of the pool.")
-@click.option("--workers", type=click.IntRange(min=1), help="Worker processes; default: one a core.")
-@click.option("--branches", default=3, show_default=True, type=click.IntRange(2, 64), help="Branches a step prefix.")
-@click.option(
-    "--explanations", default=3, show_default=True, type=click.IntRange(2, 256), help="Branches of the bare question."
-)
-@click.option(
-    "--max-tokens", default=256, show_default=True, type=click.IntRange(min=1), help="Tokens an explanation at most."
-)
-@click.option("--precision", type=click.Choice(["fp32", "int8"]), help="Which graph; default: the one that is there.")
-@click.option("--seed", default=0, show_default=True, type=click.IntRange(min=0))
-@click.option("--json", "as_json", is_flag=True, help="Print a summary as JSON on stdout.")
-@click.option("--quiet", is_flag=True, help="Show no progress.")
-def score(model: Path, pool: str, out: Path, as_json: bool, quiet: bool, **flags: Any) -> None:
-    """Score a pool: the student explains every question, and its uncertainty in the steps is the score."""
-    from edgeelad.files import dump_json
-    from edgeelad.scoring import score_pool
-
-    with progress_shown(quiet) as progress:
-        summary = score_pool(model, pool, out, progress, **flags)
-    click.echo(dump_json(summary) if as_json else str(out))
 
 
 @cli.command()
@@ -193,35 +167,6 @@ def export(student: str, out: Path, quantize: str, quiet: bool) -> None:
     with progress_shown(quiet) as progress:
         export_folder(student, out, quantize, progress)
     click.echo(str(out))
-
-
-@cli.command("eval")
-@click.option("--model", required=True, type=PATH, help="Package or exported ONNX folder.")
-@click.option("--data", required=True, help="Labeled questions.")
-@click.option("--format", "format_", default="auto", show_default=True, help="Format of the data.")
-@click.option("--limit", type=click.IntRange(min=1), help="Only the first N questions.")
-@click.option("--workers", type=click.IntRange(min=1), help="Worker processes; default: one a core.")
-@click.option(
-    "--max-tokens", default=256, show_default=True, type=click.IntRange(min=1), help="Tokens an explanation at most."
-)
-@click.option("--precision", type=click.Choice(["fp32", "int8"]), help="Which graph; default: the one that is there.")
-@click.option("--json", "as_json", is_flag=True, help="Print the figures as JSON.")
-@click.option("--quiet", is_flag=True, help="Show no progress.")
-def evaluate(model: Path, data: str, as_json: bool, quiet: bool, **flags: Any) -> None:
-    """Accuracy of a student on labeled questions, strict and lenient, with its exact 95 % interval."""
-    from edgeelad.files import dump_json
-    from edgeelad.scoring import evaluate_model
-
-    with progress_shown(quiet) as progress:
-        figures = evaluate_model(model, data, progress, **flags)
-    if as_json:
-        click.echo(dump_json(figures))
-    else:
-        click.echo(
-            f"accuracy {figures['accuracy']:.3f} (95 % {figures['low']:.3f} to {figures['high']:.3f}), "
-            f"strict {figures['accuracy_strict']:.3f}, unanswered {figures['num_unanswered']}, "
-            f"{figures['num_questions']} questions"
-        )
 
 
 @cli.command()

@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterable, Iterator
-from typing import Protocol, TypeVar
+from dataclasses import asdict
+from typing import Any, Protocol, TypeVar
+
+from edgeelad.records import TokenCounts
 
 Item = TypeVar("Item")
 
@@ -63,3 +67,40 @@ def track(items: Iterable[Item], progress: Progress) -> Iterator[Item]:
     for done, item in enumerate(items, start=1):
         yield item
         progress.update(done)
+
+
+class Rate:
+    """How fast a student works through questions, from now on."""
+
+    def __init__(self) -> None:
+        self._start = time.monotonic()
+        self._num_questions = 0
+        self._tokens = TokenCounts()
+
+    def add(self, tokens: TokenCounts) -> None:
+        """A question is done, and took these tokens of the student's."""
+        before = self._tokens
+        self._num_questions += 1
+        self._tokens = TokenCounts(
+            before.prompt + tokens.prompt,
+            before.explanation + tokens.explanation,
+            before.branch + tokens.branch,
+            before.probe + tokens.probe,
+        )
+
+    @property
+    def note(self) -> str:
+        """The rates in a few words, to show beside a bar."""
+        figures = self.figures()
+        return f"{figures['questions_per_min']:,.0f} questions/min, {figures['tokens_per_s']:,.0f} tokens/s"
+
+    def figures(self) -> dict[str, Any]:
+        """Questions, tokens by kind, seconds; and the rates: questions a minute, generated tokens a second."""
+        seconds = max(time.monotonic() - self._start, 1e-9)
+        return {
+            "new_questions": self._num_questions,
+            "tokens": asdict(self._tokens),
+            "seconds": round(seconds, 3),
+            "questions_per_min": round(self._num_questions / seconds * 60, 1),
+            "tokens_per_s": round(self._tokens.generated / seconds, 1),
+        }

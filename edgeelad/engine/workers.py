@@ -7,6 +7,7 @@ context, is set aside with the reason, and the others go on.
 
 from __future__ import annotations
 
+import logging
 import os
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
@@ -27,7 +28,7 @@ __all__ = ["MAX_BLOCKS_AHEAD", "SetAside", "grow_trees", "num_cores", "student_o
 TOO_LONG = "prompt longer than the student's context"
 Result = TypeVar("Result")
 Block = list[Question]
-TreeCrew = Crew[Question, "Result | SetAside"]
+_log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,10 +103,14 @@ def student_opener(
 
 
 def tree_crew(
-    opener: Callable[[], Student], params: TreeParams, then: Callable[[ReasoningTree], Result], num_workers: int
+    opener: Callable[[], Student],
+    params: TreeParams,
+    then: Callable[[ReasoningTree], Result],
+    num_workers: int,
+    warn: Callable[[str], None] = _log.warning,
 ) -> Crew[Question, Result | SetAside]:
     """Workers that grow trees, and do `then` with each: what that gives is what leaves the process."""
-    return Crew(partial(tree_work, opener, params, then), num_workers)
+    return Crew(partial(tree_work, opener, params, then), num_workers, warn)
 
 
 @contextmanager

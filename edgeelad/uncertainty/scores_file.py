@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from edgeelad.errors import RunError
-from edgeelad.files import read_jsonl, write_jsonl
+from edgeelad.files import dump_json, read_jsonl, write_jsonl
 from edgeelad.records import ReasoningTree, Score
 
 
@@ -54,6 +54,11 @@ def write_scores(path: Path, rows: Iterable[tuple[ReasoningTree, Score]]) -> int
         StorageError: The file cannot be written.
     """
     return write_jsonl(path, (asdict(make_row(tree, scored)) for tree, scored in rows))
+
+
+def score_line(tree: ReasoningTree, scored: Score) -> bytes:
+    """The row of one question as a line of a scores file."""
+    return (dump_json(asdict(make_row(tree, scored))) + "\n").encode("utf-8")
 
 
 def read_scores(path: Path) -> Iterator[ScoreRow]:

@@ -1,0 +1,307 @@
+"""The files that `edgeelad score` writes, and how a run that was killed goes on where they end.
+
+    OUT                     a row a scored question, in the pool's order, appended as they come
+    OUT.set_aside.jsonl     a row a question without a score, with the reason; where there are any
+    OUT.meta.json           the settings that decide the rows, there before the first of them
+
+Every question of the pool (of the shard) has its row in one of the first two. How far a run has come is therefore in
+the files themselves: a torn last line is dropped, the other rows are compared with the pool's questions one by one.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass
+from itertools import chain
+from pathlib import Path
+from typing import Any
+
+from edgeelad.errors import RunError, UsageError
+from edgeelad.files import dump_json, read_json, storage_errors, write_json
+from edgeelad.locks import lock_file
+from edgeelad.records import Question
+
+SYNC_S = 5.0  # what a power cut may cost; a killed process loses nothing that was written
+OPEN_FLAGS = os.O_RDWR | getattr(os, "O_BINARY", 0)
+
+
+@dataclass(frozen=True, slots=True)
+class ScoreSettings:
+    """What decides the rows: a run goes on, and shards are merged, only where all of it is the same.
+
+    Attributes:
+        model: Fingerprint of the student.
+        pool: Fingerprint of the questions.
+        num_questions: Of the whole pool.
+        shard, num_shards: Which part of the pool, counted from 1.
+    """
+
+    model: str
+    pool: str
+    num_questions: int
+    strategy: str
+    branches: int
+    explanations: int
+    max_tokens: int
+    precision: str
+    seed: int
+    shard: int = 1
+    num_shards: int = 1
+
+    def differences(self, other: ScoreSettings) -> str:
+        """What is not the same, in words; "" where all is."""
+        mine, theirs = asdict(self), asdict(other)
+        words = []
+        for name in (name for name in mine if mine[name] != theirs[name]):
+            if name in ("model", "pool"):
+                words.append({"model": "another student", "pool": "other questions"}[name])
+            else:
+                words.append(f"{name} {mine[name]} and not {theirs[name]}")
+        return ", ".join(words)
+
+
+class ScoreFiles:
+    """The files of a run that is under way.
+
+    Attributes:
+        out: The scores.
+        num_scored: Rows of scores, those of earlier runs included.
+        num_set_aside: Questions without one, likewise.
+    """
+
+    def __init__(self, out: Path, descriptor: int) -> None:
+        self.out = out
+        self.num_scored = self.num_set_aside = 0
+        self._scores = _Rows(out, descriptor)
+        aside = aside_path(out)
+        self._aside = _Rows(aside, os.open(aside, OPEN_FLAGS) if aside.exists() else None)
+
+    def pass_over_done(self, blocks: Iterator[list[Question]]) -> tuple[int, Iterator[list[Question]]]:
+        """Pass over the questions that have their rows, and cut off what is torn.
+
+        Returns:
+            The blocks from the first on that is not done whole, and how many of its questions are.
+
+        Raises:
+            RunError: The rows are not those of these questions.
+        """
+        self._scores.advance()
+        self._aside.advance()
+        for block in blocks:
+            for place, question in enumerate(block):
+                if self._scores.next_id == question.id:
+                    self._scores.advance()
+                    self.num_scored += 1
+                elif self._aside.next_id == question.id:
+                    self._aside.advance()
+                    self.num_set_aside += 1
+                else:
+                    self._cut()
+                    return place, chain([block], blocks)
+        self._cut()
+        return 0, iter(())
+
+    def add(self, line: bytes) -> None:
+        """Append a row of scores.
+
+        Raises:
+            StorageError: It cannot be written; what was written before stays.
+        """
+        self._scores.append(line, is_urgent=False)
+        self.num_scored += 1
+
+    def set_aside(self, question: Question, reason: str) -> None:
+        """Append a question that has no score.
+
+        Raises:
+            StorageError: It cannot be written; what was written before stays.
+        """
+        line = dump_json({"id": question.id, "reason": reason}) + "\n"
+        # on disk before any later score is, or a power cut could leave a gap
+        self._aside.append(line.encode("utf-8"), is_urgent=True)
+        self.num_set_aside += 1
+
+    def close(self) -> None:
+        """Make sure that all is on disk."""
+        self._scores.close()
+        self._aside.close()
+
+    def _cut(self) -> None:
+        if self._scores.next_id is not None:
+            raise RunError(
+                f"{self.out}: row {self.num_scored + 1} is of question {self._scores.next_id}, which is not the pool's "
+                "next; the file was changed after it was written: move it away to score the pool anew"
+            )
+        self._scores.cut()
+        self._aside.cut()
+
+
+@contextmanager
+def open_score_files(out: Path, settings: ScoreSettings) -> Iterator[ScoreFiles]:
+    """Begin the files of a run, or go on with them; no other process can meanwhile.
+
+    Raises:
+        UsageError: `out` holds something else, or was begun with other settings.
+        RunError: Another process is writing it.
+        StorageError: It cannot be written.
+    """
+    with storage_errors(out):
+        out.parent.mkdir(parents=True, exist_ok=True)
+        descriptor = os.open(out, OPEN_FLAGS | os.O_CREAT, 0o666)
+    try:
+        lock_scores(out, descriptor)
+        _check_settings(out, settings, is_empty=os.fstat(descriptor).st_size == 0)
+        files = ScoreFiles(out, descriptor)
+    except BaseException:
+        os.close(descriptor)
+        raise
+    is_whole = False
+    try:
+        yield files
+        is_whole = True
+    finally:
+        files.close()
+        if not is_whole and out.stat().st_size == 0 and not aside_path(out).exists():
+            for path in (out, meta_path(out)):
+                path.unlink(missing_ok=True)  # nothing came of it: leave nothing
+
+
+def lock_scores(out: Path, descriptor: int) -> None:
+    """Keep other processes away from an open file of scores.
+
+    Raises:
+        RunError: One is writing it.
+    """
+    try:
+        lock_file(descriptor)
+    except OSError:
+        raise RunError(
+            f"{out}: another edgeelad process is writing it; wait for that one to end, or name another file with --out"
+        ) from None
+
+
+def read_settings(out: Path) -> ScoreSettings:
+    """What a file of scores was written with.
+
+    Raises:
+        UsageError: It was not written by `edgeelad score`, or by another version.
+    """
+    path = meta_path(out)
+    if not path.exists():
+        raise UsageError(f"{out}: not written by this `edgeelad score` ({path.name} is missing); name another file")
+    try:
+        return ScoreSettings(**read_json(path)["settings"])
+    except (RunError, TypeError, KeyError):
+        raise UsageError(f"{path}: not what this edgeelad writes; name another file with --out") from None
+
+
+def write_settings(out: Path, settings: ScoreSettings) -> None:
+    """Say what a file of scores is written with.
+
+    Raises:
+        StorageError: It cannot be written.
+    """
+    write_json(meta_path(out), {"settings": asdict(settings)})
+
+
+def aside_path(out: Path) -> Path:
+    """Where the questions without a score are listed."""
+    return out.with_name(out.name + ".set_aside.jsonl")
+
+
+def meta_path(out: Path) -> Path:
+    """Where the settings are kept."""
+    return out.with_name(out.name + ".meta.json")
+
+
+def _check_settings(out: Path, settings: ScoreSettings, *, is_empty: bool) -> None:
+    before = read_settings(out) if meta_path(out).exists() or not is_empty else None
+    if before == settings:
+        return
+    if before is not None and not (is_empty and not aside_path(out).exists()):
+        raise UsageError(
+            f"{out} was begun with {before.differences(settings)}; give the same settings to go on, or name another "
+            "file with --out"
+        )
+    with storage_errors(out):
+        aside_path(out).unlink(missing_ok=True)
+    write_settings(out, settings)
+
+
+class _Rows:
+    """A file of JSON lines with ids, first read from its beginning, then written at its end; made when needed."""
+
+    def __init__(self, path: Path, descriptor: int | None) -> None:
+        self.path = path
+        self.next_id: str | None = None
+        self._descriptor = descriptor
+        self._lines = _whole_rows(path) if descriptor is not None else iter(())
+        self._end = self._next_end = 0
+        self._synced = time.monotonic()
+
+    def advance(self) -> None:
+        """Pass over the next row, and look at the one after it: `next_id`, None at the end."""
+        self._end = self._next_end
+        self._next_end, self.next_id = next(self._lines, (self._end, None))
+
+    def cut(self) -> None:
+        """Drop what was not passed over."""
+        if self._descriptor is not None:
+            with storage_errors(self.path):
+                os.ftruncate(self._descriptor, self._end)
+                os.lseek(self._descriptor, self._end, os.SEEK_SET)
+
+    def append(self, data: bytes, *, is_urgent: bool) -> None:
+        """Write a row at the end, whole or not at all."""
+        with storage_errors(self.path):
+            if self._descriptor is None:
+                self._descriptor = os.open(self.path, OPEN_FLAGS | os.O_CREAT | os.O_TRUNC, 0o666)
+            try:
+                rest = memoryview(data)
+                while rest:
+                    rest = rest[os.write(self._descriptor, rest) :]
+            except OSError:
+                self.cut()
+                raise
+            self._end += len(data)
+            if is_urgent or time.monotonic() - self._synced > SYNC_S:
+                os.fsync(self._descriptor)
+                self._synced = time.monotonic()
+
+    def close(self) -> None:
+        if self._descriptor is not None:
+            descriptor, self._descriptor = self._descriptor, None
+            with storage_errors(self.path):
+                try:
+                    os.fsync(descriptor)
+                finally:
+                    os.close(descriptor)
+
+
+def _whole_rows(path: Path) -> Iterator[tuple[int, str | None]]:
+    """Where each whole row ends, and its id; a torn last row is none."""
+    end = 0
+    with path.open("rb") as file:
+        for number, line in enumerate(file, start=1):
+            row = _parse(line)
+            if row is None:
+                if file.read(1):
+                    raise RunError(f"{path}:{number}: damaged row; move the file away to score the pool anew")
+                return
+            end += len(line)
+            yield end, row["id"]
+
+
+def _parse(line: bytes) -> dict[str, Any] | None:
+    """A row with an id; None where it is torn."""
+    if not line.endswith(b"\n"):
+        return None
+    try:
+        row = json.loads(line)
+    except ValueError:
+        return None
+    return row if isinstance(row, dict) and isinstance(row.get("id"), str) else None
