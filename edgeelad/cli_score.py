@@ -16,6 +16,13 @@ if TYPE_CHECKING:
 
 PATH = click.Path(path_type=Path)
 FORMAT = click.option("--format", "format_", default="auto", show_default=True, help="Format of the questions.")
+KIND = click.option(
+    "--kind",
+    type=click.Choice(["auto", "number", "choice", "boolean", "text"]),
+    default="auto",
+    show_default=True,
+    help="What the answers are; needed where there are none to tell it by.",
+)
 WORKERS = click.option("--workers", type=click.IntRange(min=1), help="Worker processes; default: one a core.")
 THREADS = click.option(
     "--threads", type=click.IntRange(min=1), default=1, show_default=True, help="Threads of each worker."
@@ -42,6 +49,7 @@ QUIET = click.option("--quiet", is_flag=True, help="Show no progress.")
 @click.option("--out", required=True, type=PATH, help="Where the scores go (jsonl); goes on where it ends.")
 @click.option("--strategy", default="elad", show_default=True, help="Which uncertainty is the score.")
 @FORMAT
+@KIND
 @WORKERS
 @THREADS
 @KV_MEMORY
@@ -109,6 +117,7 @@ def _merge(shards: tuple[Path, ...], out: Path, model: Path | None, pool: str | 
 @click.option("--model", required=True, type=PATH, help="Package or exported ONNX folder.")
 @click.option("--data", required=True, help="Labeled questions.")
 @FORMAT
+@KIND
 @click.option("--limit", type=click.IntRange(min=1), help="Only the first N questions.")
 @WORKERS
 @THREADS

@@ -252,7 +252,8 @@ class _Rows:
         """Drop what was not passed over."""
         if self._descriptor is not None:
             with storage_errors(self.path):
-                os.ftruncate(self._descriptor, self._end)
+                if os.fstat(self._descriptor).st_size > self._end:
+                    os.ftruncate(self._descriptor, self._end)
                 os.lseek(self._descriptor, self._end, os.SEEK_SET)
 
     def append(self, data: bytes, *, is_urgent: bool) -> None:

@@ -26,6 +26,7 @@ from edgeelad.evaluate import evaluate
 from edgeelad.files import read_jsonl
 from edgeelad.fingerprints import pool_fingerprint, student_fingerprint
 from edgeelad.pool import read_pool
+from edgeelad.pool.check import Kind
 from edgeelad.progress import Progress, Rate, track
 from edgeelad.records import Question, ReasoningTree, TokenCounts
 from edgeelad.score_files import ScoreFiles, ScoreSettings, aside_path, open_score_files
@@ -87,6 +88,7 @@ def score_pool(
     *,
     strategy: str,
     format_: str = "auto",
+    kind: Kind = "auto",
     workers: Workers | None = None,
     branches: int = 3,
     explanations: int = 3,
@@ -112,7 +114,7 @@ def score_pool(
     Codec.load(model)
     graph = find_graph(model, precision)
     progress.start("Reading the pool")
-    questions, count = pool_fingerprint(read_pool(pool, format_))
+    questions, count = pool_fingerprint(read_pool(pool, format_, kind=kind))
     progress.finish(f"{count:,} questions")
     settings = ScoreSettings(
         model=student_fingerprint(model, graph),
@@ -129,7 +131,8 @@ def score_pool(
     )
     with open_score_files(out, settings) as files:
         places = shard.places(count, BLOCK_SIZE)
-        source = islice(read_pool(pool, format_), places.start, places.stop)
+        again = read_pool(pool, format_, kind=kind, is_known=True)
+        source = islice(again, places.start, places.stop)
         blocks = iter(lambda: list(islice(source, BLOCK_SIZE)), [])
         num_skipped, blocks = files.pass_over_done(blocks)
         num_done = files.num_scored + files.num_set_aside
@@ -210,6 +213,7 @@ def evaluate_model(
     progress: Progress,
     *,
     format_: str = "auto",
+    kind: Kind = "auto",
     limit: int | None = None,
     workers: Workers | None = None,
     max_tokens: int = 256,
@@ -225,7 +229,9 @@ def evaluate_model(
         ModelError: The model cannot be used, or none of the questions fits it.
     """
     workers = workers or Workers.choose(None)
-    questions = [question for question in read_pool(data, format_, limit=limit) if question.answer is not None]
+    questions = [
+        question for question in read_pool(data, format_, kind=kind, limit=limit) if question.answer is not None
+    ]
     if not questions:
         raise PoolError(f"{data}: no row has an answer; evaluation needs labeled questions")
     progress.start("Evaluating", len(questions))

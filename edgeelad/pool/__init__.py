@@ -41,6 +41,7 @@ def read_pool(
     kind: Kind = "auto",
     split: str = "train",
     limit: int | None = None,
+    is_known: bool = False,
 ) -> Iterator[Question]:
     """Read a pool; the first row at once, the others as they are asked for.
 
@@ -58,13 +59,15 @@ def read_pool(
         kind: Kind of the answers.
         split: Split of a Hugging Face dataset.
         limit: Read only the first questions.
+        is_known: Whether it was read before: what there is to warn of was said then.
 
     Raises:
         PoolError: The file or a row cannot be used, or there is no row.
         MissingExtraError: A library that this kind of file needs is not installed.
     """
     fields = Fields(question_field, answer_field, choices_field, explanation_field)
-    return (question for _, question in _read(str(path), format, fields, kind, split, limit))
+    rows = _read(str(path), format, fields, kind, split, limit, is_known=is_known)
+    return (question for _, question in rows)
 
 
 def read_examples(
@@ -119,18 +122,19 @@ def load_pool(config: PoolConfig) -> list[Question]:
 
 
 def _read(
-    path: str, format: str, fields: Fields, kind: Kind, split: str, limit: int | None
+    path: str, format: str, fields: Fields, kind: Kind, split: str, limit: int | None, *, is_known: bool = False
 ) -> Iterator[tuple[Row, Question]]:
     rows = _rows(path, format, split)
     first = next(rows, None)
     if first is None:
         raise PoolError(f'{path}: no questions in it; write one JSON object a line, such as {{"question": "…"}}')
     read_row = _row_reader(first, format, fields)
-    return islice(_questions(chain([first], rows), read_row, kind), limit)
+    return islice(_questions(chain([first], rows), read_row, kind, is_warned=is_known), limit)
 
 
-def _questions(rows: Iterator[Row], read_row: Callable[[Row], Draft], kind: Kind) -> Iterator[tuple[Row, Question]]:
-    is_warned = False
+def _questions(
+    rows: Iterator[Row], read_row: Callable[[Row], Draft], kind: Kind, *, is_warned: bool
+) -> Iterator[tuple[Row, Question]]:
     with closing(Ids()) as ids:
         for row in rows:
             draft = read_row(row)

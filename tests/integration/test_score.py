@@ -1,0 +1,460 @@
+"""`edgeelad score` on a pool: killed anywhere it goes on to the same bytes, in shards too, and says what is wrong."""
+
+import fcntl
+import itertools
+import json
+import os
+import random
+import re
+import shutil
+import signal
+import subprocess
+import sys
+from collections.abc import Callable, Sequence
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import pytest
+from fixtures.students import MAX_CONTEXT, StudentFolders, make_sum
+
+from edgeelad import scoring
+from edgeelad.engine.student import Student
+from edgeelad.engine.workers import num_cores
+from edgeelad.errors import ModelError, RunError, UsageError
+from edgeelad.progress import Silent
+from edgeelad.records import Question
+from edgeelad.score_files import aside_path, meta_path
+from edgeelad.scoring import BLOCK_SIZE, Workers, score_pool
+from edgeelad.shards import Shard, merge_shards
+
+NUM = 3 * BLOCK_SIZE + 7
+SETTINGS: dict[str, Any] = {"strategy": "elad", "max_tokens": 16, "branches": 2, "explanations": 2}
+
+
+def write_pool(path: Path, num: int = NUM, too_long: tuple[int, ...] = ()) -> Path:
+    rows = []
+    for number in range(num):
+        question, _, answer = make_sum(number % 10, number // 10 % 10)
+        text = question.text if number not in too_long else "Why? " * MAX_CONTEXT
+        rows.append({"id": f"q{number}", "question": text, "answer": answer})
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
+    return path
+
+
+@pytest.fixture(scope="module")
+def model(students: StudentFolders) -> Path:
+    return students.trained_onnx()
+
+
+@pytest.fixture(scope="module")
+def pool(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A pool of some blocks; three of its questions do not fit the student, the last of them among these."""
+    return write_pool(tmp_path_factory.mktemp("pool") / "pool.jsonl", too_long=(2, 70, NUM - 1))
+
+
+@pytest.fixture(scope="module")
+def whole(model: Path, pool: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The scores of that pool, made at once."""
+    out = tmp_path_factory.mktemp("whole") / "scores.jsonl"
+    summary = score_pool(model, str(pool), out, Silent(), workers=Workers(1), **SETTINGS)
+    assert (summary["questions"], summary["set_aside"], summary["new_questions"]) == (NUM - 3, 3, NUM - 3)
+    return out
+
+
+def same(out: Path, whole: Path) -> bool:
+    return all(path(out).read_bytes() == path(whole).read_bytes() for path in (Path, aside_path, meta_path))
+
+
+def test_rows_are_in_the_order_of_the_pool_whatever_the_workers(
+    model: Path, pool: Path, whole: Path, tmp_path: Path
+) -> None:
+    ids = [json.loads(line)["id"] for line in whole.read_text(encoding="utf-8").splitlines()]
+    assert ids == [f"q{number}" for number in range(NUM) if number not in (2, 70, NUM - 1)]
+    aside = [json.loads(line) for line in aside_path(whole).read_text(encoding="utf-8").splitlines()]
+    reason = "prompt longer than the student's context"
+    assert aside == [{"id": f"q{number}", "reason": reason} for number in (2, 70, NUM - 1)]
+    out = tmp_path / "deeper" / "scores.jsonl"
+    summary = score_pool(model, str(pool), out, Silent(), workers=Workers(3), **SETTINGS)
+    assert same(out, whole)
+    assert summary["workers"] == 3
+    assert summary["tokens"]["prompt"] > 0
+    assert summary["tokens"]["explanation"] > 0
+    assert summary["tokens"]["branch"] > 0
+    assert summary["tokens"]["probe"] == 0
+    assert summary["questions_per_min"] > 0
+    assert all(peak is None or peak > 1 << 20 for peak in summary["peak_memory_bytes"].values())
+
+
+def test_a_finished_file_is_left_alone(model: Path, pool: Path, whole: Path, tmp_path: Path) -> None:
+    out = copy_scores(whole, tmp_path)
+    said = Told()
+    before = out.stat().st_mtime_ns
+    summary = score_pool(model, str(pool), out, said, **SETTINGS)
+    assert (summary["questions"], summary["set_aside"], summary["new_questions"]) == (NUM - 3, 3, 0)
+    assert said.lines == [f"{out} is complete: {NUM - 3} scored, 3 set aside"]
+    assert out.stat().st_mtime_ns == before
+
+
+def test_a_pool_without_answers_is_warned_of_once(
+    model: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    pool = tmp_path / "pool.jsonl"
+    pool.write_text('{"question": "What is 1 + 2?"}\n', encoding="utf-8")
+    score_pool(model, str(pool), tmp_path / "a.jsonl", Silent(), **SETTINGS)
+    assert caplog.text.count("no answer says of what kind the answers are") == 1
+    with pytest.raises(UsageError, match="other questions"):
+        score_pool(model, str(pool), tmp_path / "a.jsonl", Silent(), kind="number", **SETTINGS)
+    assert caplog.text.count("no answer says of what kind the answers are") == 1
+
+
+class Told(Silent):
+    def __init__(self) -> None:
+        super().__init__()
+        self.lines: list[str] = []
+
+    def say(self, message: str) -> None:
+        self.lines.append(message)
+
+
+def copy_scores(whole: Path, folder: Path, num_bytes: int | None = None) -> Path:
+    """A copy of some scores, the first bytes of them only where so asked."""
+    out = folder / "scores.jsonl"
+    for path in (Path, meta_path, aside_path):
+        shutil.copy(path(whole), path(out))
+    if num_bytes is not None:
+        os.truncate(out, num_bytes)
+    return out
+
+
+def line_ends(path: Path) -> list[int]:
+    data = path.read_bytes()
+    return [place + 1 for place in range(len(data)) if data[place] == ord("\n")]
+
+
+@pytest.mark.parametrize("torn", ["end", "middle", "but the newline", "nothing left", "block", "a bad byte"])
+def test_a_torn_file_is_repaired(model: Path, pool: Path, whole: Path, tmp_path: Path, torn: str) -> None:
+    ends = line_ends(whole)
+    size = {
+        "end": ends[80],
+        "middle": (ends[100] + ends[101]) // 2,
+        "but the newline": ends[100] - 1,
+        "nothing left": 0,
+        "block": ends[BLOCK_SIZE - 2],  # one of that block is set aside
+        "a bad byte": ends[100],
+    }[torn]
+    out = copy_scores(whole, tmp_path, size)
+    if torn == "a bad byte":
+        with out.open("ab") as file:
+            file.write(b"\0\xff\n")
+    summary = score_pool(model, str(pool), out, Silent(), workers=Workers(2), **SETTINGS)
+    assert same(out, whole)
+    kept = sum(end <= size for end in ends)
+    assert summary["resumed_from"] == kept
+    assert summary["new_questions"] == NUM - 3 - kept
+
+
+def test_a_torn_list_of_what_was_set_aside_is_repaired(model: Path, pool: Path, whole: Path, tmp_path: Path) -> None:
+    out = copy_scores(whole, tmp_path, line_ends(whole)[5])
+    with aside_path(out).open("ab") as file:
+        file.write(b'{"id": "q1')
+    score_pool(model, str(pool), out, Silent(), workers=Workers(2), **SETTINGS)
+    assert same(out, whole)
+
+
+def test_a_file_of_other_rows_is_not_touched(model: Path, pool: Path, whole: Path, tmp_path: Path) -> None:
+    out = copy_scores(whole, tmp_path)
+    lines = out.read_bytes().splitlines(keepends=True)
+    for changed, said in (
+        ([lines[1], *lines[2:]], r"row 1 is of question q1, which is not the pool's next"),
+        ([*lines[:5], *lines[6:]], "row 6 is of question q7"),
+        ([*lines, lines[0]], "is of question q0"),
+        ([*lines[:5], b"torn", *lines[6:]], r"scores.jsonl:6: damaged row"),
+    ):
+        out.write_bytes(b"".join(changed))
+        with pytest.raises(RunError, match=said):
+            score_pool(model, str(pool), out, Silent(), **SETTINGS)
+        assert out.read_bytes() == b"".join(changed)
+
+
+def test_other_settings_are_refused(
+    model: Path, pool: Path, whole: Path, students: StudentFolders, tmp_path: Path
+) -> None:
+    out = copy_scores(whole, tmp_path)
+
+    def refused(said: str, model: Path = model, pool: Path = pool, shard: Shard | None = None, **changed: Any) -> None:
+        with pytest.raises(UsageError, match=said):
+            score_pool(model, str(pool), out, Silent(), shard=shard, **{**SETTINGS, **changed})
+        assert same(out, whole)
+
+    refused("begun with seed 0 and not 1; give the same settings", seed=1)
+    refused("strategy elad and not elad-mc", strategy="elad-mc")
+    refused("branches 2 and not 3", branches=3)
+    refused("max_tokens 16 and not 17", max_tokens=17)
+    refused("precision fp32 and not int8", precision="int8")
+    refused("shard 1 and not 2, num_shards 1 and not 2", shard=Shard(2, 2))
+    refused("another student", model=students.onnx())
+    refused("other questions", pool=write_pool(tmp_path / "other.jsonl", NUM, too_long=(3,)))
+    meta_path(out).unlink()
+    with pytest.raises(UsageError, match=r"scores.jsonl.meta.json is missing"):
+        score_pool(model, str(pool), out, Silent(), **SETTINGS)
+    meta_path(out).write_text('{"settings": {"more": 1}}', encoding="utf-8")
+    with pytest.raises(UsageError, match="not what this edgeelad writes"):
+        score_pool(model, str(pool), out, Silent(), **SETTINGS)
+
+
+def test_a_second_process_is_kept_out(model: Path, pool: Path, whole: Path, tmp_path: Path) -> None:
+    out = copy_scores(whole, tmp_path, 100)
+    with out.open("rb") as held:
+        fcntl.flock(held, fcntl.LOCK_EX)
+        with pytest.raises(RunError, match="another edgeelad process is writing it"):
+            score_pool(model, str(pool), out, Silent(), **SETTINGS)
+        with pytest.raises(RunError, match="another edgeelad process is writing it"):
+            merge_shards([out], tmp_path / "merged.jsonl", BLOCK_SIZE)
+    assert out.stat().st_size == 100
+
+
+def test_nothing_is_left_where_nothing_was_scored(model: Path, pool: Path, tmp_path: Path) -> None:
+    torn = shutil.copytree(model, tmp_path / "torn")
+    graph = torn / "engine_lanes.onnx"
+    graph.write_bytes(graph.read_bytes()[:1000])
+    with pytest.raises(ModelError, match=r"engine_lanes.onnx: ONNX Runtime .* cannot load it"):
+        score_pool(torn, str(pool), tmp_path / "out" / "scores.jsonl", Silent(), **SETTINGS)
+    assert list((tmp_path / "out").iterdir()) == []
+
+
+@pytest.mark.parametrize("num_shards", [1, 3, 7])
+def test_merged_shards_are_the_whole(model: Path, pool: Path, whole: Path, tmp_path: Path, num_shards: int) -> None:
+    shards = [tmp_path / f"{number}.jsonl" for number in range(1, num_shards + 1)]
+    for number, out in enumerate(shards, start=1):
+        score_pool(model, str(pool), out, Silent(), workers=Workers(1), shard=Shard(number, num_shards), **SETTINGS)
+    random.Random(num_shards).shuffle(shards)
+    merged = tmp_path / "deeper" / "scores.jsonl"
+    assert merge_shards(shards, merged, BLOCK_SIZE) == {"questions": NUM - 3, "set_aside": 3}
+    assert same(merged, whole)
+    # it is what the whole run would go on with
+    assert score_pool(model, str(pool), merged, Silent(), **SETTINGS)["new_questions"] == 0
+
+
+@pytest.mark.parametrize(("num_questions", "total"), [(0, 3), (1, 3), (64, 2), (65, 2), (1000, 7), (10**6, 8)])
+def test_shards_are_disjoint_and_cover_the_pool(num_questions: int, total: int) -> None:
+    parts = [Shard(number, total).places(num_questions, 64) for number in range(1, total + 1)]
+    assert parts[0].start == 0
+    assert parts[-1].stop == num_questions
+    assert all(one.stop == other.start for one, other in itertools.pairwise(parts))
+    assert max(map(len, parts)) - min(map(len, parts)) <= 64 + 63
+
+
+def test_shards_that_do_not_make_a_whole(model: Path, pool: Path, tmp_path: Path) -> None:
+    first, second = tmp_path / "1.jsonl", tmp_path / "2.jsonl"
+    for number, out in ((1, first), (2, second)):
+        score_pool(model, str(pool), out, Silent(), workers=Workers(1), shard=Shard(number, 2), **SETTINGS)
+    other = tmp_path / "other.jsonl"
+    score_pool(model, str(pool), other, Silent(), workers=Workers(1), shard=Shard(2, 2), **{**SETTINGS, "seed": 1})
+    copy = copy_scores(second, tmp_path)
+    out = tmp_path / "merged.jsonl"
+
+    def refused(said: str, *paths: Path, error: type[Exception] = UsageError, out: Path = out) -> None:
+        with pytest.raises(error, match=said):
+            merge_shards(paths, out, BLOCK_SIZE)
+        assert not (tmp_path / "merged.jsonl").exists()
+
+    refused("shards missing of 2: 2", first)
+    refused("named twice", first, second, first)
+    refused("are both shard 2/2", first, second, copy)
+    refused("do not belong together: seed 1 and not 0", first, other)
+    refused("no such file", first, tmp_path / "none.jsonl")
+    refused("exists already", first, second, out=copy)
+    ends = line_ends(second)
+    os.truncate(second, ends[-2])
+    refused(rf"shard 2/2 has {len(ends)} of its {len(ends) + 1} questions", first, second, error=RunError)
+    os.truncate(second, ends[-2] - 5)
+    refused("its last row is torn", first, second, error=RunError)
+    meta_path(second).unlink()
+    refused("2.jsonl.meta.json is missing", first, second)
+
+
+class Poisoned:
+    """A student that some questions kill."""
+
+    def __init__(self, student: Student, poison: frozenset[str]) -> None:
+        self.student, self.poison = student, poison
+
+    def __enter__(self) -> "Poisoned":
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self.student.close()
+
+    def fits(self, question: Question) -> bool:
+        return self.student.fits(question)
+
+    def grow(self, questions: Sequence[Question], *rest: Any) -> Any:
+        if any(question.id in self.poison for question in questions):
+            os.kill(os.getpid(), signal.SIGKILL)
+        return self.student.grow(questions, *rest)
+
+
+def open_poisoned(opener: Callable[[], Student], poison: frozenset[str]) -> Poisoned:
+    return Poisoned(opener(), poison)
+
+
+def test_questions_that_kill_are_set_aside(
+    model: Path, pool: Path, whole: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    opener, poison = scoring.student_opener, frozenset({"q100", f"q{NUM - 2}"})
+    monkeypatch.setattr(scoring, "student_opener", lambda *given: partial(open_poisoned, opener(*given), poison))
+    said = Told()
+    out = tmp_path / "scores.jsonl"
+    summary = score_pool(model, str(pool), out, said, workers=Workers(2), **SETTINGS)
+    assert (summary["questions"], summary["set_aside"], summary["replaced_workers"]) == (NUM - 5, 5, 6)
+    kept = [line for line in whole.read_bytes().splitlines() if json.loads(line)["id"] not in poison]
+    assert out.read_bytes().splitlines() == kept
+    aside = {row["id"]: row["reason"] for row in map(json.loads, aside_path(out).read_text().splitlines())}
+    assert list(aside) == ["q2", "q70", "q100", f"q{NUM - 2}", f"q{NUM - 1}"]
+    assert "3 worker processes died of it (killed by signal 9" in aside["q100"]
+    assert sum("a worker process died" in warning for warning in said.warnings) == 6
+    # it is done with: no further worker is spent on these
+    assert score_pool(model, str(pool), out, said, **SETTINGS)["replaced_workers"] == 0
+
+
+RUN_PATCHED = """
+import os, signal, sys
+from edgeelad import score_files
+from edgeelad.cli import main
+
+class Torn:
+    def __init__(self, left, how):
+        self.left, self.how = left, how
+
+    def __getattr__(self, name):
+        return getattr(os, name)
+
+    def write(self, descriptor, data):
+        written = os.write(descriptor, data[: self.left])
+        self.left -= written
+        if self.left == 0:
+            os.kill(os.getpid(), signal.SIGKILL) if self.how == "kill" else os.killpg(0, signal.SIGINT)
+        return written
+
+if __name__ == "__main__":
+    score_files.os = Torn(int(sys.argv.pop(1)), sys.argv.pop(1))
+    main()
+"""
+
+
+def arguments(model: Path, pool: Path, out: Path) -> list[str]:
+    given = {"model": model, "pool": pool, "out": out, "max-tokens": 16, "branches": 2, "explanations": 2}
+    return ["score", *(word for name, value in given.items() for word in (f"--{name}", str(value)))]
+
+
+def stop_after(num_bytes: int, how: str, given: list[str], folder: Path) -> subprocess.CompletedProcess[str]:
+    """Run the command line until it has written so many bytes of results."""
+    script = folder / "run.py"
+    script.write_text(RUN_PATCHED, encoding="utf-8")
+    command = [sys.executable, str(script), str(num_bytes), how, *given]
+    return subprocess.run(command, capture_output=True, text=True, start_new_session=True, timeout=120)
+
+
+def test_killed_anywhere_it_goes_on_to_the_same_bytes(model: Path, pool: Path, whole: Path, tmp_path: Path) -> None:
+    rng, size = random.Random(5), whole.stat().st_size
+    out = tmp_path / "scores.jsonl"
+    given = arguments(model, pool, out)
+    for last in (size // 4, size // 2):
+        done = stop_after(rng.randrange(1, last), "kill", given, tmp_path)
+        assert done.returncode == -signal.SIGKILL, done.stderr
+        assert 0 < out.stat().st_size < size
+    done = edgeelad(*given, "--json", "--quiet")
+    assert done.returncode == 0, done.stderr
+    assert same(out, whole)
+    assert 0 < json.loads(done.stdout)["resumed_from"] < NUM - 3
+
+
+def test_ctrl_c_keeps_everything_and_says_how_to_go_on(model: Path, pool: Path, whole: Path, tmp_path: Path) -> None:
+    out = tmp_path / "it's here.jsonl"
+    given = arguments(model, pool, out)
+    done = stop_after(whole.stat().st_size // 2, "interrupt", [*given, "--quiet"], tmp_path)
+    assert done.returncode == 130
+    line = done.stderr.strip()
+    assert line.startswith("edgeelad: interrupted; everything scored so far is kept; go on with: edgeelad score ")
+    assert "Traceback" not in line
+    again = line.partition("go on with: edgeelad ")[2]
+    done = subprocess.run(f"{sys.executable} -m edgeelad {again}", shell=True, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert same(out, whole)
+
+
+def test_a_full_disk_loses_nothing(model: Path, pool: Path, whole: Path, tmp_path: Path) -> None:
+    out = tmp_path / "scores.jsonl"
+    given = arguments(model, pool, out)
+    limited = (
+        "import resource, sys; from edgeelad.cli import main; "
+        f"resource.setrlimit(resource.RLIMIT_FSIZE, ({whole.stat().st_size // 2}, resource.RLIM_INFINITY)); main()"
+    )
+    done = subprocess.run([sys.executable, "-c", limited, *given, "--quiet"], capture_output=True, text=True)
+    assert done.returncode == 1
+    (line,) = done.stderr.strip().splitlines()
+    assert line.startswith(f"edgeelad: {out}: cannot be written: File too large; free some space")
+    assert out.read_bytes() == whole.read_bytes()[: line_ends(out)[-1]]  # whole rows, and many of them
+    assert len(line_ends(out)) > NUM // 3
+    assert edgeelad(*given, "--quiet").returncode == 0
+    assert same(out, whole)
+
+
+def edgeelad(*given: object) -> subprocess.CompletedProcess[str]:
+    return subprocess.run([sys.executable, "-m", "edgeelad", *map(str, given)], capture_output=True, text=True)
+
+
+def refused(code: int, *given: object) -> str:
+    """Run it, check that it is refused in one line, and give that line."""
+    done = edgeelad(*given)
+    assert done.returncode == code, done.stderr
+    (line,) = done.stderr.strip().splitlines()
+    assert line.startswith("edgeelad: ")
+    return line
+
+
+def test_wrong_usage_is_one_line(model: Path, pool: Path, tmp_path: Path) -> None:
+    out = tmp_path / "scores.jsonl"
+    given = [*arguments(model, pool, out), "--quiet"]
+    many = num_cores() + 1
+    assert f"--workers {many}: this process may use {num_cores()} core" in refused(2, *given, "--workers", many)
+    assert f"--workers 1 with --threads {many}" in refused(2, *given, "--workers", 1, "--threads", many)
+    for part in ("9/8", "0/8", "1", "a/b", "1/0"):
+        assert f"--shard {part}: not a part of a whole" in refused(2, *given, "--shard", part)
+    assert "--kv-memory much: not a size" in refused(2, *given, "--kv-memory", "much")
+    assert "--model is missing" in refused(2, "score", "--pool", pool, "--out", out)
+    assert "--pool is missing" in refused(2, "score", "--model", model, "--out", out)
+    assert "--merge takes the files of all shards" in refused(2, *given, "--merge", pool)
+    assert "name the questions with --pool" in refused(2, *given, pool)
+    assert "no such file" in refused(1, *arguments(model, tmp_path / "none.jsonl", out), "--quiet")
+    assert edgeelad(*given, "--workers", 0).returncode == 2
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_students_that_cannot_be_used_are_one_line(model: Path, pool: Path, tmp_path: Path) -> None:
+    torn = shutil.copytree(model, tmp_path / "torn")
+    weights = torn / "model.onnx_data"
+    os.truncate(weights, weights.stat().st_size - 1)
+    line = refused(1, *arguments(torn, pool, tmp_path / "scores.jsonl"), "--quiet")
+    assert "ONNX Runtime" in line
+    assert "cannot load it" in line
+    other = shutil.copytree(model, tmp_path / "other")
+    shutil.copy(other / "model.onnx", other / "engine_lanes.onnx")
+    assert "engine_lanes.onnx" in refused(1, *arguments(other, pool, tmp_path / "scores.jsonl"), "--quiet")
+    short = shutil.copytree(model, tmp_path / "short")
+    config = (short / "config.json").read_text(encoding="utf-8")
+    changed = re.sub(r'"max_position_embeddings": \d+', '"max_position_embeddings": 16', config)
+    assert changed != config
+    (short / "config.json").write_text(changed, encoding="utf-8")
+    done = edgeelad(*arguments(short, pool, tmp_path / "scores.jsonl"), "--quiet")
+    assert done.returncode == 1
+    said = f"none of the {NUM} questions can be scored: prompt longer than the student's context; all are listed in"
+    assert said in done.stderr
+    assert len((tmp_path / "scores.jsonl.set_aside.jsonl").read_text(encoding="utf-8").splitlines()) == NUM
+
+
+def test_kv_memory_changes_no_row(model: Path, pool: Path, whole: Path, tmp_path: Path) -> None:
+    out = tmp_path / "scores.jsonl"
+    assert edgeelad(*arguments(model, pool, out), "--kv-memory", "1MB", "--workers", 1).returncode == 0
+    assert same(out, whole)
