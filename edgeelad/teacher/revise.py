@@ -106,6 +106,8 @@ def _walk_single(work: Work, tree: ReasoningTree, reference: str) -> Rung:
             return _no_error(work, tree, steps, answer, num_good, reference)
         num_good = reply.step
         corrected = reply.corrected
+        if corrected is None and _is_complete(work, steps[:num_good], reference):
+            return Verified("L2", steps[:num_good], reference)
         if not _is_correction(work, steps, num_good, corrected):
             break
         found = yield from _correct(work, steps, answer, num_good, corrected, reference)
@@ -136,6 +138,8 @@ def _walk_per_step(work: Work, tree: ReasoningTree, reference: str) -> Rung:
         if ends_with(steps[:index], reply.ending, reference, question):
             return Verified("L2", steps[:index], reference)
         if not reply.is_correct:
+            if reply.corrected is None and _is_complete(work, steps[:index], reference):
+                return Verified("L2", steps[:index], reference)
             if not _is_correction(work, steps, index, reply.corrected):
                 return Prefix(steps[:index])
             found = yield from _correct(work, steps, answer, index, reply.corrected, reference)
@@ -173,9 +177,6 @@ def _correct(
     answer = extract(text, question.kind, question.choices)
     if find_flaw(steps, answer, reference, question.kind) is None:
         return Verified("L3", steps, reference)
-    if _is_complete(work, prefix, reference):
-        # the student did not know where to stop
-        return Verified("L3", prefix, reference)
     return _Continued(steps, answer)
 
 
@@ -201,8 +202,6 @@ def _complete(work: Work, prefix: tuple[str, ...], reference: str) -> Rung:
     """L4: the teacher goes on from the last good prefix."""
     if work.question.kind == "number":
         prefix = prefix[: first_false_step(prefix)]
-    if _is_complete(work, prefix, reference):
-        return Verified("L2", prefix, reference)
     if not prefix or not work.abilities.completes:
         return Prefix(())
     found = yield from _written(
@@ -262,9 +261,9 @@ def _written(
 
 
 def _is_complete(work: Work, steps: tuple[str, ...], reference: str) -> bool:
-    """Whether steps that the teacher finds right come out at the reference answer, though the student goes on or errs.
+    """Whether steps come out at the reference answer, where the teacher finds nothing to correct after them.
 
-    That a step on the way has the answer's value by chance cannot be excluded, so the student is asked first.
+    Without its word this says nothing: steps on the way have the answer's value by chance (docs/LOG.md).
     """
     kind = work.question.kind
     return kind == "number" and calculates(steps, reference) and find_flaw(steps, reference, reference, kind) is None

@@ -217,15 +217,38 @@ def test_a_correction_that_is_none_leads_to_completion_from_the_steps_before(cor
 
 
 def test_a_student_that_does_not_stop_at_the_answer():
-    """The corrected steps come out at the answer; what the student adds is dropped, and nothing more is paid for."""
-    teacher = FakeTeacher(find_first_error=[FirstErrorReply(1, "7 * 2 = 14", **REPLY)])
+    """The corrected steps come out at the answer and the student goes on: the teacher says whether they end there."""
+    teacher = FakeTeacher(
+        find_first_error=[FirstErrorReply(1, "7 * 2 = 14", **REPLY), FirstErrorReply(2, ending="14", **REPLY)]
+    )
     tree = make_tree(("3 + 4 = 7", "7 * 2 = 15"), "15")
     annotation, _ = climb(teacher, tree, student=["14 + 3 = 17\nThe answer is 17"])
-    assert (annotation.rung, annotation.steps, annotation.usage) == ("L3", GOOD, ONE_CALL)
+    assert (annotation.rung, annotation.steps, annotation.usage.requests) == ("L2", GOOD, 2)
     # the teacher says that the error is what comes after the answer was reached, and has no step to put there
-    teacher = FakeTeacher(find_first_error=[FirstErrorReply(2, None, **REPLY)])
-    annotation, _ = climb(teacher, make_tree((*GOOD, "14 + 3 = 17"), "17"))
-    assert (annotation.status, annotation.rung, annotation.steps) == ("revised", "L2", GOOD)
+    for walk, replies in (
+        ("single", {"find_first_error": [FirstErrorReply(2, None, **REPLY)]}),
+        ("per_step", {"judge_step": [*[JudgeReply(True, None, "yes", ONE_CALL)] * 2, JudgeReply(False, None, "no")]}),
+    ):
+        annotation, _ = climb(FakeTeacher(**replies), make_tree((*GOOD, "14 + 3 = 17"), "17"), walk=walk)
+        assert (annotation.status, annotation.rung, annotation.steps) == ("revised", "L2", GOOD)
+
+
+def test_a_step_on_the_way_that_has_the_answers_value_by_chance_is_not_the_end():
+    """Half of 4 dollars off leaves as much as it takes off; cut there, the explanation would lack its last step."""
+    question = Question("q", "A hat costs 4 dollars and is 50 % off. How many dollars is it?", answer="2")
+    off, left = "The part off is 4 / 2 = 2 dollars.", "The price is 4 - 2 = 2 dollars."
+    tree = make_tree(("The part off is 4 * 50 = 200 dollars.", "200 - 4 = 196"), "196", question=question)
+    teacher = FakeTeacher(find_first_error=[FirstErrorReply(0, off, **REPLY), FirstErrorReply(1, left, **REPLY)])
+    texts = ["2 + 4 = 6\nThe answer is 6", "The answer is 2"]
+    annotation, asked = climb(teacher, tree, student=texts)
+    assert (annotation.rung, annotation.steps) == ("L3", (off, left))
+    assert asked == [(off,), (off, left)]
+    # nor is it when the search ends there
+    teacher = FakeTeacher(
+        find_first_error=[FirstErrorReply(0, off, **REPLY)], complete=[ChainReply((left,), "2", **REPLY)]
+    )
+    annotation, _ = climb(teacher, tree, student=texts[:1], max_depth=1)
+    assert (annotation.rung, annotation.steps) == ("L4", (off, left))
 
 
 WHO = Question("q", "Who?", kind="text", answer="ann lee")
