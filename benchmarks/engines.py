@@ -62,6 +62,11 @@ class Measurement:
         """New tokens a second."""
         return self.tokens / self.seconds
 
+    @property
+    def tokens_per_core_s(self) -> float:
+        """New tokens for each second of processor time."""
+        return self.tokens / self.core_seconds
+
 
 class RunnerError(RuntimeError):
     """A runner ended; the message is the end of what it printed."""

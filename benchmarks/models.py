@@ -5,10 +5,12 @@ from __future__ import annotations
 import hashlib
 import sys
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import ClassVar
 
 from engines import Engine
+from environments import environment, run
 from shapes import make_student
 from workload import training_texts
 
@@ -16,6 +18,23 @@ import edgeelad.export
 from edgeelad.files import make_folder
 
 SLOW_BATCH = 32
+# weights are int8 in all; where nothing is said OpenVINO chooses: with AMX bf16 activations, u8 keys and values
+OPENVINO_PROPERTIES: dict[str, dict[str, str]] = {
+    "openvino-int8": {},
+    "openvino-int8-kv-bf16": {"KV_CACHE_PRECISION": "bf16"},
+    "openvino-int8-f32": {"INFERENCE_PRECISION_HINT": "f32"},
+    "openvino-int8-f32-kv-f32": {"INFERENCE_PRECISION_HINT": "f32", "KV_CACHE_PRECISION": "f32"},
+}
+
+
+EDGE_ENGINES = (
+    "edgeelad-int8",
+    "edgeelad-int4",
+    "edgeelad-fp32",
+    "openvino-int8",
+    "onnxruntime-genai-int8",
+    "onnxruntime-genai-int4",
+)
 
 
 class Models:
@@ -28,6 +47,16 @@ class Models:
         """An engine by name, ready to be run."""
         return self.ENGINES[name](self, name, cores)
 
+    def edge_engine(self, name: str, cores: int) -> Engine:
+        """The same engine in one process, which takes one prompt at a time."""
+        if name == "edgeelad-int4":
+            settings = {"folder": str(self.fused() / "int4"), "precision": "int4"}
+            engine = Engine(name, Path(sys.executable), "run_edgeelad.py", settings)
+        else:
+            engine = self.engine(name, cores)
+        settings = engine.settings | {"is_one_by_one": True, "threads": cores, "batch_size": 1}
+        return replace(engine, settings=settings, num_processes=1, is_slow=False)
+
     def student(self) -> Path:
         """The transformers folder."""
         folder = self._cache / "students" / self._shape
@@ -35,7 +64,7 @@ class Models:
         return folder
 
     def fused(self) -> Path:
-        """edgeelad's graphs, fp32 and int8, as the export code of today writes them."""
+        """edgeelad's graphs, fp32, int8 and in a folder int4 these too, as the export code of today writes them."""
         from edgeelad.export.graph import traced_graph, write_student_graphs
 
         code = sorted(Path(edgeelad.export.__file__).parent.glob("*.py"))
@@ -50,6 +79,8 @@ class Models:
             shutil.rmtree(made / "scratch")
             for quantization in ("none", "int8"):
                 write_student_graphs(graph, made, quantization)
+            (made / "int4").mkdir()
+            write_student_graphs(graph, made / "int4", "int4")
 
         if not folder.exists():
             print(f"exporting {self._shape}", file=sys.stderr, flush=True)
@@ -81,6 +112,38 @@ class Models:
         settings = {"folder": str(folder), "threads": cores, "engine": engine, "batch_size": SLOW_BATCH}
         return Engine(name, Path(sys.executable), "run_torch.py", settings, is_slow=True)
 
+    def openvino(self) -> Path:
+        """The int8 model that optimum-intel converts."""
+        folder, student = self._cache / "openvino" / self._shape, self.student()
+        if not folder.exists():
+            command = Path(environment("openvino", self._cache)).with_name("optimum-cli")
+            options = ("--task", "text-generation-with-past", "--weight-format", "int8")
+            make_folder(
+                folder, lambda made: run(str(command), "export", "openvino", "-m", str(student), *options, str(made))
+            )
+        return folder
+
+    def onnxruntime_genai(self, precision: str) -> Path:
+        """The model that onnxruntime-genai's builder makes, "int8", "int4" or "fp32"."""
+        folder, student = self._cache / "onnxruntime-genai" / f"{self._shape}-{precision}", str(self.student())
+        if not folder.exists():
+            python = str(environment("onnxruntime-genai", self._cache))
+            builder = (python, "-m", "onnxruntime_genai.models.builder", "-m", student, "-i", student, "-e", "cpu")
+            rest = ("-p", precision, "-c", str(self._cache / "onnxruntime-genai"), "-o")
+            make_folder(folder, lambda made: run(*builder, *rest, str(made)))
+        return folder
+
+    def _openvino(self, name: str, cores: int) -> Engine:
+        python = environment("openvino", self._cache)
+        settings = {"folder": str(self.openvino()), "threads": cores, "properties": OPENVINO_PROPERTIES[name]}
+        return Engine(name, python, "run_openvino.py", settings)
+
+    def _onnxruntime_genai(self, name: str, cores: int) -> Engine:
+        python, precision = environment("onnxruntime-genai", self._cache), name.rpartition("-")[2]
+        folder = self.onnxruntime_genai(precision)
+        settings = {"folder": str(folder), "precision": precision, "threads": cores, "batch_size": SLOW_BATCH}
+        return Engine(name, python, "run_genai.py", settings, is_slow=True)
+
     # in the order of a round
     ENGINES: ClassVar[dict[str, Callable[[Models, str, int], Engine]]] = {
         "edgeelad-int8": _edgeelad,
@@ -89,4 +152,11 @@ class Models:
         "edgeelad-int8-threads": _edgeelad,
         "optimum-generate": _hugging_face,
         "torch-generate": _hugging_face,
+        "openvino-int8": _openvino,
+        "openvino-int8-kv-bf16": _openvino,
+        "openvino-int8-f32": _openvino,
+        "openvino-int8-f32-kv-f32": _openvino,
+        "onnxruntime-genai-int8": _onnxruntime_genai,
+        "onnxruntime-genai-int4": _onnxruntime_genai,
+        "onnxruntime-genai-fp32": _onnxruntime_genai,
     }

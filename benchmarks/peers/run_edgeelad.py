@@ -14,15 +14,19 @@ from edgeelad.engine.sampling import SamplingParams, make_seed
 
 
 def load(work: Work) -> tuple[Run, dict[str, Any]]:
-    """Open the student's lanes graph."""
+    """Open the student's graph: the one with lanes for trees, the plain one for one prompt at a time."""
+    is_one_by_one = work.settings.get("is_one_by_one", False)
     suffix = "" if work.settings["precision"] == "fp32" else "_quantized"
-    graph = PackedGraph(Path(work.settings["folder"]) / f"engine_lanes{suffix}.onnx", work.settings["threads"])
+    name = f"engine{suffix}.onnx" if is_one_by_one else f"engine_lanes{suffix}.onnx"
+    graph = PackedGraph(Path(work.settings["folder"]) / name, work.settings["threads"])
     generator = PackedGenerator(graph)
     params = SamplingParams(work.num_new, work.temperature, work.top_k)
     limits = Limits(frozenset(), 1 << 20)  # no end token: every branch is as long as asked
 
     def run(questions: list[int], every: int, offset: int) -> int:
         assert every == 1, "all or nothing"
+        if is_one_by_one:
+            return sum(1 for own in questions for _ in generator.stream(work.prompts[own], work.num_new, limits))
         grown = generator.grow([_trunk(work, question) for question in questions], params, limits)
         return sum(len(branch.ids) for growth in grown for own in growth.branches for branch in own)
 

@@ -1,0 +1,61 @@
+"""Virtual environments for peers whose requirements clash with edgeelad's; made once, kept in the cache folder."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+import venv
+from pathlib import Path
+
+# what was measured; torch is only needed to convert the student
+PINNED = {
+    "openvino": (
+        "openvino-genai==2026.4.1.0",
+        "openvino-tokenizers==2026.4.1.0",
+        "optimum-intel[openvino]==2.2.0",
+        "torch<2.14",
+    ),
+    "onnxruntime-genai": (
+        "onnxruntime-genai==0.18.0",
+        "onnxruntime==1.31.1",
+        "onnx==1.23.2",
+        "onnx-ir==1.1.0",
+        "transformers>=5,<6",
+        "torch<2.14",
+    ),
+}
+# comes with optimum-intel, and does not load beside a torch that is for the CPU alone; nothing here has pictures
+UNWANTED = ("torchvision",)
+
+
+def environment(name: str, cache: Path) -> Path:
+    """The interpreter of a peer's environment; the first call takes minutes.
+
+    Raises:
+        SystemExit: pip could not install it.
+    """
+    folder = cache / "venvs" / name
+    python = folder / "bin" / "python"
+    done = folder / "done"
+    if not done.exists():
+        print(f"installing {name} into {folder}", file=sys.stderr, flush=True)
+        venv.create(folder, with_pip=True, clear=True)
+        _pip(python, "install", *PINNED[name])
+        _pip(python, "uninstall", "--yes", *UNWANTED)
+        done.touch()
+    return python
+
+
+def run(*command: str) -> None:
+    """Run a program; what it says is shown where it fails.
+
+    Raises:
+        SystemExit: It failed.
+    """
+    done = subprocess.run(command, capture_output=True, text=True)
+    if done.returncode:
+        raise SystemExit(f"{' '.join(command)}: {(done.stderr or done.stdout).strip()[-2000:]}")
+
+
+def _pip(python: Path, *command: str) -> None:
+    run(str(python), "-m", "pip", "--quiet", "--disable-pip-version-check", *command)
