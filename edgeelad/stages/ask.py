@@ -10,12 +10,13 @@ from edgeelad.engine.student import Student
 from edgeelad.engine.tree import TreeParams
 from edgeelad.engine.workers import grow_trees
 from edgeelad.errors import BudgetError
-from edgeelad.files import read_jsonl, write_json, write_jsonl
+from edgeelad.files import read_json, read_jsonl, write_json, write_jsonl
 from edgeelad.progress import track
 from edgeelad.records import Annotation, Question, ReasoningTree, Score
 from edgeelad.selection import select as select_batch
 from edgeelad.stages.end import caps
 from edgeelad.stages.run import Run, derive_seed
+from edgeelad.stages.teach import audit_rows
 from edgeelad.teacher.annotate import GivenAnswer, annotate, answer_all
 from edgeelad.uncertainty import STRATEGIES, tree_params
 from edgeelad.uncertainty import score as score_trees
@@ -26,8 +27,9 @@ def audit(run: Run) -> None:
     """Have the teacher answer the audit sample once, and the first `num_self_checks` of it twice.
 
     What a spent budget leaves unanswered is left out: the sample is in random order, so what is answered is a sample.
+    It is asked for again when the run goes on.
     """
-    if run.folder.audit.exists() or not run.audit:
+    if len(audit_rows(run)) == len(run.audit):
         return
     num_checks = run.config.stopping.num_self_checks if run.config.teacher.kind == "openai" else 0
     asked = [*((question, 0) for question in run.audit), *((question, 1) for question in run.audit[:num_checks])]
@@ -135,10 +137,14 @@ def select(run: Run, number: int) -> bool:
 
 
 def revise(run: Run, number: int) -> bool:
-    """The teacher detects and corrects the flaws in the student's steps; False where nothing usable came of it."""
+    """The teacher detects and corrects the flaws in the student's steps; False where nothing usable came of it.
+
+    A round that a spent budget cut short is finished under larger caps, unless a student was taught from it already.
+    """
     here = run.folder.round(number)
     stopped = here.path / "budget.json"
-    if not here.annotations.exists():
+    is_raised = stopped.exists() and read_json(stopped)["caps"] != caps(run.config.teacher)
+    if not here.annotations.exists() or (is_raised and not here.student.exists()):
         questions = [run.pool[row["id"]] for row in read_jsonl(here.selected)]
         run.progress.start(f"Round {number}: teacher revises", len(questions))
         with run.folder.stage(number, "revise"):

@@ -119,6 +119,11 @@ def test_a_spent_budget_trains_on_what_was_bought_and_goes_on_with_a_larger_one(
 ) -> None:
     settings = ("teacher.max_concurrency=1", "selection.strategy=random")  # a selection that needs no student
     with TeacherServer() as server:
+        # spent before the audit is answered and anything is annotated
+        config = small_run.config(tmp_path / "run", server.url, *settings, "teacher.max_requests=10")
+        nothing = distill(config, Silent())
+        assert (nothing["stopped_because"], nothing["annotated"]) == ("budget", 0)
+        assert len(list(read_jsonl(tmp_path / "run" / "audit.jsonl"))) == 10
         config = small_run.config(tmp_path / "run", server.url, *settings, "teacher.max_requests=45")
         first = distill(config, Silent())
         assert first["stopped_because"] == "budget"
@@ -129,6 +134,8 @@ def test_a_spent_budget_trains_on_what_was_bought_and_goes_on_with_a_larger_one(
         assert second["stopped_because"] == "max_rounds"
         assert second["annotated"] > first["annotated"]
         assert server.billed.requests == second["teacher"]["requests"]
+        assert len(list(read_jsonl(tmp_path / "run" / "audit.jsonl"))) == 12
+        assert second["certificate"]["num_audited"] == 12
 
 
 def test_a_dry_run_sends_nothing_and_a_replay_pays_nothing(small_run: SmallRun, finished: Path, tmp_path: Path) -> None:
