@@ -9,10 +9,6 @@ Takes a student folder, gives a raw graph with standard input and output names; 
 
 from __future__ import annotations
 
-import logging
-import warnings
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +19,7 @@ from transformers import AutoConfig, PretrainedConfig
 from edgeelad.export.graph_modules import UnservedArchitectureError
 from edgeelad.export.graph_ops import register_ops
 from edgeelad.export.graph_patch import FusedAttentionPatcher
+from edgeelad.training.extra import quiet
 
 # rotary kinds whose frequencies do not depend on the sequence's length, so that they can be traced once
 STATIC_ROPE_TYPES = ("default", "linear", "llama3", "yarn")
@@ -67,7 +64,7 @@ def trace_graph(student: Path, out: Path) -> Path:
     config = AutoConfig.from_pretrained(student)
     check_family(config)
     register_ops()
-    with _quiet():
+    with quiet():
         main_export(
             str(student),
             out,
@@ -80,22 +77,6 @@ def trace_graph(student: Path, out: Path) -> Path:
             custom_onnx_configs={"model": _onnx_config(config)},
         )
     return out / "model.onnx"
-
-
-@contextmanager
-def _quiet() -> Iterator[None]:
-    """Silence the exporter: the tracer warns about every shape that it records, Optimum about its deprecations."""
-    loggers = [logging.getLogger(name) for name in ("optimum", "transformers", "torch.onnx")]
-    levels = [logger.level for logger in loggers]
-    for logger in loggers:
-        logger.setLevel(logging.ERROR)
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            yield
-    finally:
-        for logger, level in zip(loggers, levels, strict=True):
-            logger.setLevel(level)
 
 
 def _onnx_config(config: PretrainedConfig) -> Any:

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import sys
 import time
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+from edgeelad.engine.memory import peak_memory_bytes
 from edgeelad.errors import ModelError, PackageError
 from edgeelad.package.golden import GOLDEN_FILE, Golden, GoldenStudent, Mismatch, compare, read_golden
 from edgeelad.package.manifest import MANIFEST_FILE, check_checksums
@@ -106,7 +106,7 @@ def verify_package(path: Path, *, deep: bool = True, num_threads: int = 1) -> Ve
         mismatches=mismatches,
         load_s=load_s,
         tokens_per_s=tokens_per_s,
-        peak_memory_bytes=_peak_memory_bytes(),
+        peak_memory_bytes=peak_memory_bytes(),
         onnxruntime=onnxruntime.__version__,
     )
 
@@ -131,20 +131,6 @@ def _unlisted(package: Package) -> tuple[str, ...]:
     listed = {MANIFEST_FILE, *(entry.path for entry in package.manifest.files)}
     there = (path.relative_to(package.path).as_posix() for path in package.path.rglob("*") if path.is_file())
     return tuple(sorted(path for path in there if path not in listed))
-
-
-def _peak_memory_bytes() -> int | None:
-    status = Path("/proc/self/status")
-    if status.exists():  # getrusage's maximum outlives exec: it may be that of the shell that started us
-        for line in status.read_text(encoding="ascii", errors="replace").splitlines():
-            if line.startswith("VmHWM:"):
-                return int(line.split()[1]) * 1024
-    if sys.platform == "win32":  # pragma: no cover
-        return None
-    import resource
-
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    return peak if sys.platform == "darwin" else peak * 1024
 
 
 def _mismatch_text(mismatch: Mismatch) -> str:
