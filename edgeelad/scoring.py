@@ -17,8 +17,7 @@ from typing import Any
 from edgeelad.config import ScoringConfig
 from edgeelad.engine.codec import Codec
 from edgeelad.engine.memory import peak_memory_bytes
-from edgeelad.engine.open import GRAPH_FILES, find_graph
-from edgeelad.engine.student import Precision
+from edgeelad.engine.open import GRAPH_FILES, Precision, find_graph
 from edgeelad.engine.tree import greedy_params
 from edgeelad.engine.workers import SetAside, grow_trees, num_cores, set_aside_lost, student_opener, tree_crew
 from edgeelad.errors import ModelError, PoolError, UsageError

@@ -18,8 +18,6 @@ from edgeelad.errors import PromptTooLongError
 from edgeelad.explanation import join_steps, split
 from edgeelad.records import Branch, Probe, Question, ReasoningTree, TokenCounts
 
-__all__ = ["Precision", "Student", "fits"]
-
 # a question whose prompt leaves less room than this cannot be explained
 MIN_EXPLANATION_TOKENS = 8
 

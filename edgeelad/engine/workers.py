@@ -18,7 +18,8 @@ from pathlib import Path
 from typing import TypeVar
 
 from edgeelad.engine.crew import MAX_BLOCKS_AHEAD, Crew, Lost
-from edgeelad.engine.student import Precision, Student
+from edgeelad.engine.open import Precision
+from edgeelad.engine.student import Student
 from edgeelad.engine.tree import TreeParams
 from edgeelad.errors import PromptTooLongError, RunError
 from edgeelad.records import Question, ReasoningTree
