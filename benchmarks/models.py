@@ -67,9 +67,7 @@ class Models:
         """edgeelad's graphs, fp32, int8 and in a folder int4 these too, as the export code of today writes them."""
         from edgeelad.export.graph import traced_graph, write_student_graphs
 
-        code = sorted(Path(edgeelad.export.__file__).parent.glob("*.py"))
-        key = hashlib.sha256(b"".join(path.read_bytes() for path in code)).hexdigest()[:12]
-        folder = self._cache / "edgeelad" / f"{self._shape}-{key}"
+        folder = self._cache / "edgeelad" / f"{self._shape}-{_code_key()}"
         student = self.student()
 
         def fill(made: Path) -> None:
@@ -85,6 +83,13 @@ class Models:
         if not folder.exists():
             print(f"exporting {self._shape}", file=sys.stderr, flush=True)
             make_folder(folder, fill)
+        return folder
+
+    def exported(self) -> Path:
+        """What `edgeelad export` makes of the student, as its code of today does."""
+        folder, student = self._cache / "exported" / f"{self._shape}-{_code_key()}", self.student()
+        if not folder.exists():
+            run(sys.executable, "-m", "edgeelad", "export", "--student", str(student), "--out", str(folder), "--quiet")
         return folder
 
     def optimum(self) -> Path:
@@ -160,3 +165,9 @@ class Models:
         "onnxruntime-genai-int4": _onnxruntime_genai,
         "onnxruntime-genai-fp32": _onnxruntime_genai,
     }
+
+
+def _code_key() -> str:
+    """A name for the export code as it is."""
+    code = sorted(Path(edgeelad.export.__file__).parent.glob("*.py"))
+    return hashlib.sha256(b"".join(path.read_bytes() for path in code)).hexdigest()[:12]

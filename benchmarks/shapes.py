@@ -36,6 +36,16 @@ SHAPES: dict[str, dict[str, Any]] = {
         "intermediate_size": 4864,
         "vocab_size": 151936,
     },
+    # for what does not depend on the student: many questions in little time
+    "tiny": {
+        "family": "llama",
+        "hidden_size": 64,
+        "num_hidden_layers": 2,
+        "num_attention_heads": 4,
+        "num_key_value_heads": 2,
+        "intermediate_size": 128,
+        "vocab_size": 2048,
+    },
 }
 
 

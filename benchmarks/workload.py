@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 from edgeelad.engine.codec import Codec
@@ -61,6 +61,15 @@ def training_texts(path: Path) -> Iterable[str]:
     """Questions and solutions of a GSM8K file."""
     for question in read_pool(path, "gsm8k"):
         yield "\n".join((question.text, *(question.explanation or ())))
+
+
+def chain_solutions(questions: Sequence[Question], num: int, factor: int) -> list[Question]:
+    """The first `num` questions, each with the solutions of `factor` questions, one after the other."""
+    chained = []
+    for place in range(num):
+        parts = (questions[(place + num * more) % len(questions)].explanation or () for more in range(factor))
+        chained.append(replace(questions[place], explanation=tuple(step for part in parts for step in part)))
+    return chained
 
 
 def make_workload(codec: Codec, questions: Sequence[Question], num_branches: int, num_new: int) -> Workload:

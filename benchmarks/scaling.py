@@ -1,0 +1,156 @@
+"""How cost grows: with the pool (seconds, memory), with steps and branches, with workers.
+
+    python benchmarks/scaling.py --data ../shared/data/gsm8k/test.jsonl
+
+`pool`: `edgeelad score` over pools of 1, 10 and 100 times as many questions, by a tiny student whose seconds are soon
+over; seconds a question, and the peak resident sizes of the parent and of the largest worker. `trees`: one worker, the
+shape asked for in int8, solutions of 1, 2 and 4 times the steps and prefixes with 1, 2 and 4 times the branches.
+`workers`: one worker against one a core, in turns. Prints the environment, three tables, and as the last line JSON.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import statistics
+import subprocess
+import sys
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from engines import RunningEngine
+from machine import describe_machine
+from models import Models
+from turns import NUM_WARM_UP, add_arguments, describe, take_turns
+from workload import Workload, chain_solutions, make_workload, read_questions
+
+from edgeelad.engine.codec import Codec
+from edgeelad.files import read_jsonl, write_jsonl
+
+FACTORS = (1, 2, 4)
+POOL_FACTORS = (1, 10, 100)
+WORKERS = ("edgeelad-int8-one-worker", "edgeelad-int8")
+NUM_TREES = 4  # questions whose trees are made larger
+MAX_TOKENS = 16  # of the tiny student's explanations and branches
+
+
+def main() -> None:
+    """Measure the three, print the tables as they come."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    add_arguments(parser, ("pool", "trees", "workers"))
+    parser.add_argument("--questions", type=int, default=16, help="a round of `workers`")
+    parser.add_argument("--pool-questions", type=int, default=128, help="of the smallest pool")
+    arguments = parser.parse_args()
+    print(describe_machine())
+    measure = {"pool": measure_pools, "trees": measure_trees, "workers": measure_workers}
+    print(json.dumps({name: measure[name](arguments) for name in arguments.only}))
+
+
+def measure_pools(arguments: argparse.Namespace) -> list[dict[str, Any]]:
+    """Seconds and memory of `edgeelad score` by the size of the pool."""
+    student = Models(arguments.cache, "tiny", arguments.data).exported()
+    print("\npool        seconds  ms a question  parent MB  worker MB")
+    rows = []
+    with tempfile.TemporaryDirectory(dir=arguments.cache) as name:
+        for factor in POOL_FACTORS:
+            num = factor * arguments.pool_questions
+            pool, out = Path(name) / f"{num}.jsonl", Path(name) / f"{num}.scores.jsonl"
+            write_jsonl(pool, repeat_questions(arguments.data, num))
+            row = {"questions": num} | score(student, pool, out)
+            rows.append(row)
+            print(
+                f"{num:8,} {row['seconds']:10.1f} {1000 * row['seconds'] / num:14.2f} {row['parent_mb']:10.0f} "
+                f"{row['worker_mb']:10.0f}",
+                flush=True,
+            )
+    return rows
+
+
+def repeat_questions(data: Path, num: int) -> Iterator[dict[str, str]]:
+    """As many questions as wanted, each under an id of its own."""
+    rows = [row["question"] for row in read_jsonl(data)]
+    for number in range(num):
+        yield {"id": f"q{number:07}", "question": rows[number % len(rows)]}
+
+
+def score(student: Path, pool: Path, out: Path) -> dict[str, float]:
+    """One run of `edgeelad score`; what it says of itself."""
+    command = [sys.executable, "-m", "edgeelad", "score", "--model", str(student), "--pool", str(pool)]
+    options = ["--out", str(out), "--kind", "number", "--max-tokens", str(MAX_TOKENS), "--json", "--quiet"]
+    done = subprocess.run([*command, *options], capture_output=True, text=True)
+    if done.returncode:
+        raise SystemExit(f"edgeelad score failed: {done.stderr.strip()[-500:]}")
+    said = json.loads(done.stdout)
+    peak = said["peak_memory_bytes"]
+    return {
+        "seconds": said["seconds"],
+        "parent_mb": round(peak["parent"] / 1e6, 1),
+        "worker_mb": round(peak["largest_worker"] / 1e6, 1),
+    }
+
+
+def measure_trees(arguments: argparse.Namespace) -> list[dict[str, Any]]:
+    """Seconds of one worker by the size of the trees."""
+    models = Models(arguments.cache, arguments.shape, arguments.data)
+    engine, codec = models.engine("edgeelad-int8-one-worker", arguments.cores), Codec.load(models.student())
+    questions = read_questions(arguments.data, NUM_TREES * max(FACTORS))
+    print("\nsteps  branches  branch tokens  seconds  tokens a core-second")
+    rows = []
+    for steps in FACTORS:
+        for branches in FACTORS:
+            if steps != 1 and branches != 1:
+                continue
+            trees = make_workload(codec, chain_solutions(questions, NUM_TREES, steps), 4 * branches, 32)
+            result = _run_alone(engine, trees, arguments)
+            rows.append(
+                {
+                    "steps": steps,
+                    "branches": branches,
+                    "tokens": result["tokens"],
+                    "seconds": round(result["seconds"], 2),
+                    "tokens_per_core_s": round(result["core_speed"], 1),
+                }
+            )
+            figures = f"{result['tokens']:19,} {result['seconds']:8.2f} {result['core_speed']:12.0f}"
+            print(f"×{steps}     ×{branches} {figures}", flush=True)
+    return rows
+
+
+def _run_alone(engine: Any, trees: Workload, arguments: argparse.Namespace) -> dict[str, Any]:
+    """The median of some rounds of the same trees; nothing of one is left for the next."""
+    with tempfile.TemporaryDirectory(dir=arguments.cache) as name:
+        path = Path(name) / "workload.json"
+        trees.save(path)
+        with RunningEngine(engine, path, Path(name) / "log") as running:
+            running.run(trees, [0])
+            own = [running.run(trees, range(len(trees.prompts))) for _ in range(arguments.rounds)]
+    return {
+        "tokens": own[0].tokens,
+        "seconds": statistics.median(one.seconds for one in own),
+        "core_speed": statistics.median(one.tokens_per_core_s for one in own),
+    }
+
+
+def measure_workers(arguments: argparse.Namespace) -> dict[str, Any]:
+    """New tokens a second of one worker and of one a core."""
+    models = Models(arguments.cache, arguments.shape, arguments.data)
+    questions = read_questions(arguments.data, NUM_WARM_UP + arguments.rounds * arguments.questions)
+    workload = make_workload(Codec.load(models.student()), questions, 4, 32)
+    results = take_turns(
+        WORKERS, lambda name: models.engine(name, arguments.cores), workload, arguments.rounds, arguments
+    )
+    print()
+    for name, own in results.measured.items():
+        for one in own:
+            print(f"{name:26} {describe(one)}")
+    one, all_cores = (results.measured[name] for name in WORKERS)
+    ratios = [two.tokens_per_s / single.tokens_per_s for single, two in zip(one, all_cores, strict=True)]
+    row = {"workers": arguments.cores, "ratio": round(statistics.median(ratios), 3)}
+    print(f"{arguments.cores} workers / 1: {row['ratio']:.2f} ({min(ratios):.2f} to {max(ratios):.2f})")
+    return row
+
+
+if __name__ == "__main__":
+    main()
