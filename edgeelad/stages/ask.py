@@ -8,7 +8,7 @@ from typing import Any
 
 from edgeelad.engine.student import Student
 from edgeelad.engine.tree import TreeParams
-from edgeelad.engine.workers import grow_trees
+from edgeelad.engine.workers import SetAside, grow_trees
 from edgeelad.errors import BudgetError
 from edgeelad.files import read_json, read_jsonl, write_json, write_jsonl
 from edgeelad.progress import track
@@ -70,6 +70,10 @@ def score(run: Run, number: int) -> None:
         candidates = [candidates[i] for i in sorted(chosen)]
     params = tree_params(run.config.selection.strategy, config, derive_seed(run.config.run.seed, number, "score"))
     run.progress.start(f"Round {number}: student explains and is scored", len(candidates))
+
+    def without_score(aside: SetAside) -> None:
+        run.progress.warn(f"question {aside.question.id} is not scored, and not asked this round: {aside.reason}")
+
     with run.folder.stage(number, "score"):
         needs = (
             strategy.needs_explanation,
@@ -85,6 +89,7 @@ def score(run: Run, number: int) -> None:
                 num_workers=run.num_workers,
                 batch_size=config.batch_size,
                 precision=config.precision,
+                on_set_aside=without_score,
             )
             if any(needs)
             else (ReasoningTree(question, "", (), None, "eos", (), (), ((),)) for question in candidates)

@@ -10,7 +10,7 @@ from typing import Any
 
 from edgeelad.answers import agree
 from edgeelad.engine.tree import greedy_params
-from edgeelad.engine.workers import grow_trees
+from edgeelad.engine.workers import SetAside, grow_trees
 from edgeelad.evaluate import agreement, cohens_kappa
 from edgeelad.evaluate import evaluate as evaluate_trees
 from edgeelad.files import read_json, read_jsonl, write_json, write_jsonl
@@ -94,8 +94,14 @@ def evaluate(run: Run, number: int) -> None:
 
 
 def _explain(run: Run, onnx: Path, questions: Sequence[Question], precision: str) -> dict[str, ReasoningTree]:
-    """The student's greedy explanation of each question, by id."""
+    """The student's greedy explanation of each question, by id; one that kills its process has none, and no answer."""
     config = run.config.scoring
+    unexplained: dict[str, ReasoningTree] = {}
+
+    def without_answer(aside: SetAside) -> None:
+        run.progress.warn(f"question {aside.question.id} counts as not answered: {aside.reason}")
+        unexplained[aside.question.id] = ReasoningTree(aside.question, "", (), None, "length", (), (), ())
+
     trees = grow_trees(
         onnx,
         questions,
@@ -103,8 +109,9 @@ def _explain(run: Run, onnx: Path, questions: Sequence[Question], precision: str
         num_workers=run.num_workers if len(questions) > 64 else 1,
         batch_size=config.batch_size,
         precision="int8" if precision == "int8" else "fp32",
+        on_set_aside=without_answer,
     )
-    return {tree.question.id: tree for tree in track(trees, run.progress)}
+    return {tree.question.id: tree for tree in track(trees, run.progress)} | unexplained
 
 
 def _packaged_answers(run: Run, onnx: Path) -> dict[str, str | None] | None:
