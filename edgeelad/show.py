@@ -1,12 +1,13 @@
 """What the terminal shows: progress bars, the table of rounds, an explanation with its answer. All of it on stderr.
 
-Where stderr is no terminal, a line a finished stage takes the place of the bars.
+Where stderr is no terminal, a line a finished stage takes the place of the bars, and one a minute in a long one.
 """
 
 from __future__ import annotations
 
 import time
 from collections.abc import Iterable
+from datetime import timedelta
 from typing import Any
 
 from rich.box import SIMPLE_HEAD
@@ -24,6 +25,8 @@ from rich.progress import (
 from rich.progress import Progress as Bars
 from rich.table import Table
 
+TELL_S = 60.0
+
 
 class TerminalProgress:
     """Progress on a rich console: one bar at a time, finished stages leave a line."""
@@ -33,12 +36,14 @@ class TerminalProgress:
         self._bars: Bars | None = None
         self._task: TaskID | None = None
         self._stage = ""
-        self._started = 0.0
+        self._started = self._told = 0.0
+        self._total: int | None = None
 
     def start(self, stage: str, total: int | None = None) -> None:
         """See `progress.Progress`."""
         self._stop_bars()
-        self._stage, self._started = stage, time.monotonic()
+        self._stage, self._total, self._started = stage, total, time.monotonic()
+        self._told = self._started
         if not self.console.is_terminal:
             return
         self._bars = Bars(
@@ -58,10 +63,25 @@ class TerminalProgress:
 
     def update(self, done: int, note: str = "", total: int | None = None) -> None:
         """See `progress.Progress`."""
-        if self._bars is not None and self._task is not None:
+        self._total = total if total is not None else self._total
+        if self._bars is None:
+            self._tell(done, note)
+        elif self._task is not None:
             if total is not None:
                 self._bars.update(self._task, total=total)
             self._bars.update(self._task, completed=done, note=escape(note))
+
+    def _tell(self, done: int, note: str) -> None:
+        """Where there are no bars, a line now and then: how far, how fast, how long it will take."""
+        now = time.monotonic()
+        if now - self._told < TELL_S:
+            return
+        self._told = now
+        parts = [f"{done:,}" if self._total is None else f"{done:,} of {self._total:,}"]
+        if self._total is not None and done:
+            seconds = round((self._total - done) * (now - self._started) / done)
+            parts.append(f"{timedelta(seconds=seconds)} left")
+        self.console.print(escape(f"  {self._stage}: {', '.join([*parts, *filter(None, [note])])}"), highlight=False)
 
     def finish(self, note: str = "") -> None:
         """See `progress.Progress`."""

@@ -7,6 +7,7 @@ context, is set aside with the reason, and the others go on.
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import os
 from collections.abc import Callable, Iterable, Iterator
@@ -41,9 +42,21 @@ class SetAside:
     is_too_long: bool = False
 
 
-def num_cores() -> int:
-    """Cores that this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+def num_cores(cgroup: Path = Path("/sys/fs/cgroup")) -> int:
+    """Cores that this process may use: those it may run on, or fewer where a container's limit gives less time.
+
+    Args:
+        cgroup: Where Linux shows the limits of a container.
+    """
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    quota, period = 0, 1
+    with contextlib.suppress(OSError, ValueError):  # no limit: "max" or -1, or no such file
+        if (cgroup / "cpu.max").exists():
+            quota, period = map(int, (cgroup / "cpu.max").read_text(encoding="ascii").split())
+        else:
+            names = ("cpu.cfs_quota_us", "cpu.cfs_period_us")
+            quota, period = (int((cgroup / "cpu" / name).read_text(encoding="ascii")) for name in names)
+    return min(cores, -(-quota // period)) if quota > 0 else cores
 
 
 def grow_trees(
