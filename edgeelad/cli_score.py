@@ -105,12 +105,11 @@ def _score(model: Path, pool: str, out: Path, quiet: bool, *, shard: str | None,
 
 
 def _merge(shards: tuple[Path, ...], out: Path, model: Path | None, pool: str | None) -> dict[str, Any]:
-    from edgeelad.scoring import BLOCK_SIZE
     from edgeelad.shards import merge_shards
 
     if model is not None or pool is not None or not shards:
         raise UsageError("--merge takes the files of all shards and --out, nothing else")
-    return dict(merge_shards(shards, out, BLOCK_SIZE))
+    return dict(merge_shards(shards, out))
 
 
 @click.command("eval")

@@ -29,13 +29,9 @@ from edgeelad.pool.check import Kind
 from edgeelad.progress import Progress, Rate, track
 from edgeelad.records import Question, ReasoningTree, TokenCounts
 from edgeelad.score_files import ScoreFiles, ScoreSettings, aside_path, open_score_files
-from edgeelad.shards import Shard
+from edgeelad.shards import LARGEST_BLOCK, Shard, block_size
 from edgeelad.uncertainty import STRATEGIES, score, tree_params
 from edgeelad.uncertainty.scores_file import score_line
-
-# Questions that go to a worker together. Few enough that cores do not wait long for the last block; results do not
-# depend on it.
-BLOCK_SIZE = 64
 
 
 @dataclass(frozen=True, slots=True)
@@ -129,10 +125,10 @@ def score_pool(
         num_shards=shard.total,
     )
     with open_score_files(out, settings) as files:
-        places = shard.places(count, BLOCK_SIZE)
+        places, size = shard.places(count), block_size(count)
         again = read_pool(pool, format_, kind=kind, is_known=True)
         source = islice(again, places.start, places.stop)
-        blocks = iter(lambda: list(islice(source, BLOCK_SIZE)), [])
+        blocks = iter(lambda: list(islice(source, size)), [])
         num_skipped, blocks = files.pass_over_done(blocks)
         num_done = files.num_scored + files.num_set_aside
         if num_done == len(places):
@@ -169,7 +165,7 @@ def _score_rest(
     )
     params = tree_params(settings.strategy, config, settings.seed)
     precision: Precision = "int8" if settings.precision == "int8" else "fp32"
-    opener = student_opener(model, workers.threads, BLOCK_SIZE, precision, workers.kv_bytes)
+    opener = student_opener(model, workers.threads, LARGEST_BLOCK, precision, workers.kv_bytes)
     then = partial(_score_tree, strategy=settings.strategy, inter_weight=config.inter_weight, seed=settings.seed)
     before, rate = files.num_scored, Rate()
     if num_left:

@@ -26,6 +26,7 @@ from edgeelad.score_files import (
 )
 
 CHUNK_BYTES = 1 << 20
+SMALLEST_BLOCK, LARGEST_BLOCK, MANY_BLOCKS = 16, 64, 64
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,19 +55,28 @@ class Shard:
         """Which of the pool's blocks belong to it."""
         return range(num_blocks * (self.number - 1) // self.total, num_blocks * self.number // self.total)
 
-    def places(self, num_questions: int, block_size: int) -> range:
+    def places(self, num_questions: int) -> range:
         """Which of the pool's questions belong to it, counted from 0."""
-        blocks = self.blocks(-(-num_questions // block_size))
-        return range(min(blocks.start * block_size, num_questions), min(blocks.stop * block_size, num_questions))
+        size = block_size(num_questions)
+        blocks = self.blocks(-(-num_questions // size))
+        return range(min(blocks.start * size, num_questions), min(blocks.stop * size, num_questions))
 
 
-def merge_shards(paths: Sequence[Path], out: Path, block_size: int) -> dict[str, int]:
+def block_size(num_questions: int) -> int:
+    """Questions that go to a worker together: many, for they share its steps; fewer where few workers had any.
+
+    It follows from the pool alone: not from the machine, or students that run on the standard graph, whose last bits
+    depend on what runs together, would score differently on another.
+    """
+    return min(max(-(-num_questions // MANY_BLOCKS), SMALLEST_BLOCK), LARGEST_BLOCK)
+
+
+def merge_shards(paths: Sequence[Path], out: Path) -> dict[str, int]:
     """Put the scores of all shards of a pool into one file, as if it had been scored at once.
 
     Args:
         paths: Their scores, in any order.
         out: The new file; the lists of what was set aside are merged beside it.
-        block_size: Questions a block, as in scoring.
 
     Returns:
         How many questions are scored and set aside.
@@ -85,7 +95,7 @@ def merge_shards(paths: Sequence[Path], out: Path, block_size: int) -> dict[str,
         for path in paths:
             _hold(path, stack)
         ordered = _ordered([(read_settings(path), path) for path in paths])
-        counts = [_check_whole(path, settings, block_size) for settings, path in ordered]
+        counts = [_check_whole(path, settings) for settings, path in ordered]
         asides = [aside_path(path) for _, path in ordered if aside_path(path).exists()]
         write_settings(out, replace(ordered[0][0], shard=1, num_shards=1))
         if asides:
@@ -124,11 +134,11 @@ def _ordered(shards: list[tuple[ScoreSettings, Path]]) -> list[tuple[ScoreSettin
     return sorted(shards, key=lambda shard: shard[0].shard)
 
 
-def _check_whole(path: Path, settings: ScoreSettings, block_size: int) -> tuple[int, int]:
+def _check_whole(path: Path, settings: ScoreSettings) -> tuple[int, int]:
     """Check that every question of a shard has a row; gives how many are scored and set aside."""
     aside = aside_path(path)
     scored, set_aside = _count_rows(path), _count_rows(aside) if aside.exists() else 0
-    wanted = len(Shard(settings.shard, settings.num_shards).places(settings.num_questions, block_size))
+    wanted = len(Shard(settings.shard, settings.num_shards).places(settings.num_questions))
     if scored + set_aside != wanted:
         raise RunError(
             f"{path}: shard {settings.shard}/{settings.num_shards} has {scored + set_aside} of its {wanted} questions; "

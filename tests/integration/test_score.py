@@ -25,10 +25,11 @@ from edgeelad.errors import ModelError, RunError, UsageError
 from edgeelad.progress import Silent
 from edgeelad.records import Question
 from edgeelad.score_files import aside_path, meta_path
-from edgeelad.scoring import BLOCK_SIZE, Workers, score_pool
-from edgeelad.shards import Shard, merge_shards
+from edgeelad.scoring import Workers, score_pool
+from edgeelad.shards import Shard, block_size, merge_shards
 
-NUM = 3 * BLOCK_SIZE + 7
+NUM = 199
+BLOCK = block_size(NUM)
 SETTINGS: dict[str, Any] = {"strategy": "elad", "max_tokens": 16, "branches": 2, "explanations": 2}
 
 
@@ -140,7 +141,7 @@ def test_a_torn_file_is_repaired(model: Path, pool: Path, whole: Path, tmp_path:
         "middle": (ends[100] + ends[101]) // 2,
         "but the newline": ends[100] - 1,
         "nothing left": 0,
-        "block": ends[BLOCK_SIZE - 2],  # one of that block is set aside
+        "block": ends[BLOCK - 2],  # one of that block is set aside
         "a bad byte": ends[100],
     }[torn]
     out = copy_scores(whole, tmp_path, size)
@@ -210,7 +211,7 @@ def test_a_second_process_is_kept_out(model: Path, pool: Path, whole: Path, tmp_
         with pytest.raises(RunError, match="another edgeelad process is writing it"):
             score_pool(model, str(pool), out, Silent(), **SETTINGS)
         with pytest.raises(RunError, match="another edgeelad process is writing it"):
-            merge_shards([out], tmp_path / "merged.jsonl", BLOCK_SIZE)
+            merge_shards([out], tmp_path / "merged.jsonl")
     assert out.stat().st_size == 100
 
 
@@ -230,7 +231,7 @@ def test_merged_shards_are_the_whole(model: Path, pool: Path, whole: Path, tmp_p
         score_pool(model, str(pool), out, Silent(), workers=Workers(1), shard=Shard(number, num_shards), **SETTINGS)
     random.Random(num_shards).shuffle(shards)
     merged = tmp_path / "deeper" / "scores.jsonl"
-    assert merge_shards(shards, merged, BLOCK_SIZE) == {"questions": NUM - 3, "set_aside": 3}
+    assert merge_shards(shards, merged) == {"questions": NUM - 3, "set_aside": 3}
     assert same(merged, whole)
     # it is what the whole run would go on with
     assert score_pool(model, str(pool), merged, Silent(), **SETTINGS)["new_questions"] == 0
@@ -238,11 +239,11 @@ def test_merged_shards_are_the_whole(model: Path, pool: Path, whole: Path, tmp_p
 
 @pytest.mark.parametrize(("num_questions", "total"), [(0, 3), (1, 3), (64, 2), (65, 2), (1000, 7), (10**6, 8)])
 def test_shards_are_disjoint_and_cover_the_pool(num_questions: int, total: int) -> None:
-    parts = [Shard(number, total).places(num_questions, 64) for number in range(1, total + 1)]
+    parts = [Shard(number, total).places(num_questions) for number in range(1, total + 1)]
     assert parts[0].start == 0
     assert parts[-1].stop == num_questions
     assert all(one.stop == other.start for one, other in itertools.pairwise(parts))
-    assert max(map(len, parts)) - min(map(len, parts)) <= 64 + 63
+    assert max(map(len, parts)) - min(map(len, parts)) < 2 * block_size(num_questions)
 
 
 def test_shards_that_do_not_make_a_whole(model: Path, pool: Path, tmp_path: Path) -> None:
@@ -256,7 +257,7 @@ def test_shards_that_do_not_make_a_whole(model: Path, pool: Path, tmp_path: Path
 
     def refused(said: str, *paths: Path, error: type[Exception] = UsageError, out: Path = out) -> None:
         with pytest.raises(error, match=said):
-            merge_shards(paths, out, BLOCK_SIZE)
+            merge_shards(paths, out)
         assert not (tmp_path / "merged.jsonl").exists()
 
     refused("shards missing of 2: 2", first)
@@ -458,3 +459,8 @@ def test_kv_memory_changes_no_row(model: Path, pool: Path, whole: Path, tmp_path
     out = tmp_path / "scores.jsonl"
     assert edgeelad(*arguments(model, pool, out), "--kv-memory", "1MB", "--workers", 1).returncode == 0
     assert same(out, whole)
+
+
+@pytest.mark.parametrize(("num", "size"), [(0, 16), (1, 16), (1024, 16), (1025, 17), (4096, 64), (10**6, 64)])
+def test_blocks_are_smaller_in_small_pools(num: int, size: int) -> None:
+    assert block_size(num) == size
