@@ -34,12 +34,14 @@ class ScoreSettings:
     """What decides the rows: a run goes on, and shards are merged, only where all of it is the same.
 
     Attributes:
+        edgeelad: Version; another may compute other last bits.
         model: Fingerprint of the student.
         pool: Fingerprint of the questions.
         num_questions: Of the whole pool.
         shard, num_shards: Which part of the pool, counted from 1.
     """
 
+    edgeelad: str
     model: str
     pool: str
     num_questions: int

@@ -14,6 +14,7 @@ from itertools import islice
 from pathlib import Path
 from typing import Any
 
+import edgeelad
 from edgeelad.config import ScoringConfig
 from edgeelad.engine.codec import Codec
 from edgeelad.engine.memory import peak_memory_bytes
@@ -112,6 +113,7 @@ def score_pool(
     questions, count = pool_fingerprint(read_pool(pool, format_, kind=kind))
     progress.finish(f"{count:,} questions")
     settings = ScoreSettings(
+        edgeelad=edgeelad.__version__,
         model=student_fingerprint(model, graph),
         pool=questions,
         num_questions=count,

@@ -18,6 +18,7 @@ from typing import Any
 import pytest
 from fixtures.students import MAX_CONTEXT, StudentFolders, make_sum
 
+import edgeelad
 from edgeelad import scoring
 from edgeelad.engine.student import Student
 from edgeelad.engine.workers import num_cores
@@ -196,6 +197,11 @@ def test_other_settings_are_refused(
     refused("shard 1 and not 2, num_shards 1 and not 2", shard=Shard(2, 2))
     refused("another student", model=students.onnx())
     refused("other questions", pool=write_pool(tmp_path / "other.jsonl", NUM, too_long=(3,)))
+    meta = json.loads(meta_path(out).read_text(encoding="utf-8"))
+    meta["settings"]["edgeelad"] = "0.0.1"
+    meta_path(out).write_text(json.dumps(meta), encoding="utf-8")
+    with pytest.raises(UsageError, match=rf"begun with edgeelad 0\.0\.1 and not {re.escape(edgeelad.__version__)};"):
+        score_pool(model, str(pool), out, Silent(), **SETTINGS)
     meta_path(out).unlink()
     with pytest.raises(UsageError, match=r"scores.jsonl.meta.json is missing"):
         score_pool(model, str(pool), out, Silent(), **SETTINGS)
@@ -365,7 +371,7 @@ def test_killed_anywhere_it_goes_on_to_the_same_bytes(model: Path, pool: Path, w
         done = stop_after(rng.randrange(1, last), "kill", given, tmp_path)
         assert done.returncode == -signal.SIGKILL, done.stderr
         assert 0 < out.stat().st_size < size
-    done = edgeelad(*given, "--json", "--quiet")
+    done = run_cli(*given, "--json", "--quiet")
     assert done.returncode == 0, done.stderr
     assert same(out, whole)
     assert 0 < json.loads(done.stdout)["resumed_from"] < NUM - 3
@@ -398,17 +404,17 @@ def test_a_full_disk_loses_nothing(model: Path, pool: Path, whole: Path, tmp_pat
     assert line.startswith(f"edgeelad: {out}: cannot be written: File too large; free some space")
     assert out.read_bytes() == whole.read_bytes()[: line_ends(out)[-1]]  # whole rows, and many of them
     assert len(line_ends(out)) > NUM // 3
-    assert edgeelad(*given, "--quiet").returncode == 0
+    assert run_cli(*given, "--quiet").returncode == 0
     assert same(out, whole)
 
 
-def edgeelad(*given: object) -> subprocess.CompletedProcess[str]:
+def run_cli(*given: object) -> subprocess.CompletedProcess[str]:
     return subprocess.run([sys.executable, "-m", "edgeelad", *map(str, given)], capture_output=True, text=True)
 
 
 def refused(code: int, *given: object) -> str:
     """Run it, check that it is refused in one line, and give that line."""
-    done = edgeelad(*given)
+    done = run_cli(*given)
     assert done.returncode == code, done.stderr
     (line,) = done.stderr.strip().splitlines()
     assert line.startswith("edgeelad: ")
@@ -429,7 +435,7 @@ def test_wrong_usage_is_one_line(model: Path, pool: Path, tmp_path: Path) -> Non
     assert "--merge takes the files of all shards" in refused(2, *given, "--merge", pool)
     assert "name the questions with --pool" in refused(2, *given, pool)
     assert "no such file" in refused(1, *arguments(model, tmp_path / "none.jsonl", out), "--quiet")
-    assert edgeelad(*given, "--workers", 0).returncode == 2
+    assert run_cli(*given, "--workers", 0).returncode == 2
     assert list(tmp_path.iterdir()) == []
 
 
@@ -448,7 +454,7 @@ def test_students_that_cannot_be_used_are_one_line(model: Path, pool: Path, tmp_
     changed = re.sub(r'"max_position_embeddings": \d+', '"max_position_embeddings": 16', config)
     assert changed != config
     (short / "config.json").write_text(changed, encoding="utf-8")
-    done = edgeelad(*arguments(short, pool, tmp_path / "scores.jsonl"), "--quiet")
+    done = run_cli(*arguments(short, pool, tmp_path / "scores.jsonl"), "--quiet")
     assert done.returncode == 1
     said = f"none of the {NUM} questions can be scored: prompt longer than the student's context; all are listed in"
     assert said in done.stderr
@@ -457,7 +463,7 @@ def test_students_that_cannot_be_used_are_one_line(model: Path, pool: Path, tmp_
 
 def test_kv_memory_changes_no_row(model: Path, pool: Path, whole: Path, tmp_path: Path) -> None:
     out = tmp_path / "scores.jsonl"
-    assert edgeelad(*arguments(model, pool, out), "--kv-memory", "1MB", "--workers", 1).returncode == 0
+    assert run_cli(*arguments(model, pool, out), "--kv-memory", "1MB", "--workers", 1).returncode == 0
     assert same(out, whole)
 
 
