@@ -17,6 +17,7 @@ from edgeelad.engine.generate import ForcedToken, GeneratedTokens, Growth, Limit
 from edgeelad.engine.packed_batch import RaggedBatch
 from edgeelad.engine.packed_forest import Forest, GrownTree, TreePlan
 from edgeelad.engine.packed_graph import Feed, KeyValueBuffers, PackedGraph
+from edgeelad.engine.packed_grove import Grove
 from edgeelad.engine.packed_sequence import Growing, choose_next
 from edgeelad.engine.sampling import SamplingParams
 
@@ -53,11 +54,12 @@ class PackedGenerator:
         self.batch_size = batch_size
         self.kv_bytes = kv_bytes
         self._forest = Forest(graph, _tree_capacity(graph) if tree_capacity is None else tree_capacity)
+        self._grove = Grove(graph) if graph.num_trees else None
         self._batch: RaggedBatch | None = None
 
     def close(self) -> None:
         """Let go of the session, the buffers and their memory; once is enough, and more does no harm."""
-        for name in ("graph", "_forest", "_batch"):
+        for name in ("graph", "_forest", "_grove", "_batch"):
             vars(self).pop(name, None)
 
     def generate(
@@ -87,7 +89,7 @@ class PackedGenerator:
         if self.kv_bytes is not None and self._batch is not None:
             self._drop_batch()
         trees = [plan.tree for plan in plans if plan.tree.points]
-        grown = iter(self._forest.grow(trees, params, limits, self.kv_bytes))
+        grown = iter((self._grove or self._forest).grow(trees, params, limits, self.kv_bytes))
         return [
             _growth(trunk, plan, next(grown) if plan.tree.points else None)
             for trunk, plan in zip(trunks, plans, strict=True)
@@ -112,7 +114,7 @@ class PackedGenerator:
                 np.zeros((1, 1, len(fresh), total), dtype=np.float32),
                 np.array([len(fresh) - 1], dtype=np.int64),
             )
-            found, _ = self.graph.run({slot: feed}, 1)
+            found, *_ = self.graph.run({slot: feed}, 1)
             choose_next([sequence], found, params, limits)
             if sequence.finish_reason == "eos":
                 return

@@ -100,7 +100,7 @@ class RaggedBatch:
                 np.zeros((1, 1, row.length, row.length), dtype=np.float32),  # attention is causal by itself
                 np.array([row.length - 1], dtype=np.int64),
             )
-        found, _ = self._graph.run(feeds, params.num_top)
+        found, *_ = self._graph.run(feeds, params.num_top)
         choose_next([row.sequence for row in rows], found, params, limits)
 
     def _step(self, live: list[_Row], params: SamplingParams, limits: Limits) -> None:
@@ -120,5 +120,5 @@ class RaggedBatch:
             np.zeros((1, 1, 1, max(lengths) + 1), dtype=np.float32),
             np.arange(len(live), dtype=np.int64),
         )
-        found, _ = self._graph.run({BATCH_SLOT: feed}, params.num_top)
+        found, *_ = self._graph.run({BATCH_SLOT: feed}, params.num_top)
         choose_next([row.sequence for row in live], found, params, limits)

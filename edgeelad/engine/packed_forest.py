@@ -84,8 +84,7 @@ class _Lane:
         if self.group is not None:
             sequences = self.group.sequences()
             return sequences, np.arange(len(sequences))
-        counts = [len(own) for own in self.tree.plan.seeds]
-        return [branch.sequence for branch in self.tree.branches], np.repeat(np.arange(len(counts)), counts)
+        return choose_for_points(self.tree.plan, self.tree.branches)
 
 
 class Forest:
@@ -140,7 +139,7 @@ class Forest:
     def _step(self, lanes: Mapping[int, _Lane], params: SamplingParams, limits: Limits) -> None:
         """Run all lanes, and choose the next token of each of their sequences."""
         feeds = {slot: lane.feed() for slot, lane in lanes.items()}
-        found, starts = self._graph.run(feeds, params.num_top)
+        found, starts, _ = self._graph.run(feeds, params.num_top)
         chosen = [lane.choices() for lane in lanes.values()]
         rows = np.concatenate([own + starts[slot] for slot, (_, own) in zip(lanes, chosen, strict=True)])
         choose_next([sequence for own, _ in chosen for sequence in own], found.take(rows), params, limits)
@@ -176,13 +175,8 @@ class Forest:
         return slots
 
     def _plant(self, slot: int, index: int, plan: TreePlan, params: SamplingParams, limits: Limits) -> _Tree:
-        layout = lay_out(plan.points)
+        layout, branches = plant(plan, params, limits)
         capacity = max(self.capacity, len(layout.tokens) + params.max_new_tokens)
-        branches = [
-            Branch(point, Growing(seed, min(params.max_new_tokens, limits.max_context - point.length)))
-            for point, own in zip(layout.points, plan.seeds, strict=True)
-            for seed in own
-        ]
         return _Tree(index, plan, layout, branches, self._room(slot, capacity), capacity)
 
     def _room(self, slot: int, capacity: int) -> KeyValueBuffers:
@@ -190,3 +184,20 @@ class Forest:
         if buffers is None or buffers.capacity < capacity:
             buffers = self._buffers[slot] = KeyValueBuffers(self._graph, 1, capacity)
         return buffers
+
+
+def plant(plan: TreePlan, params: SamplingParams, limits: Limits) -> tuple[Layout, list[Branch]]:
+    """The context of a planned tree, and its branches, point after point."""
+    layout = lay_out(plan.points)
+    branches = [
+        Branch(point, Growing(seed, min(params.max_new_tokens, limits.max_context - point.length)))
+        for point, own in zip(layout.points, plan.seeds, strict=True)
+        for seed in own
+    ]
+    return layout, branches
+
+
+def choose_for_points(plan: TreePlan, branches: Sequence[Branch]) -> tuple[list[Growing], Ints]:
+    """The branches' sequences, and which of the points' distributions each takes its first token from."""
+    counts = [len(own) for own in plan.seeds]
+    return [branch.sequence for branch in branches], np.repeat(np.arange(len(counts)), counts)

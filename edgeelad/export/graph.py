@@ -2,7 +2,7 @@
 
     model.onnx            standard names; loads and generates in Optimum and transformers.js
     engine.onnx           the same student for `engine.packed`, one packed sequence at a time (devices)
-    engine_lanes.onnx     the same, several at a time (scoring)
+    engine_lanes.onnx     several at a time, and trees of branches (scoring)
     model.onnx_data       the weights of all three
 
 and with the suffix `_quantized` the same four in int8 or int4. An architecture that GroupQueryAttention cannot express
@@ -30,8 +30,10 @@ from edgeelad.export.graph_variants import engine_variant, lanes_variant
 
 Quantization = Literal["none", "int8", "int4"]
 QUANTIZED_SUFFIX = "_quantized"
-# groups of branches that grow at the same time: enough that reading the weights once a step costs each of them little
-NUM_LANES = 8
+# packed sequences (prompts, contexts of trees) that run at the same time
+NUM_LANES = 2
+# trees whose branches grow at the same time: enough that reading the weights once a step costs each of them little
+NUM_TREES = 8
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,7 +85,7 @@ def write_student_graphs(graph: EditedGraph, folder: Path, quantization: Quantiz
         quantize_blocks(standard, 4)
     files = graph_files(folder, quantization)
     engine = engine_variant(standard)
-    graphs = {files.standard: standard, files.engine: engine, files.lanes: lanes_variant(engine, NUM_LANES)}
+    graphs = {files.standard: standard, files.engine: engine, files.lanes: lanes_variant(engine, NUM_LANES, NUM_TREES)}
     write_graphs(graphs, files.weights)
     return files
 

@@ -12,12 +12,13 @@ other bits beside other rows.
 from __future__ import annotations
 
 import numpy as np
-from onnx import NodeProto, TensorProto, ValueInfoProto, helper
+from onnx import GraphProto, NodeProto, TensorProto, ValueInfoProto, helper
 
-from edgeelad.engine.packed_graph import OUTPUTS, PAST, PRESENT, SIZES_INPUT, SLOT_INPUTS, TOKEN_INPUTS, lane_name
+from edgeelad.engine.packed_names import OUTPUTS, PAST, PRESENT, SIZES_INPUT, SLOT_INPUTS, TOKEN_INPUTS, lane_name
 from edgeelad.errors import ModelError
 from edgeelad.export.graph_edit import EditedGraph
 from edgeelad.export.graph_passes import attention_nodes
+from edgeelad.export.graph_trees import LayerWriter, attend_trees, declare_trees
 
 SLOT_POSITIONS = (5, 6, 10)  # of seqlens_k, total_sequence_length and attention_bias in GroupQueryAttention
 # where a norm's weight stands among its inputs
@@ -44,57 +45,46 @@ def engine_variant(graph: EditedGraph) -> EditedGraph:
     return engine
 
 
-def lanes_variant(engine: EditedGraph, num_lanes: int) -> EditedGraph:
-    """The engine's graph with lanes: several packed sequences, and rows of a batch, in one run.
+def lanes_variant(engine: EditedGraph, num_lanes: int, num_trees: int) -> EditedGraph:
+    """The engine's graph with lanes: rows of a batch, several packed sequences and several trees in one run.
 
-    All tokens lie in one sequence, [1, tokens]; each attention is split into one node for the batch's rows (slot 0) and
-    one for each lane, with keys, values and bias of its own. All other nodes see all tokens at once, so weights are
-    read once for all of them.
+    All tokens lie in one sequence, [1, tokens]; each attention is split into one node for the batch's rows (slot 0),
+    one for each lane, with keys, values and bias of its own, and the attention of trees' branches (`graph_trees`). All
+    other nodes see all tokens at once, so weights are read once for all of them.
     """
     lanes = engine.copy()
-    for node in attention_nodes(lanes):
-        _split_attention(lanes, node, num_lanes)
-    slots = range(1, num_lanes + 1)
+    slots = range(num_lanes + 1)
     own = [value for value in lanes.inputs if value.name in SLOT_INPUTS or value.name.startswith(PAST)]
     present = [value for value in lanes.outputs if value.name.startswith(PRESENT)]
-    lanes.inputs.append(helper.make_tensor_value_info(SIZES_INPUT, TensorProto.INT64, [num_lanes + 1]))
-    lanes.inputs.extend(_renamed(value, lane_name(slot, value.name)) for slot in slots for value in own)
-    lanes.outputs.extend(_renamed(value, lane_name(slot, value.name)) for slot in slots for value in present)
+    declare_trees(lanes, num_trees)
+    for node in attention_nodes(lanes):
+        writer = LayerWriter(lanes, node)
+        parts = [writer.split(tensor, SIZES_INPUT, 1, num_lanes + 2) for tensor in node.input[:3]]
+        outputs = [_attend_slot(writer, slot, [names[slot] for names in parts]) for slot in slots]
+        outputs.append(attend_trees(writer, [names[-1] for names in parts], num_trees))
+        writer.nodes.append(helper.make_node("Concat", outputs, [node.output[0]], axis=1))
+        lanes.insert_before(node, writer.nodes)
+        lanes.remove(node)
+    lanes.inputs.append(helper.make_tensor_value_info(SIZES_INPUT, TensorProto.INT64, [num_lanes + 2]))
+    lanes.inputs.extend(_renamed(value, lane_name(slot, value.name)) for slot in slots[1:] for value in own)
+    lanes.outputs.extend(_renamed(value, lane_name(slot, value.name)) for slot in slots[1:] for value in present)
     return lanes
 
 
-def _split_attention(lanes: EditedGraph, node: NodeProto, num_lanes: int) -> None:
-    """Replace one attention by one a slot, over the slot's share of query, key and value."""
-    slots = range(num_lanes + 1)
-    parts: list[list[str]] = []
-    new: list[NodeProto] = []
-    for stem, tensor in zip(("query", "key", "value"), node.input[:3], strict=True):
-        names = [lanes.new_name(stem) for _ in slots]
-        new.append(helper.make_node("Split", [tensor, SIZES_INPUT], names, axis=1))
-        parts.append(names)
-    # [1, rows, width] and [rows, 1, width] are the same numbers in the same order
-    swap = {"perm": [1, 0, 2]}
-    for names in parts:
-        names.append(lanes.new_name("row_part"))
-        new.append(helper.make_node("Transpose", [names[0]], [names[-1]], **swap))
-    outputs = [lanes.new_name("attended") for _ in slots]
-    for slot in slots:
-        attend = NodeProto()
-        attend.CopyFrom(node)
-        attend.name = f"{node.name}/{slot}"
-        for position in range(3):
-            attend.input[position] = parts[position][-1 if slot == 0 else slot]
-        for position in (3, 4, *SLOT_POSITIONS):
-            attend.input[position] = lane_name(slot, node.input[position])
-        attend.output[0] = outputs[slot]
-        for position in (1, 2):
-            attend.output[position] = lane_name(slot, node.output[position])
-        new.append(attend)
-    rows = lanes.new_name("attended_rows")
-    new.append(helper.make_node("Transpose", [outputs[0]], [rows], **swap))
-    new.append(helper.make_node("Concat", [rows, *outputs[1:]], [node.output[0]], axis=1))
-    lanes.insert_before(node, new)
-    lanes.remove(node)
+def _attend_slot(writer: LayerWriter, slot: int, parts: list[str]) -> str:
+    """Write the attention of one slot over its own keys and values; gives [1, tokens, width]."""
+    swap = {"perm": [1, 0, 2]}  # [1, rows, width] and [rows, 1, width] are the same numbers in the same order
+    attend = NodeProto()
+    attend.CopyFrom(writer.node)
+    attend.name = f"{writer.node.name}/{slot}"
+    attend.input[:3] = parts if slot else [writer.apply("Transpose", [part], **swap) for part in parts]
+    for position in (3, 4, *SLOT_POSITIONS):
+        attend.input[position] = lane_name(slot, writer.node.input[position])
+    attend.output[0] = writer.graph.new_name("attended")
+    for position in (1, 2):
+        attend.output[position] = lane_name(slot, writer.node.output[position])
+    writer.nodes.append(attend)
+    return attend.output[0] if slot else writer.apply("Transpose", [attend.output[0]], **swap)
 
 
 def _renamed(value: ValueInfoProto, name: str) -> ValueInfoProto:
@@ -121,20 +111,50 @@ def _shrink_head(engine: EditedGraph) -> None:
             helper.make_node("Reshape", ["wanted_rows", batch_shape], ["wanted_hidden"]),
         ],
     )
-    first = engine.constant("first_axis", np.array([0], dtype=np.int64))
+    _summarize_rows(engine)
+
+
+def _summarize_rows(engine: EditedGraph) -> None:
+    """End in what is wanted of each row of logits, row by row: a row fits a core's cache, all rows together do not."""
     end = engine.producer("logits")
     assert end is not None, "a graph without logits was cleaned"
-    end.output[0] = "batch_logits"
-    engine.append(helper.make_node("Squeeze", ["batch_logits", first], ["logits"]))
+    is_scaled = end.op_type == "Mul"  # int8: the product, and the row's scale, which is multiplied row by row as well
+    if is_scaled:
+        engine.remove(end)
+    else:
+        end.output[0] = "batch_logits"
+    first = engine.constant("first_axis", np.array([0], dtype=np.int64))
+    rows = ["rows_logits", "rows_scale"] if is_scaled else ["rows_logits"]
+    for source, name in zip(end.input if is_scaled else ["batch_logits"], rows, strict=True):
+        engine.append(helper.make_node("Squeeze", [source, first], [name]))
+    body = _row_summary(engine, is_scaled=is_scaled)
+    engine.append(helper.make_node("Scan", rows, list(OUTPUTS), body=body, num_scan_inputs=len(rows)))
+
+
+def _row_summary(engine: EditedGraph, *, is_scaled: bool) -> GraphProto:
+    """The largest logits of one row and their ids, the largest probability, the mean logit."""
     last = engine.constant("last_axis", np.array([-1], dtype=np.int64))
-    for node in (
-        helper.make_node("TopK", ["logits", "num_top"], ["top_logits", "top_ids"], axis=-1, largest=1, sorted=1),
-        helper.make_node("Softmax", ["logits"], ["probs"], axis=-1),
-        helper.make_node("ReduceMax", ["probs", last], ["top_prob"], keepdims=0),
-        helper.make_node("Mul", ["probs", "logits"], ["weighted_logits"]),
-        helper.make_node("ReduceSum", ["weighted_logits", last], ["mean_logit"], keepdims=0),
-    ):
-        engine.append(node)
+    inputs = [helper.make_tensor_value_info("row_logits", TensorProto.FLOAT, ["vocabulary"])]
+    nodes: list[NodeProto] = []
+    logits = "row_logits"
+    if is_scaled:
+        inputs.append(helper.make_tensor_value_info("row_scale", TensorProto.FLOAT, [1]))
+        logits = "row_scaled"
+        nodes.append(helper.make_node("Mul", ["row_logits", "row_scale"], [logits]))
+    top, ids, prob, mean = (f"row_{name}" for name in OUTPUTS)
+    nodes += [
+        helper.make_node("TopK", [logits, "num_top"], [top, ids], axis=-1, largest=1, sorted=1),
+        helper.make_node("Softmax", [logits], ["row_probs"], axis=-1),
+        helper.make_node("ReduceMax", ["row_probs", last], [prob], keepdims=0),
+        helper.make_node("Mul", ["row_probs", logits], ["row_weighted"]),
+        helper.make_node("ReduceSum", ["row_weighted", last], [mean], keepdims=0),
+    ]
+    kinds = zip((top, ids, prob, mean), _engine_outputs(), strict=True)
+    outputs = [
+        helper.make_tensor_value_info(name, value.type.tensor_type.elem_type, ["top"] if name in (top, ids) else [])
+        for name, value in kinds
+    ]
+    return helper.make_graph(nodes, "row_summary", inputs, outputs)
 
 
 def _final_norm(graph: EditedGraph) -> NodeProto:

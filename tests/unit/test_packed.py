@@ -106,9 +106,8 @@ def sequences_alone(files: GraphFiles) -> list[GeneratedTokens]:
 
 
 @pytest.fixture(scope="module")
-def trees_alone(files: GraphFiles) -> list[Growth]:
-    graph = PackedGraph(files.engine)
-    return [PackedGenerator(graph).grow([trunk], SAMPLED, LIMITS)[0] for trunk in make_trunks(6)]
+def trees_alone(engine: PackedGraph) -> list[Growth]:
+    return [PackedGenerator(engine).grow([trunk], SAMPLED, LIMITS)[0] for trunk in make_trunks(10)]
 
 
 @MANY
@@ -124,16 +123,18 @@ def test_a_sequence_is_the_same_bits_in_any_company(
 
 
 @MANY
-@given(st.permutations(range(6)), st.integers(1, 6))
+@given(st.permutations(range(10)), st.integers(1, 10), st.sampled_from([None, 1, 400]))
 def test_a_tree_is_the_same_bits_in_any_company(
-    engine: PackedGraph, trees_alone: list[Growth], order: list[int], count: int
+    engine: PackedGraph, trees_alone: list[Growth], order: list[int], count: int, columns: int | None
 ) -> None:
-    trunks = make_trunks(6)
-    generator = PackedGenerator(engine)
+    """Whatever grows with it, in whichever order, and in whatever room: groups of any size, on the graph with trees."""
+    trunks = make_trunks(10)
+    room = None if columns is None else columns * engine.bytes_per_token
+    generator = PackedGenerator(engine, kv_bytes=room)
     generator.generate(make_prompts(3, seed=5), GREEDY, LIMITS)
-    assert generator.grow([trunks[index] for index in order[:count]], SAMPLED, LIMITS) == [
-        trees_alone[index] for index in order[:count]
-    ]
+    found = generator.grow([trunks[index] for index in order[:count]], SAMPLED, LIMITS)
+    is_same = [growth == trees_alone[index] for growth, index in zip(found, order, strict=False)]
+    assert all(is_same), is_same
 
 
 @pytest.mark.parametrize("capacity", [1, 90, 150, 400])
@@ -145,7 +146,7 @@ def test_a_tree_that_does_not_fit_runs_in_groups(
     monkeypatch.setattr(packed_tree, "MIN_DEAD", 4)
     files = graph_files(fused.folder("qwen3"))
     reference, (trunk,) = OnnxGraph(files.standard), make_trunks(1, num_branches=6)
-    generator = PackedGenerator(PackedGraph(files.lanes), tree_capacity=capacity)
+    generator = PackedGenerator(PackedGraph(files.engine), tree_capacity=capacity)
     (growth,) = generator.grow([trunk], SAMPLED, LIMITS)
     for point, branches in zip(trunk.points, growth.branches, strict=True):
         prefix = [*trunk.prompt_ids, *trunk.completion_ids[: point.num_tokens]]

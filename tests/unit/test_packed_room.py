@@ -1,7 +1,7 @@
 """A limit on keys and values is kept, and changes no result."""
 
-import gc
 import weakref
+from collections.abc import Callable
 
 import pytest
 from fixtures.fused import FusedFolders
@@ -10,7 +10,8 @@ from unit.test_packed import make_prompts, make_trunks
 
 from edgeelad.engine.generate import Limits
 from edgeelad.engine.packed import PackedGenerator
-from edgeelad.engine.packed_graph import KeyValueBuffers, PackedGraph
+from edgeelad.engine.packed_buffers import KeyValueBuffers, Windows
+from edgeelad.engine.packed_graph import PackedGraph
 from edgeelad.engine.sampling import SamplingParams
 from edgeelad.export.graph import graph_files
 
@@ -22,17 +23,18 @@ class Held:
     """Counts what the buffers that are alive hold."""
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
-        self.sizes: weakref.WeakKeyDictionary[KeyValueBuffers, int] = weakref.WeakKeyDictionary()
+        self.sizes: weakref.WeakKeyDictionary[KeyValueBuffers | Windows, int] = weakref.WeakKeyDictionary()
         self.most = 0
-        begin = KeyValueBuffers.__init__
+        for kind, method in ((KeyValueBuffers, "__init__"), (Windows, "__init__"), (Windows, "rebuild")):
+            monkeypatch.setattr(kind, method, self.counting(getattr(kind, method)))
 
-        def counted(buffers: KeyValueBuffers, *args: object) -> None:
-            begin(buffers, *args)  # type: ignore[arg-type]
-            gc.collect()
+    def counting(self, method: Callable[..., None]) -> Callable[..., None]:
+        def counted(buffers: KeyValueBuffers | Windows, *args: object) -> None:
+            method(buffers, *args)
             self.sizes[buffers] = sum(array.nbytes for array in buffers.arrays)
             self.most = max(self.most, sum(self.sizes.values()))
 
-        monkeypatch.setattr(KeyValueBuffers, "__init__", counted)
+        return counted
 
 
 @pytest.fixture(scope="module")
