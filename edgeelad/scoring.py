@@ -138,6 +138,8 @@ def score_pool(
         elif num_done:
             progress.say(f"{out} has {num_done:,} of {len(places):,} questions; going on")
         summary = _score_rest(model, settings, workers, files, blocks, num_skipped, len(places) - num_done, progress)
+        if files.num_scored + files.num_set_aside != len(places):
+            raise PoolError(f"{pool}: it became shorter while it was scored; restore it, then run the command again")
     if files.num_set_aside:
         progress.warn(f"{files.num_set_aside:,} questions were set aside: listed with the reasons in {aside_path(out)}")
         if not files.num_scored:

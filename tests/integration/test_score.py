@@ -22,7 +22,7 @@ import edgeelad
 from edgeelad import scoring
 from edgeelad.engine.student import Student
 from edgeelad.engine.workers import num_cores
-from edgeelad.errors import ModelError, RunError, UsageError
+from edgeelad.errors import ModelError, PoolError, RunError, UsageError
 from edgeelad.progress import Silent
 from edgeelad.records import Question
 from edgeelad.score_files import aside_path, meta_path
@@ -208,6 +208,20 @@ def test_other_settings_are_refused(
     meta_path(out).write_text('{"settings": {"more": 1}}', encoding="utf-8")
     with pytest.raises(UsageError, match="not what this edgeelad writes"):
         score_pool(model, str(pool), out, Silent(), **SETTINGS)
+
+
+def test_a_pool_that_shrinks_meanwhile_is_said(model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    pool, read, out = write_pool(tmp_path / "pool.jsonl", 20), scoring.read_pool, tmp_path / "scores.jsonl"
+
+    def shrinking(path: str, *given: Any, is_known: bool = False, **named: Any) -> Any:
+        return read(path, *given, limit=15 if is_known else None, **named)
+
+    monkeypatch.setattr(scoring, "read_pool", shrinking)
+    with pytest.raises(PoolError, match="became shorter while it was scored"):
+        score_pool(model, str(pool), out, Silent(), **SETTINGS)
+    monkeypatch.undo()
+    summary = score_pool(model, str(pool), out, Silent(), **SETTINGS)
+    assert (summary["questions"], summary["resumed_from"]) == (20, 15)
 
 
 def test_a_second_process_is_kept_out(model: Path, pool: Path, whole: Path, tmp_path: Path) -> None:
