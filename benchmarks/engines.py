@@ -108,7 +108,7 @@ class RunningEngine:
         totals = {key: sum(reply[key] for reply in replies) for key in ("tokens", "core_seconds", "peak_bytes")}
         if every == 1:
             assert totals["tokens"] == sum(map(workload.num_tokens, questions)), "forced lengths"
-        others = max(busy - totals["core_seconds"], 0.0) / (seconds * os.cpu_count())
+        others = max(busy - totals["core_seconds"], 0.0) / (seconds * len(os.sched_getaffinity(0)))
         return Measurement(seconds, others=others, **totals)
 
     def close(self) -> None:

@@ -24,9 +24,15 @@ def describe_machine() -> str:
 
 
 def busy_core_seconds() -> float:
-    """Processor time that all programs of the machine have used since it started."""
-    user, nice, system, _, _, irq, softirq = map(int, Path("/proc/stat").read_text().split("\n", 1)[0].split()[1:8])
-    return (user + nice + system + irq + softirq) / os.sysconf("SC_CLK_TCK")
+    """Processor time that all programs have used on the cores of this process, since the machine started."""
+    own = {f"cpu{core}" for core in os.sched_getaffinity(0)}
+    total = 0
+    for line in Path("/proc/stat").read_text(encoding="utf-8").splitlines():
+        name, *fields = line.split()
+        if name in own:
+            user, nice, system, _, _, irq, softirq = map(int, fields[:7])
+            total += user + nice + system + irq + softirq
+    return total / os.sysconf("SC_CLK_TCK")
 
 
 def _cpu_facts() -> dict[str, str]:

@@ -19,7 +19,7 @@ from models import SLOW_BATCH
 from shapes import SHAPES
 from workload import Workload
 
-NUM_WARM_UP = 4  # questions that nobody's time counts for
+NUM_WARM_UP = 1  # questions that nobody's time counts for
 
 
 @dataclass(frozen=True, slots=True)
