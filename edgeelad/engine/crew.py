@@ -32,6 +32,8 @@ MAX_BLOCKS_AHEAD = 2
 MAX_FAILED_STARTS = 3
 # deaths, besides one for each process, without any work done between them: it is not the items' fault
 MAX_DEATHS_IN_A_ROW = 10
+# a process that has closed its pipe may take this long to end
+END_S = 10.0
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")
@@ -273,7 +275,9 @@ class Crew(Generic[Item, Result]):
 
 
 def _join(worker: _Worker[Any]) -> int:
-    """Wait for the end of a process; gives its exit code."""
+    """Wait for the end of a process, which is near; gives its exit code."""
+    worker.process.join(END_S)
+    worker.process.kill()
     worker.process.join()
     code = worker.process.exitcode or 0
     worker.process.close()

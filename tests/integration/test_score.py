@@ -244,7 +244,7 @@ def test_nothing_is_left_where_nothing_was_scored(model: Path, pool: Path, tmp_p
     assert list((tmp_path / "out").iterdir()) == []
 
 
-@pytest.mark.parametrize("num_shards", [1, 3, 7])
+@pytest.mark.parametrize("num_shards", [3, 7])
 def test_merged_shards_are_the_whole(model: Path, pool: Path, whole: Path, tmp_path: Path, num_shards: int) -> None:
     shards = [tmp_path / f"{number}.jsonl" for number in range(1, num_shards + 1)]
     for number, out in enumerate(shards, start=1):
@@ -484,3 +484,15 @@ def test_kv_memory_changes_no_row(model: Path, pool: Path, whole: Path, tmp_path
 @pytest.mark.parametrize(("num", "size"), [(0, 16), (1, 16), (1024, 16), (1025, 17), (4096, 64), (10**6, 64)])
 def test_blocks_are_smaller_in_small_pools(num: int, size: int) -> None:
     assert block_size(num) == size
+
+
+def test_evaluation_counts_apart_what_does_not_fit(model: Path, pool: Path) -> None:
+    done = run_cli("eval", "--model", model, "--data", pool, "--max-tokens", 24, "--kv-memory", "2MB", "--json")
+    assert done.returncode == 0, done.stderr
+    figures = json.loads(done.stdout)
+    assert (figures["num_questions"], figures["num_too_long"], figures["num_lost"]) == (NUM - 3, 3, 0)
+    assert 0 < figures["num_correct"] < NUM
+    assert "3 questions do not count: q2: prompt longer than the student's context" in " ".join(done.stderr.split())
+    short = run_cli("eval", "--model", model, "--data", pool, "--limit", 2, "--quiet", "--workers", 1)
+    assert short.stdout.endswith("2 questions\n")
+    assert "--workers" in refused(2, "eval", "--model", model, "--data", pool, "--workers", num_cores() + 1)
