@@ -20,6 +20,7 @@ from edgeelad.engine.session import OnnxGraph
 from edgeelad.errors import ModelError
 from edgeelad.export.graph import graph_files, traced_graph, write_student_graphs
 from edgeelad.export.graph_modules import UnservedArchitectureError
+from edgeelad.export.graph_quantize import BOTH_SCALES
 from edgeelad.export.graph_swap import GraphMismatchError, swap_weights
 from edgeelad.export.graph_trace import FAMILIES as SERVED
 from edgeelad.export.graph_trace import check_family
@@ -208,6 +209,19 @@ def test_int8_is_close_and_small(fused: FusedFolders, family: str) -> None:
     assert error < 0.12  # wide random weights magnify rounding
     sizes = [graph_files(folder, quantization).weights.stat().st_size for quantization in ("none", "int8")]
     assert sizes[1] < 0.45 * sizes[0]
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_a_gated_row_is_scaled_once(fused: FusedFolders, family: str) -> None:
+    """The gate's factor goes unscaled into the quantization of the gated row, in each of the two layers."""
+    model = onnx.load(str(graph_files(fused.folder(family), "int8").standard), load_external_data=False)
+    nodes = model.graph.node
+    both = {node.output[0] for node in nodes if node.output[0].startswith(BOTH_SCALES)}
+    assert len(both) == (0 if family == "gpt2" else 2)
+    scaled = [node for node in nodes if node.op_type == "Mul" and node.input[1] in both]
+    assert len(scaled) == len(both)
+    for name in (node.input[0] for node in scaled):
+        assert next(node for node in nodes if name in node.output).op_type == "MatMulIntegerToFloat"
 
 
 def test_int4_runs(fused: FusedFolders, tmp_path: Path) -> None:
