@@ -20,7 +20,9 @@ from edgeelad.records import AnswerKind, Question, ReasoningTree
 
 def open_student(package: Package, *, num_threads: int = 1) -> AbstractContextManager[Student]:
     """The package's student, on the graph that ships."""
-    return Student.open(package.path, num_threads=num_threads, batch_size=1, precision=package.precision)
+    return Student.open(
+        package.path, num_threads=num_threads, batch_size=1, precision=package.precision, with_lanes=False
+    )
 
 
 def make_question(text: str, kind: AnswerKind) -> Question:

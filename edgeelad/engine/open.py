@@ -35,6 +35,7 @@ def open_generator(
     batch_size: int = 64,
     precision: Precision | None = None,
     kv_bytes: int | None = None,
+    with_lanes: bool = True,
 ) -> TokenGenerator:
     """Open the generator of a student.
 
@@ -42,15 +43,17 @@ def open_generator(
         folder: An exported folder or a package.
         codec: The folder's.
         num_threads: Threads of the session.
-        batch_size: Sequences that run together at most; for one the engine without lanes is taken.
+        batch_size: Sequences that run together at most.
         precision: Which graphs; default: fp32 where there are any, else the quantized ones.
         kv_bytes: Keys and values held at most, as far as one question fits; default: what runs fastest.
+        with_lanes: Whether many questions are to run; False for one at a time, as on a device. The two sum up in another
+            order: what one computes is the same bits in any company, but not the other's.
 
     Raises:
         ModelError: A file is missing, cannot be used, or belongs to another student than config.json.
     """
     standard = find_graph(folder, precision)
-    engine = find_engine(standard, with_lanes=batch_size > 1)
+    engine = find_engine(standard, with_lanes=with_lanes)
     shape = cache_shape(codec.config)
     if engine is None:
         graph = OnnxGraph(standard, num_threads, shape)

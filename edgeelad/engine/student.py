@@ -44,6 +44,7 @@ class Student:
         batch_size: int = 64,
         precision: Precision | None = None,
         kv_bytes: int | None = None,
+        with_lanes: bool = True,
     ) -> Student:
         """Open an exported folder or a package.
 
@@ -53,13 +54,20 @@ class Student:
             batch_size: Sequences that run together at most, and questions whose trees grow together.
             precision: Which graphs; default: fp32 where there are any, else the quantized ones.
             kv_bytes: Keys and values held at most, as far as one question fits; default: what runs fastest.
+            with_lanes: Whether many questions are to run; False for one at a time, as on a device.
 
         Raises:
             ModelError: A file is missing, or cannot be used.
         """
         codec = Codec.load(folder)
         generator = open_generator(
-            folder, codec, num_threads=num_threads, batch_size=batch_size, precision=precision, kv_bytes=kv_bytes
+            folder,
+            codec,
+            num_threads=num_threads,
+            batch_size=batch_size,
+            precision=precision,
+            kv_bytes=kv_bytes,
+            with_lanes=with_lanes,
         )
         return cls(codec, generator, batch_size)
 
