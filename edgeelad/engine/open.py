@@ -46,8 +46,8 @@ def open_generator(
         batch_size: Sequences that run together at most.
         precision: Which graphs; default: fp32 where there are any, else the quantized ones.
         kv_bytes: Keys and values held at most, as far as one question fits; default: what runs fastest.
-        with_lanes: Whether many questions are to run; False for one at a time, as on a device. The two sum up in another
-            order: what one computes is the same bits in any company, but not the other's.
+        with_lanes: Whether many questions are to run; False for one at a time, as on a device. Each gives a question
+            the same bits in any company, but not the bits of the other, which sums up in another order.
 
     Raises:
         ModelError: A file is missing, cannot be used, or belongs to another student than config.json.
