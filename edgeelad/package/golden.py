@@ -59,7 +59,9 @@ class GoldenStudent:
 
     def __init__(self, folder: Path, precision: Precision, num_threads: int = 1) -> None:
         self.codec = Codec.load(folder)
-        self._generator = open_generator(folder, self.codec, num_threads=num_threads, batch_size=1, precision=precision, with_lanes=False)
+        self._generator = open_generator(
+            folder, self.codec, num_threads=num_threads, batch_size=1, precision=precision, with_lanes=False
+        )
         self._limits = Limits(self.codec.eos_ids, self.codec.max_context)
 
     def write(self, prompt_ids: Sequence[int], max_tokens: int) -> tuple[int, ...]:
