@@ -221,9 +221,7 @@ def _resumed(folder: Path | None, given: Mapping[str, Any], overrides: tuple[str
         raise RunError(f"{folder}: nothing to resume (no config.toml in it); name the folder that `distill` wrote")
     fixed = set(given) - {"rounds", "budget_usd", "fresh"}
     if fixed:
-        raise UsageError(
-            f"--{min(fixed)} cannot be changed on --resume; start a new run"
-        )
+        raise UsageError(f"--{min(fixed)} cannot be changed on --resume; start a new run")
     changes = (*_settings(_flags_to_data(given)), *overrides)
     for change in changes:
         section, key, _ = parse_override(change)
