@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import TypeVar
 
 from edgeelad.engine.crew import MAX_BLOCKS_AHEAD, Crew, Lost
+from edgeelad.engine.memory import kv_share
 from edgeelad.engine.open import Precision
 from edgeelad.engine.student import Student
 from edgeelad.engine.tree import TreeParams
@@ -81,7 +82,7 @@ def grow_trees(
         num_threads: Threads of each session.
         batch_size: Questions that run together.
         precision: Which graph; default: fp32 where there is one.
-        kv_bytes: Keys and values that each worker holds at most; default: what runs fastest.
+        kv_bytes: Keys and values that each worker holds at most; default: what runs fastest, as far as memory goes.
         on_set_aside: Told, in the order of the questions, of those that have no tree; default: they are errors.
 
     Raises:
@@ -89,6 +90,7 @@ def grow_trees(
         PromptTooLongError: A question leaves no room for an explanation, and nobody is told instead.
         RunError: Worker processes die, whatever they work on; or of one question, and nobody is told instead.
     """
+    kv_bytes = kv_share(num_workers) if kv_bytes is None else kv_bytes
     opener = student_opener(folder, num_threads, batch_size, precision, kv_bytes)
     source = iter(questions)
     blocks = iter(lambda: list(islice(source, batch_size)), [])

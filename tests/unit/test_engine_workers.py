@@ -13,6 +13,8 @@ from pathlib import Path
 import pytest
 from fixtures.students import MAX_CONTEXT, StudentFolders, make_sum, questions
 
+from edgeelad.engine import memory
+from edgeelad.engine.memory import kv_share
 from edgeelad.engine.tree import TreeParams
 from edgeelad.engine.workers import MAX_BLOCKS_AHEAD, SetAside, grow_trees
 from edgeelad.errors import ModelError, PromptTooLongError
@@ -26,6 +28,17 @@ BATCH = 4
 def _endless() -> Iterator[Question]:
     for number in itertools.count():
         yield Question(str(number), make_sum(number % 10, number // 10 % 10)[0].text)
+
+
+def test_workers_share_the_memory_that_is_free(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(memory, "available_memory_bytes", lambda: 16 << 30)
+    assert kv_share(2) is None  # 4 GB each: more than one fills
+    assert kv_share(64) == 128 << 20
+    monkeypatch.setattr(memory, "available_memory_bytes", lambda: None)
+    assert kv_share(64) is None
+    monkeypatch.undo()
+    available = memory.available_memory_bytes()
+    assert available is None or available > 1 << 20
 
 
 def test_trees_do_not_depend_on_the_number_of_workers(students: StudentFolders) -> None:
