@@ -190,7 +190,7 @@ def test_finds_the_first_error():
 def test_judges_step_by_step_in_one_conversation():
     def ask(steps, turns, next_step):
         messages = render_judge_messages(TOM, next_step, reference="8", steps=steps, turns=turns)
-        return parse_judgment(_reply(messages), len(steps) + len(turns) + 1)
+        return parse_judgment(_reply(messages), TOM, len(steps) + len(turns) + 1)
 
     first = ask((), (), WRONG)
     assert (first.is_correct, first.corrected) == (False, FIRST)
