@@ -16,7 +16,8 @@ from edgeelad.engine.batch import BatchGenerator
 from edgeelad.engine.codec import Codec
 from edgeelad.engine.generate import TokenGenerator
 from edgeelad.engine.packed import PackedGenerator
-from edgeelad.engine.packed_graph import VOCAB_SIZE_KEY, PackedGraph
+from edgeelad.engine.packed_graph import PackedGraph
+from edgeelad.engine.packed_names import VOCAB_SIZE_KEY
 from edgeelad.engine.session import OnnxGraph
 from edgeelad.engine.shape import CacheShape, cache_shape
 from edgeelad.errors import ModelError

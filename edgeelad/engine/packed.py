@@ -15,8 +15,9 @@ import numpy as np
 
 from edgeelad.engine.generate import ForcedToken, GeneratedTokens, Growth, Limits, Trunk
 from edgeelad.engine.packed_batch import RaggedBatch
+from edgeelad.engine.packed_buffers import KeyValueBuffers
 from edgeelad.engine.packed_forest import Forest, GrownTree, TreePlan
-from edgeelad.engine.packed_graph import Feed, KeyValueBuffers, PackedGraph
+from edgeelad.engine.packed_graph import Feed, PackedGraph
 from edgeelad.engine.packed_grove import Grove
 from edgeelad.engine.packed_sequence import Growing, choose_next
 from edgeelad.engine.sampling import SamplingParams

@@ -13,7 +13,8 @@ from dataclasses import dataclass
 import numpy as np
 
 from edgeelad.engine.generate import GeneratedTokens, Limits
-from edgeelad.engine.packed_graph import Feed, KeyValueBuffers, PackedGraph
+from edgeelad.engine.packed_buffers import KeyValueBuffers
+from edgeelad.engine.packed_graph import Feed, PackedGraph
 from edgeelad.engine.packed_sequence import Growing, choose_next
 from edgeelad.engine.sampling import SamplingParams
 

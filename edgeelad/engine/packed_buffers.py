@@ -42,11 +42,6 @@ class KeyValueBuffers:
         for array in self.arrays:
             array[target, :, :length] = array[source, :, :length]
 
-    def copy_row(self, source: KeyValueBuffers, length: int) -> None:
-        """Copy the first `length` tokens of the first row of other buffers to the first row."""
-        for target, array in zip(self.arrays, source.arrays, strict=True):
-            target[0, :, :length] = array[0, :, :length]
-
     def keep_columns(self, row: int, first: int, columns: Ints) -> None:
         """Move some of a row's tokens, in the given order, to the places from `first` on."""
         for array in self.arrays:

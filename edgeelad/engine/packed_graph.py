@@ -43,18 +43,6 @@ from edgeelad.engine.packed_rows import TopRows
 from edgeelad.engine.session import ADVICE, open_session
 from edgeelad.errors import ModelError
 
-__all__ = [
-    "HIDDEN",
-    "VOCAB_SIZE_KEY",
-    "Feed",
-    "Floats",
-    "Ints",
-    "KeyValueBuffers",
-    "PackedGraph",
-    "TopRows",
-    "TreeFeed",
-]
-
 # what a hidden column gets added: so low that its probability is exactly 0, and finite
 HIDDEN = np.float32(np.finfo(np.float32).min)
 

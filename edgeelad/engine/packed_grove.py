@@ -16,9 +16,10 @@ import numpy as np
 
 from edgeelad.engine.generate import Limits
 from edgeelad.engine.packed_buffers import KeyValueBuffers, Windows
-from edgeelad.engine.packed_forest import GrownTree, TreePlan, choose_for_points, plant
-from edgeelad.engine.packed_graph import HIDDEN, PackedGraph, TopRows, TreeFeed
+from edgeelad.engine.packed_forest import GrownTree, TreePlan, choose_for_points, gather, plant
+from edgeelad.engine.packed_graph import HIDDEN, PackedGraph, TreeFeed
 from edgeelad.engine.packed_layout import Layout
+from edgeelad.engine.packed_rows import TopRows
 from edgeelad.engine.packed_sequence import Growing, choose_next
 from edgeelad.engine.packed_tree import Branch, feed_context
 from edgeelad.engine.sampling import SamplingParams
@@ -62,8 +63,7 @@ class _Tree:
     def result(self) -> GrownTree:
         """What grew."""
         assert self.found is not None, "the context was not fed"
-        grown = iter(branch.sequence.result() for branch in self.branches)
-        return GrownTree([tuple(next(grown) for _ in own) for own in self.plan.seeds], self.found)
+        return gather(self.plan, self.branches, self.found)
 
 
 class _Group:

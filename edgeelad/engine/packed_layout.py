@@ -10,7 +10,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from edgeelad.engine.packed_graph import HIDDEN, Floats
+from edgeelad.engine.packed_buffers import Floats
+from edgeelad.engine.packed_graph import HIDDEN
 
 
 @dataclass(frozen=True, slots=True)

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from edgeelad.engine.generate import GeneratedTokens, Limits
-from edgeelad.engine.packed_graph import TopRows
+from edgeelad.engine.packed_rows import TopRows
 from edgeelad.engine.sampling import SamplingParams, choose, uniforms
 from edgeelad.errors import ModelError
 from edgeelad.records import FinishReason

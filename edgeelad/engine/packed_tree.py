@@ -13,7 +13,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from edgeelad.engine.packed_graph import HIDDEN, Feed, Ints, KeyValueBuffers
+from edgeelad.engine.packed_buffers import Ints, KeyValueBuffers
+from edgeelad.engine.packed_graph import HIDDEN, Feed
 from edgeelad.engine.packed_layout import Layout, Point
 from edgeelad.engine.packed_sequence import Growing
 

@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 from onnx import NodeProto, helper
 
-from edgeelad.engine.packed_graph import VOCAB_SIZE_KEY
+from edgeelad.engine.packed_names import VOCAB_SIZE_KEY
 from edgeelad.errors import ModelError
 from edgeelad.export.graph_edit import MICROSOFT, EditedGraph, attribute
 

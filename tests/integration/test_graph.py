@@ -14,8 +14,10 @@ from fixtures.students import FAMILIES, StudentFolders, make_student
 from transformers import AutoConfig, AutoModelForCausalLM
 from transformers.cache_utils import DynamicLayer
 
-from edgeelad.engine.packed_graph import Feed, KeyValueBuffers, PackedGraph, TopRows
+from edgeelad.engine.packed_buffers import KeyValueBuffers
+from edgeelad.engine.packed_graph import Feed, PackedGraph
 from edgeelad.engine.packed_layout import lay_out
+from edgeelad.engine.packed_rows import TopRows
 from edgeelad.engine.session import OnnxGraph
 from edgeelad.errors import ModelError
 from edgeelad.export.graph import graph_files, traced_graph, write_student_graphs
