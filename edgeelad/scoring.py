@@ -17,7 +17,7 @@ from typing import Any
 import edgeelad
 from edgeelad.config import ScoringConfig
 from edgeelad.engine.codec import Codec
-from edgeelad.engine.memory import kv_share, peak_memory_bytes
+from edgeelad.engine.memory import peak_memory_bytes
 from edgeelad.engine.open import GRAPH_FILES, Precision, find_graph
 from edgeelad.engine.tree import greedy_params
 from edgeelad.engine.workers import SetAside, grow_trees, num_cores, set_aside_lost, student_opener, tree_crew
@@ -65,7 +65,7 @@ class Workers:
                 f"{wanted}: this process may use {cores} {'core' if cores == 1 else 'cores'}, and more workers than "
                 "cores only take memory; leave it out for one a core"
             )
-        return cls(num, threads, kv_share(num) if kv_bytes is None else kv_bytes)
+        return cls(num, threads, kv_bytes)
 
 
 @dataclass(frozen=True, slots=True)
@@ -169,7 +169,7 @@ def _score_rest(
     )
     params = tree_params(settings.strategy, config, settings.seed)
     precision: Precision = "int8" if settings.precision == "int8" else "fp32"
-    opener = student_opener(model, workers.threads, LARGEST_BLOCK, precision, workers.kv_bytes)
+    opener = student_opener(model, workers.num, workers.threads, LARGEST_BLOCK, precision, workers.kv_bytes)
     then = partial(_score_tree, strategy=settings.strategy, inter_weight=config.inter_weight, seed=settings.seed)
     before, rate = files.num_scored, Rate()
     if num_left:

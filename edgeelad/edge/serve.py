@@ -21,6 +21,7 @@ from typing import TYPE_CHECKING, Any
 from edgeelad.edge.api import ApiError, Kind, parse_request
 from edgeelad.edge.generation import Generation, ServedStudent, Turns, close, prepare
 from edgeelad.edge.responses import Envelope, chunk_body, models_body, usage_body, whole_body
+from edgeelad.engine.workers import num_cores
 from edgeelad.errors import MissingExtraError, PromptTooLongError, UsageError
 from edgeelad.files import dump_json
 
@@ -58,7 +59,7 @@ def serve_package(package: Path, host: str = "127.0.0.1", port: int = 8080, *, n
     from edgeelad.package.open import open_package
 
     opened = open_package(package)
-    with listen(host, port) as listener, open_student(opened, num_threads=num_threads or _num_cores()) as student:
+    with listen(host, port) as listener, open_student(opened, num_threads=num_threads or num_cores()) as student:
         manifest = opened.manifest
         served = ServedStudent(student, manifest.name, manifest.answer_kind, manifest.max_explanation_tokens)
         app = make_app(served)
@@ -241,7 +242,3 @@ def _event(body: dict[str, Any]) -> str:
 
 def _failure() -> ApiError:
     return ApiError(500, "The server failed while generating; its log says why.", kind="server_error")
-
-
-def _num_cores() -> int:
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1

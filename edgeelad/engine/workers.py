@@ -90,8 +90,7 @@ def grow_trees(
         PromptTooLongError: A question leaves no room for an explanation, and nobody is told instead.
         RunError: Worker processes die, whatever they work on; or of one question, and nobody is told instead.
     """
-    kv_bytes = kv_share(num_workers) if kv_bytes is None else kv_bytes
-    opener = student_opener(folder, num_threads, batch_size, precision, kv_bytes)
+    opener = student_opener(folder, num_workers, num_threads, batch_size, precision, kv_bytes)
     source = iter(questions)
     blocks = iter(lambda: list(islice(source, batch_size)), [])
     first = list(islice(blocks, 2))
@@ -105,16 +104,21 @@ def grow_trees(
 
 
 def student_opener(
-    folder: Path, num_threads: int, batch_size: int, precision: Precision | None, kv_bytes: int | None
+    folder: Path,
+    num_workers: int,
+    num_threads: int,
+    batch_size: int,
+    precision: Precision | None,
+    kv_bytes: int | None,
 ) -> Callable[[], Student]:
-    """What every worker calls to open its student."""
+    """What every worker calls to open its student; without `kv_bytes` they share the memory that is free."""
     return partial(
         Student.open,
         folder,
         num_threads=num_threads,
         batch_size=batch_size,
         precision=precision,
-        kv_bytes=kv_bytes,
+        kv_bytes=kv_share(num_workers) if kv_bytes is None else kv_bytes,
     )
 
 

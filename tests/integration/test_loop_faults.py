@@ -1,21 +1,17 @@
 """The loop goes on past questions that kill the process that works on them, and says so."""
 
-import multiprocessing
-import os
-import signal
-from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
 import pytest
+from fixtures.poisoned import open_poisoned
 from fixtures.small_run import NUM_POOL, SmallRun
 from fixtures.students import MAX_CONTEXT, StudentFolders
 
 from edgeelad.config import RunConfig
 from edgeelad.engine import workers
-from edgeelad.engine.student import Student
 from edgeelad.files import read_jsonl
 from edgeelad.loop import distill
 from edgeelad.progress import Silent
@@ -26,36 +22,13 @@ from edgeelad.stages import teach
 POISON = "pool-040"
 
 
-class Poisoned:
-    """A student that one question kills, where it is in a process of its own."""
-
-    def __init__(self, student: Student) -> None:
-        self.student = student
-
-    def __enter__(self) -> "Poisoned":
-        return self
-
-    def __exit__(self, *error: object) -> None:
-        self.student.close()
-
-    def fits(self, question: Question) -> bool:
-        return self.student.fits(question)
-
-    def grow(self, questions: Sequence[Question], *rest: Any) -> Any:
-        if multiprocessing.parent_process() is not None and any(question.id == POISON for question in questions):
-            os.kill(os.getpid(), signal.SIGKILL)
-        return self.student.grow(questions, *rest)
-
-
-def open_poisoned(opener: Callable[[], Student]) -> Poisoned:
-    return Poisoned(opener())
-
-
 def test_a_question_that_kills_is_not_asked(
     small_run: SmallRun, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     opener = workers.student_opener
-    monkeypatch.setattr(workers, "student_opener", lambda *given: partial(open_poisoned, opener(*given)))
+    monkeypatch.setattr(
+        workers, "student_opener", lambda *given: partial(open_poisoned, opener(*given), frozenset({POISON}))
+    )
     faults = ("selection.num_rounds=1", "scoring.num_workers=2", "scoring.batch_size=16", "stopping.audit_size=0")
     said = Silent()
     with TeacherServer() as server:

@@ -10,21 +10,19 @@ import shutil
 import signal
 import subprocess
 import sys
-from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 import pytest
+from fixtures.poisoned import open_poisoned
 from fixtures.students import MAX_CONTEXT, StudentFolders, make_sum
 
 import edgeelad
 from edgeelad import scoring
-from edgeelad.engine.student import Student
 from edgeelad.engine.workers import num_cores
 from edgeelad.errors import ModelError, PoolError, RunError, UsageError
 from edgeelad.progress import Silent
-from edgeelad.records import Question
 from edgeelad.score_files import aside_path, meta_path
 from edgeelad.scoring import Workers, score_pool
 from edgeelad.shards import Shard, block_size, merge_shards
@@ -293,31 +291,6 @@ def test_shards_that_do_not_make_a_whole(model: Path, pool: Path, tmp_path: Path
     refused("its last row is torn", first, second, error=RunError)
     meta_path(second).unlink()
     refused("2.jsonl.meta.json is missing", first, second)
-
-
-class Poisoned:
-    """A student that some questions kill."""
-
-    def __init__(self, student: Student, poison: frozenset[str]) -> None:
-        self.student, self.poison = student, poison
-
-    def __enter__(self) -> "Poisoned":
-        return self
-
-    def __exit__(self, *error: object) -> None:
-        self.student.close()
-
-    def fits(self, question: Question) -> bool:
-        return self.student.fits(question)
-
-    def grow(self, questions: Sequence[Question], *rest: Any) -> Any:
-        if any(question.id in self.poison for question in questions):
-            os.kill(os.getpid(), signal.SIGKILL)
-        return self.student.grow(questions, *rest)
-
-
-def open_poisoned(opener: Callable[[], Student], poison: frozenset[str]) -> Poisoned:
-    return Poisoned(opener(), poison)
 
 
 def test_questions_that_kill_are_set_aside(
