@@ -11,10 +11,12 @@ from edgeelad.engine.generate import BranchPoint, Limits, Trunk
 from edgeelad.engine.packed import PackedGenerator
 from edgeelad.engine.packed_graph import PackedGraph
 from edgeelad.engine.sampling import SamplingParams, make_seed
+from edgeelad.engine.session import flush_denormals
 
 
 def load(work: Work) -> tuple[Run, dict[str, Any]]:
-    """Open the student's graph: the one with lanes for trees, the plain one for one prompt at a time."""
+    """Open the student's graph, as a worker does: that with lanes for trees, the plain one for one prompt at a time."""
+    flush_denormals()
     is_one_by_one = work.settings.get("is_one_by_one", False)
     suffix = "" if work.settings["precision"] == "fp32" else "_quantized"
     name = f"engine{suffix}.onnx" if is_one_by_one else f"engine_lanes{suffix}.onnx"

@@ -21,6 +21,7 @@ from typing import TypeVar
 from edgeelad.engine.crew import MAX_BLOCKS_AHEAD, Crew, Lost
 from edgeelad.engine.memory import kv_share
 from edgeelad.engine.open import Precision
+from edgeelad.engine.session import flush_denormals
 from edgeelad.engine.student import Student
 from edgeelad.engine.tree import TreeParams
 from edgeelad.errors import PromptTooLongError, RunError
@@ -130,7 +131,7 @@ def tree_crew(
     warn: Callable[[str], None] = _log.warning,
 ) -> Crew[Question, Result | SetAside]:
     """Workers that grow trees, and do `then` with each: what that gives is what leaves the process."""
-    return Crew(partial(tree_work, opener, params, then), num_workers, warn)
+    return Crew(partial(_lonely_work, opener, params, then), num_workers, warn)
 
 
 @contextmanager
@@ -146,6 +147,16 @@ def tree_work(
             is_fitting = {id(question) for question in fitting}
             return [next(grown) if id(q) in is_fitting else SetAside(q, TOO_LONG, True) for q in block]
 
+        yield grow
+
+
+@contextmanager
+def _lonely_work(
+    opener: Callable[[], Student], params: TreeParams, then: Callable[[ReasoningTree], Result]
+) -> Iterator[Callable[[Block], list[Result | SetAside]]]:
+    """The same in a process that does nothing else."""
+    flush_denormals()
+    with tree_work(opener, params, then) as grow:
         yield grow
 
 

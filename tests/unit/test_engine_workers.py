@@ -15,6 +15,7 @@ from fixtures.students import MAX_CONTEXT, StudentFolders, make_sum, questions
 
 from edgeelad.engine import memory
 from edgeelad.engine.memory import kv_share
+from edgeelad.engine.open import Precision
 from edgeelad.engine.tree import TreeParams
 from edgeelad.engine.workers import MAX_BLOCKS_AHEAD, SetAside, grow_trees
 from edgeelad.errors import ModelError, PromptTooLongError
@@ -41,11 +42,12 @@ def test_workers_share_the_memory_that_is_free(monkeypatch: pytest.MonkeyPatch) 
     assert available is None or available > 1 << 20
 
 
-def test_trees_do_not_depend_on_the_number_of_workers(students: StudentFolders) -> None:
-    asked = questions(11)
+@pytest.mark.parametrize("precision", ["fp32", "int8"])
+def test_trees_do_not_depend_on_the_number_of_workers(students: StudentFolders, precision: Precision) -> None:
+    asked = questions(11)  # one worker is this process, which does not flush denormals; two are others, which do
     folder = students.trained_onnx()
-    alone = list(grow_trees(folder, asked, PARAMS, num_workers=1, batch_size=BATCH))
-    together = list(grow_trees(folder, iter(asked), PARAMS, num_workers=2, batch_size=BATCH))
+    alone = list(grow_trees(folder, asked, PARAMS, num_workers=1, batch_size=BATCH, precision=precision))
+    together = list(grow_trees(folder, iter(asked), PARAMS, num_workers=2, batch_size=BATCH, precision=precision))
     assert [tree.question for tree in alone] == asked
     assert together == alone
     assert multiprocessing.active_children() == []
