@@ -119,7 +119,10 @@ def open_session(path: Path, num_threads: int) -> Any:
     options.log_severity_level = 3
     for name, value in SETTINGS.items():
         options.add_session_config_entry(name, value)
-    options.enable_mem_pattern = False  # shapes change every step: patterns would only pile up (onnxruntime #11627)
+    # Shapes change every step: patterns would only pile up (onnxruntime #11627), and no reuse of memory can be planned:
+    # looking for one at load takes the square of the number of nodes, six of eight seconds for a graph with trees.
+    options.enable_mem_pattern = False
+    options.enable_mem_reuse = False
     try:
         return onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
     except Exception as error:  # ONNX Runtime's own exceptions share no base but Exception
