@@ -129,6 +129,8 @@ class PackedGenerator:
         num_rows = min(num_rows, self.batch_size, max(room // (capacity * self.graph.bytes_per_token), 1))
         if self.kv_bytes is not None:
             self._forest.drop_buffers()
+            if self._grove is not None:
+                self._grove.drop_buffers()
         old = self._batch
         if old is None or old.num_rows < num_rows or not capacity <= old.capacity <= 2 * capacity:
             self._drop_batch()  # before the new one is made

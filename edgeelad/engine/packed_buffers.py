@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from bisect import bisect_left, insort
+from math import prod
+from operator import attrgetter
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -15,6 +18,46 @@ if TYPE_CHECKING:
 
 Floats = npt.NDArray[np.float32]
 Ints = npt.NDArray[np.int64]
+# a block serves what takes at least this share of it
+MIN_SHARE = 0.5
+_size = attrgetter("size")
+
+
+class Memory:
+    """Blocks of memory that are used again: a page new from the system costs more than what is written to it.
+
+    Attributes:
+        max_bytes: Where more is held than this, blocks that nobody uses are given back to the system.
+    """
+
+    def __init__(self, max_bytes: int) -> None:
+        """Hold nothing yet."""
+        self.max_bytes = max_bytes
+        self._free: list[Floats] = []  # by size
+        self._num_held = 0  # bytes, in use or not
+
+    def take(self, shape: tuple[int, ...]) -> Floats:
+        """An array with whatever was in its memory; finite numbers, as nothing else was ever put there."""
+        size = prod(shape)
+        place = bisect_left(self._free, size, key=_size)
+        if place < len(self._free) and size >= MIN_SHARE * self._free[place].size:
+            block = self._free.pop(place)
+        else:
+            if self._num_held + 4 * size > self.max_bytes:
+                self.drop()
+            block = np.zeros(size, dtype=np.float32)
+            self._num_held += block.nbytes
+        return block[:size].reshape(shape)
+
+    def give(self, array: Floats) -> None:
+        """Take an array back that nobody looks at any more."""
+        assert array.base is not None, "it was taken from here"
+        insort(self._free, array.base, key=_size)
+
+    def drop(self) -> None:
+        """Give what nobody uses back to the system."""
+        self._num_held -= sum(block.nbytes for block in self._free)
+        self._free.clear()
 
 
 class KeyValueBuffers:
@@ -25,11 +68,20 @@ class KeyValueBuffers:
         arrays: In the order of the graph's past inputs; they begin as zeros.
     """
 
-    def __init__(self, graph: PackedGraph, rows: int, capacity: int) -> None:
+    def __init__(self, graph: PackedGraph, rows: int, capacity: int, memory: Memory | None = None) -> None:
         self.rows, self.capacity = rows, capacity
+        self._memory = memory or Memory(0)
         shape = (rows, graph.num_heads, capacity, graph.head_dim)
-        self.arrays: list[Floats] = [np.zeros(shape, dtype=np.float32) for _ in graph.past_names]
+        self.arrays: list[Floats] = [self._memory.take(shape) for _ in graph.past_names]
+        for array in self.arrays if memory else ():
+            array.fill(0)
         self._values: dict[tuple[int, int], list[Any]] = {}
+
+    def close(self) -> None:
+        """Give the memory back."""
+        self._values.clear()
+        while self.arrays:
+            self._memory.give(self.arrays.pop())
 
     def values(self, start: int, stop: int) -> list[Any]:
         """Rows `start` to `stop` of each array, as ONNX Runtime takes them: the same memory."""
@@ -56,10 +108,13 @@ class Windows:
         arrays: In the order of the graph's past inputs.
     """
 
-    def __init__(self, graph: PackedGraph, num_branches: int, width: int) -> None:
+    def __init__(self, graph: PackedGraph, num_branches: int, width: int, memory: Memory | None = None) -> None:
         self.num_branches, self.width = num_branches, width
+        self._memory = memory or Memory(0)
         shape = (graph.num_heads, num_branches, width, graph.head_dim)
-        self.arrays: list[Floats] = [np.zeros(shape, dtype=np.float32) for _ in graph.past_names]
+        self.arrays: list[Floats] = [self._memory.take(shape) for _ in graph.past_names]
+        for array in self.arrays:
+            array.fill(0)
 
     def values(self) -> list[Any]:
         """The arrays as ONNX Runtime takes them: the same memory."""
@@ -71,11 +126,18 @@ class Windows:
         while old:
             array = old.pop()
             heads, _, _, size = array.shape
-            fresh = np.zeros((heads, len(branches), width, size), dtype=np.float32)
+            fresh = self._memory.take((heads, len(branches), width, size))
             fresh[:, :, :num_tokens] = array[:, branches, :num_tokens]
+            fresh[:, :, num_tokens:] = 0
             self.arrays.append(fresh)
+            self._memory.give(array)
         self.arrays.reverse()
         self.num_branches, self.width = len(branches), width
+
+    def close(self) -> None:
+        """Give the memory back."""
+        while self.arrays:
+            self._memory.give(self.arrays.pop())
 
 
 def shared(array: npt.NDArray[Any]) -> Any:

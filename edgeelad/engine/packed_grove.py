@@ -15,7 +15,7 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from edgeelad.engine.generate import Limits
-from edgeelad.engine.packed_buffers import KeyValueBuffers, Windows
+from edgeelad.engine.packed_buffers import KeyValueBuffers, Memory, Windows
 from edgeelad.engine.packed_forest import GrownTree, TreePlan, choose_for_points, gather, plant
 from edgeelad.engine.packed_graph import HIDDEN, PackedGraph, TreeFeed
 from edgeelad.engine.packed_layout import Layout
@@ -69,12 +69,12 @@ class _Tree:
 class _Group:
     """Branches of one tree that advance together; they have their first tokens."""
 
-    def __init__(self, graph: PackedGraph, tree: _Tree, branches: list[Branch]) -> None:
+    def __init__(self, graph: PackedGraph, tree: _Tree, branches: list[Branch], memory: Memory) -> None:
         self.tree = tree
         self.branches = branches
         self._age = 0  # tokens in each window
         rows = max(len(branches), MIN_BRANCHES)
-        self._windows = Windows(graph, rows, min(WINDOW_STEP, tree.max_width))
+        self._windows = Windows(graph, rows, min(WINDOW_STEP, tree.max_width), memory)
         self._arrange()
 
     def _arrange(self) -> None:
@@ -111,13 +111,18 @@ class _Group:
         if live and (has_left or is_full):
             self._arrange()
 
+    def close(self) -> None:
+        """Give the memory of the windows back."""
+        self._windows.close()
+
 
 class Grove:
-    """Grows trees; holds their keys and values while they grow, and nothing afterwards."""
+    """Grows trees; holds the memory of their keys and values for the next ones."""
 
     def __init__(self, graph: PackedGraph) -> None:
         """Allocate nothing yet."""
         self._graph = graph
+        self._memory = Memory(MAX_GROVE_BYTES)
 
     def grow(
         self, plans: Sequence[TreePlan], params: SamplingParams, limits: Limits, kv_bytes: int | None = None
@@ -125,19 +130,24 @@ class Grove:
         """Grow each planned tree; with `kv_bytes` as many at the same time as have room there, but one at least."""
         if not plans:
             return []
-        found = _Growth(self._graph, plans, params, limits, MAX_GROVE_BYTES if kv_bytes is None else kv_bytes).run()
+        self._memory.max_bytes = MAX_GROVE_BYTES if kv_bytes is None else kv_bytes
+        found = _Growth(self._graph, plans, params, limits, self._memory).run()
         self._graph.unbind()
         return found
+
+    def drop_buffers(self) -> None:
+        """Let go of the memory."""
+        self._memory.drop()
 
 
 class _Growth:
     """Trees that grow together, until all have grown."""
 
     def __init__(
-        self, graph: PackedGraph, plans: Sequence[TreePlan], params: SamplingParams, limits: Limits, kv_bytes: int
+        self, graph: PackedGraph, plans: Sequence[TreePlan], params: SamplingParams, limits: Limits, memory: Memory
     ) -> None:
-        self._graph, self._params, self._limits = graph, params, limits
-        self._room = kv_bytes // graph.bytes_per_token  # in tokens
+        self._graph, self._params, self._limits, self._memory = graph, params, limits, memory
+        self._room = memory.max_bytes // graph.bytes_per_token  # in tokens
         self._coming = deque((index, plan, *plant(plan, params, limits)) for index, plan in enumerate(plans))
         self._planted: dict[int, _Tree] = {}  # by slot: contexts of the next run
         self._trees: list[_Tree] = []  # with a context, until they are done
@@ -162,7 +172,7 @@ class _Growth:
             for tree in self._trees if number not in self._groups else ():
                 more = tree.max_branches * tree.max_width if tree.num_running else 0
                 if tree.waiting and self._num_reserved + more <= max(self._room, self._num_reserved):
-                    self._groups[number] = _Group(self._graph, tree, tree.waiting.popleft())
+                    self._groups[number] = _Group(self._graph, tree, tree.waiting.popleft(), self._memory)
                     tree.num_running += 1
                     break
 
@@ -179,7 +189,7 @@ class _Growth:
             max_branches = min(max(len(branches), MIN_BRANCHES), MAX_BRANCHES, fitting)
             if self._trees and self._num_reserved + num_context + max_branches * max_width > self._room:
                 return
-            context = KeyValueBuffers(self._graph, 1, num_context)
+            context = KeyValueBuffers(self._graph, 1, num_context, self._memory)
             self._planted[slot] = _Tree(index, plan, layout, branches, context, max_branches, max_width)
             self._trees.append(self._planted[slot])
             self._coming.popleft()
@@ -205,10 +215,13 @@ class _Growth:
         for group in self._groups.values():
             group.advance()
         done = [number for number, group in self._groups.items() if not group.branches]
-        for number in done:
-            self._groups.pop(number).tree.num_running -= 1
         self._graph.release(self._planted, done)
+        for number in done:
+            group = self._groups.pop(number)
+            group.tree.num_running -= 1
+            group.close()
         self._planted.clear()
         for tree in [tree for tree in self._trees if not tree.waiting and not tree.num_running]:
             self._results[tree.index] = tree.result()
             self._trees.remove(tree)
+            tree.context.close()
