@@ -15,9 +15,10 @@ from edgeelad.engine.session import flush_denormals
 
 
 def load(work: Work) -> tuple[Run, dict[str, Any]]:
-    """Open the student's graph, as a worker does: that with lanes for trees, the plain one for one prompt at a time."""
-    flush_denormals()
+    """Open the student's graph: as a worker does, with lanes for trees; as a device does, for one prompt at a time."""
     is_one_by_one = work.settings.get("is_one_by_one", False)
+    if not is_one_by_one:
+        flush_denormals()
     suffix = "" if work.settings["precision"] == "fp32" else "_quantized"
     name = f"engine{suffix}.onnx" if is_one_by_one else f"engine_lanes{suffix}.onnx"
     graph = PackedGraph(Path(work.settings["folder"]) / name, work.settings["threads"])
