@@ -22,8 +22,8 @@ from models import Models
 from shapes import SHAPES, make_student
 from workload import training_texts
 
-from edgeelad.export.graph import traced_graph, write_student_graphs
-from edgeelad.export.graph_swap import swap_weights
+from edgeelad.export.fused.build import traced_graph, write_student_graphs
+from edgeelad.export.fused.swap import swap_weights
 
 
 def main() -> None:

@@ -65,7 +65,7 @@ class Models:
 
     def fused(self) -> Path:
         """edgeelad's graphs, fp32, int8 and in a folder int4 these too, as the export code of today writes them."""
-        from edgeelad.export.graph import traced_graph, write_student_graphs
+        from edgeelad.export.fused.build import traced_graph, write_student_graphs
 
         folder = self._cache / "edgeelad" / f"{self._shape}-{_code_key()}"
         student = self.student()

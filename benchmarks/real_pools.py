@@ -26,14 +26,14 @@ import onnxruntime
 import torch
 import transformers
 
+from edgeelad.cli.show import rounds_table
 from edgeelad.files import read_jsonl, write_jsonl
 from edgeelad.pool import read_pool
-from edgeelad.prompts import PromptFormat
 from edgeelad.quickstart.problems import SKILLS, Problem, make_problems
 from edgeelad.quickstart.recipe import RECIPE
 from edgeelad.quickstart.student import train_base_student
 from edgeelad.records import Example, Question
-from edgeelad.show import rounds_table
+from edgeelad.text.prompts import PromptFormat
 
 MAX_NUMBER = 100
 # what differs between the two pools: limit, rounds, questions a round, steps a round, context, explanation tokens,

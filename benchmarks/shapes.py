@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from edgeelad.files import make_folder
-from edgeelad.prompts import PromptFormat
+from edgeelad.text.prompts import PromptFormat
 
 EOS, PAD = "<|endoftext|>", "<|pad|>"
 MAX_POSITIONS = 2048

@@ -29,7 +29,6 @@ import teacher_arms
 
 from edgeelad.config import TeacherConfig
 from edgeelad.errors import InputError
-from edgeelad.explanation import join
 from edgeelad.quickstart.problems import SKILLS, make_problems
 from edgeelad.quickstart.replies import Faults
 from edgeelad.quickstart.server import MODEL, TeacherServer
@@ -38,8 +37,9 @@ from edgeelad.quickstart.solver import find_first_error, solve
 from edgeelad.quickstart.steps import find_equations
 from edgeelad.records import Branch, Question, ReasoningTree
 from edgeelad.teacher import open_teacher
-from edgeelad.teacher.annotate import annotate
-from edgeelad.teacher.planted import plant_error
+from edgeelad.teacher.check.planted import plant_error
+from edgeelad.teacher.revision.annotate import annotate
+from edgeelad.text.explanation import join
 
 NUM_BRANCHES = 3
 # share of questions of a kind that the student knows; on these it takes a step rightly with probability KNOWN, on the

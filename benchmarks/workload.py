@@ -13,10 +13,10 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 from edgeelad.engine.codec import Codec
-from edgeelad.explanation import STEP_SEPARATOR
 from edgeelad.files import write_text
 from edgeelad.pool import read_pool
 from edgeelad.records import Question
+from edgeelad.text.explanation import STEP_SEPARATOR
 
 
 @dataclass(frozen=True, slots=True)

@@ -9,10 +9,10 @@ from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
-from edgeelad.answers import agree, extract
 from edgeelad.bounds import binomial_lower, binomial_upper
 from edgeelad.errors import PoolError
 from edgeelad.records import Evaluation, Question, ReasoningTree
+from edgeelad.text.answers import agree, extract
 
 TAIL = 0.025  # of a 95 % interval, on each side
 

@@ -12,7 +12,7 @@ from pathlib import Path
 from edgeelad import stages
 from edgeelad.config import RunConfig
 from edgeelad.progress import Progress
-from edgeelad.runfolder import RunFolder
+from edgeelad.run.folder import RunFolder
 from edgeelad.stages.end import Summary
 
 

@@ -8,8 +8,8 @@ import onnxruntime
 from protocol import Run, Work, serve
 
 from edgeelad.engine.generate import BranchPoint, Limits, Trunk
-from edgeelad.engine.packed import PackedGenerator
-from edgeelad.engine.packed_graph import PackedGraph
+from edgeelad.engine.packed.generator import PackedGenerator
+from edgeelad.engine.packed.graph import PackedGraph
 from edgeelad.engine.sampling import SamplingParams, make_seed
 from edgeelad.engine.session import flush_denormals
 

@@ -9,13 +9,13 @@ from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager
 from pathlib import Path
 
-from edgeelad.answers import extract
 from edgeelad.engine.student import Student
 from edgeelad.errors import UsageError
-from edgeelad.explanation import split
 from edgeelad.files import dump_json
 from edgeelad.package.open import Package, open_package
 from edgeelad.records import AnswerKind, Question, ReasoningTree
+from edgeelad.text.answers import extract
+from edgeelad.text.explanation import split
 
 
 def open_student(package: Package, *, num_threads: int = 1) -> AbstractContextManager[Student]:

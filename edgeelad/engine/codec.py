@@ -16,9 +16,9 @@ from tokenizers import Tokenizer
 
 from edgeelad.engine.shape import max_context, read_json
 from edgeelad.errors import ModelError
-from edgeelad.explanation import STEP_SEPARATOR
-from edgeelad.prompts import PromptFormat
 from edgeelad.records import Question
+from edgeelad.text.explanation import STEP_SEPARATOR
+from edgeelad.text.prompts import PromptFormat
 
 INCOMPLETE = "\N{REPLACEMENT CHARACTER}"  # how a decoder shows bytes that are not yet a character
 BYTE_TOKEN = re.compile("<0x[0-9A-F]{2}>")

@@ -12,12 +12,12 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Literal
 
-from edgeelad.engine.batch import BatchGenerator
 from edgeelad.engine.codec import Codec
 from edgeelad.engine.generate import TokenGenerator
-from edgeelad.engine.packed import PackedGenerator
-from edgeelad.engine.packed_graph import PackedGraph
-from edgeelad.engine.packed_names import VOCAB_SIZE_KEY
+from edgeelad.engine.packed.generator import PackedGenerator
+from edgeelad.engine.packed.graph import PackedGraph
+from edgeelad.engine.packed.names import VOCAB_SIZE_KEY
+from edgeelad.engine.plain.batch import BatchGenerator
 from edgeelad.engine.session import OnnxGraph
 from edgeelad.engine.shape import CacheShape, cache_shape
 from edgeelad.errors import ModelError

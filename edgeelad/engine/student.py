@@ -15,8 +15,8 @@ from edgeelad.engine.open import Precision, open_generator
 from edgeelad.engine.sampling import SamplingParams
 from edgeelad.engine.tree import TreeParams, answer_stop, greedy_params, plan_trunk, read_answer
 from edgeelad.errors import PromptTooLongError
-from edgeelad.explanation import join_steps, split
 from edgeelad.records import Branch, Probe, Question, ReasoningTree, TokenCounts
+from edgeelad.text.explanation import join_steps, split
 
 # a question whose prompt leaves less room than this cannot be explained
 MIN_EXPLANATION_TOKENS = 8

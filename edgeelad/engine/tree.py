@@ -5,12 +5,12 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from edgeelad.answers import extract
 from edgeelad.engine.codec import Codec
 from edgeelad.engine.generate import BranchPoint, Stop, Trunk
 from edgeelad.engine.sampling import make_seed
-from edgeelad.explanation import ANSWER_PREFIX, STEP_SEPARATOR, split
 from edgeelad.records import AnswerKind, FinishReason, Question
+from edgeelad.text.answers import extract
+from edgeelad.text.explanation import ANSWER_PREFIX, STEP_SEPARATOR, split
 
 # answers of each kind: what their texts begin with alike is forced, what follows is the student's choice
 _SAMPLE_ANSWERS: dict[AnswerKind, tuple[str, ...]] = {

@@ -14,7 +14,7 @@ from onnx import ModelProto
 from optimum.exporters.onnx import main_export
 
 from edgeelad.errors import EdgeeladError, ModelError
-from edgeelad.export.graph import graph_files
+from edgeelad.export.fused.build import graph_files
 from edgeelad.export.quantize import quantize_graph
 from edgeelad.files import storage_errors
 from edgeelad.training.extra import quiet

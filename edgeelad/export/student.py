@@ -18,19 +18,19 @@ from transformers import PreTrainedModel
 
 from edgeelad.config import ExportConfig
 from edgeelad.engine.codec import Codec
-from edgeelad.engine.packed import PackedGenerator
-from edgeelad.engine.packed_graph import PackedGraph
+from edgeelad.engine.packed.generator import PackedGenerator
+from edgeelad.engine.packed.graph import PackedGraph
 from edgeelad.engine.session import OnnxGraph
 from edgeelad.errors import EdgeeladError, ModelError
-from edgeelad.export.graph import Quantization, graph_files, traced_graph, write_student_graphs
-from edgeelad.export.graph_modules import UnservedArchitectureError
-from edgeelad.export.graph_swap import GraphMismatchError, swap_weights
+from edgeelad.export.fused.build import Quantization, graph_files, traced_graph, write_student_graphs
+from edgeelad.export.fused.modules import UnservedArchitectureError
+from edgeelad.export.fused.swap import GraphMismatchError, swap_weights
 from edgeelad.export.parity import check_engine_parity, check_parity, largest_difference
 from edgeelad.export.result import ExportResult, GraphKind
 from edgeelad.export.standard import cannot_export, write_standard_graphs
 from edgeelad.files import make_folder, storage_errors
-from edgeelad.prompts import PROMPT_FILE
 from edgeelad.records import Question
+from edgeelad.text.prompts import PROMPT_FILE
 from edgeelad.training.extra import quiet
 from edgeelad.training.load import load_config, load_model
 from edgeelad.training.save import refuse_existing

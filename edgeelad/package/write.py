@@ -19,13 +19,13 @@ from edgeelad import __version__
 from edgeelad.engine.open import ENGINE_FILES, GRAPH_FILES, LANES_FILES, Precision
 from edgeelad.engine.shape import read_json
 from edgeelad.errors import PackageError
-from edgeelad.explanation import ANSWER_PREFIX
 from edgeelad.files import make_folder, storage_errors, write_json
 from edgeelad.package.card import write_card
 from edgeelad.package.golden import GoldenStudent, make_golden, write_golden
 from edgeelad.package.info import PackageInfo
 from edgeelad.package.manifest import MANIFEST_FILE, Manifest, describe_file, read_manifest
-from edgeelad.prompts import PROMPT_FILE, PromptFormat
+from edgeelad.text.explanation import ANSWER_PREFIX
+from edgeelad.text.prompts import PROMPT_FILE, PromptFormat
 
 ONNX_FOLDER = "onnx"
 REQUIRED_FILES = ("config.json", "tokenizer.json", PROMPT_FILE)

@@ -10,13 +10,13 @@ import sqlite3
 import unicodedata
 from typing import Literal
 
-from edgeelad.answers import canonical, infer_kind
 from edgeelad.errors import StorageError
-from edgeelad.explanation import split
 from edgeelad.pool.formats import Draft
 from edgeelad.pool.rows import Row
-from edgeelad.prompts import CHOICE_LABELS, question_text
 from edgeelad.records import AnswerKind, Question
+from edgeelad.text.answers import canonical, infer_kind
+from edgeelad.text.explanation import split
+from edgeelad.text.prompts import CHOICE_LABELS, question_text
 
 Kind = Literal["auto", "number", "choice", "boolean", "text"]
 ID_DIGITS = 16  # hexadecimal digits of a content hash: 64 bits, enough for a pool of any size that fits a disk

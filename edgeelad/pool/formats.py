@@ -10,7 +10,6 @@ import re
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from edgeelad.numerals import format_fraction
 from edgeelad.pool.equations import read_value, rounds_to, solve_prefix
 from edgeelad.pool.fields import (
     choices_of,
@@ -22,8 +21,9 @@ from edgeelad.pool.fields import (
     text_of,
 )
 from edgeelad.pool.rows import Row, type_name
-from edgeelad.prompts import CHOICE_LABELS
 from edgeelad.records import AnswerKind
+from edgeelad.text.numerals import format_fraction
+from edgeelad.text.prompts import CHOICE_LABELS
 
 _CALCULATOR_MARK = re.compile(r"<<[^<>]*>>")
 _PLACEHOLDER = re.compile(r"\bnumber\d+\b")

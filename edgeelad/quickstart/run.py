@@ -17,7 +17,7 @@ from edgeelad.progress import Progress
 from edgeelad.quickstart.problems import Problem, make_split
 from edgeelad.quickstart.recipe import RECIPE
 from edgeelad.quickstart.server import TeacherServer
-from edgeelad.runfolder import RunFolder
+from edgeelad.run.folder import RunFolder
 
 DATA = "quickstart"
 

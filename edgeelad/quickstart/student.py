@@ -18,13 +18,13 @@ import torch
 from tokenizers import Tokenizer
 from transformers import GenerationConfig, LlamaConfig, LlamaForCausalLM
 
-from edgeelad import explanation
 from edgeelad.errors import TrainingError
-from edgeelad.prompts import PromptFormat
 from edgeelad.quickstart.problems import Problem
 from edgeelad.quickstart.recipe import RECIPE, Recipe
 from edgeelad.quickstart.tokenizer import EOS_TOKEN, PAD_TOKEN, make_tokenizer, number_tokens, save_tokenizer
 from edgeelad.records import Question
+from edgeelad.text import explanation
+from edgeelad.text.prompts import PromptFormat
 
 ProgressCallback = Callable[[int, int, float], None]
 

@@ -13,10 +13,10 @@ from pathlib import Path
 import numpy as np
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 
-from edgeelad import explanation
-from edgeelad.prompts import PromptFormat
 from edgeelad.quickstart.problems import NAMES, OBJECTS, SKILLS, THINGS, make_problems
 from edgeelad.records import Question
+from edgeelad.text import explanation
+from edgeelad.text.prompts import PromptFormat
 
 PAD_TOKEN = "<pad>"
 EOS_TOKEN = "<eos>"

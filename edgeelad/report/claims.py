@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from edgeelad.records import Certificate, TeacherUsage
 from edgeelad.report import figures
-from edgeelad.report.run_records import Run, RunSummary
+from edgeelad.run.records import Run, RunSummary
 
 
 @dataclass(frozen=True, slots=True)

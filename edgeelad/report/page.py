@@ -16,8 +16,8 @@ from edgeelad.files import write_text
 from edgeelad.report import charts, figures
 from edgeelad.report.claims import make_headline, stop_sentence
 from edgeelad.report.questions import QuestionCard, make_cards
-from edgeelad.report.read import read_run
-from edgeelad.report.run_records import MAX_SHOWN_PER_ROUND, RoundMetrics, RoundQuestions, Run, RunSummary
+from edgeelad.run.read import read_run
+from edgeelad.run.records import MAX_SHOWN_PER_ROUND, RoundMetrics, RoundQuestions, Run, RunSummary
 
 REPORT_FILE = "report.html"
 STATUSES = ("accepted", "revised", "completed", "rationale", "set_aside")

@@ -12,9 +12,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
-from edgeelad.prompts import CHOICE_LABELS
 from edgeelad.records import Annotation, Correction
-from edgeelad.report.run_records import RoundQuestions, ScoredExplanation, SelectedQuestion
+from edgeelad.run.records import RoundQuestions, ScoredExplanation, SelectedQuestion
+from edgeelad.text.prompts import CHOICE_LABELS
 
 Origin = Literal["kept", "corrected", "student", "teacher"]
 # two steps with less in common are not marked word by word: that would be harder to read than the steps themselves

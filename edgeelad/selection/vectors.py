@@ -16,8 +16,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from edgeelad.errors import MissingExtraError
-from edgeelad.prompts import question_text
 from edgeelad.records import Question
+from edgeelad.text.prompts import question_text
 
 NUM_DIMENSIONS = 64  # of the dense vectors: enough to tell kinds of questions apart, cheap for 20,000 of them
 # every word, number and sign is a token: questions that differ in their numbers alone are different questions

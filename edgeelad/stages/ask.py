@@ -13,14 +13,14 @@ from edgeelad.errors import BudgetError
 from edgeelad.files import read_json, read_jsonl, write_json, write_jsonl
 from edgeelad.progress import track
 from edgeelad.records import Annotation, Question, ReasoningTree, Score
+from edgeelad.run.scores import read_scores, write_scores
 from edgeelad.selection import select as select_batch
 from edgeelad.stages.end import caps
 from edgeelad.stages.run import Run, derive_seed
 from edgeelad.stages.teach import audit_rows
-from edgeelad.teacher.annotate import GivenAnswer, annotate, answer_all
+from edgeelad.teacher.revision.annotate import GivenAnswer, annotate, answer_all
 from edgeelad.uncertainty import STRATEGIES, tree_params
 from edgeelad.uncertainty import score as score_trees
-from edgeelad.uncertainty.scores_file import read_scores, write_scores
 
 
 def audit(run: Run) -> None:

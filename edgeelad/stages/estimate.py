@@ -12,13 +12,13 @@ from edgeelad.engine.student import Student
 from edgeelad.files import read_jsonl
 from edgeelad.progress import Progress
 from edgeelad.records import TeacherUsage
-from edgeelad.runfolder import RunFolder
+from edgeelad.run.folder import RunFolder
 from edgeelad.stages.ask import revision_params, score, select
 from edgeelad.stages.run import Run, ledger_path, open_run, prepare_base
-from edgeelad.teacher.budget import PICO, TOKENS_AROUND_MESSAGE
 from edgeelad.teacher.estimate import GUESSED_COMPLETION, Estimate, estimate_round, prices_of
-from edgeelad.teacher.exchange import Billing
-from edgeelad.teacher.messages import render_messages
+from edgeelad.teacher.ledger.budget import PICO, TOKENS_AROUND_MESSAGE
+from edgeelad.teacher.ledger.exchange import Billing
+from edgeelad.teacher.prompts.messages import render_messages
 
 
 @dataclass(frozen=True, slots=True)

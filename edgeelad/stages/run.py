@@ -26,7 +26,7 @@ from edgeelad.files import read_json, storage_errors, write_json, write_text
 from edgeelad.pool import load_pool, read_examples
 from edgeelad.progress import Progress
 from edgeelad.records import Example, Question
-from edgeelad.runfolder import RunFolder
+from edgeelad.run.folder import RunFolder
 from edgeelad.stopping import draw_audit
 from edgeelad.teacher import open_teacher
 from edgeelad.teacher.protocol import Teacher

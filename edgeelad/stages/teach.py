@@ -8,7 +8,6 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from edgeelad.answers import agree
 from edgeelad.engine.tree import greedy_params
 from edgeelad.engine.workers import SetAside, grow_trees
 from edgeelad.evaluate import agreement, cohens_kappa
@@ -18,6 +17,7 @@ from edgeelad.progress import track
 from edgeelad.records import Certificate, Evaluation, Example, Question, ReasoningTree
 from edgeelad.stages.run import Run, derive_seed
 from edgeelad.stopping import certify
+from edgeelad.text.answers import agree
 
 
 def fine_tune(run: Run, number: int) -> None:

@@ -8,10 +8,10 @@ from pathlib import Path
 
 from edgeelad.config import TeacherConfig
 from edgeelad.records import Question
-from edgeelad.teacher.batch_client import BatchClient
-from edgeelad.teacher.client import ChatClient
+from edgeelad.teacher.client.batch_client import BatchClient
+from edgeelad.teacher.client.chat_client import ChatClient
 from edgeelad.teacher.dataset_teacher import DatasetTeacher
-from edgeelad.teacher.ledger import Ledger
+from edgeelad.teacher.ledger.ledger import Ledger
 from edgeelad.teacher.openai_teacher import OpenAITeacher
 from edgeelad.teacher.protocol import Teacher
 

@@ -10,7 +10,7 @@ from collections.abc import Mapping, Sequence
 
 from edgeelad.errors import TeacherReplyError
 from edgeelad.records import Question, TeacherUsage
-from edgeelad.teacher.messages import Turn
+from edgeelad.teacher.prompts.messages import Turn
 from edgeelad.teacher.protocol import Abilities, AnswerReply, ChainReply, FirstErrorReply, JudgeReply, Pending
 
 NO_COST = TeacherUsage(0, 0, 0, 0.0)

@@ -13,12 +13,12 @@ from pathlib import Path
 
 from edgeelad.config import TeacherConfig
 from edgeelad.records import Question, ReasoningTree, TeacherUsage
-from edgeelad.teacher.budget import PICO, TOKENS_AROUND_MESSAGE, Caps, Prices, Spent
-from edgeelad.teacher.exchange import Billing
-from edgeelad.teacher.ledger import Ledger
-from edgeelad.teacher.ledger_counts import PromptRates
-from edgeelad.teacher.messages import Message, render_judge_messages, render_messages
-from edgeelad.teacher.own_chain import own_chain
+from edgeelad.teacher.ledger.budget import PICO, TOKENS_AROUND_MESSAGE, Caps, Prices, Spent
+from edgeelad.teacher.ledger.counts import PromptRates
+from edgeelad.teacher.ledger.exchange import Billing
+from edgeelad.teacher.ledger.ledger import Ledger
+from edgeelad.teacher.prompts.messages import Message, render_judge_messages, render_messages
+from edgeelad.teacher.revision.own_chain import own_chain
 
 # of English text, where no tokenizer counts
 BYTES_PER_TOKEN = 4

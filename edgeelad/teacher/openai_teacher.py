@@ -14,11 +14,11 @@ from typing import TypeVar
 from edgeelad.config import TeacherConfig
 from edgeelad.errors import TeacherReplyError
 from edgeelad.records import Question, TeacherUsage
-from edgeelad.teacher.batch_client import BatchClient
-from edgeelad.teacher.client import ChatClient
-from edgeelad.teacher.exchange import TeacherRequest, canonical_json
-from edgeelad.teacher.messages import Message, Turn, load_prompt, render_judge_messages, render_messages
-from edgeelad.teacher.parse import parse_answer, parse_chain, parse_first_error, parse_judgment
+from edgeelad.teacher.client.batch_client import BatchClient
+from edgeelad.teacher.client.chat_client import ChatClient
+from edgeelad.teacher.ledger.exchange import TeacherRequest, canonical_json
+from edgeelad.teacher.prompts.messages import Message, Turn, load_prompt, render_judge_messages, render_messages
+from edgeelad.teacher.prompts.parse import parse_answer, parse_chain, parse_first_error, parse_judgment
 from edgeelad.teacher.protocol import (
     Abilities,
     AnswerReply,

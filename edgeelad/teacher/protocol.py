@@ -14,8 +14,8 @@ from typing import Protocol
 
 from edgeelad.errors import TeacherReplyError
 from edgeelad.records import Question, TeacherUsage
-from edgeelad.teacher.exchange import TeacherRequest
-from edgeelad.teacher.messages import Turn
+from edgeelad.teacher.ledger.exchange import TeacherRequest
+from edgeelad.teacher.prompts.messages import Turn
 
 
 class UnusableReplyError(TeacherReplyError):

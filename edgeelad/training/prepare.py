@@ -17,8 +17,8 @@ from transformers import PreTrainedTokenizerFast as FastTokenizer
 from edgeelad.config import StudentConfig
 from edgeelad.errors import ConfigError, ModelError
 from edgeelad.files import make_folder
-from edgeelad.prompts import PLAIN_TEMPLATE, PROMPT_FILE, PromptFormat, question_text
 from edgeelad.records import Question
+from edgeelad.text.prompts import PLAIN_TEMPLATE, PROMPT_FILE, PromptFormat, question_text
 from edgeelad.training.extra import quiet
 from edgeelad.training.load import find_model, load_config, load_model, load_tokenizer
 from edgeelad.training.save import refuse_existing, save_student

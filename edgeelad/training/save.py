@@ -10,7 +10,7 @@ from transformers import PreTrainedTokenizerFast as FastTokenizer
 
 from edgeelad.errors import StorageError
 from edgeelad.files import storage_errors
-from edgeelad.prompts import PromptFormat
+from edgeelad.text.prompts import PromptFormat
 
 
 def refuse_existing(out: Path) -> None:

@@ -13,8 +13,8 @@ from typing import TypedDict
 import torch
 
 from edgeelad.engine.codec import Codec
-from edgeelad.explanation import join
 from edgeelad.records import Example
+from edgeelad.text.explanation import join
 from edgeelad.training.result import SkippedExample
 
 IGNORED = -100  # the label on which torch's cross-entropy takes no loss

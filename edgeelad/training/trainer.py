@@ -34,8 +34,8 @@ from edgeelad.config import TrainingConfig
 from edgeelad.engine.codec import Codec
 from edgeelad.errors import TrainingError
 from edgeelad.files import make_folder
-from edgeelad.prompts import PromptFormat
 from edgeelad.records import Example
+from edgeelad.text.prompts import PromptFormat
 from edgeelad.training.extra import distill_extra, quiet
 from edgeelad.training.load import load_model, load_tokenizer
 from edgeelad.training.result import TrainingResult

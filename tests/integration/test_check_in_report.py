@@ -8,7 +8,7 @@ from pathlib import Path
 
 from fixtures.report_run import make_run
 
-from edgeelad.launch import plan
+from edgeelad.cli.launch import plan
 from edgeelad.quickstart.server import MODEL, TeacherServer
 
 

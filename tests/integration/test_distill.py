@@ -8,7 +8,6 @@ from pathlib import Path
 import pytest
 from fixtures.small_run import NUM_POOL, SmallRun
 
-from edgeelad.answers import agree
 from edgeelad.config import load_config
 from edgeelad.engine.student import Student
 from edgeelad.files import read_json, read_jsonl
@@ -17,7 +16,8 @@ from edgeelad.progress import Silent
 from edgeelad.quickstart.server import TeacherServer
 from edgeelad.quickstart.solver import solve
 from edgeelad.records import Question
-from edgeelad.teacher.verify import find_flaw
+from edgeelad.teacher.revision.verify import find_flaw
+from edgeelad.text.answers import agree
 
 
 @pytest.fixture(scope="module")

@@ -11,7 +11,7 @@ import torch
 from fixtures.students import FAMILIES, Family, make_neox, make_student, questions
 from transformers import AutoModelForCausalLM
 
-import edgeelad.export.graph
+import edgeelad.export.fused.build
 import edgeelad.export.standard
 from edgeelad.config import ExportConfig
 from edgeelad.engine.codec import Codec
@@ -219,7 +219,7 @@ def test_what_optimum_raises_becomes_one_line(
     def fail(*_: object, **__: object) -> None:
         raise RuntimeError("the tracer met\na surprise")
 
-    monkeypatch.setattr(edgeelad.export.graph, "trace_graph", fail)
+    monkeypatch.setattr(edgeelad.export.fused.build, "trace_graph", fail)
     monkeypatch.setattr(edgeelad.export.standard, "main_export", fail)
     for student in (students["llama"], unserved):
         with pytest.raises(ModelError, match=r"Optimum cannot export this student to ONNX: the tracer met$"):

@@ -12,19 +12,19 @@ from fixtures.students import FAMILIES, MAX_CONTEXT, SUMS, make_sum, questions
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from edgeelad.engine import batch as batch_module
-from edgeelad.engine import prefill as prefill_module
-from edgeelad.engine.batch import BatchGenerator
 from edgeelad.engine.codec import Codec
 from edgeelad.engine.generate import BranchPoint, Limits, Trunk
-from edgeelad.engine.reference import force_one, generate_one
+from edgeelad.engine.plain import batch as batch_module
+from edgeelad.engine.plain import prefill as prefill_module
+from edgeelad.engine.plain.batch import BatchGenerator
+from edgeelad.engine.plain.reference import force_one, generate_one
 from edgeelad.engine.sampling import SamplingParams, make_seed
 from edgeelad.engine.session import OnnxGraph
 from edgeelad.engine.student import Student
 from edgeelad.engine.tree import TreeParams, answer_stop, greedy_params, step_ends
 from edgeelad.errors import PromptTooLongError
-from edgeelad.explanation import join_steps, split
 from edgeelad.records import Question
+from edgeelad.text.explanation import join_steps, split
 
 NUM_TOKENS = 24
 SAMPLED = SamplingParams(NUM_TOKENS, temperature=0.9)

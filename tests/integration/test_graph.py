@@ -14,18 +14,18 @@ from fixtures.students import FAMILIES, StudentFolders, make_student
 from transformers import AutoConfig, AutoModelForCausalLM
 from transformers.cache_utils import DynamicLayer
 
-from edgeelad.engine.packed_buffers import KeyValueBuffers
-from edgeelad.engine.packed_graph import Feed, PackedGraph
-from edgeelad.engine.packed_layout import lay_out
-from edgeelad.engine.packed_rows import TopRows
+from edgeelad.engine.packed.buffers import KeyValueBuffers
+from edgeelad.engine.packed.graph import Feed, PackedGraph
+from edgeelad.engine.packed.layout import lay_out
+from edgeelad.engine.packed.rows import TopRows
 from edgeelad.engine.session import OnnxGraph
 from edgeelad.errors import ModelError
-from edgeelad.export.graph import graph_files, traced_graph, write_student_graphs
-from edgeelad.export.graph_modules import UnservedArchitectureError
-from edgeelad.export.graph_quantize import BOTH_SCALES
-from edgeelad.export.graph_swap import GraphMismatchError, swap_weights
-from edgeelad.export.graph_trace import FAMILIES as SERVED
-from edgeelad.export.graph_trace import check_family
+from edgeelad.export.fused.build import graph_files, traced_graph, write_student_graphs
+from edgeelad.export.fused.modules import UnservedArchitectureError
+from edgeelad.export.fused.quantize import BOTH_SCALES
+from edgeelad.export.fused.swap import GraphMismatchError, swap_weights
+from edgeelad.export.fused.trace import FAMILIES as SERVED
+from edgeelad.export.fused.trace import check_family
 
 TOLERANCE = 1e-4
 STUDENTS = [

@@ -7,14 +7,14 @@ from pathlib import Path
 import pytest
 from rich.console import Console
 
-from edgeelad import launch
+from edgeelad.cli import launch
+from edgeelad.cli.show import TerminalProgress
 from edgeelad.errors import ConfigError, RunError, UsageError
 from edgeelad.files import read_json, read_jsonl
 from edgeelad.loop import distill
 from edgeelad.quickstart import run as quickstart_run
 from edgeelad.quickstart.problems import KNOWN_SKILLS
 from edgeelad.quickstart.recipe import RECIPE
-from edgeelad.show import TerminalProgress
 
 SMALL = replace(
     RECIPE, num_seed_examples=120, num_pool=60, num_test=20, hidden_size=64, intermediate_size=128, num_layers=2,

@@ -19,13 +19,13 @@ from fixtures.poisoned import open_poisoned
 from fixtures.students import MAX_CONTEXT, StudentFolders, make_sum
 
 import edgeelad
-from edgeelad import scoring
 from edgeelad.engine.workers import num_cores
 from edgeelad.errors import ModelError, PoolError, RunError, UsageError
 from edgeelad.progress import Silent
-from edgeelad.score_files import aside_path, meta_path
-from edgeelad.scoring import Workers, score_pool
-from edgeelad.shards import Shard, block_size, merge_shards
+from edgeelad.scoring import score as scoring
+from edgeelad.scoring.files import aside_path, meta_path
+from edgeelad.scoring.score import Workers, score_pool
+from edgeelad.scoring.shards import Shard, block_size, merge_shards
 
 NUM = 199
 BLOCK = block_size(NUM)
@@ -314,8 +314,8 @@ def test_questions_that_kill_are_set_aside(
 
 RUN_PATCHED = """
 import os, signal, sys
-from edgeelad import score_files
-from edgeelad.cli import main
+from edgeelad.scoring import files as score_files
+from edgeelad.cli.commands import main
 
 class Torn:
     def __init__(self, left, how):
@@ -382,7 +382,7 @@ def test_a_full_disk_loses_nothing(model: Path, pool: Path, whole: Path, tmp_pat
     out = tmp_path / "scores.jsonl"
     given = arguments(model, pool, out)
     limited = (
-        "import resource, sys; from edgeelad.cli import main; "
+        "import resource, sys; from edgeelad.cli.commands import main; "
         f"resource.setrlimit(resource.RLIMIT_FSIZE, ({whole.stat().st_size // 2}, resource.RLIM_INFINITY)); main()"
     )
     done = subprocess.run([sys.executable, "-c", limited, *given, "--quiet"], capture_output=True, text=True)

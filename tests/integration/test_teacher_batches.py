@@ -8,10 +8,10 @@ from fixtures.planted import make_questions, solver, student_of
 from edgeelad.config import TeacherConfig
 from edgeelad.errors import BudgetError, RunError, TeacherRefusedError, TeacherUnavailableError
 from edgeelad.teacher import open_teacher
-from edgeelad.teacher.annotate import annotate, answer_all
-from edgeelad.teacher.batch_client import BatchClient
-from edgeelad.teacher.ledger import Ledger
+from edgeelad.teacher.client.batch_client import BatchClient
+from edgeelad.teacher.ledger.ledger import Ledger
 from edgeelad.teacher.openai_teacher import OpenAITeacher
+from edgeelad.teacher.revision.annotate import annotate, answer_all
 
 QUESTIONS, TRUTH, TREES = make_questions(30, seed=3)
 PRICES = {"usd_per_million_prompt": 1.0, "usd_per_million_completion": 2.0}

@@ -18,8 +18,8 @@ from edgeelad.errors import (
 )
 from edgeelad.records import Question
 from edgeelad.teacher import open_teacher
-from edgeelad.teacher.client import ChatClient
-from edgeelad.teacher.ledger import Ledger
+from edgeelad.teacher.client.chat_client import ChatClient
+from edgeelad.teacher.ledger.ledger import Ledger
 from edgeelad.teacher.openai_teacher import OpenAITeacher
 from edgeelad.teacher.protocol import UnusableReplyError
 

@@ -14,7 +14,7 @@ import pytest
 from fixtures.chaos_server import FAULTS, ChaosServer
 from fixtures.planted import make_questions, solver
 
-from edgeelad.teacher.ledger import Ledger
+from edgeelad.teacher.ledger.ledger import Ledger
 
 CHILD = Path(__file__).parents[1] / "fixtures" / "annotate_child.py"
 NUM_QUESTIONS = 200

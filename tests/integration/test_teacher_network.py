@@ -9,8 +9,8 @@ import pytest
 from fixtures.chaos_server import ChaosServer
 
 from edgeelad.errors import TeacherRefusedError
-from edgeelad.teacher.outcomes import classify
-from edgeelad.teacher.transport import HttpReply, Lost, Transport
+from edgeelad.teacher.client.outcomes import classify
+from edgeelad.teacher.client.transport import HttpReply, Lost, Transport
 
 
 def make(url, key=None, read_timeout_s=5.0):

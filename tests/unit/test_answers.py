@@ -2,8 +2,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from edgeelad.answers import agree, canonical, extract, infer_kind
-from edgeelad.explanation import join
+from edgeelad.text.answers import agree, canonical, extract, infer_kind
+from edgeelad.text.explanation import join
 
 KINDS = ("number", "choice", "boolean", "text")
 PLACES = ("bank", "library", "department store", "a mall", "new york")

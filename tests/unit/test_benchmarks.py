@@ -9,8 +9,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from edgeelad.engine.codec import Codec
-from edgeelad.prompts import PromptFormat
 from edgeelad.records import Question
+from edgeelad.text.prompts import PromptFormat
 
 sys.path.insert(0, str(Path(__file__).parents[2] / "benchmarks"))
 sys.path.insert(0, str(Path(__file__).parents[2] / "benchmarks" / "peers"))

@@ -10,9 +10,9 @@ from tokenizers import Tokenizer, decoders, models, pre_tokenizers
 
 from edgeelad.engine.codec import Codec
 from edgeelad.errors import ModelError
-from edgeelad.explanation import join
-from edgeelad.prompts import PromptFormat
 from edgeelad.records import Question
+from edgeelad.text.explanation import join
+from edgeelad.text.prompts import PromptFormat
 
 unhurried = settings(deadline=None, max_examples=60)
 TEXTS = [*EXTRA_TEXT, "", " ", "\n\n", "a\r\nb", "The answer is 5", join(*make_sum(3, 4)[1:]), "12345 + 0.5 = 1/3 – ok"]

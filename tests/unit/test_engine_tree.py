@@ -4,13 +4,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers
 
-from edgeelad.answers import extract
 from edgeelad.engine.codec import Codec
 from edgeelad.engine.sampling import make_seed
 from edgeelad.engine.tree import TreeParams, answer_stop, forced_ids, greedy_params, plan_trunk, read_answer, step_ends
-from edgeelad.explanation import join_steps, split
-from edgeelad.prompts import PromptFormat
 from edgeelad.records import Question
+from edgeelad.text.answers import extract
+from edgeelad.text.explanation import join_steps, split
+from edgeelad.text.prompts import PromptFormat
 
 unhurried = settings(deadline=None, max_examples=150)
 CODEC = Codec(make_tokenizer(), PromptFormat(), {}, eos_ids=[2], max_context=200)

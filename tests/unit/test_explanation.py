@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from edgeelad.explanation import ParsedExplanation, is_answer_line, join, join_steps, split
+from edgeelad.text.explanation import ParsedExplanation, is_answer_line, join, join_steps, split
 
 STEP = st.text(st.characters(codec="utf-8", exclude_categories=["Cc", "Zl", "Zp", "Zs"]), min_size=1, max_size=20)
 

@@ -10,15 +10,16 @@ from fixtures.students import FAMILIES, MAX_CONTEXT, StudentFolders
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from edgeelad.engine import packed_forest, packed_tree
 from edgeelad.engine.generate import BranchPoint, GeneratedTokens, Growth, Limits, Stop, Trunk
-from edgeelad.engine.packed import PackedGenerator
-from edgeelad.engine.packed_graph import PackedGraph
-from edgeelad.engine.reference import force_one, generate_one
+from edgeelad.engine.packed import group as packed_tree
+from edgeelad.engine.packed import sequential_trees as packed_forest
+from edgeelad.engine.packed.generator import PackedGenerator
+from edgeelad.engine.packed.graph import PackedGraph
+from edgeelad.engine.plain.reference import force_one, generate_one
 from edgeelad.engine.sampling import SamplingParams
 from edgeelad.engine.session import OnnxGraph
 from edgeelad.errors import ModelError
-from edgeelad.export.graph import GraphFiles, graph_files
+from edgeelad.export.fused.build import GraphFiles, graph_files
 
 LIMITS = Limits(frozenset({2, 17, 40}), MAX_CONTEXT)
 GREEDY = SamplingParams(20)

@@ -4,7 +4,7 @@ import numpy as np
 from hypothesis import given
 from hypothesis import strategies as st
 
-from edgeelad.engine.packed_buffers import Memory
+from edgeelad.engine.packed.buffers import Memory
 
 
 def test_a_block_is_used_again_for_what_takes_half_of_it() -> None:

@@ -2,8 +2,8 @@ import numpy as np
 from hypothesis import given
 from hypothesis import strategies as st
 
-from edgeelad.engine.packed_graph import HIDDEN
-from edgeelad.engine.packed_layout import lay_out
+from edgeelad.engine.packed.graph import HIDDEN
+from edgeelad.engine.packed.layout import lay_out
 
 TREES = st.lists(st.lists(st.integers(0, 2), min_size=1, max_size=8), min_size=1, max_size=6)
 

@@ -9,11 +9,11 @@ from fixtures.students import MAX_CONTEXT, StudentFolders
 from unit.test_packed import make_prompts, make_trunks
 
 from edgeelad.engine.generate import Limits
-from edgeelad.engine.packed import PackedGenerator
-from edgeelad.engine.packed_buffers import KeyValueBuffers, Windows
-from edgeelad.engine.packed_graph import PackedGraph
+from edgeelad.engine.packed.buffers import KeyValueBuffers, Windows
+from edgeelad.engine.packed.generator import PackedGenerator
+from edgeelad.engine.packed.graph import PackedGraph
 from edgeelad.engine.sampling import SamplingParams
-from edgeelad.export.graph import graph_files
+from edgeelad.export.fused.build import graph_files
 
 LIMITS = Limits(frozenset({2, 17, 40}), MAX_CONTEXT)
 PARAMS = SamplingParams(20, temperature=0.8)

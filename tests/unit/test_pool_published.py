@@ -6,12 +6,12 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from edgeelad.answers import canonical, extract
 from edgeelad.errors import PoolError
-from edgeelad.explanation import join, split
 from edgeelad.pool import read_pool
 from edgeelad.pool.equations import read_value, rounds_to, solve_prefix
 from edgeelad.records import Question
+from edgeelad.text.answers import canonical, extract
+from edgeelad.text.explanation import join, split
 
 DATA = Path(__file__).parents[3] / "shared" / "data"
 FILES = {  # file: format, rows, kind, rows with an explanation

@@ -5,8 +5,8 @@ from pathlib import Path
 import pytest
 
 from edgeelad.errors import ConfigError, ModelError
-from edgeelad.prompts import PromptFormat, question_text
 from edgeelad.records import Question
+from edgeelad.text.prompts import PromptFormat, question_text
 
 QUESTION = Question("1", "Which is red?", kind="choice", choices=("sky", "blood"))
 

@@ -6,15 +6,15 @@ from urllib.parse import urlsplit
 
 import pytest
 
-from edgeelad.answers import canonical
 from edgeelad.errors import InputError
 from edgeelad.quickstart.problems import make_split
 from edgeelad.quickstart.replies import ChatMessage, Faults, reply
 from edgeelad.quickstart.server import MODEL, TeacherServer, count_tokens
 from edgeelad.quickstart.solver import find_first_error, solve
 from edgeelad.records import Question
-from edgeelad.teacher.messages import Turn, render_judge_messages, render_messages
-from edgeelad.teacher.parse import parse_answer, parse_chain, parse_first_error, parse_judgment
+from edgeelad.teacher.prompts.messages import Turn, render_judge_messages, render_messages
+from edgeelad.teacher.prompts.parse import parse_answer, parse_chain, parse_first_error, parse_judgment
+from edgeelad.text.answers import canonical
 
 TOM = Question("q", "Tom has 7 apples. Tom gets 5 more and gives 4 away. How many apples does Tom have now?")
 FIRST, THEN = "First there are 7 + 5 = 12 apples.", "Then there are 12 - 4 = 8 apples."

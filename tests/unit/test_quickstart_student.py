@@ -7,13 +7,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from edgeelad import explanation
 from edgeelad.errors import TrainingError
-from edgeelad.prompts import PromptFormat
 from edgeelad.quickstart.problems import SKILLS, generate, make_split
 from edgeelad.quickstart.recipe import RECIPE
 from edgeelad.quickstart.tokenizer import EOS_TOKEN, make_tokenizer, number_tokens
 from edgeelad.records import Question
+from edgeelad.text import explanation
+from edgeelad.text.prompts import PromptFormat
 
 TINY = replace(RECIPE, hidden_size=32, intermediate_size=64, num_layers=1, base_steps=12, base_batch_size=8)
 TOKENIZER = make_tokenizer()

@@ -12,10 +12,10 @@ from edgeelad.records import Annotation, Certificate, Correction, TeacherUsage
 from edgeelad.report import write_report
 from edgeelad.report.claims import certificate_sentence
 from edgeelad.report.questions import make_card
-from edgeelad.report.read import read_run
-from edgeelad.report.run_records import ScoredExplanation, SelectedQuestion
-from edgeelad.teacher.check import Share, TeacherCheck
-from edgeelad.teacher.check_file import KeptCheck, keep_check
+from edgeelad.run.read import read_run
+from edgeelad.run.records import ScoredExplanation, SelectedQuestion
+from edgeelad.run.teacher_check import KeptCheck, keep_check
+from edgeelad.teacher.check.measure import Share, TeacherCheck
 
 VOID = {"meta", "br"}
 

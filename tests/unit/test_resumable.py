@@ -7,11 +7,11 @@ from typing import Any
 
 import pytest
 
+from edgeelad.cli.launch import RESUMABLE, plan
 from edgeelad.config import RunConfig, StoppingConfig, TeacherConfig, dump_toml, load_config
 from edgeelad.errors import ConfigError
-from edgeelad.launch import RESUMABLE, plan
 from edgeelad.records import Question, TeacherUsage
-from edgeelad.teacher.exchange import StoredReply, TeacherRequest
+from edgeelad.teacher.ledger.exchange import StoredReply, TeacherRequest
 from edgeelad.teacher.openai_teacher import OpenAITeacher
 
 ASKED = {"url": "http://127.0.0.1:9/v1", "model": "m", "api_key_env": ""}
@@ -54,7 +54,7 @@ class Recorder:
     """A client that keeps the requests' addresses instead of sending them."""
 
     def __init__(self, config: TeacherConfig) -> None:
-        from edgeelad.teacher.endpoint import endpoint_url
+        from edgeelad.teacher.client.endpoint import endpoint_url
 
         self.keys: list[str] = []
         self.accounts = self

@@ -9,12 +9,12 @@ from pathlib import Path
 import pytest
 
 from edgeelad.errors import RunError
-from edgeelad.runfolder import RunFolder
+from edgeelad.run.folder import RunFolder
 
 HOLD = """
 import sys
 from pathlib import Path
-from edgeelad.runfolder import RunFolder
+from edgeelad.run.folder import RunFolder
 with RunFolder(Path(sys.argv[1])).lock():
     print("held", flush=True)
     sys.stdin.read()

@@ -6,8 +6,8 @@ from types import SimpleNamespace
 import pytest
 from rich.console import Console
 
-from edgeelad import show
-from edgeelad.show import TerminalProgress
+from edgeelad.cli import show
+from edgeelad.cli.show import TerminalProgress
 
 
 def test_a_long_stage_tells_how_far_it_is(monkeypatch: pytest.MonkeyPatch) -> None:

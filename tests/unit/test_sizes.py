@@ -4,9 +4,9 @@ from pathlib import Path
 
 import pytest
 
+from edgeelad.cli.sizes import parse_size
 from edgeelad.engine.workers import num_cores
 from edgeelad.errors import UsageError
-from edgeelad.sizes import parse_size
 
 
 @pytest.mark.parametrize(

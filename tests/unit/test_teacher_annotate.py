@@ -9,8 +9,8 @@ from edgeelad.config import TeacherConfig
 from edgeelad.errors import BudgetError, StorageError, TeacherRefusedError, TeacherReplyError
 from edgeelad.records import Question
 from edgeelad.teacher import open_teacher
-from edgeelad.teacher.annotate import annotate
 from edgeelad.teacher.protocol import AnswerReply, ChainReply, FirstErrorReply
+from edgeelad.teacher.revision.annotate import annotate
 
 QUESTIONS = [Question(f"q{index}", f"What is 2 * {index}?", answer=str(2 * index)) for index in range(40)]
 CONFIG = TeacherConfig(max_concurrency=4)

@@ -6,8 +6,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from edgeelad.teacher.arithmetic import equations, false_equation
-from edgeelad.teacher.verify import calculates, find_flaw, first_false_step
+from edgeelad.teacher.revision.verify import calculates, find_flaw, first_false_step
+from edgeelad.text.arithmetic import equations, false_equation
 
 GSM8K = Path(__file__).parents[3] / "shared" / "data" / "gsm8k" / "train.jsonl"
 

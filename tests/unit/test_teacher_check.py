@@ -10,8 +10,8 @@ from edgeelad.quickstart.replies import ChatMessage, Faults, reply
 from edgeelad.quickstart.solver import find_first_error
 from edgeelad.records import Question, TeacherUsage
 from edgeelad.teacher import open_teacher
-from edgeelad.teacher.check import CheckRow, Share, check_teacher, read_check_rows
-from edgeelad.teacher.planted import planted_rows
+from edgeelad.teacher.check.measure import CheckRow, Share, check_teacher, read_check_rows
+from edgeelad.teacher.check.planted import planted_rows
 from edgeelad.teacher.protocol import AnswerReply, ChainReply, FirstErrorReply
 
 CONFIG = TeacherConfig(max_concurrency=1)

@@ -4,8 +4,8 @@ from fixtures.planted import make_questions, solver, student_of
 
 from edgeelad.config import TeacherConfig
 from edgeelad.teacher import open_teacher
-from edgeelad.teacher.annotate import annotate
 from edgeelad.teacher.estimate import estimate_round
+from edgeelad.teacher.revision.annotate import annotate
 
 PRICES = {"usd_per_million_prompt": 1.0, "usd_per_million_completion": 2.0}
 

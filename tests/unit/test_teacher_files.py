@@ -9,11 +9,11 @@ from edgeelad.config import TeacherConfig
 from edgeelad.errors import InputError, UsageError
 from edgeelad.files import write_jsonl
 from edgeelad.records import Annotation, Correction, Question
+from edgeelad.run.annotations import FORMS, export_annotations, read_annotations
 from edgeelad.teacher import open_teacher
-from edgeelad.teacher.annotate import annotate
-from edgeelad.teacher.annotation_files import FORMS, export_annotations, read_annotations
-from edgeelad.teacher.ledger import Ledger
-from edgeelad.teacher.ledger_files import IMPORTED_RUN, export_ledger, import_ledger, ledger_stats, verify_ledger
+from edgeelad.teacher.ledger.files import IMPORTED_RUN, export_ledger, import_ledger, ledger_stats, verify_ledger
+from edgeelad.teacher.ledger.ledger import Ledger
+from edgeelad.teacher.revision.annotate import annotate
 
 PRICES = {"usd_per_million_prompt": 1.0, "usd_per_million_completion": 2.0}
 

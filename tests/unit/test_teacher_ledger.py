@@ -14,11 +14,11 @@ from hypothesis import strategies as st
 from edgeelad.config import TeacherConfig
 from edgeelad.errors import BudgetError, RunError, StorageError
 from edgeelad.records import TeacherUsage
-from edgeelad.teacher.budget import Caps, Prices, Reservation, Spent, check, reserve
-from edgeelad.teacher.exchange import Billing, StoredReply, TeacherRequest, content_sha256
-from edgeelad.teacher.ledger import Begun, Ledger
-from edgeelad.teacher.ledger_schema import APPLICATION_ID, MIGRATIONS
-from edgeelad.teacher.messages import Message
+from edgeelad.teacher.ledger.budget import Caps, Prices, Reservation, Spent, check, reserve
+from edgeelad.teacher.ledger.exchange import Billing, StoredReply, TeacherRequest, content_sha256
+from edgeelad.teacher.ledger.ledger import Begun, Ledger
+from edgeelad.teacher.ledger.schema import APPLICATION_ID, MIGRATIONS
+from edgeelad.teacher.prompts.messages import Message
 
 PRICES = Prices(prompt=100, cached_prompt=10, completion=1000)
 REQUEST = TeacherRequest("http://t/v1", "m", (Message("user", "What?"),), 0.0, "answer", "0" * 64)

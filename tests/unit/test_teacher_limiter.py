@@ -1,8 +1,8 @@
 import pytest
 
 from edgeelad.config import TeacherConfig
-from edgeelad.teacher.exchange import Billing
-from edgeelad.teacher.limiter import Limiter, windows_from_config
+from edgeelad.teacher.client.limiter import Limiter, windows_from_config
+from edgeelad.teacher.ledger.exchange import Billing
 
 
 class Time:

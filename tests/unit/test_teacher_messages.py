@@ -3,16 +3,16 @@ from pathlib import Path
 
 import pytest
 
-import edgeelad.teacher.messages as messages
+import edgeelad.teacher.prompts.messages as messages
 from edgeelad.records import Question
-from edgeelad.teacher.messages import PROMPT_IDS, Turn, load_prompt, render_judge_messages, render_messages
+from edgeelad.teacher.prompts.messages import PROMPT_IDS, Turn, load_prompt, render_judge_messages, render_messages
 
 QUESTION = Question("q", "Ann has 3 apples and buys 4. How many has she?")
 
 
 def test_a_prompt_is_its_file():
     for prompt_id in PROMPT_IDS:
-        data = (Path(messages.__file__).parent / "prompts" / f"{prompt_id}.j2").read_bytes()
+        data = (Path(messages.__file__).parent / "templates" / f"{prompt_id}.j2").read_bytes()
         prompt = load_prompt(prompt_id)
         assert prompt.sha256 == hashlib.sha256(data).hexdigest()
         assert prompt.text == data.decode()

@@ -6,7 +6,7 @@ from hypothesis import strategies as st
 
 from edgeelad.errors import TeacherReplyError
 from edgeelad.records import Question
-from edgeelad.teacher.parse import parse_answer, parse_chain, parse_first_error, parse_judgment
+from edgeelad.teacher.prompts.parse import parse_answer, parse_chain, parse_first_error, parse_judgment
 from edgeelad.teacher.protocol import AnswerReply, ChainReply, FirstErrorReply
 
 NUMBER = Question("q", "How many?")

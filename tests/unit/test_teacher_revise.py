@@ -6,11 +6,11 @@ from fixtures.fake_teacher import ONE_CALL, FakeTeacher, answers, make_tree
 from edgeelad.config import TeacherConfig
 from edgeelad.errors import TeacherReplyError
 from edgeelad.records import Correction, Question, TeacherUsage
-from edgeelad.teacher.messages import Turn
-from edgeelad.teacher.own_chain import own_chain, suspect_step
+from edgeelad.teacher.prompts.messages import Turn
 from edgeelad.teacher.protocol import Abilities, ChainReply, FirstErrorReply, JudgeReply, UnusableReplyError
-from edgeelad.teacher.revise import MAX_SHOWN_STEPS, revise
-from edgeelad.teacher.work import AskStudent
+from edgeelad.teacher.revision.own_chain import own_chain, suspect_step
+from edgeelad.teacher.revision.revise import MAX_SHOWN_STEPS, revise
+from edgeelad.teacher.revision.work import AskStudent
 
 QUESTION = Question("q", "Ann has 3 + 4 pens, Ben twice as many. How many has Ben?", answer="14")
 GOOD = ("3 + 4 = 7", "7 * 2 = 14")

@@ -17,8 +17,8 @@ from transformers import AutoModelForCausalLM
 
 from edgeelad.config import TrainingConfig
 from edgeelad.errors import ModelError, StorageError, TrainingError
-from edgeelad.prompts import PromptFormat
 from edgeelad.records import Example, Question
+from edgeelad.text.prompts import PromptFormat
 from edgeelad.training import TrainingResult, fine_tune
 
 EXAMPLES = [Example(*make_sum(a, b)) for a, b in SUMS[:24]]

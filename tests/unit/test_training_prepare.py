@@ -19,8 +19,8 @@ from transformers import (
 from edgeelad.config import StudentConfig
 from edgeelad.engine.codec import Codec
 from edgeelad.errors import ConfigError, MissingExtraError, ModelError, StorageError
-from edgeelad.prompts import PLAIN_TEMPLATE, PromptFormat, question_text
 from edgeelad.records import Question
+from edgeelad.text.prompts import PLAIN_TEMPLATE, PromptFormat, question_text
 from edgeelad.training import prepare_student
 from edgeelad.training.extra import distill_extra
 from edgeelad.training.prepare import choose_prompt

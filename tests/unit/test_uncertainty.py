@@ -10,9 +10,9 @@ from hypothesis import strategies as st
 from edgeelad.config import ScoringConfig
 from edgeelad.errors import ConfigError, ModelError, RunError, StorageError
 from edgeelad.records import Branch, Probe, Question, ReasoningTree, TokenCounts
+from edgeelad.run.scores import read_scores, write_scores
 from edgeelad.uncertainty import STRATEGIES, find_strategy, score, tree_params
 from edgeelad.uncertainty.pairs import agreement_between, agreement_within, entropy, squared_distance
-from edgeelad.uncertainty.scores_file import read_scores, write_scores
 
 unhurried = settings(deadline=None)  # a shared machine has slow moments
 answers = st.sampled_from(["1", "2", "3", None])

@@ -1,0 +1,1 @@
+"""The fast generator: packed reasoning trees and ragged batches on the engine's fused graph."""

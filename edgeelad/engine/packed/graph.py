@@ -1,0 +1,274 @@
+"""The engine's graph in an ONNX Runtime session, over key and value buffers that are allocated once.
+
+The graph (`export.graph_variants`) appends the new tokens' keys and values to the buffers it is given: `present.*` is
+bound to the very memory that is bound as `past_key_values.*`, so nothing is copied. Knows tokens and buffers; not what
+a tree is.
+
+A graph has slots: groups of tokens whose attention is their own while all else is computed together. The plain graph
+has one, which takes a packed sequence or a batch of rows; a graph with lanes has slot 0 for rows that advance by one
+token, a lane, 1 and up, for each of several packed sequences, and room for trees, whose branches advance by one token
+over a context that they share. What a slot or a tree computes does not depend on the others.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from edgeelad.engine.packed.buffers import Floats, Ints, KeyValueBuffers, Windows, shared
+from edgeelad.engine.packed.names import (
+    CONTEXT,
+    GROWN,
+    OUTPUTS,
+    OWN,
+    PAST,
+    PRESENT,
+    SIZES_INPUT,
+    SLOT_INPUTS,
+    TOKEN_INPUTS,
+    TREE_BIAS,
+    TREE_INDEX,
+    TREE_SIZES_INPUT,
+    TREE_WIDTHS,
+    VOCAB_SIZE_KEY,
+    lane_name,
+    tree_name,
+)
+from edgeelad.engine.packed.rows import TopRows
+from edgeelad.engine.session import ADVICE, open_session
+from edgeelad.errors import ModelError
+
+# what a hidden column gets added: so low that its probability is exactly 0, and finite
+HIDDEN = np.float32(np.finfo(np.float32).min)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Feed:
+    """New tokens for one slot.
+
+    Attributes:
+        buffers: Where their keys and values go.
+        rows: The rows of `buffers` that take part, from and up to.
+        input_ids: The tokens, shape [rows, new]; `new` is 1, or there is one row.
+        position_ids: Their positions, shape [rows, new].
+        past_lengths: Tokens that each row holds already, shape [rows].
+        bias: Added to the scores, 0 or `HIDDEN`, shape [1, 1, new, longest past + new].
+        wanted: Which tokens' next-token distributions are wanted, indices into the flattened tokens.
+    """
+
+    buffers: KeyValueBuffers
+    rows: tuple[int, int]
+    input_ids: Ints
+    position_ids: Ints
+    past_lengths: npt.NDArray[np.int32]
+    bias: Floats
+    wanted: Ints
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class TreeFeed:
+    """One new token for each branch of a tree; all wanted.
+
+    Attributes:
+        context: Keys and values of the context, one row, full.
+        windows: Where the branches' keys and values go; as many branches as tokens, two at least.
+        input_ids: The tokens, shape [branches].
+        position_ids: Their positions, shape [branches].
+        age: Tokens that each branch's window holds already.
+        bias: Added to the scores, 0 or `HIDDEN`, shape [1, branches, 1, context + window].
+    """
+
+    context: KeyValueBuffers
+    windows: Windows
+    input_ids: Ints
+    position_ids: Ints
+    age: int
+    bias: Floats
+
+
+class PackedGraph:
+    """The engine's graph.
+
+    Attributes:
+        session: The ONNX Runtime session.
+        past_names: The past inputs of a slot, keys and values of each layer.
+        num_heads, head_dim: Of the cached keys and values.
+        num_lanes: Lanes for packed sequences; 0 for the plain graph.
+        num_trees: Trees whose branches have room.
+        vocab_size: How many logits a row has.
+    """
+
+    def __init__(self, path: Path, num_threads: int = 1) -> None:
+        """Open an engine graph.
+
+        Raises:
+            ModelError: The file cannot be loaded, or is no engine graph.
+        """
+        self.session = open_session(path, num_threads)
+        inputs = {value.name: value for value in self.session.get_inputs()}
+        outputs = {value.name for value in self.session.get_outputs()}
+        self.past_names = [name for name in inputs if name.startswith(PAST)]
+        self.num_lanes = sum(name.startswith("lane") and name.endswith(SLOT_INPUTS[0]) for name in inputs)
+        self.num_trees = sum(name.startswith("tree") and name.endswith("." + TREE_BIAS) for name in inputs)
+        expected = _input_names(self.past_names, self.num_lanes, self.num_trees)
+        if not self.past_names or expected != set(inputs) or not set(OUTPUTS) <= outputs:
+            strange = sorted(expected ^ set(inputs))[:4] or ["other outputs, or no past_key_values"]
+            raise ModelError(f"{path}: not an engine graph of edgeelad ({', '.join(strange)}); {ADVICE}")
+        shape = inputs[self.past_names[0]].shape
+        self.num_heads, self.head_dim = int(shape[1]), int(shape[3])
+        self.vocab_size = int(self.session.get_modelmeta().custom_metadata_map.get(VOCAB_SIZE_KEY, 0))
+        if self.vocab_size < 1:
+            raise ModelError(f"{path}: it does not say how large the vocabulary is; {ADVICE}")
+        self._binding = self.session.io_binding()
+        self._bound: dict[int, tuple[KeyValueBuffers, tuple[int, int]]] = {}
+        self._bound_trees: dict[int, tuple[KeyValueBuffers, list[Floats]]] = {}
+        self._nothing = KeyValueBuffers(self, 1, 1)
+        self._no_windows = Windows(self, 1, 1)
+
+    @property
+    def bytes_per_token(self) -> int:
+        """Size of the keys and values of one token."""
+        return len(self.past_names) * self.num_heads * self.head_dim * 4
+
+    @property
+    def sequence_slots(self) -> range:
+        """The slots that take packed sequences."""
+        return range(1, self.num_lanes + 1) if self.num_lanes else range(1)
+
+    def run(
+        self, feeds: Mapping[int, Feed], num_top: int, trees: Mapping[int, TreeFeed] | None = None
+    ) -> tuple[TopRows, dict[int, int], dict[int, int]]:
+        """Run new tokens; their keys and values are appended to the buffers.
+
+        Args:
+            feeds: New tokens by slot.
+            num_top: How many of the largest logits to give; at most the vocabulary's.
+            trees: New tokens of trees' branches, by tree, from 1 on.
+
+        Returns:
+            All wanted distributions, and where those of each slot and each tree begin.
+        """
+        trees = trees or {}
+        num_top = min(num_top, self.vocab_size)
+        slots = [feeds.get(slot) or self._idle() for slot in range(self.num_lanes + 1)]
+        grown = [trees.get(tree) or self._idle_tree() for tree in range(1, self.num_trees + 1)]
+        parts: list[Feed | TreeFeed] = [*slots, *grown]
+        starts = np.cumsum([0, *(part.input_ids.size for part in parts)])
+        shape = (1, -1) if self.num_lanes else slots[0].input_ids.shape
+        tree_rows = [np.arange(len(feed.input_ids) if tree in trees else 0) for tree, feed in enumerate(grown, start=1)]
+        own_rows = [*(feed.wanted for feed in slots), *tree_rows]
+        wanted = np.concatenate([rows + start for rows, start in zip(own_rows, starts, strict=False)])
+        inputs: dict[str, npt.NDArray[Any]] = {
+            "input_ids": np.concatenate([part.input_ids.ravel() for part in parts]).reshape(shape),
+            "position_ids": np.concatenate([part.position_ids.ravel() for part in parts]).reshape(shape),
+            "logit_index": wanted,
+            "num_top": np.array([num_top], dtype=np.int64),
+        }
+        if self.num_lanes:
+            tree_sizes = np.array([len(feed.input_ids) for feed in grown], dtype=np.int64)
+            inputs[TREE_SIZES_INPUT] = tree_sizes
+            inputs[SIZES_INPUT] = np.array([*(feed.input_ids.size for feed in slots), tree_sizes.sum()], dtype=np.int64)
+        for slot, feed in enumerate(slots):
+            inputs |= _slot_inputs(slot, feed)
+            self._bind_buffers(slot, feed)
+        for tree, tree_feed in enumerate(grown, start=1):
+            inputs |= self._tree_inputs(tree, tree_feed)
+            self._bind_tree(tree, tree_feed)
+        found = self._run(inputs, len(wanted), num_top)
+        firsts = np.cumsum([0, *(len(rows) for rows in own_rows)]).tolist()
+        return found, {slot: firsts[slot] for slot in feeds}, {tree: firsts[len(slots) + tree - 1] for tree in trees}
+
+    def _run(self, inputs: Mapping[str, npt.NDArray[Any]], num_wanted: int, num_top: int) -> TopRows:
+        for name, array in inputs.items():  # `inputs` keeps the memory until the run is over
+            assert array.flags.c_contiguous, "ONNX Runtime would read a copy"
+            self._binding.bind_cpu_input(name, array)
+        logits = np.empty((num_wanted, num_top), dtype=np.float32)
+        ids = np.empty((num_wanted, num_top), dtype=np.int64)
+        top_prob, mean_logit = np.empty((2, num_wanted), dtype=np.float32)
+        outputs: tuple[npt.NDArray[Any], ...] = (logits, ids, top_prob, mean_logit)
+        for name, output in zip(OUTPUTS, outputs, strict=True):
+            self._binding.bind_ortvalue_output(name, shared(output))
+        self.session.run_with_iobinding(self._binding)
+        normalizers = logits[:, 0].astype(np.float64) - np.log(top_prob.astype(np.float64))
+        return TopRows(logits, ids, normalizers, np.maximum(normalizers - mean_logit, 0.0))
+
+    def unbind(self) -> None:
+        """Let go of the buffers of earlier runs."""
+        self._binding.clear_binding_inputs()
+        self._binding.clear_binding_outputs()
+        self._bound.clear()
+        self._bound_trees.clear()
+
+    def release(self, slots: Iterable[int], trees: Iterable[int]) -> None:
+        """Let go of the buffers of some slots and trees."""
+        for slot in slots:
+            self._bind_buffers(slot, self._idle())
+        for tree in trees:
+            self._bind_tree(tree, self._idle_tree())
+
+    def _bind_buffers(self, slot: int, feed: Feed) -> None:
+        """Bind a slot's buffers, past and present alike, unless they are bound already."""
+        if self._bound.get(slot) == (feed.buffers, feed.rows):
+            return
+        for name, value in zip(self.past_names, feed.buffers.values(*feed.rows), strict=True):
+            self._binding.bind_ortvalue_input(lane_name(slot, name), value)
+            self._binding.bind_ortvalue_output(lane_name(slot, name.replace(PAST, PRESENT)), value)
+        self._bound[slot] = (feed.buffers, feed.rows)
+
+    def _bind_tree(self, tree: int, feed: TreeFeed) -> None:
+        """Bind a tree's context and windows, before and after alike, unless they are bound already."""
+        context, windows = self._bound_trees.get(tree, (None, None))
+        stems = [name.removeprefix(PAST) for name in self.past_names]
+        if context is not feed.context:
+            for stem, value in zip(stems, feed.context.values(0, 1), strict=True):
+                self._binding.bind_ortvalue_input(tree_name(tree, CONTEXT + stem), value)
+        if windows is not feed.windows.arrays:
+            for stem, value in zip(stems, feed.windows.values(), strict=True):
+                self._binding.bind_ortvalue_input(tree_name(tree, OWN + stem), value)
+                self._binding.bind_ortvalue_output(tree_name(tree, GROWN + stem), value)
+        self._bound_trees[tree] = (feed.context, feed.windows.arrays)
+
+    def _tree_inputs(self, tree: int, feed: TreeFeed) -> dict[str, npt.NDArray[Any]]:
+        num_branches = len(feed.input_ids)
+        index = np.empty((self.num_heads, num_branches, 3), dtype=np.int64)
+        index[..., 0] = np.arange(self.num_heads)[:, None]
+        index[..., 1] = np.arange(num_branches)
+        index[..., 2] = feed.age
+        widths = np.array([feed.context.capacity, feed.windows.width], dtype=np.int64)
+        values: dict[str, npt.NDArray[Any]] = {TREE_INDEX: index, TREE_BIAS: feed.bias, TREE_WIDTHS: widths}
+        return {tree_name(tree, name): value for name, value in values.items()}
+
+    def _idle_tree(self) -> TreeFeed:
+        """One token over one column, for a tree that has nothing to do."""
+        token = np.zeros(1, dtype=np.int64)
+        return TreeFeed(self._nothing, self._no_windows, token, token, 0, np.zeros((1, 1, 1, 2), dtype=np.float32))
+
+    def _idle(self) -> Feed:
+        """One token that sees itself, for a slot that has nothing to do."""
+        token = np.zeros((1, 1), dtype=np.int64)
+        past, bias = np.zeros(1, dtype=np.int32), np.zeros((1, 1, 1, 1), dtype=np.float32)
+        return Feed(self._nothing, (0, 1), token, token, past, bias, token[0, :0])
+
+
+def _input_names(past_names: Sequence[str], num_lanes: int, num_trees: int) -> set[str]:
+    """The inputs that an engine graph has."""
+    names = {*TOKEN_INPUTS, *([SIZES_INPUT, TREE_SIZES_INPUT] if num_lanes else [])}
+    names |= {lane_name(slot, name) for slot in range(num_lanes + 1) for name in (*SLOT_INPUTS, *past_names)}
+    kept = [kind + name.removeprefix(PAST) for name in past_names for kind in (CONTEXT, OWN)]
+    own = (TREE_INDEX, TREE_BIAS, TREE_WIDTHS, *kept)
+    return names | {tree_name(tree, name) for tree in range(1, num_trees + 1) for name in own}
+
+
+def _slot_inputs(slot: int, feed: Feed) -> dict[str, npt.NDArray[Any]]:
+    new = feed.input_ids.shape[1]
+    values = (
+        feed.past_lengths + np.int32(new - 1),
+        np.array([int(feed.past_lengths.max()) + new], dtype=np.int32),
+        feed.bias,
+    )
+    return {lane_name(slot, name): value for name, value in zip(SLOT_INPUTS, values, strict=True)}

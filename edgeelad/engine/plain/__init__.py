@@ -1,0 +1,1 @@
+"""The fallback generator: left-padded batches on any graph with standard input names."""

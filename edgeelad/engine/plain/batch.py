@@ -1,0 +1,188 @@
+"""Generate with any graph of standard names, where a student has no engine graph; and what the engine is compared with.
+
+Sequences that end at about the same time run together as the rows of a batch.
+
+Rows are padded on the left, so that the distance between two tokens of a row is what it is alone. Branches take their
+keys and values from one pass over their trunk's prompt and completion. Rows that have ended leave the batch.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from edgeelad.engine.generate import BranchPoint, ForcedToken, GeneratedTokens, Growth, Limits, Trunk
+from edgeelad.engine.plain.decode import Rows, decode
+from edgeelad.engine.plain.prefill import Prefilled, cut_prefixes, left_mask, prefill
+from edgeelad.engine.plain.stream import stream_tokens
+from edgeelad.engine.sampling import SamplingParams, Seeds, normalizers_and_entropies
+from edgeelad.engine.session import IntArray, OnnxGraph
+
+# keys and values of a batch's rows, and of the trunks that they come from: large students get smaller batches
+MAX_CACHE_BYTES = 512 << 20
+NOTHING = GeneratedTokens((), (), (), "length")
+
+
+@dataclass(frozen=True, slots=True)
+class _Place:
+    """A branch point of a group of trunks.
+
+    Attributes:
+        trunk: Its row in the pass over the trunks.
+        point: As it was given.
+        length: Tokens of prompt and completion before it.
+        rest: Tokens that the completion has after it: about as many as its branches will have.
+    """
+
+    trunk: int
+    point: BranchPoint
+    length: int
+    rest: int
+
+
+class BatchGenerator:
+    """A `generate.TokenGenerator` on a graph with standard names.
+
+    Attributes:
+        graph: The student.
+        batch_size: Rows that run together at most.
+    """
+
+    def __init__(self, graph: OnnxGraph, batch_size: int = 64, kv_bytes: int | None = None) -> None:
+        self.graph = graph
+        self.batch_size = batch_size
+        self._max_cache_bytes = MAX_CACHE_BYTES if kv_bytes is None else kv_bytes
+
+    def close(self) -> None:
+        """Let go of the session and its memory; harmless a second time."""
+        vars(self).pop("graph", None)
+
+    def generate(
+        self,
+        prompts: Sequence[Sequence[int]],
+        params: SamplingParams,
+        limits: Limits,
+        seeds: Sequence[int] | None = None,
+    ) -> list[GeneratedTokens]:
+        """Generate one sequence from each prompt; see `TokenGenerator`."""
+        assert params.temperature == 0.0 or seeds is not None, "sampling needs seeds"
+        own = [0] * len(prompts) if seeds is None else seeds
+        results = [NOTHING] * len(prompts)
+        fitting = [index for index, prompt in enumerate(prompts) if _budget(len(prompt), params, limits) > 0]
+        fitting.sort(key=lambda index: len(prompts[index]))
+        lengths = [len(prompt) + max(_budget(len(prompt), params, limits), 0) for prompt in prompts]
+        for batch in self._batches(fitting, lengths):
+            start = prefill(self.graph, [prompts[index] for index in batch])
+            budgets = [_budget(length, params, limits) for length in start.lengths.tolist()]
+            rows = Rows(start.cache, start.lengths, start.logits, _seeds(own[i] for i in batch), np.array(budgets))
+            for index, generated in zip(batch, decode(self.graph, rows, params, limits), strict=True):
+                results[index] = generated
+        return results
+
+    def grow(self, trunks: Sequence[Trunk], params: SamplingParams, limits: Limits) -> list[Growth]:
+        """Sample the branches of each trunk, and see what follows its forced tokens; see `TokenGenerator`."""
+        growths = [Growth((), ())] * len(trunks)
+        lengths = [len(trunk.prompt_ids) + _reach(trunk) for trunk in trunks]
+        order = sorted((index for index in range(len(trunks)) if trunks[index].points), key=lengths.__getitem__)
+        for group in self._batches(order, lengths):
+            for index, growth in zip(group, self._grow([trunks[i] for i in group], params, limits), strict=True):
+                growths[index] = growth
+        return growths
+
+    def stream(self, prompt: Sequence[int], max_tokens: int, limits: Limits) -> Iterator[int]:
+        """The greedy continuation of one prompt, token by token; see `TokenGenerator`."""
+        return stream_tokens(self.graph, prompt, max_tokens, limits)
+
+    def _grow(self, trunks: Sequence[Trunk], params: SamplingParams, limits: Limits) -> list[Growth]:
+        places = [
+            _Place(row, point, len(trunk.prompt_ids) + point.num_tokens, _reach(trunk) - point.num_tokens)
+            for row, trunk in enumerate(trunks)
+            for point in trunk.points
+        ]
+        sequences = [(*trunk.prompt_ids, *trunk.completion_ids[: _reach(trunk)]) for trunk in trunks]
+        whole = prefill(self.graph, sequences, [(place.trunk, place.length) for place in places])
+        branches = self._branch(whole, places, params, limits)
+        forced = self._force(whole, places, limits)
+        numbers: list[list[int]] = [[] for _ in trunks]
+        for number, place in enumerate(places):
+            numbers[place.trunk].append(number)
+        return [Growth(tuple(branches[n] for n in own), tuple(forced[n] for n in own)) for own in numbers]
+
+    def _branch(
+        self, whole: Prefilled, places: Sequence[_Place], params: SamplingParams, limits: Limits
+    ) -> list[tuple[GeneratedTokens, ...]]:
+        """The branches of each place."""
+        budgets = [_budget(place.length, params, limits) for place in places]
+        order = sorted(range(len(places)), key=lambda number: (places[number].rest, places[number].length))
+        # one run a branch: the number of its place, and its seed
+        runs = [(number, seed) for number in order if budgets[number] > 0 for seed in places[number].point.seeds]
+        lengths = [places[number].length + budgets[number] for number, _ in runs]
+        branches: list[list[GeneratedTokens]] = [[] for _ in places]
+        for batch in self._batches(range(len(runs)), lengths):
+            numbers = np.array([runs[index][0] for index in batch])
+            trunks, tokens = _spans(places, numbers)
+            seeds = _seeds(runs[index][1] for index in batch)
+            cache = cut_prefixes(whole, trunks, tokens)
+            rows = Rows(cache, tokens, whole.logits[numbers], seeds, np.array([budgets[n] for n in numbers]))
+            for number, generated in zip(numbers, decode(self.graph, rows, params, limits), strict=True):
+                branches[number].append(generated)
+        return [
+            tuple(own) if budget > 0 else (NOTHING,) * len(place.point.seeds)
+            for own, place, budget in zip(branches, places, budgets, strict=True)
+        ]
+
+    def _force(self, whole: Prefilled, places: Sequence[_Place], limits: Limits) -> list[ForcedToken | None]:
+        """What follows the forced tokens of each place."""
+        results: list[ForcedToken | None] = [None] * len(places)
+        ends = [place.length + len(place.point.forced_ids) for place in places]
+        for size in sorted({len(place.point.forced_ids) for place in places} - {0}):
+            asked = [
+                n for n, p in enumerate(places) if len(p.point.forced_ids) == size and ends[n] < limits.max_context
+            ]
+            for batch in self._batches(asked, ends):
+                numbers = np.array(batch)
+                trunks, tokens = _spans(places, numbers)
+                ids = np.array([places[number].point.forced_ids for number in batch], dtype=np.int64)
+                mask = left_mask(tokens + size, int(tokens.max()) + size)
+                positions = tokens[:, None] + np.arange(size)
+                found, _ = self.graph.step(ids, mask, positions, cut_prefixes(whole, trunks, tokens))
+                _, entropies = normalizers_and_entropies(found[:, -1])
+                for number, id_, entropy in zip(batch, found[:, -1].argmax(axis=1), entropies, strict=True):
+                    results[number] = ForcedToken(int(id_), float(entropy))
+        return results
+
+    def _batches(self, order: Iterable[int], lengths: Sequence[int]) -> Iterator[list[int]]:
+        """Consecutive items of `order` that run together; `lengths[item]` tokens of each are cached in the end."""
+        max_tokens = self._max_cache_bytes // self.graph.cache_bytes_per_token
+        batch: list[int] = []
+        longest = 0
+        for item in order:
+            longest = max(longest, lengths[item])
+            if batch and (len(batch) == self.batch_size or (len(batch) + 1) * longest > max_tokens):
+                yield batch
+                batch, longest = [], lengths[item]
+            batch.append(item)
+        if batch:
+            yield batch
+
+
+def _budget(num_tokens: int, params: SamplingParams, limits: Limits) -> int:
+    """Tokens that may follow `num_tokens`."""
+    return min(params.max_new_tokens, limits.max_context - num_tokens)
+
+
+def _reach(trunk: Trunk) -> int:
+    """Tokens of the completion up to the last branch point."""
+    return max((point.num_tokens for point in trunk.points), default=0)
+
+
+def _spans(places: Sequence[_Place], numbers: IntArray) -> tuple[IntArray, IntArray]:
+    """Trunk and length of the prefixes of some places."""
+    chosen = [places[number] for number in numbers]
+    return np.array([place.trunk for place in chosen]), np.array([place.length for place in chosen])
+
+
+def _seeds(seeds: Iterable[int]) -> Seeds:
+    return np.array(list(seeds), dtype=np.uint64)

@@ -1,0 +1,126 @@
+"""The token loop: rows of a batch advance together, one token a step, until each has ended.
+
+Plain arrays all the way: there is no loop over rows but for those that ask whether a stop applies.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from edgeelad.engine.generate import GeneratedTokens, Limits
+from edgeelad.engine.plain.prefill import left_mask
+from edgeelad.engine.sampling import Choices, Logits, SamplingParams, Seeds, choose_tokens
+from edgeelad.engine.session import IntArray, OnnxGraph, take_rows
+from edgeelad.errors import ModelError
+from edgeelad.records import FinishReason
+
+# rows leave a batch once an eighth of it has ended: taking the others out copies their cache
+LEAVE_SHARE = 8
+_REASONS: tuple[FinishReason, ...] = ("eos", "stop", "length")
+_OPEN, _EOS, _STOP, _LENGTH = -1, 0, 1, 2
+Bools = npt.NDArray[np.bool_]
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Rows:
+    """Where the rows of a batch begin.
+
+    Attributes:
+        cache: Keys and values of what comes before, padded on the left to the longest row.
+        lengths: Tokens of each row in it, shape [rows].
+        logits: What each row's first token is chosen from, shape [rows, vocabulary].
+        seeds: Shape [rows].
+        budgets: Tokens that each may generate, at least one, shape [rows].
+    """
+
+    cache: list[Any]
+    lengths: IntArray
+    logits: Logits
+    seeds: Seeds
+    budgets: IntArray
+
+
+def decode(graph: OnnxGraph, rows: Rows, params: SamplingParams, limits: Limits) -> list[GeneratedTokens]:
+    """Generate each row to its end.
+
+    Raises:
+        ModelError: The student computes NaN or infinity.
+    """
+    written = _Written(rows.budgets, graph.vocab_size, limits)
+    live = np.arange(len(rows.lengths))  # which of the rows are in the batch still
+    cache, logits, padding = rows.cache, rows.logits, int(rows.lengths.max()) - rows.lengths
+    width = int(rows.lengths.max())
+    mask = np.pad(left_mask(rows.lengths, width), ((0, 0), (0, int(rows.budgets.max()))), constant_values=1)
+    for count in range(int(rows.budgets.max())):
+        chosen = choose_tokens(logits, params, rows.seeds[live], np.full(len(live), count))
+        written.add(live, count, chosen)
+        is_open = written.reasons[live] == _OPEN
+        if not is_open.any():
+            break
+        tokens = chosen.tokens
+        if is_open.sum() * LEAVE_SHARE <= len(live) * (LEAVE_SHARE - 1):
+            keep = np.flatnonzero(is_open)
+            live, tokens = live[keep], tokens[keep]
+            num_dropped = int(padding[live].min())
+            cache, mask = take_rows(cache, keep, num_dropped), mask[keep, num_dropped:]
+            padding, width = padding - num_dropped, width - num_dropped
+        # rows that have ended but not left go on unheard, within the positions that the student has
+        positions = np.minimum(rows.lengths[live] + count, limits.max_context - 1)
+        found, cache = graph.step(tokens[:, None], mask[:, : width + count + 1], positions[:, None], cache)
+        logits = found[:, -1]
+    return written.results()
+
+
+class _Written:
+    """What the rows have chosen so far; arrays of shape [rows, largest budget]."""
+
+    def __init__(self, budgets: IntArray, vocab_size: int, limits: Limits) -> None:
+        shape = (len(budgets), int(budgets.max()))
+        self.ids = np.zeros(shape, dtype=np.int64)
+        self.logprobs, self.entropies = np.zeros(shape), np.zeros(shape)
+        self.reasons = np.full(len(budgets), _OPEN)
+        self.counts = np.zeros(len(budgets), dtype=np.int64)
+        self._budgets, self._stop = budgets, limits.stop
+        self._ends = _table(limits.eos_ids, vocab_size)
+        self._may_stop = _table(limits.stop.tokens if limits.stop is not None else (), vocab_size)
+
+    def add(self, live: IntArray, count: int, chosen: Choices) -> None:
+        """Note what the live rows chose as their token number `count`, and which of them it ends."""
+        is_open = self.reasons[live] == _OPEN
+        rows, tokens = live[is_open], chosen.tokens[is_open]
+        logprobs = chosen.logprobs[is_open]
+        if not np.isfinite(logprobs).all():
+            raise ModelError(
+                "the student computes NaN or infinity instead of probabilities; train it with a lower learning rate, "
+                "or export it again"
+            )
+        self.ids[rows, count], self.logprobs[rows, count] = tokens, logprobs
+        self.entropies[rows, count] = chosen.entropies[is_open]
+        self.counts[rows] = count + 1
+        self.reasons[rows[self._budgets[rows] == count + 1]] = _LENGTH
+        if self._stop is not None:
+            for row in rows[self._may_stop[tokens]].tolist():
+                if self._stop.check(self.ids[row, : count + 1].tolist()):
+                    self.reasons[row] = _STOP
+        self.reasons[rows[self._ends[tokens]]] = _EOS
+
+    def results(self) -> list[GeneratedTokens]:
+        """One record a row."""
+        results = []
+        for row, (count, reason) in enumerate(zip(self.counts.tolist(), self.reasons.tolist(), strict=True)):
+            ids = self.ids[row, : count - (reason == _EOS)].tolist()
+            logprobs, entropies = self.logprobs[row, :count].tolist(), self.entropies[row, :count].tolist()
+            results.append(GeneratedTokens(tuple(ids), tuple(logprobs), tuple(entropies), _REASONS[reason]))
+        return results
+
+
+def _table(ids: Collection[int], vocab_size: int) -> Bools:
+    """Which tokens of the vocabulary are among `ids`, shape [vocabulary]."""
+    table = np.zeros(vocab_size, dtype=np.bool_)
+    table[[id_ for id_ in ids if 0 <= id_ < vocab_size]] = True
+    return table

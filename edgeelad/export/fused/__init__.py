@@ -1,0 +1,1 @@
+"""Fused ONNX graphs: trace, edit, quantize and swap weights."""

@@ -1,0 +1,108 @@
+"""A student's fused graphs: traced once, cleaned, written as the standard graph and the engine's over one file.
+
+    model.onnx            standard names; loads and generates in Optimum and transformers.js
+    engine.onnx           the same student for `engine.packed`, one packed sequence at a time (devices)
+    engine_lanes.onnx     several at a time, and trees of branches (scoring)
+    model.onnx_data       the weights of all three
+
+and with the suffix `_quantized` the same four in int8 or int4. An architecture that GroupQueryAttention cannot express
+raises `UnservedArchitectureError`; the caller then exports Optimum's standard graph and says what is lost.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+import onnx
+from numpy.typing import NDArray
+
+from edgeelad.errors import ModelError
+from edgeelad.export.fused.edit import EditedGraph, read_graph
+from edgeelad.export.fused.files import write_graphs
+from edgeelad.export.fused.passes import clean
+from edgeelad.export.fused.quantize import quantize_blocks, quantize_rows
+from edgeelad.export.fused.trace import trace_graph
+from edgeelad.export.fused.variants import engine_variant, lanes_variant
+
+Quantization = Literal["none", "int8", "int4"]
+QUANTIZED_SUFFIX = "_quantized"
+# packed sequences (prompts, contexts of trees) that run at the same time
+NUM_LANES = 2
+# trees whose branches grow at the same time: enough that reading the weights once a step costs each of them little
+NUM_TREES = 8
+
+
+@dataclass(frozen=True, slots=True)
+class GraphFiles:
+    """The files of one precision."""
+
+    standard: Path
+    engine: Path
+    lanes: Path
+    weights: Path
+
+
+def graph_files(folder: Path, quantization: Quantization = "none") -> GraphFiles:
+    """Where the files of one precision lie in an onnx folder."""
+    suffix = "" if quantization == "none" else QUANTIZED_SUFFIX
+    standard = folder / f"model{suffix}.onnx"
+    engine, lanes = folder / f"engine{suffix}.onnx", folder / f"engine_lanes{suffix}.onnx"
+    return GraphFiles(standard, engine, lanes, folder / f"{standard.name}_data")
+
+
+def traced_graph(student: Path, scratch: Path) -> EditedGraph:
+    """Trace and clean a student's graph.
+
+    Args:
+        student: A transformers folder with safetensors.
+        scratch: A folder for what the exporter writes; the caller removes it.
+
+    Raises:
+        UnservedArchitectureError: GroupQueryAttention cannot express this student.
+    """
+    model = onnx.load(str(trace_graph(student, scratch)))
+    graph = read_graph(model)
+    clean(graph, load_parameters(student))
+    return graph
+
+
+def write_student_graphs(graph: EditedGraph, folder: Path, quantization: Quantization = "none") -> GraphFiles:
+    """Write the standard graph and the engine's; `graph` is left as it is.
+
+    Args:
+        graph: As `traced_graph` gives it.
+        folder: An existing folder.
+        quantization: "none" for fp32; "int8" per row, "int4" per block (see `graph_quantize`).
+    """
+    standard = graph.copy()
+    if quantization == "int8":
+        quantize_rows(standard)
+    elif quantization == "int4":
+        quantize_blocks(standard, 4)
+    files = graph_files(folder, quantization)
+    engine = engine_variant(standard)
+    graphs = {files.standard: standard, files.engine: engine, files.lanes: lanes_variant(engine, NUM_LANES, NUM_TREES)}
+    write_graphs(graphs, files.weights)
+    return files
+
+
+def load_parameters(student: Path) -> Mapping[str, NDArray[np.generic]]:
+    """A student's parameters in float32, by the names that torch gives them.
+
+    Raises:
+        ModelError: The folder has no safetensors file.
+    """
+    import torch
+    from safetensors.torch import load_file
+
+    paths = sorted(student.glob("*.safetensors"))
+    if not paths:
+        raise ModelError(f"{student}: no safetensors file; save the student with transformers' save_pretrained")
+    parameters: dict[str, NDArray[np.generic]] = {}
+    for path in paths:
+        parameters.update({name: tensor.to(torch.float32).numpy() for name, tensor in load_file(path).items()})
+    return parameters

@@ -1,0 +1,183 @@
+"""Clean a traced graph: straighten the way into and out of attention, fuse residual additions with their norms.
+
+What the tracer records of `view(...).transpose(1, 2)` is a dozen nodes of shape arithmetic a layer, whose only effect
+is that data stay where they are: GroupQueryAttention and RotaryEmbedding take [batch, sequence, heads · size] as the
+projections give it. Each pass takes a graph and edits it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import numpy as np
+from numpy.typing import NDArray
+from onnx import NodeProto, helper
+
+from edgeelad.engine.packed.names import VOCAB_SIZE_KEY
+from edgeelad.errors import ModelError
+from edgeelad.export.fused.edit import MICROSOFT, EditedGraph, attribute
+
+Weight = NDArray[np.generic]
+TRANSPOSED = ".T"
+LAYOUT_OPS = ("Reshape", "Transpose")
+NORM_OPS = {
+    "SimplifiedLayerNormalization": "SkipSimplifiedLayerNormalization",
+    "LayerNormalization": "SkipLayerNormalization",
+}
+
+
+def clean(graph: EditedGraph, parameters: Mapping[str, Weight]) -> None:
+    """Run all passes; `parameters` are the student's, by the names that torch gives them."""
+    straighten(graph)
+    graph.prune()
+    name_weights(graph, parameters)
+    tie_head(graph)
+    fuse_skip_norms(graph)
+    graph.prune()
+
+
+def attention_nodes(graph: EditedGraph) -> list[NodeProto]:
+    """The GroupQueryAttention nodes, one a layer."""
+    return [node for node in graph.nodes if node.op_type == "GroupQueryAttention"]
+
+
+def straighten(graph: EditedGraph) -> None:
+    """Let attention and rotary embedding read the projections directly, and the output projection read attention.
+
+    GPT-2 views its ids and its last hidden states as well; these are the same tensors before and after.
+    """
+    for node in list(graph.nodes):
+        if node.op_type == "Gather" and _before_layout(graph, node.input[1]) in ("input_ids", "position_ids"):
+            graph.set_input(node, 1, _before_layout(graph, node.input[1]))
+        elif node.op_type == "MatMul" and node.output[0] == "logits":
+            graph.set_input(node, 0, _before_layout(graph, node.input[0]))
+        elif node.op_type == "RotaryEmbedding":
+            graph.set_input(node, 0, _flat_source(graph, node, node.input[0]))
+    for node in attention_nodes(graph):
+        for position in range(3):
+            graph.set_input(node, position, _flat_source(graph, node, node.input[position]))
+        tensor = node.output[0]
+        while all(reader.op_type in (*LAYOUT_OPS, "Shape") for reader in graph.readers(tensor)):
+            tensor = next(reader for reader in graph.readers(tensor) if reader.op_type in LAYOUT_OPS).output[0]
+        graph.redirect(tensor, node.output[0])
+
+
+def _flat_source(graph: EditedGraph, reader: NodeProto, tensor: str) -> str:
+    """The [batch, sequence, width] tensor that `tensor` is a view of."""
+    source = _before_layout(graph, tensor)
+    norm = graph.producer(source)
+    if norm is None or norm.op_type not in NORM_OPS:
+        return source
+    # a norm over each head: it needs the heads apart
+    size = int(graph.weights[norm.input[1]].shape[0])
+    apart = graph.constant("heads_apart", np.array([0, 0, -1, size], dtype=np.int64))
+    together = graph.constant("heads_together", np.array([0, 0, -1], dtype=np.int64))
+    norm_input, flat = graph.new_name("heads"), graph.new_name("flat")
+    origin = _before_layout(graph, norm.input[0])
+    graph.insert_before(norm, [helper.make_node("Reshape", [origin, apart], [norm_input])])
+    graph.set_input(norm, 0, norm_input)
+    graph.insert_before(reader, [helper.make_node("Reshape", [source, together], [flat])])
+    return flat
+
+
+def _before_layout(graph: EditedGraph, tensor: str) -> str:
+    node = graph.producer(tensor)
+    while node is not None and node.op_type in LAYOUT_OPS:
+        tensor = node.input[0]
+        node = graph.producer(tensor)
+    return tensor
+
+
+def name_weights(graph: EditedGraph, parameters: Mapping[str, Weight]) -> None:
+    """Name each weight after the parameter that it is, with `.T` where it is its transpose.
+
+    The exporter transposes the weights of linear layers and gives them numbers for names. With these names a later
+    student's weights can be put into the same graph (`graph_swap`).
+
+    Raises:
+        ModelError: A weight is named after a parameter but does not hold its values.
+    """
+    for node in graph.nodes:
+        if node.op_type != "MatMul" or node.input[1] not in graph.weights or node.input[1] in parameters:
+            continue
+        path = ".".join(node.name.strip("/").split("/")[:-1]) + ".weight"
+        weight = graph.weights[node.input[1]]
+        parameter = parameters.get(path)
+        if parameter is None or weight.shape != parameter.shape[::-1] or not np.array_equal(weight, parameter.T):
+            continue
+        del graph.weights[node.input[1]]
+        graph.add_learned(path + TRANSPOSED, weight)
+        graph.set_input(node, 1, path + TRANSPOSED)
+    for name in graph.weights.keys() & parameters.keys():
+        if not np.array_equal(graph.weights[name], parameters[name]):
+            raise ModelError(f"the traced graph changed the weight {name}; export the standard graph instead")
+        graph.learned.add(name)
+
+
+def head_node(graph: EditedGraph) -> NodeProto:
+    """The node that computes the logits.
+
+    Raises:
+        ModelError: The logits are computed by something else than one matrix product.
+    """
+    node = graph.producer("logits")
+    if node is None or node.op_type != "MatMul" or node.input[1] not in graph.weights:
+        raise ModelError("the traced graph does not end in one matrix product; export the standard graph instead")
+    return node
+
+
+def tie_head(graph: EditedGraph) -> None:
+    """Let the head read the embedding itself, transposed on the fly, where the two are tied; note the vocabulary."""
+    head = head_node(graph)
+    lookup = embedding_node(graph)
+    embedding, weight = graph.weights[lookup.input[0]], graph.weights[head.input[1]]
+    vocab_size = weight.shape[1]
+    graph.metadata[VOCAB_SIZE_KEY] = str(vocab_size)
+    logits = next(value for value in graph.outputs if value.name == "logits")
+    logits.type.tensor_type.shape.dim[-1].dim_value = vocab_size
+    if weight.shape == embedding.shape[::-1] and np.array_equal(weight.T, embedding):
+        inputs = [head.input[0], lookup.input[0]]
+        tied = helper.make_node("FusedMatMul", inputs, ["logits"], domain=MICROSOFT, name=head.name, transB=1)
+        graph.insert_before(head, [tied])
+        graph.remove(head)
+
+
+def embedding_node(graph: EditedGraph) -> NodeProto:
+    """The node that looks tokens up."""
+    return next(node for node in graph.nodes if node.op_type == "Gather" and node.input[1] == "input_ids")
+
+
+def fuse_skip_norms(graph: EditedGraph) -> None:
+    """Fuse `norm(x + y)` (and the bias of y, where it has one) into one node that gives the sum as well."""
+    for norm in [node for node in graph.nodes if node.op_type in NORM_OPS]:
+        add = graph.producer(norm.input[0])
+        if add is None or add.op_type != "Add" or any(name in graph.weights for name in add.input):
+            continue
+        has_beta = norm.op_type == "LayerNormalization"
+        gamma = list(norm.input[1:]) if has_beta else [norm.input[1]]
+        skip, branch, bias = _split_bias(graph, add)
+        total = add.output[0]
+        inputs = [skip, branch, *gamma, *([bias] if bias else [])]
+        fused = helper.make_node(
+            NORM_OPS[norm.op_type],
+            inputs,
+            [norm.output[0], "", "", graph.new_name("sum")],
+            domain=MICROSOFT,
+            name=norm.name,
+            epsilon=attribute(norm, "epsilon", 1e-5),
+        )
+        graph.insert_before(norm, [fused])
+        graph.remove(norm)
+        graph.remove(add)
+        graph.redirect(total, fused.output[3])
+
+
+def _split_bias(graph: EditedGraph, add: NodeProto) -> tuple[str, str, str | None]:
+    """The residual, the branch and the branch's bias of `residual + (branch + bias)`."""
+    for branch, residual in ((add.input[1], add.input[0]), (add.input[0], add.input[1])):
+        inner = graph.producer(branch)
+        if inner is not None and inner.op_type == "Add" and len(graph.readers(branch)) == 1:
+            for value, bias in ((inner.input[0], inner.input[1]), (inner.input[1], inner.input[0])):
+                if bias in graph.weights and graph.weights[bias].ndim == 1:
+                    return residual, value, bias
+    return add.input[0], add.input[1], None

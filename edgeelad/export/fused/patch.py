@@ -1,0 +1,183 @@
+"""Patch a causal LM while it is traced: attention, cache, rotary embedding, norms and activations.
+
+The attention function becomes `com.microsoft::GroupQueryAttention`; the cache hands over the new keys and values
+instead of concatenating; rotary embedding is left to `com.microsoft::RotaryEmbedding`, which reads `position_ids`;
+RMSNorm and activations become fused operators. Everything is put back afterwards.
+"""
+
+from __future__ import annotations
+
+import functools
+import inspect
+import sys
+from dataclasses import dataclass, field
+from types import MethodType, ModuleType
+from typing import Any
+
+import torch
+from optimum.exporters.onnx.model_patcher import ModelPatcher
+from torch import Tensor, nn
+from transformers.cache_utils import DynamicLayer
+from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
+
+from edgeelad.export.fused.modules import check_rotary_style, fused_forward
+from edgeelad.export.fused.ops import group_query_attention, rotary
+
+ATTENTION_NAME = "edgeelad_group_query_attention"
+
+
+@dataclass(slots=True)
+class _Traced:
+    """What the traced forward pass shares among its layers."""
+
+    position_ids: Tensor
+    rotary_index: Tensor
+    seqlens_k: Tensor
+    total_length: Tensor
+    bias: Tensor
+    layer: DynamicLayer | None = None
+    cos_sin: tuple[Tensor, Tensor] | None = None
+
+
+@dataclass(slots=True)
+class _Restore:
+    """One replaced attribute, to be put back."""
+
+    owner: object
+    name: str
+    value: Any
+    was_own: bool = field(default=True)
+
+
+class FusedAttentionPatcher(ModelPatcher):
+    """Patches a causal LM while it is traced, and puts everything back."""
+
+    def __enter__(self) -> FusedAttentionPatcher:
+        super().__enter__()
+        self._restores: list[_Restore] = []
+        self._traced: _Traced | None = None
+        self._has_rotary = False
+        config = self._model.config
+        self._old_attention = config._attn_implementation
+        ALL_ATTENTION_FUNCTIONS.register(ATTENTION_NAME, self._attention)
+        config._attn_implementation = ATTENTION_NAME
+        patcher = self
+
+        def update(layer: DynamicLayer, key: Tensor, value: Tensor, *_: Any, **__: Any) -> tuple[Tensor, Tensor]:
+            if layer.keys is None:  # the cache is being filled from the graph's inputs
+                layer.keys, layer.values, layer.is_initialized = key, value, True
+            patcher._state.layer = layer
+            return key, value
+
+        # restored by Optimum's patcher, which patches the same attribute
+        DynamicLayer.update = update
+        for module in self._model.modules():
+            replacement = fused_forward(module)
+            if replacement is not None:
+                self._replace(module, "forward", MethodType(replacement, module))
+        self._patch_rotary()
+        inner = self._model.forward
+
+        @functools.wraps(inner)
+        def forward(*args: Any, **kwargs: Any) -> Any:
+            given = inspect.signature(inner).bind(*args, **kwargs).arguments
+            patcher._traced = _begin(given["attention_mask"], given["position_ids"])
+            return inner(*args, **kwargs)
+
+        self._model.forward = forward
+        return self
+
+    def __exit__(self, *error: Any) -> None:
+        for restore in reversed(self._restores):
+            if restore.was_own:
+                setattr(restore.owner, restore.name, restore.value)
+            else:
+                delattr(restore.owner, restore.name)
+        self._model.config._attn_implementation = self._old_attention
+        super().__exit__(*error)
+
+    @property
+    def _state(self) -> _Traced:
+        assert self._traced is not None, "a layer was traced before the model's forward pass"
+        return self._traced
+
+    def _replace(self, owner: object, name: str, value: Any) -> None:
+        own = vars(owner) if isinstance(owner, nn.Module | ModuleType) else {}
+        self._restores.append(_Restore(owner, name, own.get(name), name in own))
+        setattr(owner, name, value)
+
+    def _patch_rotary(self) -> None:
+        """Let the model's rotary module give cosines and sines of the positions, and apply them in `_attention`."""
+        rotaries = [module for name, module in self._model.named_modules() if name.endswith("rotary_emb")]
+        if not rotaries:
+            return
+        modeling = sys.modules[type(self._model).__module__]
+        check_rotary_style(modeling.apply_rotary_pos_emb)
+        self._has_rotary = True
+        patcher = self
+
+        def cos_sin(module: nn.Module, x: Tensor, position_ids: Tensor) -> tuple[Tensor, Tensor]:
+            # half of each row: the other half is the same (checked by `check_rotary_style`)
+            angles = position_ids.reshape(-1, 1).to(torch.float32) * module.inv_freq.to(torch.float32)
+            scale = float(module.attention_scaling)
+            cos, sin = angles.cos(), angles.sin()
+            found = (cos, sin) if scale == 1.0 else (cos * scale, sin * scale)
+            patcher._state.cos_sin = found
+            return found
+
+        for module in rotaries:
+            self._replace(module, "forward", MethodType(cos_sin, module))
+        self._replace(modeling, "apply_rotary_pos_emb", lambda query, key, *_, **__: (query, key))
+
+    def _attention(
+        self, module: nn.Module, query: Tensor, key: Tensor, value: Tensor, mask: Any, **kwargs: Any
+    ) -> tuple[Tensor, None]:
+        """The attention function: query [B, H, S, d], key and value [B, Hkv, S, d] of the new tokens only."""
+        state = self._state
+        layer = state.layer
+        assert layer is not None, "the cache did not hand over its layer"
+        num_heads, kv_heads = query.shape[1], key.shape[1]
+        flat = [tensor.transpose(1, 2).flatten(2) for tensor in (query, key, value)]
+        if state.cos_sin is not None:
+            cos, sin = state.cos_sin
+            flat[0] = rotary(flat[0], state.rotary_index, cos, sin, int(num_heads))
+            flat[1] = rotary(flat[1], state.rotary_index, cos, sin, int(kv_heads))
+        out, layer.keys, layer.values = group_query_attention(
+            *flat,
+            layer.keys,
+            layer.values,
+            state.seqlens_k,
+            state.total_length,
+            state.bias,
+            int(num_heads),
+            int(kv_heads),
+            _scale(module, kwargs, int(query.shape[-1])),
+        )
+        return out.unflatten(2, (int(num_heads), int(query.shape[-1]))), None
+
+
+def _begin(attention_mask: Tensor, position_ids: Tensor) -> _Traced:
+    """The inputs that all layers share, from the standard inputs.
+
+    Every row counts as full (seqlens_k = T − 1); what the mask leaves out gets a large negative bias. So left padding
+    works, as Optimum's and transformers' batched generation has it.
+    """
+    total = torch._shape_as_tensor(attention_mask)[1].to(torch.int32)
+    seqlens_k = torch.zeros_like(attention_mask[:, 0], dtype=torch.int32) + (total - 1)
+    lowest = torch.finfo(torch.float32).min
+    row = (1.0 - attention_mask.to(torch.float32)) * lowest
+    bias = row[:, None, None, :] + torch.zeros_like(position_ids, dtype=torch.float32)[:, None, :, None]
+    count = torch.ones_like(position_ids).reshape(-1)
+    index = (torch.cumsum(count, 0) - 1).reshape_as(position_ids)
+    return _Traced(position_ids, index, seqlens_k, total.reshape(1), bias)
+
+
+def _scale(module: nn.Module, kwargs: dict[str, Any], head_dim: int) -> float:
+    """The factor on query · key; GPT-2 does not hand it over and may scale by layer as well."""
+    scaling = kwargs.get("scaling")
+    if scaling is not None:
+        return float(scaling)
+    scale = head_dim**-0.5 if getattr(module, "scale_attn_weights", True) else 1.0
+    if getattr(module, "scale_attn_by_inverse_layer_idx", False):
+        scale /= float(module.layer_idx) + 1.0
+    return float(scale)

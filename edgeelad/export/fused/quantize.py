@@ -1,0 +1,251 @@
+"""Quantize a graph's matrix products so that a row's result depends on that row alone.
+
+Dynamic int8 as onnxruntime's tools write it scales activations per tensor: a row's logits would depend on its batch
+mates. Two schemes here do not:
+
+- `quantize_rows` ("int8"): weights per output channel, activations per row, both symmetric, as explicit nodes:
+  QuantizeLinear with one scale a row, MatMulIntegerToFloat (u8 · s8, the fastest product that CPUs with VNNI or the
+  dot-product extension of Arm have), one multiplication by the row's scale. Sums of int8 products are exact in int32,
+  so the product does not depend on the order of summation either.
+- `quantize_blocks` ("int4"): MatMulNBits, accuracy level 4 (activations in int8 per row and block). The head, to which
+  4 bits cost more than they save, keeps 8.
+
+The embedding is quantized to int8 per row of the table; where it is tied to the head both read the same bytes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import numpy as np
+from numpy.typing import NDArray
+from onnx import NodeProto, TensorProto, helper
+
+from edgeelad.export.fused.edit import MICROSOFT, EditedGraph
+from edgeelad.export.fused.passes import embedding_node
+from edgeelad.export.quantize import ACCURACY_LEVEL, HEAD_BITS, PackedWeight, pack_weight
+
+# QuantizeLinear with blocks (here: a block is a row) came with opset 21
+ROWS_OPSET = 21
+ZERO_POINT = 128
+# what the names of quantized weights say of how they came from their parameters (`graph_swap` reads it)
+TABLE, INT8, BLOCKS, SCALE, ZERO = ".table", ".int8", ".blocks", ".scale", ".zero"
+MAX_INT8 = 127
+BOTH_SCALES = "both_scales"
+
+
+def quantize_rows(graph: EditedGraph) -> None:
+    """Quantize all matrix products with constant weights, and the embedding table, to int8."""
+    graph.opset = max(graph.opset, ROWS_OPSET)
+    rows: dict[str, tuple[str, str]] = {}
+    zeros = _row_zeros(graph)
+    for node in [node for node in graph.nodes if _has_weight(graph, node)]:
+        if node.input[0] not in rows:
+            # the engine's head has rows of its own: it must not borrow the zero points of the others
+            own = _row_zeros_like(graph, node, node.input[0]) if _is_head(node) else zeros
+            rows[node.input[0]] = _quantize_activation(graph, node, node.input[0], own)
+        codes, scale = rows[node.input[0]]
+        _rows_product(graph, node, codes, scale)
+    _defer_scales(graph, rows)
+    _quantize_embedding(graph)
+    graph.prune()
+
+
+def _has_weight(graph: EditedGraph, node: NodeProto) -> bool:
+    return node.op_type in ("MatMul", "FusedMatMul") and node.input[1] in graph.weights
+
+
+def _is_head(node: NodeProto) -> bool:
+    return node.output[0] == "logits"
+
+
+def _is_tied(node: NodeProto) -> bool:
+    return node.op_type == "FusedMatMul"
+
+
+def _row_zeros(graph: EditedGraph) -> str:
+    """The zero points of all rows, [batch, sequence, 1]: made once a run, at the start."""
+    return _row_zeros_like(graph, graph.nodes[0], "input_ids", keep=None)
+
+
+def _row_zeros_like(graph: EditedGraph, before: NodeProto, tensor: str, keep: int | None = -1) -> str:
+    """Zero points [..., 1] for the rows of `tensor`; `keep` says which of its axes (up to, not including) count."""
+    zero = graph.constant("zero_point", np.array(ZERO_POINT, dtype=np.uint8))
+    one = graph.constant("one_column", np.array([1], dtype=np.int64))
+    outer, shape, zeros = (graph.new_name(stem) for stem in ("row_outer", "row_shape", "row_zeros"))
+    ends = {} if keep is None else {"end": keep}
+    graph.insert_before(
+        before,
+        [
+            helper.make_node("Shape", [tensor], [outer], **ends),
+            helper.make_node("Concat", [outer, one], [shape], axis=0),
+            helper.make_node("Expand", [zero, shape], [zeros]),
+        ],
+    )
+    return zeros
+
+
+def _quantize_activation(graph: EditedGraph, before: NodeProto, tensor: str, zeros: str) -> tuple[str, str]:
+    """Nodes that quantize each row of `tensor`; gives the names of the codes (u8 around 128) and the scales."""
+    width = _width(graph, before)
+    axis = graph.constant("row_axis", np.array([-1], dtype=np.int64))
+    factor = graph.constant("inverse_levels", np.array(1.0 / MAX_INT8, dtype=np.float32))
+    magnitude, largest, scale, codes = (graph.new_name(stem) for stem in ("magnitude", "largest", "row_scale", "codes"))
+    graph.insert_before(
+        before,
+        [
+            helper.make_node("Abs", [tensor], [magnitude]),
+            helper.make_node("ReduceMax", [magnitude, axis], [largest], keepdims=1),
+            helper.make_node("Mul", [largest, factor], [scale]),
+            helper.make_node("QuantizeLinear", [tensor, scale, zeros], [codes], axis=-1, block_size=width),
+        ],
+    )
+    return codes, scale
+
+
+def _width(graph: EditedGraph, node: NodeProto) -> int:
+    shape = graph.weights[node.input[1]].shape
+    return int(shape[1] if _is_tied(node) else shape[0])
+
+
+def _rows_product(graph: EditedGraph, node: NodeProto, codes: str, scale: str) -> None:
+    """Replace one product by its quantized form, times the rows' scales."""
+    one = graph.constant("one", np.array(1.0, dtype=np.float32))
+    zero = graph.constant("zero_point", np.array(ZERO_POINT, dtype=np.uint8))
+    unscaled = graph.new_name("unscaled")
+    if _is_tied(node):
+        products = _tied_product(graph, node, codes, unscaled)
+    else:
+        inputs = [codes, *_add_int8(graph, node.input[1], is_table=False), zero]
+        inputs.insert(2, one)
+        products = [helper.make_node("MatMulIntegerToFloat", inputs, [unscaled], domain=MICROSOFT, name=node.name)]
+    graph.insert_before(node, [*products, helper.make_node("Mul", [unscaled, scale], [node.output[0]])])
+    graph.remove(node)
+
+
+def _defer_scales(graph: EditedGraph, rows: Mapping[str, tuple[str, str]]) -> None:
+    """Scale what a gate multiplies after the next product, not before: a row's scale leaves its codes as they are.
+
+    That is one pass less over the widest tensor of a layer. `rows` holds each quantized tensor's codes and scales.
+    """
+    scales = {scale for _, scale in rows.values()}
+    for scaling in [node for node in graph.nodes if node.op_type == "Mul" and node.input[1] in scales]:
+        gates = graph.readers(scaling.output[0])
+        if len(gates) != 1 or gates[0].op_type != "Mul" or gates[0].output[0] not in rows:
+            continue
+        gated = gates[0].output[0]
+        if {node.op_type for node in graph.readers(gated)} != {"Abs", "QuantizeLinear"}:
+            continue
+        later = [node for node in graph.readers(rows[gated][1]) if node.op_type == "Mul"]
+        both = graph.new_name(BOTH_SCALES)
+        graph.insert_before(later[0], [helper.make_node("Mul", [rows[gated][1], scaling.input[1]], [both])])
+        for node in later:
+            graph.set_input(node, 1, both)
+        graph.redirect(scaling.output[0], scaling.input[0], gates)
+        graph.remove(scaling)
+
+
+def _tied_product(graph: EditedGraph, node: NodeProto, codes: str, out: str) -> list[NodeProto]:
+    """The head over the embedding's own codes [vocabulary, width]: QGemm transposes, but wants two dimensions."""
+    vocab_size, width = graph.weights[node.input[1]].shape
+    one = graph.constant("one", np.array(1.0, dtype=np.float32))
+    zero = graph.constant("zero_point", np.array(ZERO_POINT, dtype=np.uint8))
+    zeros = graph.constant("weight_zeros", np.zeros(vocab_size, dtype=np.int8))
+    flat_shape = graph.constant("flat_codes", np.array([-1, width], dtype=np.int64))
+    last = graph.constant("vocabulary", np.array([vocab_size], dtype=np.int64))
+    flat, product, outer, shape = (graph.new_name(stem) for stem in ("flat", "product", "outer", "logits_shape"))
+    inputs = [flat, one, zero, *_add_int8(graph, node.input[1], is_table=True), zeros]
+    return [
+        helper.make_node("Reshape", [codes, flat_shape], [flat]),
+        helper.make_node("QGemm", inputs, [product], domain=MICROSOFT, name=node.name, transB=1, alpha=1.0),
+        helper.make_node("Shape", [codes], [outer], start=0, end=-1),
+        helper.make_node("Concat", [outer, last], [shape], axis=0),
+        helper.make_node("Reshape", [product, shape], [out]),
+    ]
+
+
+def _add_int8(graph: EditedGraph, name: str, *, is_table: bool) -> tuple[str, str]:
+    """Add a weight's int8 codes and scales to the graph, unless they are there; gives their names."""
+    stem = (name + TABLE if is_table else name) + INT8
+    if stem not in graph.weights:
+        for key, value in int8_tensors(stem, graph.weights[name].astype(np.float32), is_table=is_table).items():
+            graph.add_learned(key, value)
+    return stem, stem + SCALE
+
+
+def int8_tensors(stem: str, weight: NDArray[np.float32], *, is_table: bool) -> dict[str, NDArray[np.generic]]:
+    """Codes in [-127, 127] of a weight [inputs, outputs] or a table [rows, width], and one scale an output or row.
+
+    An output of zeros gets scale 1.
+    """
+    axis = 1 if is_table else 0
+    largest = np.abs(weight).max(axis=axis)
+    scale = np.where(largest > 0, largest / np.float32(MAX_INT8), np.float32(1.0)).astype(np.float32)
+    codes = np.rint(weight / np.expand_dims(scale, axis)).astype(np.int8)
+    return {stem: codes, stem + SCALE: scale}
+
+
+def _quantize_embedding(graph: EditedGraph) -> None:
+    """Look tokens up in the int8 table; the table of a tied head is used as it is."""
+    lookup = embedding_node(graph)
+    table, table_scale = _add_int8(graph, lookup.input[0], is_table=True)
+    codes, values, scale, column, axis = (
+        graph.new_name(stem) for stem in ("token_codes", "token_values", "token_scale", "token_column", "axis")
+    )
+    graph.weights[axis] = np.array([-1], dtype=np.int64)
+    graph.insert_before(
+        lookup,
+        [
+            helper.make_node("Gather", [table, "input_ids"], [codes], axis=0),
+            helper.make_node("Cast", [codes], [values], to=TensorProto.FLOAT),
+            helper.make_node("Gather", [table_scale, "input_ids"], [scale], axis=0),
+            helper.make_node("Unsqueeze", [scale, axis], [column]),
+            helper.make_node("Mul", [values, column], [lookup.output[0]]),
+        ],
+    )
+    graph.remove(lookup)
+
+
+def quantize_blocks(graph: EditedGraph, bits: int) -> None:
+    """Quantize all matrix products with constant weights, block by block; the head and the embedding to 8 bits."""
+    for node in [node for node in graph.nodes if _has_weight(graph, node)]:
+        if _is_tied(node):  # over the embedding's own codes, so that the table is there once
+            graph.opset = max(graph.opset, ROWS_OPSET)
+            zeros = _row_zeros_like(graph, node, node.input[0])
+            _rows_product(graph, node, *_quantize_activation(graph, node, node.input[0], zeros))
+        else:
+            _blocks_product(graph, node, HEAD_BITS if _is_head(node) else bits)
+    _quantize_embedding(graph)
+    graph.prune()
+
+
+def _blocks_product(graph: EditedGraph, node: NodeProto, bits: int) -> None:
+    stem = node.input[1] + BLOCKS + str(bits)
+    packed, tensors = block_tensors(stem, graph.weights[node.input[1]].astype(np.float32), bits)
+    for key, value in tensors.items():
+        graph.add_learned(key, value)
+    product = helper.make_node(
+        "MatMulNBits",
+        [node.input[0], *tensors],
+        [node.output[0]],
+        domain=MICROSOFT,
+        name=node.name,
+        K=packed.num_inputs,
+        N=packed.num_outputs,
+        bits=packed.bits,
+        block_size=packed.block_size,
+        accuracy_level=ACCURACY_LEVEL,
+    )
+    graph.insert_before(node, [product])
+    graph.remove(node)
+
+
+def block_tensors(
+    stem: str, weight: NDArray[np.float32], bits: int
+) -> tuple[PackedWeight, dict[str, NDArray[np.generic]]]:
+    """A weight [inputs, outputs] as MatMulNBits takes it, in the order of its inputs."""
+    packed = pack_weight(weight, bits)
+    tensors: dict[str, NDArray[np.generic]] = {stem: packed.values, stem + SCALE: packed.scales}
+    if packed.zero_points is not None:
+        tensors[stem + ZERO] = packed.zero_points
+    return packed, tensors

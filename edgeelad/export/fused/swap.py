@@ -1,0 +1,136 @@
+"""Put a later student's weights into the graphs of an earlier one: the graph files stay, their weights file is anew.
+
+Tracing is most of the time of an export, and its result is the same every round. A learned tensor's name says how it
+comes from the student's parameters (`name`, `name.T`, `name.T.int8`, `name.table.int8.scale` …); each is computed again
+and written to its old place. The files are, byte for byte, those that exporting anew writes.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+import shutil
+from collections.abc import Mapping
+from pathlib import Path
+
+import numpy as np
+import onnx
+from numpy.typing import NDArray
+from onnx import TensorProto, helper
+
+from edgeelad.errors import ModelError
+from edgeelad.export.fused.build import GraphFiles, Quantization, graph_files, load_parameters
+from edgeelad.export.fused.quantize import block_tensors, int8_tensors
+
+Weight = NDArray[np.generic]
+LEARNED = re.compile(
+    r"(?P<source>.+?)(?P<transposed>\.T)?(?P<table>\.table)?(\.(?P<kind>int8|blocks\d)(\.scale|\.zero)?)?"
+)
+# what the weights of each precision are called at the end
+WEIGHT_KINDS: dict[Quantization, str | None] = {"none": None, "int8": "int8", "int4": "blocks4"}
+# what a student's configuration may say differently without being another architecture
+IGNORED_KEYS = ("_name_or_path", "transformers_version", "torch_dtype", "dtype", "use_cache")
+
+
+class GraphMismatchError(ModelError):
+    """The earlier graphs are of another architecture, or not ours: export anew."""
+
+
+def swap_weights(previous: Path, student: Path, out: Path, quantizations: tuple[Quantization, ...]) -> list[GraphFiles]:
+    """Write the graphs of `previous` with the weights of `student` into `out`.
+
+    Args:
+        previous: The onnx folder of an earlier student, with its config.json.
+        student: A transformers folder.
+        out: An existing folder.
+        quantizations: Which precisions to write; `previous` has them all.
+
+    Raises:
+        GraphMismatchError: The two are not of the same architecture, or `previous` lacks a file.
+    """
+    _check_same_architecture(previous, student)
+    parameters = load_parameters(student)
+    written = []
+    for quantization in quantizations:
+        old, new = graph_files(previous, quantization), graph_files(out, quantization)
+        graphs = (old.standard, old.engine, old.lanes)
+        missing = [path.name for path in (*graphs, old.weights) if not path.is_file()]
+        if missing:
+            raise GraphMismatchError(f"{previous}: no {', '.join(missing)} to put weights into")
+        models = [onnx.load(str(path), load_external_data=False) for path in graphs]
+        _check_quantization(models[0], quantization, old.standard)
+        _write_weights(models, old, new, parameters)
+        for source, target in zip(graphs, (new.standard, new.engine, new.lanes), strict=True):
+            shutil.copyfile(source, target)
+        written.append(new)
+    return written
+
+
+def _check_same_architecture(previous: Path, student: Path) -> None:
+    def relevant(folder: Path) -> dict[str, object]:
+        try:
+            config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
+        except (OSError, ValueError) as error:
+            raise GraphMismatchError(f"{folder}: its config.json cannot be read ({error})") from error
+        return {key: value for key, value in config.items() if key not in IGNORED_KEYS}
+
+    old, new = relevant(previous), relevant(student)
+    differing = sorted(key for key in old.keys() | new.keys() if old.get(key) != new.get(key))
+    if differing:
+        raise GraphMismatchError(f"{previous}: another architecture than {student} ({', '.join(differing[:4])})")
+
+
+def _check_quantization(model: onnx.ModelProto, quantization: Quantization, path: Path) -> None:
+    """int8 and int4 have the same file names: the tensors' names tell them apart."""
+    matches = (LEARNED.fullmatch(tensor.name) for tensor in model.graph.initializer)
+    kinds = {match["kind"] for match in matches if match is not None}
+    if WEIGHT_KINDS[quantization] not in kinds:
+        raise GraphMismatchError(f"{path}: holds no {quantization} weights")
+
+
+def _write_weights(
+    models: list[onnx.ModelProto], old: GraphFiles, new: GraphFiles, parameters: Mapping[str, Weight]
+) -> None:
+    """Write each external tensor to its place: learned ones from the parameters, the others as they were."""
+    places = {_place(tensor): tensor for model in models for tensor in model.graph.initializer if tensor.external_data}
+    made: dict[str, Weight] = {}
+    with old.weights.open("rb") as source, new.weights.open("wb") as target:
+        for (offset, length), tensor in sorted(places.items()):
+            if tensor.name not in made:
+                made |= _make(tensor.name, parameters)
+            if tensor.name in made:
+                content = _checked(tensor, made.pop(tensor.name)).tobytes()
+            else:
+                source.seek(offset)
+                content = source.read(length)
+            target.write(b"\0" * (offset - target.tell()))
+            target.write(content)
+
+
+def _place(tensor: TensorProto) -> tuple[int, int]:
+    entries = {entry.key: entry.value for entry in tensor.external_data}
+    return int(entries["offset"]), int(entries["length"])
+
+
+def _make(name: str, parameters: Mapping[str, Weight]) -> dict[str, Weight]:
+    """The tensors that come from the same parameter in the same way as the one of this name; none for a constant."""
+    match = LEARNED.fullmatch(name)
+    if match is None or match["source"] not in parameters:
+        return {}
+    weight = parameters[match["source"]]
+    if match["transposed"]:
+        weight = np.ascontiguousarray(weight.T)
+    stem = match["source"] + (match["transposed"] or "") + (match["table"] or "")
+    is_table, kind = match["table"] is not None, match["kind"]
+    if kind is None:
+        return {stem: weight}
+    stem = f"{stem}.{kind}"
+    if kind == "int8":
+        return int8_tensors(stem, weight.astype(np.float32), is_table=is_table)
+    return block_tensors(stem, weight.astype(np.float32), int(kind[-1]))[1]
+
+
+def _checked(tensor: TensorProto, value: Weight) -> Weight:
+    if list(value.shape) != list(tensor.dims) or value.dtype != helper.tensor_dtype_to_np_dtype(tensor.data_type):
+        raise GraphMismatchError(f"{tensor.name}: shape {list(value.shape)}, but the graph has {list(tensor.dims)}")
+    return value

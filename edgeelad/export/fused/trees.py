@@ -1,0 +1,149 @@
+"""Attention in two parts, for the branches of trees: over the context that they share, and over each one's own tokens.
+
+GroupQueryAttention would have all branches of a sequence see all columns, most of them hidden. Here a tree's branches
+meet its context in one matrix product for each head of keys and values, and each branch's own keys and values lie in a
+window of its own: softmax is over both side by side. The windows are filled in place, by ScatterND from a graph input
+to a graph output that the caller binds to the same memory.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from onnx import NodeProto, TensorProto, ValueInfoProto, helper
+
+from edgeelad.engine.packed.names import (
+    CONTEXT,
+    GROWN,
+    OWN,
+    PAST,
+    TREE_BIAS,
+    TREE_INDEX,
+    TREE_SIZES_INPUT,
+    TREE_WIDTHS,
+    tree_name,
+)
+from edgeelad.export.fused.edit import MICROSOFT, EditedGraph, attribute
+
+
+@dataclass(frozen=True, slots=True)
+class _Heads:
+    """Attention heads: `per_key` query heads share one of `keys` heads of keys and values, each of `size` numbers."""
+
+    keys: int
+    per_key: int
+    size: int
+
+
+class LayerWriter:
+    """The nodes that take one attention node's place.
+
+    Attributes:
+        graph: The graph that is being edited.
+        node: The attention node.
+        nodes: What is to take its place, in the order in which it was written.
+    """
+
+    def __init__(self, graph: EditedGraph, node: NodeProto) -> None:
+        """Begin with nothing."""
+        self.graph, self.node = graph, node
+        self.nodes: list[NodeProto] = []
+
+    def apply(self, op: str, inputs: list[str], **attributes: object) -> str:
+        """Add a node with one output; gives the output's name."""
+        output = self.graph.new_name(op.lower())
+        self.nodes.append(helper.make_node(op, inputs, [output], **attributes))
+        return output
+
+    def split(self, tensor: str, sizes: str, axis: int, count: int) -> list[str]:
+        """Add a Split into `count` parts of the sizes that the tensor `sizes` says; gives their names."""
+        names = [self.graph.new_name("part") for _ in range(count)]
+        self.nodes.append(helper.make_node("Split", [tensor, sizes], names, axis=axis))
+        return names
+
+    def reshape(self, tensor: str, *shape: int) -> str:
+        """Add a Reshape; -1 is what is left, 0 a dimension that stays."""
+        constant = self.graph.constant("tree_shape", np.array(shape, dtype=np.int64))
+        return self.apply("Reshape", [tensor, constant])
+
+
+def declare_trees(graph: EditedGraph, num_trees: int) -> None:
+    """Add the inputs and outputs of `num_trees` trees."""
+    past = {value.name: value for value in graph.inputs if value.name.startswith(PAST)}
+    for tree in range(1, num_trees + 1):
+        graph.inputs.extend(_inputs(tree))
+        for name, value in past.items():
+            keys, size = (value.type.tensor_type.shape.dim[axis].dim_value for axis in (1, 3))
+            stem = name.removeprefix(PAST)
+            window = [keys, "branches", "window", size]
+            graph.inputs.append(_float(tree_name(tree, CONTEXT + stem), [1, keys, "context", size]))
+            graph.inputs.append(_float(tree_name(tree, OWN + stem), window))
+            graph.outputs.append(_float(tree_name(tree, GROWN + stem), window))
+    graph.inputs.append(helper.make_tensor_value_info(TREE_SIZES_INPUT, TensorProto.INT64, [num_trees]))
+
+
+def attend_trees(writer: LayerWriter, parts: list[str], num_trees: int) -> str:
+    """Write one layer's attention of all trees' branches.
+
+    Args:
+        writer: Takes the nodes.
+        parts: The branches' query, key and value, [1, branches, heads · size], tree after tree.
+        num_trees: How many trees there are at most; their inputs are declared.
+
+    Returns:
+        What it gives, [1, branches, heads · size].
+    """
+    heads = _heads(writer)
+    group = heads.per_key * heads.size
+    query = writer.reshape(parts[0], -1, heads.keys, heads.per_key, heads.size)
+    split = [writer.split(writer.apply("Transpose", [query], perm=[1, 0, 2, 3]), TREE_SIZES_INPUT, 1, num_trees)]
+    for part in parts[1:]:
+        turned = writer.apply("Transpose", [writer.reshape(part, -1, heads.keys, heads.size)], perm=[1, 0, 2])
+        split.append(writer.split(turned, TREE_SIZES_INPUT, 1, num_trees))
+    attended = [_attend_tree(writer, tree, list(own), heads) for tree, own in enumerate(zip(*split, strict=True), 1)]
+    grouped = writer.reshape(writer.apply("Concat", attended, axis=1), heads.keys, -1, group)
+    return writer.reshape(writer.apply("Transpose", [grouped], perm=[1, 0, 2]), 1, -1, heads.keys * group)
+
+
+def _heads(writer: LayerWriter) -> _Heads:
+    node = writer.node
+    num_heads, keys = int(attribute(node, "num_heads", 0)), int(attribute(node, "kv_num_heads", 0))
+    past = next(value for value in writer.graph.inputs if value.name == node.input[3])
+    return _Heads(keys, num_heads // keys, past.type.tensor_type.shape.dim[3].dim_value)
+
+
+def _attend_tree(writer: LayerWriter, tree: int, parts: list[str], heads: _Heads) -> str:
+    """Write one tree's attention in one layer; gives [keys, branches, per_key, size]."""
+    query, *fresh = parts
+    index, bias, widths = (tree_name(tree, name) for name in (TREE_INDEX, TREE_BIAS, TREE_WIDTHS))
+    stems = [name.removeprefix(PAST) for name in writer.node.input[3:5]]
+    context = [tree_name(tree, CONTEXT + stem) for stem in stems]
+    own = [tree_name(tree, GROWN + stem) for stem in stems]
+    for stem, new, filled in zip(stems, fresh, own, strict=True):
+        writer.nodes.append(helper.make_node("ScatterND", [tree_name(tree, OWN + stem), index, new], [filled]))
+    scale = attribute(writer.node, "scale", 0.0) or heads.size**-0.5
+    product: dict[str, object] = {"domain": MICROSOFT, "transB": 1, "alpha": scale}
+    # the context takes all rows of a head in one product, the windows those of each branch
+    rows = writer.reshape(query, 1, heads.keys, -1, heads.size)
+    scores = writer.reshape(
+        writer.apply("FusedMatMul", [rows, context[0]], **product), heads.keys, -1, heads.per_key, 0
+    )
+    scores = writer.apply("Concat", [scores, writer.apply("FusedMatMul", [query, own[0]], **product)], axis=3)
+    probs = writer.apply("Softmax", [writer.apply("Add", [scores, bias])], axis=-1)
+    shared_probs, own_probs = writer.split(probs, widths, 3, 2)
+    shared = writer.apply("MatMul", [writer.reshape(shared_probs, 1, heads.keys, -1, 0), context[1]])
+    shared = writer.reshape(shared, heads.keys, -1, heads.per_key, heads.size)
+    return writer.apply("Add", [shared, writer.apply("MatMul", [own_probs, own[1]])])
+
+
+def _inputs(tree: int) -> list[ValueInfoProto]:
+    return [
+        helper.make_tensor_value_info(tree_name(tree, TREE_INDEX), TensorProto.INT64, ["keys", "branches", 3]),
+        _float(tree_name(tree, TREE_BIAS), [1, "branches", 1, "columns"]),
+        helper.make_tensor_value_info(tree_name(tree, TREE_WIDTHS), TensorProto.INT64, [2]),
+    ]
+
+
+def _float(name: str, shape: list[int | str]) -> ValueInfoProto:
+    return helper.make_tensor_value_info(name, TensorProto.FLOAT, shape)

@@ -1,0 +1,1 @@
+"""Score pools of any size and evaluate students."""

@@ -1,0 +1,1 @@
+"""Measure how well a teacher finds and corrects errors."""

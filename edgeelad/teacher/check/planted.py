@@ -1,0 +1,73 @@
+"""Explanations with planted errors, for checking a teacher where the user has none: the quickstart's word problems.
+
+A quarter is right. In the others one step goes wrong, in its result or in what it computes with, and all later steps
+follow from it, as a student's would; so the first error is known.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+from numpy.random import Generator
+
+from edgeelad.errors import InputError
+from edgeelad.quickstart.problems import SKILLS, make_problems
+from edgeelad.quickstart.steps import Equation, compute, find_equations, replace_equation
+from edgeelad.records import Question
+from edgeelad.teacher.check.measure import CheckRow
+
+RIGHT_SHARE = 0.25
+
+
+def planted_rows(num: int, seed: int = 0) -> list[CheckRow]:
+    """Draw rows; the same for the same arguments."""
+    rng = np.random.default_rng(seed)
+    problems = make_problems(num, dict.fromkeys(SKILLS, 1.0), rng)
+    rows = []
+    for index, problem in enumerate(problems):
+        question = Question(f"planted-{index}", problem.question, answer=str(problem.answer), skill=problem.skill)
+        if rng.random() < RIGHT_SHARE:
+            rows.append(CheckRow(question, problem.steps, None, str(problem.answer)))
+            continue
+        mistake = int(rng.integers(len(problem.steps)))
+        steps = plant_error(problem.steps, mistake, rng)
+        rows.append(CheckRow(question, steps, mistake, str(find_equations(steps[-1])[-1].result)))
+    return rows
+
+
+def plant_error(steps: tuple[str, ...], mistake: int, rng: Generator) -> tuple[str, ...]:
+    """Make one step wrong, and let the later ones follow from it.
+
+    Args:
+        steps: Right steps with one equation each.
+        mistake: Which of them goes wrong (0-based).
+        rng: Draws how: half of the errors are a wrong result, half a wrong number computed with.
+    """
+    right = find_equations(steps[mistake])[0]
+    offset = int(rng.choice((-2, -1, 1, 2, 3, 10)))
+    wrong = replace(right, result=max(0, right.result + offset))
+    if rng.random() < 0.5:
+        wrong = _with_result(replace(right, right=max(1, right.right + offset)), fallback=wrong)
+    if wrong.result == right.result:
+        wrong = replace(right, result=right.result + 1)
+    planted = [*steps[:mistake], replace_equation(steps[mistake], wrong)]
+    changed = {right.result: wrong.result}
+    for step in steps[mistake + 1 :]:
+        before = find_equations(step)[0]
+        moved = replace(
+            before, left=changed.get(before.left, before.left), right=changed.get(before.right, before.right)
+        )
+        after = before if moved == before else _with_result(moved, fallback=moved)
+        changed[before.result] = after.result
+        planted.append(replace_equation(step, after))
+    return tuple(planted)
+
+
+def _with_result(equation: Equation, fallback: Equation) -> Equation:
+    """The equation with its true result, where that is a whole number that a step may have."""
+    try:
+        result = compute(equation.left, equation.operator, equation.right)
+    except InputError:
+        return fallback
+    return replace(equation, result=result) if result >= 0 else fallback

@@ -1,0 +1,1 @@
+"""The HTTP client of a paid teacher: transport, rate limits, outcomes, batches."""

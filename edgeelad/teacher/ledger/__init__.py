@@ -1,0 +1,1 @@
+"""The ledger: every exchange with the teacher, paid once."""

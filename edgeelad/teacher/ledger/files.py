@@ -1,0 +1,183 @@
+"""Look at a ledger, and move what it holds to another: what `edgeelad ledger stats|export|import` do.
+
+An export is JSON lines, one a reply that can be used, with the request it answers; an import takes what the ledger does
+not have yet and recomputes every key. What is imported was paid for elsewhere: it counts against no run's budget.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from edgeelad.errors import InputError
+from edgeelad.files import write_jsonl
+from edgeelad.teacher.ledger.budget import PICO
+from edgeelad.teacher.ledger.counts import LedgerTotals
+from edgeelad.teacher.ledger.exchange import content_key, content_sha256
+from edgeelad.teacher.ledger.ledger import Ledger
+
+# the run that imported replies belong to; no run that spends has this name
+IMPORTED_RUN = "imported"
+
+
+@dataclass(frozen=True, slots=True)
+class PromptStats:
+    """What one prompt has come to with one model."""
+
+    model: str
+    prompt_id: str
+    requests: int
+    replies: int
+    unusable: int
+    prompt_tokens: int
+    completion_tokens: int
+    reasoning_tokens: int
+    cost_usd: float | None
+
+
+@dataclass(frozen=True, slots=True)
+class LedgerStats:
+    """What a ledger holds: in all, by run, by model and prompt."""
+
+    total: LedgerTotals
+    by_run: dict[str, LedgerTotals]
+    by_prompt: tuple[PromptStats, ...]
+
+
+def ledger_stats(path: Path) -> LedgerStats:
+    """Count what a ledger holds.
+
+    Raises:
+        InputError: There is no such file.
+    """
+    with _opened(path) as ledger:
+        runs = [str(row[0]) for row in ledger.rows("SELECT DISTINCT run FROM attempts ORDER BY run", ())]
+        return LedgerStats(ledger.totals(), {run: ledger.totals(run) for run in runs}, tuple(_prompt_stats(ledger)))
+
+
+def verify_ledger(path: Path) -> list[str]:
+    """Recompute every hash of a ledger; one line for each thing that is wrong.
+
+    Raises:
+        InputError: There is no such file.
+    """
+    with _opened(path) as ledger:
+        return ledger.verify()
+
+
+def export_ledger(path: Path, out: Path) -> int:
+    """Write a ledger's usable replies as JSON lines, in the order in which they were bought; gives their number.
+
+    Raises:
+        InputError: There is no such ledger.
+        StorageError: `out` cannot be written.
+    """
+    with _opened(path) as ledger:
+        return write_jsonl(out, _rows(ledger))
+
+
+def import_ledger(path: Path, source: Path) -> int:
+    """Take the replies of an export into a ledger, made where there is none; gives the number of new ones.
+
+    All or nothing.
+
+    Raises:
+        InputError: A line is no reply of an export, or was altered.
+        StorageError: The ledger cannot be written.
+    """
+    num_new = 0
+    with Ledger(path) as ledger, ledger.transaction() as connection:
+        for number, row in _lines(source):
+            key = _check(row, f"{source}:{number}")
+            if ledger.find(key) is not None:
+                continue
+            now = ledger.clock()
+            connection.execute("INSERT OR IGNORE INTO requests VALUES (?, ?, ?)", (key, row["request"], now))
+            billing = [row[name] for name in _BILLED]
+            cursor = connection.execute(
+                "INSERT INTO attempts (key, run, question_id, session, started_at, finished_at, outcome, "
+                f"reserved_prompt_tokens, reserved_completion_tokens, cost, {', '.join(_BILLED)}) "
+                "VALUES (?, ?, ?, ?, ?, ?, 'open', 0, 0, ?, ?, ?, ?, ?, ?)",
+                (key, IMPORTED_RUN, row["question_id"], ledger.session, now, now, row["cost"], *billing),
+            )
+            connection.execute("UPDATE attempts SET outcome = 'answered' WHERE id = ?", (cursor.lastrowid,))
+            connection.execute(
+                "INSERT INTO replies VALUES (?, ?, ?, ?, ?, '', ?, ?)",
+                (cursor.lastrowid, key, row["content"], content_sha256(row["content"]), *(row[name] for name in _KEPT)),
+            )
+            num_new += 1
+    return num_new
+
+
+_BILLED = ("prompt_tokens", "completion_tokens", "cached_prompt_tokens", "reasoning_tokens", "is_estimated")
+_KEPT = ("finish_reason", "completion_cap", "model")
+_FIELDS: dict[str, type | tuple[type, ...]] = {
+    "key": str,
+    "request": str,
+    "question_id": str,
+    "content": str,
+    "finish_reason": str,
+    "completion_cap": int,
+    "model": str,
+    "cost": (int, type(None)),
+    **dict.fromkeys(_BILLED, int),
+}
+
+
+def _rows(ledger: Ledger) -> Iterator[dict[str, Any]]:
+    sql = (
+        "SELECT r.key, q.canonical, a.question_id, r.content, r.finish_reason, r.completion_cap, r.model, a.cost, "
+        f"{', '.join(f'a.{name}' for name in _BILLED)} FROM replies r JOIN attempts a ON a.id = r.attempt_id "
+        "JOIN requests q ON q.key = r.key WHERE r.problem = '' ORDER BY r.attempt_id"
+    )
+    for row in ledger.rows(sql, ()):
+        yield dict(zip(_FIELDS, row, strict=True))
+
+
+def _lines(source: Path) -> Iterator[tuple[int, dict[str, Any]]]:
+    try:
+        with source.open(encoding="utf-8") as lines:
+            for number, line in enumerate(lines, start=1):
+                try:
+                    yield number, json.loads(line)
+                except ValueError as error:
+                    raise InputError(f"{source}:{number}: not JSON ({error}); export the ledger again") from None
+    except (OSError, UnicodeDecodeError) as error:
+        raise InputError(f"{source}: cannot be read: {error}") from error
+
+
+def _check(row: Any, where: str) -> str:
+    if not isinstance(row, dict):
+        raise InputError(f"{where}: no reply of an exported ledger")
+    for name, kind in _FIELDS.items():
+        if name not in row or not isinstance(row[name], kind) or isinstance(row[name], bool):
+            raise InputError(f"{where}: the field {name} is missing or of another type; export the ledger again")
+    key = content_key(row["request"])
+    if key != row["key"]:
+        raise InputError(f"{where}: the request does not have the key written with it: the file was altered")
+    return key
+
+
+def _prompt_stats(ledger: Ledger) -> Iterator[PromptStats]:
+    sql = (
+        "SELECT json_extract(q.canonical, '$.model') AS model, json_extract(q.canonical, '$.prompt_id') AS prompt, "
+        "COUNT(*), SUM(a.outcome = 'answered'), SUM(a.outcome = 'answered' AND a.problem <> ''), "
+        "SUM(a.prompt_tokens), SUM(a.completion_tokens), SUM(a.reasoning_tokens), SUM(a.cost), "
+        "SUM(a.outcome = 'answered' AND a.cost IS NULL) "
+        "FROM attempts a JOIN requests q ON q.key = a.key GROUP BY model, prompt ORDER BY model, prompt"
+    )
+    for *fields, cost, num_unpriced in ledger.rows(sql, ()):
+        model, prompt, requests, replies, unusable, prompt_tokens, completion_tokens, reasoning = fields
+        cost_usd = None if num_unpriced or cost is None else cost / PICO
+        yield PromptStats(
+            model, prompt, requests, replies, unusable, prompt_tokens, completion_tokens, reasoning, cost_usd
+        )
+
+
+def _opened(path: Path) -> Ledger:
+    if not path.is_file():
+        raise InputError(f"{path}: no such ledger")
+    return Ledger(path)

@@ -1,0 +1,1 @@
+"""Prompts sent to the teacher, and the parsing of its replies."""

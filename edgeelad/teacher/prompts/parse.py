@@ -1,0 +1,218 @@
+"""Read the teacher's replies: tolerant of what surrounds the JSON, strict about what it says.
+
+Takes reply texts (code fences, chatter, reasoning tags and trailing commas are put up with), gives the records of
+`protocol` without their cost. Anything that cannot be used raises `TeacherReplyError` with the reason. Never executes
+and never guesses: a missing field is an error, not a default.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from edgeelad.errors import TeacherReplyError
+from edgeelad.records import Question
+from edgeelad.teacher.prompts.messages import clean_text
+from edgeelad.teacher.protocol import AnswerReply, ChainReply, FirstErrorReply, JudgeReply
+from edgeelad.text import answers, explanation
+
+# a longer reply is none: the completion cap is far below this
+MAX_REPLY_CHARS = 400_000
+# opening braces tried in one reply, from the last one back
+MAX_CANDIDATES = 200
+MAX_STEP_CHARS = 2_000
+
+_REASONING = re.compile(r"<(think|thinking|reasoning)>.*?</\1>", re.DOTALL)
+_TRAILING_COMMA = re.compile(r",(\s*[}\]])")
+_YES = frozenset({"true", "yes", "correct", "right"})
+_NO = frozenset({"false", "no", "incorrect", "wrong"})
+_NOTHING = frozenset({"", "null", "none", "n/a", "no error", "no errors"})
+
+
+def parse_answer(text: str, question: Question) -> AnswerReply:
+    """Read the reply to the prompt `answer`; a plain line `The answer is A` will do as well.
+
+    Raises:
+        TeacherReplyError: It states no answer of the question's kind.
+    """
+    try:
+        answer = _answer(read_object(text, ("answer",)).get("answer"), question)
+    except TeacherReplyError:
+        answer = answers.extract(text, question.kind, question.choices, strict=True)
+    if answer is None:
+        raise TeacherReplyError(f"no answer of kind {question.kind} in the reply {_quote(text)}")
+    return AnswerReply(answer)
+
+
+def parse_first_error(text: str, question: Question, num_steps: int) -> FirstErrorReply:
+    """Read the reply to the prompt `find_first_error` about `num_steps` steps.
+
+    Raises:
+        TeacherReplyError: No JSON object with `first_error`, or a step that does not exist.
+    """
+    fields = read_object(text, ("first_error",))
+    if "first_error" not in fields:
+        raise TeacherReplyError(f"no field first_error in the reply {_quote(text)}")
+    number = _step_number(fields["first_error"])
+    corrected, ending = _step(fields.get("corrected_step"), number, question)
+    answer = _answer(fields.get("answer"), question)
+    if number is None or (number == 0 and corrected is None):
+        return FirstErrorReply(None, None, answer, ending=ending)
+    if not 1 <= number <= num_steps + 1:
+        raise TeacherReplyError(f"first_error is {number}, but there are {num_steps} steps")
+    return FirstErrorReply(number - 1, corrected, answer, ending=ending)
+
+
+def parse_judgment(text: str, question: Question, number: int) -> JudgeReply:
+    """Read the reply to the prompt `judge_step` about the step numbered `number` (1-based).
+
+    Raises:
+        TeacherReplyError: No JSON object with a verdict.
+    """
+    fields = read_object(text, ("correct",))
+    verdict = fields.get("correct")
+    if isinstance(verdict, str):
+        word = verdict.strip().lower()
+        verdict = True if word in _YES else False if word in _NO else None
+    if not isinstance(verdict, bool):
+        raise TeacherReplyError(f"no verdict true or false in the reply {_quote(text)}")
+    corrected, ending = (None, None) if verdict else _step(fields.get("corrected_step"), number, question)
+    return JudgeReply(verdict, corrected, clean_text(text), ending=ending)
+
+
+def parse_chain(text: str, question: Question, num_given: int = 0) -> ChainReply:
+    """Read the reply to `complete` (after `num_given` steps) or `rationale`.
+
+    A completion may have no further steps where the given ones say all. Plain text in the student's own format, steps
+    and a line `The answer is A`, will do as well.
+
+    Raises:
+        TeacherReplyError: No steps.
+    """
+    try:
+        fields = read_object(text, ("steps",))
+        lines = _lines(fields.get("steps"), text)
+        answer = _answer(fields.get("answer"), question)
+    except TeacherReplyError:
+        lines, answer = text.splitlines(), None
+        if explanation.split("\n".join(map(_one_line, lines))).answer_line is None:
+            raise
+    parsed = explanation.split("\n".join(map(_one_line, lines)))
+    if answer is None and parsed.answer_line is not None:
+        answer = answers.extract(parsed.answer_line, question.kind, question.choices)
+    steps = tuple(_without_number(step, (index + 1, num_given + index + 1)) for index, step in enumerate(parsed.steps))
+    steps = tuple(step for step in steps if step)
+    if not steps and not (num_given and answer is not None):
+        raise TeacherReplyError(f"no steps in the reply {_quote(text)}")
+    if any(len(step) > MAX_STEP_CHARS for step in steps):
+        raise TeacherReplyError(f"a step of more than {MAX_STEP_CHARS} characters in the reply {_quote(text)}")
+    return ChainReply(steps, answer)
+
+
+def read_object(text: str, fields: Sequence[str]) -> Mapping[str, Any]:
+    """Find the last JSON object in a reply that has one of `fields`.
+
+    The last, because models repeat the question or think aloud first.
+
+    Raises:
+        TeacherReplyError: There is none.
+    """
+    if len(text) > MAX_REPLY_CHARS:
+        raise TeacherReplyError(f"a reply of {len(text)} characters; at most {MAX_REPLY_CHARS} are read")
+    text = _REASONING.sub(" ", text)
+    for candidate in (text, _TRAILING_COMMA.sub(r"\1", text)):
+        for found in _objects(candidate):
+            if any(field in found for field in fields):
+                return found
+    raise TeacherReplyError(f"no JSON object with {' or '.join(fields)} in the reply {_quote(text)}")
+
+
+def _objects(text: str) -> list[dict[str, Any]]:
+    """The JSON objects in a text, the last one first."""
+    decoder = json.JSONDecoder(strict=False)
+    starts = [match.start() for match in re.finditer(r"\{", text)][-MAX_CANDIDATES:]
+    found: list[dict[str, Any]] = []
+    end = 0
+    for start in starts:
+        if start < end:
+            continue
+        try:
+            value, end = decoder.raw_decode(text, start)
+        except (ValueError, RecursionError):
+            continue
+        found.append(value)
+    return found[::-1]
+
+
+def _step_number(value: Any) -> int | None:
+    if value is None:
+        return None
+    if isinstance(value, str):
+        word = value.strip().lower()
+        if word in _NOTHING:
+            return None
+        match = re.fullmatch(r"(?:step\s*)?#?(\d{1,6})\.?", word)
+        if match:
+            return int(match[1])
+    if isinstance(value, int) and not isinstance(value, bool):
+        return value
+    if isinstance(value, float) and value.is_integer():
+        return int(value)
+    raise TeacherReplyError(f"first_error is {_quote(str(value))}, expected the number of a step or null")
+
+
+def _step(value: Any, number: int | None, question: Question) -> tuple[str | None, str | None]:
+    """The corrected step; or, where an answer line stands in its place, the answer."""
+    if value is None:
+        return None, None
+    if not isinstance(value, str):
+        raise TeacherReplyError(f"corrected_step is {_quote(str(value))}, expected one line of text or null")
+    if value.strip().lower() in _NOTHING:
+        return None, None
+    # a reply of several lines corrects the step in its first one; the student writes the rest itself
+    lines = [line for line in map(_one_line, value.splitlines()) if line]
+    corrected = _without_number(lines[0], (number,)) if lines else ""
+    if explanation.is_answer_line(corrected):
+        return None, answers.extract(corrected, question.kind, question.choices, strict=True)
+    if len(corrected) > MAX_STEP_CHARS:
+        raise TeacherReplyError(f"corrected_step has {len(corrected)} characters; at most {MAX_STEP_CHARS} are used")
+    return corrected or None, None
+
+
+def _lines(value: Any, text: str) -> list[str]:
+    if isinstance(value, str):
+        return value.splitlines()
+    if isinstance(value, list) and all(isinstance(item, str) for item in value):
+        return [line for item in value for line in item.splitlines()]
+    raise TeacherReplyError(f"steps is not a list of lines in the reply {_quote(text)}")
+
+
+def _answer(value: Any, question: Question) -> str | None:
+    if isinstance(value, bool):
+        value = "yes" if value else "no"
+    if isinstance(value, int | float):
+        value = str(value) if abs(value) < 1e300 else ""
+    if not isinstance(value, str) or not value.strip():
+        return None
+    return answers.canonical(clean_text(value), question.kind, question.choices)
+
+
+def _one_line(text: str) -> str:
+    return " ".join(clean_text(text).replace("\x00", " ").split())
+
+
+def _without_number(step: str, numbers: Sequence[int | None]) -> str:
+    """Drop the number that a teacher repeats before a step, only where it is that step's number.
+
+    >>> _without_number("2. 3 + 4 = 7", (2,)), _without_number("2.5 + 1 = 3.5", (2,))
+    ('3 + 4 = 7', '2.5 + 1 = 3.5')
+    """
+    match = re.match(r"(?:[Ss]tep\s+)?(\d{1,6})[.):]\s+", step)
+    return step[match.end() :] if match and int(match[1]) in numbers else step
+
+
+def _quote(text: str, limit: int = 120) -> str:
+    text = clean_text(text)
+    return repr(text if len(text) <= limit else text[:limit] + "…")

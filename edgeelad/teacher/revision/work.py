@@ -1,0 +1,156 @@
+"""The work on one question: what it needs next, what it has cost, and the reference answer (rung L0).
+
+A rung is a generator. It yields what it needs, `AskTeacher` or `AskStudent`, and is sent the reply; so `annotate` can
+work on many questions at once, and what comes of each depends on its replies alone.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Generator
+from dataclasses import dataclass, field
+from typing import Any
+
+from edgeelad.config import TeacherConfig
+from edgeelad.errors import TeacherReplyError
+from edgeelad.records import Annotation, AnnotationStatus, Correction, Question, ReasoningTree, TeacherUsage
+from edgeelad.teacher.protocol import Abilities, Teacher, UnusableReplyError
+from edgeelad.teacher.revision.verify import find_flaw
+from edgeelad.text.answers import agree
+
+# kinds with so many possible answers that two wrong ones hardly ever agree
+OPEN_KINDS = frozenset({"number", "text"})
+
+
+@dataclass(frozen=True, slots=True)
+class AskTeacher:
+    """A teacher call is needed; the generator is sent its reply, or a `TeacherReplyError` is thrown into it."""
+
+    call: Callable[[Teacher], Any]
+
+
+@dataclass(frozen=True, slots=True)
+class AskStudent:
+    """The student should go on after `steps`; the generator is sent the text."""
+
+    question: Question
+    steps: tuple[str, ...]
+
+
+Need = AskTeacher | AskStudent
+
+
+class OutOfCallsError(Exception):
+    """The question has used up its teacher calls; never leaves this package."""
+
+
+@dataclass(slots=True)
+class Work:
+    """The state of the work on one question; `tree` None where the student's steps are not looked at."""
+
+    question: Question
+    tree: ReasoningTree | None
+    config: TeacherConfig
+    abilities: Abilities
+    num_calls: int = 0
+    usage: TeacherUsage = field(default_factory=TeacherUsage)
+    corrections: list[Correction] = field(default_factory=list)
+    reason: str = ""
+    dispute: str | None = None
+
+    def ask(self, call: Callable[[Teacher], Any], kept_calls: int = 0) -> Generator[Need, Any, Any]:
+        """Call the teacher, leaving at least `kept_calls` calls for later rungs.
+
+        Raises:
+            OutOfCallsError: No call is left for this.
+            TeacherReplyError: The reply cannot be used.
+        """
+        if self.num_calls + kept_calls >= self.config.max_calls or self._is_costly():
+            raise OutOfCallsError
+        self.num_calls += 1
+        try:
+            reply = yield AskTeacher(call)
+        except UnusableReplyError as error:
+            self.usage += error.usage
+            raise
+        self.usage += reply.usage
+        return reply
+
+    def _is_costly(self) -> bool:
+        limit = self.config.max_tokens_per_question
+        return limit is not None and self.usage.prompt_tokens + self.usage.completion_tokens >= limit
+
+    @property
+    def limit(self) -> str:
+        """The limit that it has reached, as the user would set it."""
+        if self._is_costly():
+            return f"teacher.max_tokens_per_question = {self.config.max_tokens_per_question}"
+        return f"teacher.max_calls = {self.config.max_calls}"
+
+    def annotation(
+        self, status: AnnotationStatus, rung: str, steps: tuple[str, ...], reference: str | None
+    ) -> Annotation:
+        """What came of it."""
+        return Annotation(
+            question_id=self.question.id,
+            status=status,
+            rung=rung,
+            steps=steps,
+            answer=reference,
+            student_steps=self.tree.steps if self.tree is not None else (),
+            corrections=tuple(self.corrections),
+            usage=self.usage,
+        )
+
+    def set_aside(self, reference: str | None, reason: str) -> Annotation:
+        """Nothing usable came of it."""
+        if self.dispute is not None:
+            reason += f"; the teacher says that the answer is {self.dispute}, not {reference}"
+        return Annotation(
+            question_id=self.question.id,
+            status="set_aside",
+            rung="",
+            steps=(),
+            answer=reference,
+            reason=reason,
+            student_steps=self.tree.steps if self.tree is not None else (),
+            corrections=tuple(self.corrections),
+            usage=self.usage,
+        )
+
+
+def settle_reference(work: Work) -> Generator[Need, Any, str | None]:
+    """Rung L0: the pool's answer, else the teacher's where two of at most three samples agree.
+
+    The student's verified greedy explanation stands for the second sample where it reaches the first one's answer, in
+    kinds of questions in which two who err seldom err alike; it costs nothing. Not so its branches: there are so many
+    that one soon agrees with a wrong answer (docs/LOG.md). Gives None, with `work.reason` set, where it cannot be
+    settled.
+    """
+    question = work.question
+    if question.answer is not None:
+        return question.answer
+    tree = work.tree if question.kind in OPEN_KINDS else None
+    given: list[str] = []
+    problem = ""
+    for sample in range(3):
+        try:
+            reply = yield from work.ask(_answer_call(question, sample))
+        except OutOfCallsError:
+            break
+        except TeacherReplyError as error:
+            problem = str(error)
+            continue
+        if sample == 0 and tree is not None and find_flaw(tree.steps, tree.answer, reply.answer, question.kind) is None:
+            return str(reply.answer)
+        if any(agree(reply.answer, earlier) for earlier in given):
+            return str(reply.answer)
+        given.append(reply.answer)
+    if len(given) > 1:
+        work.reason = f"the teacher disagrees with itself: {', '.join(given)}"
+    else:
+        work.reason = f"the teacher's answer cannot be settled: {problem or 'no call is left for a second one'}"
+    return None
+
+
+def _answer_call(question: Question, sample: int) -> Callable[[Teacher], Any]:
+    return lambda teacher: teacher.answer(question, sample)

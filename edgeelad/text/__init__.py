@@ -1,0 +1,1 @@
+"""Text in and out: answers, numbers, arithmetic, explanations and prompts."""
