@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import edgeelad
+from edgeelad.accuracy import evaluate
 from edgeelad.config import ScoringConfig
 from edgeelad.engine.codec import Codec
 from edgeelad.engine.memory import peak_memory_bytes
@@ -22,7 +23,6 @@ from edgeelad.engine.open import GRAPH_FILES, Precision, find_graph
 from edgeelad.engine.tree import greedy_params
 from edgeelad.engine.workers import SetAside, grow_trees, num_cores, set_aside_lost, student_opener, tree_crew
 from edgeelad.errors import ModelError, PoolError, UsageError
-from edgeelad.evaluate import evaluate
 from edgeelad.files import read_jsonl
 from edgeelad.pool import read_pool
 from edgeelad.pool.check import Kind

@@ -8,10 +8,10 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from edgeelad.accuracy import agreement, cohens_kappa
+from edgeelad.accuracy import evaluate as evaluate_trees
 from edgeelad.engine.tree import greedy_params
 from edgeelad.engine.workers import SetAside, grow_trees
-from edgeelad.evaluate import agreement, cohens_kappa
-from edgeelad.evaluate import evaluate as evaluate_trees
 from edgeelad.files import read_json, read_jsonl, write_json, write_jsonl
 from edgeelad.progress import track
 from edgeelad.records import Certificate, Evaluation, Example, Question, ReasoningTree

@@ -13,9 +13,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from edgeelad.accuracy import interval
 from edgeelad.config import TeacherConfig
 from edgeelad.errors import InputError, TeacherReplyError
-from edgeelad.evaluate import interval
 from edgeelad.records import Question, TeacherUsage
 from edgeelad.teacher.protocol import Teacher
 from edgeelad.teacher.revision.concurrent import work_side_by_side

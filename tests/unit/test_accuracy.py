@@ -2,8 +2,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from edgeelad.accuracy import agreement, cohens_kappa, evaluate, interval
 from edgeelad.errors import PoolError
-from edgeelad.evaluate import agreement, cohens_kappa, evaluate, interval
 from edgeelad.records import Question, ReasoningTree
 
 unhurried = settings(deadline=None)  # a shared machine has slow moments
