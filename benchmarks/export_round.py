@@ -65,8 +65,8 @@ def export_anew(student: Path, out: Path) -> float:
     start = time.perf_counter()
     graph = traced_graph(student, out / "scratch")
     shutil.rmtree(out / "scratch")
-    for quantization in ("none", "int8"):
-        write_student_graphs(graph, out, quantization)
+    for precision in ("fp32", "int8"):
+        write_student_graphs(graph, out, precision)
     return time.perf_counter() - start
 
 
@@ -74,7 +74,7 @@ def swap(previous: Path, student: Path, out: Path) -> float:
     """Put a student's weights into earlier graphs; gives the seconds."""
     out.mkdir()
     start = time.perf_counter()
-    swap_weights(previous, student, out, ("none", "int8"))
+    swap_weights(previous, student, out, ("fp32", "int8"))
     return time.perf_counter() - start
 
 

@@ -75,8 +75,8 @@ class Models:
 
             graph = traced_graph(student, made / "scratch")
             shutil.rmtree(made / "scratch")
-            for quantization in ("none", "int8"):
-                write_student_graphs(graph, made, quantization)
+            for precision in ("fp32", "int8"):
+                write_student_graphs(graph, made, precision)
             (made / "int4").mkdir()
             write_student_graphs(graph, made / "int4", "int4")
 

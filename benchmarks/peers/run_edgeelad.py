@@ -8,6 +8,7 @@ import onnxruntime
 from protocol import Run, Work, serve
 
 from edgeelad.engine.generate import BranchPoint, Limits, Trunk
+from edgeelad.engine.graph_files import GraphFiles
 from edgeelad.engine.packed.generator import PackedGenerator
 from edgeelad.engine.packed.graph import PackedGraph
 from edgeelad.engine.sampling import SamplingParams, make_seed
@@ -19,9 +20,8 @@ def load(work: Work) -> tuple[Run, dict[str, Any]]:
     is_one_by_one = work.settings.get("is_one_by_one", False)
     if not is_one_by_one:
         flush_denormals()
-    suffix = "" if work.settings["precision"] == "fp32" else "_quantized"
-    name = f"engine{suffix}.onnx" if is_one_by_one else f"engine_lanes{suffix}.onnx"
-    graph = PackedGraph(Path(work.settings["folder"]) / name, work.settings["threads"])
+    files = GraphFiles(Path(work.settings["folder"]), work.settings["precision"])
+    graph = PackedGraph(files.engine if is_one_by_one else files.lanes, work.settings["threads"])
     generator = PackedGenerator(graph)
     params = SamplingParams(work.num_new, work.temperature, work.top_k)
     limits = Limits(frozenset(), 1 << 20)  # no end token: every branch is as long as asked

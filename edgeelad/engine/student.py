@@ -11,7 +11,8 @@ from types import TracebackType
 
 from edgeelad.engine.codec import Codec
 from edgeelad.engine.generate import ForcedToken, GeneratedTokens, Growth, Limits, TokenGenerator, Trunk
-from edgeelad.engine.open import Precision, open_generator
+from edgeelad.engine.graph_files import Precision
+from edgeelad.engine.open import open_generator
 from edgeelad.engine.sampling import SamplingParams
 from edgeelad.engine.tree import TreeParams, answer_stop, greedy_params, plan_trunk, read_answer
 from edgeelad.errors import PromptTooLongError

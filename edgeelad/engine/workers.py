@@ -19,8 +19,8 @@ from pathlib import Path
 from typing import TypeVar
 
 from edgeelad.engine.crew import MAX_BLOCKS_AHEAD, Crew, Lost
+from edgeelad.engine.graph_files import Precision
 from edgeelad.engine.memory import kv_share
-from edgeelad.engine.open import Precision
 from edgeelad.engine.session import flush_denormals
 from edgeelad.engine.student import Student
 from edgeelad.engine.tree import TreeParams

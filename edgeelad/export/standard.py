@@ -13,8 +13,8 @@ import onnx
 from onnx import ModelProto
 from optimum.exporters.onnx import main_export
 
+from edgeelad.engine.graph_files import GraphFiles
 from edgeelad.errors import EdgeeladError, ModelError
-from edgeelad.export.fused.build import graph_files
 from edgeelad.export.quantize import quantize_graph
 from edgeelad.files import storage_errors
 from edgeelad.training.extra import quiet
@@ -32,7 +32,7 @@ def write_standard_graphs(student: Path, folder: Path, quantize: str) -> None:
     Raises:
         ModelError: Optimum cannot export this student.
     """
-    model = graph_files(folder).standard
+    model = GraphFiles(folder).standard
     scratch = folder / "optimum"
     try:
         with storage_errors(folder), quiet():
@@ -56,7 +56,7 @@ def write_standard_graphs(student: Path, folder: Path, quantize: str) -> None:
         graph = onnx.load(str(model))
         quantize_graph(graph, BITS[quantize])
         with storage_errors(folder):
-            save_graph(graph, graph_files(folder, "int8").standard)
+            save_graph(graph, GraphFiles(folder, "int8").standard)
 
 
 def cannot_export(student: Path, error: Exception) -> ModelError:

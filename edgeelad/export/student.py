@@ -11,18 +11,18 @@ import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
 
 import torch
 from transformers import PreTrainedModel
 
 from edgeelad.config import ExportConfig
 from edgeelad.engine.codec import Codec
+from edgeelad.engine.graph_files import GraphFiles, Precision
 from edgeelad.engine.packed.generator import PackedGenerator
 from edgeelad.engine.packed.graph import PackedGraph
 from edgeelad.engine.session import OnnxGraph
 from edgeelad.errors import EdgeeladError, ModelError
-from edgeelad.export.fused.build import Quantization, graph_files, traced_graph, write_student_graphs
+from edgeelad.export.fused.build import traced_graph, write_student_graphs
 from edgeelad.export.fused.modules import UnservedArchitectureError
 from edgeelad.export.fused.swap import GraphMismatchError, swap_weights
 from edgeelad.export.parity import check_engine_parity, check_parity, largest_difference
@@ -59,7 +59,7 @@ def export_student(
             model = load_model(str(student))
         graphs = _write_graphs(student, folder, out, config, None if config.fresh else previous)
         # 2. they compute what torch computes
-        files = graph_files(folder)
+        files = GraphFiles(folder)
         allowed, threads = config.max_logit_difference, torch.get_num_threads()
         parity = check_parity(model, OnnxGraph(files.standard, threads), prompts, codec.max_context, allowed)
         if graphs.kind != "standard":
@@ -68,8 +68,8 @@ def export_student(
                 parity = check_engine_parity(model, generator, prompts, codec.max_context, allowed, parity)
                 generator.close()
         # 3. so does the quantized one, nearly
-        is_quantized = config.quantize != "none"
-        difference = _quantized_difference(folder, model, prompts, config.quantize) if is_quantized else None
+        quantized = GraphFiles(folder, config.quantize) if config.quantize != "none" else None
+        difference = _quantized_difference(quantized, model, prompts) if quantized is not None else None
         # 4. what is read beside the graphs
         with storage_errors(out):
             _copy_files(student, folder)
@@ -77,13 +77,13 @@ def export_student(
             ExportResult(
                 folder=out,
                 model=out / files.standard.name,
-                quantized=out / graph_files(folder, config.quantize).standard.name if is_quantized else None,
+                quantized=out / quantized.standard.name if quantized is not None else None,
                 graphs=graphs.kind,
                 unserved=graphs.unserved,
                 parity=parity,
                 quantized_logit_difference=difference,
-                model_bytes=_num_bytes(folder, "none"),
-                quantized_bytes=_num_bytes(folder, config.quantize) if is_quantized else 0,
+                model_bytes=_num_bytes(files),
+                quantized_bytes=_num_bytes(quantized) if quantized is not None else 0,
                 seconds=time.perf_counter() - start,
             )
         )
@@ -115,18 +115,18 @@ class _Graphs:
 
 def _write_graphs(student: Path, folder: Path, out: Path, config: ExportConfig, previous: Path | None) -> _Graphs:
     """Write the graphs of fp32, and of the quantization that is asked for."""
-    quantizations: tuple[Quantization, ...] = ("none",) if config.quantize == "none" else ("none", config.quantize)
+    precisions: tuple[Precision, ...] = ("fp32",) if config.quantize == "none" else ("fp32", config.quantize)
     with storage_errors(out):
         if previous is not None:
             try:
-                swap_weights(previous, student, folder, quantizations)
+                swap_weights(previous, student, folder, precisions)
                 return _Graphs("swapped")
             except GraphMismatchError:  # the first round, or another architecture: there is nothing to swap into
                 _clear(folder)
         try:
             graph = traced_graph(student, folder / "scratch")
-            for quantization in quantizations:
-                write_student_graphs(graph, folder, quantization)
+            for precision in precisions:
+                write_student_graphs(graph, folder, precision)
             return _Graphs("fused")
         except UnservedArchitectureError as error:
             unserved = str(error)
@@ -147,11 +147,9 @@ def _clear(folder: Path) -> None:
         path.unlink()
 
 
-def _quantized_difference(
-    folder: Path, model: PreTrainedModel, prompts: Sequence[list[int]], quantize: Literal["none", "int8", "int4"]
-) -> float:
+def _quantized_difference(files: GraphFiles, model: PreTrainedModel, prompts: Sequence[list[int]]) -> float:
     """The largest difference of the quantized graph's logits from torch's."""
-    graph = OnnxGraph(graph_files(folder, quantize).standard, torch.get_num_threads())
+    graph = OnnxGraph(files.standard, torch.get_num_threads())
     return largest_difference(model, graph, prompts[:NUM_QUANTIZED_PROMPTS])
 
 
@@ -164,7 +162,6 @@ def _copy_files(student: Path, folder: Path) -> None:
             shutil.copyfile(source, folder / name)
 
 
-def _num_bytes(folder: Path, quantization: Quantization) -> int:
-    """Bytes of the standard graph with the file of its weights, where it has one."""
-    files = graph_files(folder, quantization)
+def _num_bytes(files: GraphFiles) -> int:
+    """Bytes of the standard graph and the file of its weights, if it has one."""
     return sum(path.stat().st_size for path in (files.standard, files.weights) if path.exists())

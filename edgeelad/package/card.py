@@ -11,7 +11,7 @@ from typing import Any
 
 import jinja2
 
-from edgeelad.engine.open import find_engine
+from edgeelad.engine.graph_files import find_graphs
 from edgeelad.package.manifest import Manifest
 
 CARD_FILE = "README.md"
@@ -80,7 +80,7 @@ def certificate_text(certificate: Mapping[str, Any] | None) -> str:
 
 def _engine(folder: Path, manifest: Manifest) -> str | None:
     """The engine's graph, where this student has one."""
-    engine = find_engine(folder / manifest.graph, with_lanes=False)
+    engine = find_graphs(folder, manifest.quantization).find_engine(with_lanes=False)
     return None if engine is None else engine.relative_to(folder).as_posix()
 
 

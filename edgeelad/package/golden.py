@@ -13,7 +13,8 @@ from typing import Any
 
 from edgeelad.engine.codec import Codec
 from edgeelad.engine.generate import Limits
-from edgeelad.engine.open import Precision, open_generator
+from edgeelad.engine.graph_files import Precision
+from edgeelad.engine.open import open_generator
 from edgeelad.errors import PackageError, RunError
 from edgeelad.files import read_jsonl, write_jsonl
 from edgeelad.records import Question

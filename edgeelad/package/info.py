@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import Any
 
+from edgeelad.engine.graph_files import Precision
 from edgeelad.records import AnswerKind, Question
 
 MIN_GOLDEN = 5
@@ -26,7 +27,7 @@ class PackageInfo:
 
     Attributes:
         base_model: The student's base model, a folder or a Hugging Face id.
-        quantization: Which graph ships: "int8" or "int4" (the quantized one), or "fp32".
+        quantization: Precision of the graph that ships.
         golden_questions: Questions whose explanations are recorded, for `verify` on another device.
         metrics: Figures of the run, by name; None where one is not known.
         certificate: The outcome of the last look at the audit sample (`records.Certificate`'s fields), or None.
@@ -36,7 +37,7 @@ class PackageInfo:
     """
 
     base_model: str
-    quantization: Literal["int8", "int4", "fp32"]
+    quantization: Precision
     golden_questions: tuple[Question, ...]
     metrics: Mapping[str, float | int | str | None] = field(default_factory=dict)
     certificate: Mapping[str, Any] | None = None

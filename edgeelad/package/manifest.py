@@ -13,6 +13,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path, PurePosixPath
 from typing import Any
 
+from edgeelad.engine.graph_files import PRECISIONS, Precision
 from edgeelad.errors import PackageError
 from edgeelad.records import AnswerKind
 
@@ -55,7 +56,7 @@ class Manifest:
 
     name: str
     base_model: str
-    quantization: str
+    quantization: Precision
     graph: str
     prompt: Mapping[str, Any]
     answer_kind: AnswerKind
@@ -196,7 +197,7 @@ def _check_types(manifest: Manifest) -> None:
         raise ValueError("prompt, metrics, versions and certificate must be objects")
     if manifest.answer_kind not in ("number", "choice", "boolean", "text"):
         raise ValueError(f"answer_kind is {manifest.answer_kind!r}")
-    if manifest.quantization not in ("int8", "int4", "fp32"):
+    if manifest.quantization not in PRECISIONS:
         raise ValueError(f"quantization is {manifest.quantization!r}")
     if not isinstance(manifest.max_explanation_tokens, int) or manifest.max_explanation_tokens < 1:
         raise ValueError(f"max_explanation_tokens is {manifest.max_explanation_tokens!r}")

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
 
+from edgeelad.engine.graph_files import Precision
 from edgeelad.package.manifest import MANIFEST_FILE, Manifest, check_sizes, read_manifest
 
 
@@ -17,9 +17,9 @@ class Package:
     manifest: Manifest
 
     @property
-    def precision(self) -> Literal["fp32", "int8"]:
-        """Which graph to open: the quantized one, or fp32 where that is what ships."""
-        return "fp32" if self.manifest.quantization == "fp32" else "int8"
+    def precision(self) -> Precision:
+        """The precision of the graph to open."""
+        return self.manifest.quantization
 
     @property
     def graph(self) -> Path:

@@ -16,7 +16,7 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
 from edgeelad import __version__
-from edgeelad.engine.open import ENGINE_FILES, GRAPH_FILES, LANES_FILES, Precision
+from edgeelad.engine.graph_files import ONNX_FOLDER, GraphFiles, Precision
 from edgeelad.engine.shape import read_json
 from edgeelad.errors import PackageError
 from edgeelad.files import make_folder, storage_errors, write_json
@@ -27,7 +27,6 @@ from edgeelad.package.manifest import MANIFEST_FILE, Manifest, describe_file, re
 from edgeelad.text.explanation import ANSWER_PREFIX
 from edgeelad.text.prompts import PROMPT_FILE, PromptFormat
 
-ONNX_FOLDER = "onnx"
 REQUIRED_FILES = ("config.json", "tokenizer.json", PROMPT_FILE)
 OPTIONAL_FILES = (
     "generation_config.json",
@@ -62,7 +61,7 @@ def write_package(onnx_folder: Path, out: Path, info: PackageInfo) -> Path:
 
 
 def _check_source(onnx_folder: Path, info: PackageInfo) -> None:
-    needed = [*REQUIRED_FILES, *(GRAPH_FILES[precision] for precision in _precisions(info))]
+    needed = [*REQUIRED_FILES, *(GraphFiles(onnx_folder, precision).standard.name for precision in _precisions(info))]
     missing = [name for name in needed if not (onnx_folder / name).is_file()]
     if missing:
         raise PackageError(
@@ -74,7 +73,7 @@ def _precisions(info: PackageInfo) -> tuple[Precision, ...]:
     """What ships; first what runs."""
     if info.quantization == "fp32":
         return ("fp32",)
-    return ("int8", "fp32") if info.include_fp32 else ("int8",)
+    return (info.quantization, "fp32") if info.include_fp32 else (info.quantization,)
 
 
 def _check_target(out: Path) -> bool:
@@ -110,8 +109,8 @@ def _fill(folder: Path, onnx_folder: Path, info: PackageInfo) -> None:
         if (onnx_folder / name).is_file():
             _copy(onnx_folder / name, folder / name)
     precisions = _precisions(info)
-    for name in (table[precision] for precision in precisions for table in (GRAPH_FILES, ENGINE_FILES, LANES_FILES)):
-        for source in sorted(onnx_folder.glob(f"{name}*")):  # with its weights, where they lie in a file beside it
+    for precision in precisions:
+        for source in GraphFiles(onnx_folder, precision).existing():
             _copy(source, folder / ONNX_FOLDER / source.name)
     _name_external_data(folder)
     golden = make_golden(GoldenStudent(folder, precisions[0]), info.all_golden)
@@ -123,7 +122,7 @@ def _fill(folder: Path, onnx_folder: Path, info: PackageInfo) -> None:
         name=info.served_name,
         base_model=_public_name(info.base_model),
         quantization=info.quantization,
-        graph=f"{ONNX_FOLDER}/{GRAPH_FILES[precisions[0]]}",
+        graph=f"{ONNX_FOLDER}/{GraphFiles(folder, precisions[0]).standard.name}",
         prompt={"file": PROMPT_FILE, "is_chat": prompt.is_chat},
         answer_kind=info.answer_kind,
         answer_format=f"{ANSWER_PREFIX} A",

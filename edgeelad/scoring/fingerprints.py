@@ -6,28 +6,27 @@ import hashlib
 from collections.abc import Iterable
 from pathlib import Path
 
+from edgeelad.engine.graph_files import GraphFiles
 from edgeelad.errors import ModelError
 from edgeelad.records import Question
 
 # besides the graphs: what decides which tokens go in, and how what comes out is read
 STUDENT_FILES = ("config.json", "generation_config.json", "prompt.json", "tokenizer.json")
-QUANTIZED = "_quantized"  # in the names of all graphs and weights that are not fp32
 CHUNK_BYTES = 1 << 20
 
 
-def student_fingerprint(folder: Path, graph: Path) -> str:
+def student_fingerprint(folder: Path, graphs: GraphFiles) -> str:
     """SHA-256 over all that decides what an exported student computes, weights included.
 
     Args:
         folder: The exported folder or package.
-        graph: One of its graphs; those of the other precision do not count.
+        graphs: Those that run; graphs of another precision do not count.
 
     Raises:
         ModelError: A file cannot be read.
     """
-    is_quantized = QUANTIZED in graph.name
     files = [folder / name for name in STUDENT_FILES if (folder / name).exists()]
-    files += sorted(path for path in graph.parent.glob("*.onnx*") if (QUANTIZED in path.name) == is_quantized)
+    files += graphs.existing()
     digest = hashlib.sha256(b"edgeelad-student-1\0")
     for path in files:
         try:

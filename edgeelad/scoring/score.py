@@ -18,8 +18,8 @@ import edgeelad
 from edgeelad.accuracy import evaluate
 from edgeelad.config import ScoringConfig
 from edgeelad.engine.codec import Codec
+from edgeelad.engine.graph_files import Precision, find_graphs
 from edgeelad.engine.memory import peak_memory_bytes
-from edgeelad.engine.open import GRAPH_FILES, Precision, find_graph
 from edgeelad.engine.tree import greedy_params
 from edgeelad.engine.workers import SetAside, grow_trees, num_cores, set_aside_lost, student_opener, tree_crew
 from edgeelad.errors import ModelError, PoolError, UsageError
@@ -108,20 +108,20 @@ def score_pool(
         raise UsageError(f"--strategy {strategy}: unknown; known: {', '.join(STRATEGIES)}")
     workers, shard = workers or Workers.choose(None), shard or Shard()
     Codec.load(model)
-    graph = find_graph(model, precision)
+    graphs = find_graphs(model, precision)
     progress.start("Reading the pool")
     questions, count = pool_fingerprint(read_pool(pool, format_, kind=kind))
     progress.finish(f"{count:,} questions")
     settings = ScoreSettings(
         edgeelad=edgeelad.__version__,
-        model=student_fingerprint(model, graph),
+        model=student_fingerprint(model, graphs),
         pool=questions,
         num_questions=count,
         strategy=strategy,
         branches=branches,
         explanations=explanations,
         max_tokens=max_tokens,
-        precision=next(name for name, file in GRAPH_FILES.items() if file == graph.name),
+        precision=graphs.precision,
         seed=seed,
         shard=shard.number,
         num_shards=shard.total,

@@ -14,13 +14,14 @@ from fixtures.students import FAMILIES, StudentFolders, make_student
 from transformers import AutoConfig, AutoModelForCausalLM
 from transformers.cache_utils import DynamicLayer
 
+from edgeelad.engine.graph_files import GraphFiles
 from edgeelad.engine.packed.buffers import KeyValueBuffers
 from edgeelad.engine.packed.graph import Feed, PackedGraph
 from edgeelad.engine.packed.layout import lay_out
 from edgeelad.engine.packed.rows import TopRows
 from edgeelad.engine.session import OnnxGraph
 from edgeelad.errors import ModelError
-from edgeelad.export.fused.build import graph_files, traced_graph, write_student_graphs
+from edgeelad.export.fused.build import traced_graph, write_student_graphs
 from edgeelad.export.fused.modules import UnservedArchitectureError
 from edgeelad.export.fused.quantize import BOTH_SCALES
 from edgeelad.export.fused.swap import GraphMismatchError, swap_weights
@@ -56,7 +57,7 @@ def step(graph: OnnxGraph, ids: np.ndarray, mask: np.ndarray, cache: list | None
 
 @pytest.mark.parametrize(("family", "is_tied"), STUDENTS)
 def test_whole_prompts(fused: FusedFolders, family: str, is_tied: bool) -> None:
-    graph = OnnxGraph(graph_files(fused.folder(family, is_tied=is_tied)).standard)
+    graph = OnnxGraph(GraphFiles(fused.folder(family, is_tied=is_tied)).standard)
     ids = tokens(3, 100)
     logits, _ = step(graph, ids, np.ones_like(ids))
     assert np.abs(logits - torch_logits(fused.students.plain(family, is_tied=is_tied), ids)).max() < TOLERANCE
@@ -65,7 +66,7 @@ def test_whole_prompts(fused: FusedFolders, family: str, is_tied: bool) -> None:
 @pytest.mark.parametrize("family", FAMILIES)
 @pytest.mark.parametrize("side", ["left", "right"])
 def test_ragged_prompts_then_steps(fused: FusedFolders, family: str, side: str) -> None:
-    graph = OnnxGraph(graph_files(fused.folder(family)).standard)
+    graph = OnnxGraph(GraphFiles(fused.folder(family)).standard)
     ids, lengths = tokens(4, 24), (24, 5, 17, 1)
     padded, mask = np.zeros((4, 20 + 1), np.int64), np.zeros((4, 21), np.int64)
     for row, length in enumerate(lengths):
@@ -91,7 +92,7 @@ def test_ragged_prompts_then_steps(fused: FusedFolders, family: str, side: str) 
 def test_packed_tree(fused: FusedFolders, family: str, is_tied: bool, kind: str) -> None:
     """Several sequences in one packed sequence, then two packed steps, against each sequence alone in torch."""
     folder = fused.folder(family, is_tied=is_tied)
-    graph = PackedGraph(getattr(graph_files(folder), kind))
+    graph = PackedGraph(getattr(GraphFiles(folder), kind))
     trunk = tokens(1, 30)[0].tolist()
     sequences = [trunk, trunk[:7], [*trunk[:12], 9, 8, 7], [*trunk[:12], 9, 8, 3], [5, 4]]
     layout = lay_out(sequences)
@@ -143,7 +144,7 @@ def check_rows(student: Path, sequences: list[list[int]], found: TopRows) -> Non
 @pytest.mark.parametrize("kind", ["engine", "lanes"])
 @pytest.mark.parametrize("family", FAMILIES)
 def test_keys_and_values_stay_where_they_are(fused: FusedFolders, family: str, kind: str) -> None:
-    graph = PackedGraph(getattr(graph_files(fused.folder(family)), kind))
+    graph = PackedGraph(getattr(GraphFiles(fused.folder(family)), kind))
     buffers = KeyValueBuffers(graph, 3, 40)
     for array in buffers.arrays:
         array[:] = 7
@@ -160,7 +161,7 @@ def test_generates_in_optimum(fused: FusedFolders, family: str, tmp_path: Path) 
     from optimum.onnxruntime import ORTModelForCausalLM
 
     student = fused.students.plain(family)
-    files = graph_files(fused.folder(family))
+    files = GraphFiles(fused.folder(family))
     for path in (files.standard, files.weights, student / "config.json", student / "generation_config.json"):
         shutil.copyfile(path, tmp_path / path.name)
     ids, mask = torch.from_numpy(tokens(2, 9)), torch.ones(2, 9, dtype=torch.long)
@@ -175,7 +176,7 @@ def test_generates_in_optimum(fused: FusedFolders, family: str, tmp_path: Path) 
 def test_nothing_is_left_over(fused: FusedFolders, family: str, is_tied: bool) -> None:
     """One attention node a layer, fused norms, no transposes, weights stored once."""
     folder = fused.folder(family, is_tied=is_tied)
-    files = graph_files(folder)
+    files = GraphFiles(folder)
     model = onnx.load(str(files.engine), load_external_data=False)
     counts = collections.Counter(node.op_type for node in model.graph.node)
     assert counts["GroupQueryAttention"] == 2
@@ -189,8 +190,8 @@ def test_nothing_is_left_over(fused: FusedFolders, family: str, is_tied: bool) -
 
 
 def test_all_graphs_read_the_same_bytes(fused: FusedFolders) -> None:
-    for quantization in ("none", "int8"):
-        files = graph_files(fused.folder("llama"), quantization)
+    for precision in ("fp32", "int8"):
+        files = GraphFiles(fused.folder("llama"), precision)
         places = []
         for path in (files.standard, files.engine, files.lanes):
             model = onnx.load(str(path), load_external_data=False)
@@ -206,17 +207,17 @@ def test_all_graphs_read_the_same_bytes(fused: FusedFolders) -> None:
 def test_int8_is_close_and_small(fused: FusedFolders, family: str) -> None:
     folder = fused.folder(family)
     ids = tokens(4, 60)
-    logits = [step(OnnxGraph(graph_files(folder, q).standard), ids, np.ones_like(ids))[0] for q in ("none", "int8")]
+    logits = [step(OnnxGraph(GraphFiles(folder, q).standard), ids, np.ones_like(ids))[0] for q in ("fp32", "int8")]
     error = np.sqrt(((logits[1] - logits[0]) ** 2).mean()) / logits[0].std()
     assert error < 0.12  # wide random weights magnify rounding
-    sizes = [graph_files(folder, quantization).weights.stat().st_size for quantization in ("none", "int8")]
+    sizes = [GraphFiles(folder, precision).weights.stat().st_size for precision in ("fp32", "int8")]
     assert sizes[1] < 0.45 * sizes[0]
 
 
 @pytest.mark.parametrize("family", FAMILIES)
 def test_a_gated_row_is_scaled_once(fused: FusedFolders, family: str) -> None:
     """The gate's factor goes unscaled into the quantization of the gated row, in each of the two layers."""
-    model = onnx.load(str(graph_files(fused.folder(family), "int8").standard), load_external_data=False)
+    model = onnx.load(str(GraphFiles(fused.folder(family), "int8").standard), load_external_data=False)
     nodes = model.graph.node
     both = {node.output[0] for node in nodes if node.output[0].startswith(BOTH_SCALES)}
     assert len(both) == (0 if family == "gpt2" else 2)
@@ -248,11 +249,11 @@ def test_swapping_weights_is_exporting_anew(fused: FusedFolders, family: str, is
     (tmp_path / "earlier").mkdir()
     shutil.copyfile(later / "config.json", tmp_path / "earlier" / "config.json")
     # int8 and int4 have the same file names
-    for quantizations in (("none", "int8"), ("int4",)):
-        for quantization in quantizations:
-            write_student_graphs(graph, anew, quantization)
-            write_student_graphs(earlier, tmp_path / "earlier", quantization)
-        swap_weights(tmp_path / "earlier", later, swapped, quantizations)
+    for precisions in (("fp32", "int8"), ("int4",)):
+        for precision in precisions:
+            write_student_graphs(graph, anew, precision)
+            write_student_graphs(earlier, tmp_path / "earlier", precision)
+        swap_weights(tmp_path / "earlier", later, swapped, precisions)
         names = sorted(path.name for path in anew.iterdir())
         assert names == sorted(path.name for path in swapped.iterdir())
         for name in names:
@@ -263,9 +264,9 @@ def test_weights_of_another_architecture_are_refused(fused: FusedFolders, tmp_pa
     folder = fused.folder("llama")
     shutil.copyfile(fused.students.plain("llama") / "config.json", folder / "config.json")
     with pytest.raises(GraphMismatchError, match="another architecture"):
-        swap_weights(folder, fused.students.plain("qwen2"), tmp_path, ("none",))
+        swap_weights(folder, fused.students.plain("qwen2"), tmp_path, ("fp32",))
     with pytest.raises(GraphMismatchError, match=r"no model\.onnx"):
-        swap_weights(fused.students.plain("llama"), fused.students.plain("llama"), tmp_path, ("none",))
+        swap_weights(fused.students.plain("llama"), fused.students.plain("llama"), tmp_path, ("fp32",))
 
 
 def test_tracing_leaves_torch_as_it_was(fused: FusedFolders, tmp_path: Path) -> None:
@@ -304,4 +305,4 @@ def test_what_cannot_be_served(students: StudentFolders, changes: dict, told: st
 
 def test_a_foreign_graph_is_refused(fused: FusedFolders) -> None:
     with pytest.raises(ModelError, match="not an engine graph"):
-        PackedGraph(graph_files(fused.folder("llama")).standard)
+        PackedGraph(GraphFiles(fused.folder("llama")).standard)

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from fixtures.students import questions
 
-from edgeelad.engine.open import find_engine, find_graph
+from edgeelad.engine.graph_files import GraphFiles, find_graphs
 from edgeelad.engine.session import OnnxGraph, check_onnxruntime
 from edgeelad.engine.shape import CacheShape, cache_shape, max_context
 from edgeelad.engine.student import Student
@@ -163,25 +163,25 @@ def test_a_student_that_computes_nan_says_so(folder):
 
 
 def test_graphs_are_found_in_folders_and_packages(folder, tmp_path):
-    assert find_graph(folder, None) == folder / "model.onnx"
-    assert find_graph(folder, "int8") == folder / "model_quantized.onnx"
+    assert find_graphs(folder) == GraphFiles(folder, "fp32")
+    assert find_graphs(folder, "int8") == GraphFiles(folder, "int8")
     package = tmp_path / "package"
     shutil.copytree(folder, package, ignore=shutil.ignore_patterns("*.onnx*"))
     (package / "onnx").mkdir()
     for path in folder.glob("*_quantized.onnx*"):
         shutil.copy(path, package / "onnx")
-    assert find_graph(package, None) == package / "onnx" / "model_quantized.onnx"
+    assert find_graphs(package).standard == package / "onnx" / "model_quantized.onnx"
     with Student.open(package, precision="int8") as student:
         assert student.explain(questions(1), 4)[0].tokens.explanation > 0
 
 
 def test_lanes_serve_many_questions_and_the_plain_engine_one(folder):
-    standard = folder / "model_quantized.onnx"
+    graphs = find_graphs(folder, "int8")
     names = {True: "engine_lanes_quantized.onnx", False: "engine_quantized.onnx"}
     for with_lanes, name in names.items():
-        assert find_engine(standard, with_lanes=with_lanes) == folder / name
+        assert graphs.find_engine(with_lanes=with_lanes) == folder / name
     (folder / names[True]).unlink()
-    assert find_engine(standard, with_lanes=True) == folder / names[False]
+    assert graphs.find_engine(with_lanes=True) == folder / names[False]
     (folder / names[False]).unlink()
-    assert find_engine(standard, with_lanes=True) is None
+    assert graphs.find_engine(with_lanes=True) is None
     assert "engine_quantized.onnx is missing" in error_of(lambda: Student.open(folder, precision="int8"))

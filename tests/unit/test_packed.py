@@ -11,6 +11,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from edgeelad.engine.generate import BranchPoint, GeneratedTokens, Growth, Limits, Stop, Trunk
+from edgeelad.engine.graph_files import GraphFiles
 from edgeelad.engine.packed import group as packed_tree
 from edgeelad.engine.packed import sequential_trees as packed_forest
 from edgeelad.engine.packed.generator import PackedGenerator
@@ -19,7 +20,6 @@ from edgeelad.engine.plain.reference import force_one, generate_one
 from edgeelad.engine.sampling import SamplingParams
 from edgeelad.engine.session import OnnxGraph
 from edgeelad.errors import ModelError
-from edgeelad.export.fused.build import GraphFiles, graph_files
 
 LIMITS = Limits(frozenset({2, 17, 40}), MAX_CONTEXT)
 GREEDY = SamplingParams(20)
@@ -35,9 +35,9 @@ def fused(tmp_path_factory: pytest.TempPathFactory, students: StudentFolders) ->
     return FusedFolders(tmp_path_factory.mktemp("fused"), students)
 
 
-@pytest.fixture(scope="module", params=["none", "int8"])
+@pytest.fixture(scope="module", params=["fp32", "int8"])
 def files(request: pytest.FixtureRequest, fused: FusedFolders) -> GraphFiles:
-    return graph_files(fused.folder("llama"), request.param)
+    return GraphFiles(fused.folder("llama"), request.param)
 
 
 @pytest.fixture(scope="module", params=["engine", "lanes"])
@@ -74,7 +74,7 @@ def check_same(found: GeneratedTokens, expected: GeneratedTokens) -> None:
 def test_sequences_are_what_the_reference_defines(
     fused: FusedFolders, family: str, params: SamplingParams, kind: str
 ) -> None:
-    files = graph_files(fused.folder(family))
+    files = GraphFiles(fused.folder(family))
     reference, prompts = OnnxGraph(files.standard), make_prompts(7)
     seeds = list(range(100, 107))
     found = PackedGenerator(PackedGraph(getattr(files, kind))).generate(prompts, params, LIMITS, seeds)
@@ -86,7 +86,7 @@ def test_sequences_are_what_the_reference_defines(
 @pytest.mark.parametrize("family", FAMILIES)
 def test_trees_are_what_the_reference_defines(fused: FusedFolders, family: str, kind: str) -> None:
     """Every branch and every forced token against its own sequence, alone and recomputed from the start."""
-    files = graph_files(fused.folder(family))
+    files = GraphFiles(fused.folder(family))
     reference, trunks = OnnxGraph(files.standard), make_trunks(4)
     growths = PackedGenerator(PackedGraph(getattr(files, kind))).grow(trunks, SAMPLED, LIMITS)
     for trunk, growth in zip(trunks, growths, strict=True):
@@ -145,7 +145,7 @@ def test_a_tree_that_does_not_fit_runs_in_groups(
     """Little room: dead columns are cleared, branches are set aside and start over from their own tokens."""
     monkeypatch.setattr(packed_forest, "GROUP_SIZE", 5)
     monkeypatch.setattr(packed_tree, "MIN_DEAD", 4)
-    files = graph_files(fused.folder("qwen3"))
+    files = GraphFiles(fused.folder("qwen3"))
     reference, (trunk,) = OnnxGraph(files.standard), make_trunks(1, num_branches=6)
     generator = PackedGenerator(PackedGraph(files.engine), tree_capacity=capacity)
     (growth,) = generator.grow([trunk], SAMPLED, LIMITS)
@@ -156,7 +156,7 @@ def test_a_tree_that_does_not_fit_runs_in_groups(
 
 
 def test_context_ends_sequences(fused: FusedFolders) -> None:
-    generator = PackedGenerator(PackedGraph(graph_files(fused.folder("llama")).engine))
+    generator = PackedGenerator(PackedGraph(GraphFiles(fused.folder("llama")).engine))
     limits = Limits(frozenset(), 32)
     prompts = [list(range(3, 3 + length)) for length in (31, 32, 40, 10)]
     found = generator.generate(prompts, SamplingParams(50), limits)
@@ -170,7 +170,7 @@ def test_context_ends_sequences(fused: FusedFolders) -> None:
 
 
 def test_a_stop_ends_a_sequence(fused: FusedFolders) -> None:
-    generator = PackedGenerator(PackedGraph(graph_files(fused.folder("llama")).engine))
+    generator = PackedGenerator(PackedGraph(GraphFiles(fused.folder("llama")).engine))
     prompts = make_prompts(5)
     free = generator.generate(prompts, GREEDY, Limits(frozenset(), MAX_CONTEXT))
     stop = Stop(frozenset(range(400)), lambda ids: len(ids) == 3)
@@ -190,7 +190,7 @@ def test_streaming_gives_the_greedy_sequence(engine: PackedGraph, max_tokens: in
 
 
 def test_nothing_to_do(fused: FusedFolders) -> None:
-    generator = PackedGenerator(PackedGraph(graph_files(fused.folder("llama")).engine))
+    generator = PackedGenerator(PackedGraph(GraphFiles(fused.folder("llama")).engine))
     assert generator.generate([], GREEDY, LIMITS) == []
     assert generator.grow([], SAMPLED, LIMITS) == []
     (growth,) = generator.grow([Trunk((5, 6), (7,), ())], SAMPLED, LIMITS)
@@ -198,7 +198,7 @@ def test_nothing_to_do(fused: FusedFolders) -> None:
 
 
 def test_nan_is_told(fused: FusedFolders, tmp_path: Path) -> None:
-    files = graph_files(fused.folder("llama"))
+    files = GraphFiles(fused.folder("llama"))
     for path in (files.engine, files.weights):
         shutil.copyfile(path, tmp_path / path.name)
     weights = tmp_path / files.weights.name
@@ -209,7 +209,7 @@ def test_nan_is_told(fused: FusedFolders, tmp_path: Path) -> None:
 
 
 def test_a_torn_weights_file_is_told(fused: FusedFolders, tmp_path: Path) -> None:
-    files = graph_files(fused.folder("llama"))
+    files = GraphFiles(fused.folder("llama"))
     shutil.copyfile(files.engine, tmp_path / files.engine.name)
     (tmp_path / files.weights.name).write_bytes(files.weights.read_bytes()[:1000])
     with pytest.raises(ModelError, match="cannot load"):

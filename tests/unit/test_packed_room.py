@@ -9,11 +9,11 @@ from fixtures.students import MAX_CONTEXT, StudentFolders
 from unit.test_packed import make_prompts, make_trunks
 
 from edgeelad.engine.generate import Limits
+from edgeelad.engine.graph_files import GraphFiles
 from edgeelad.engine.packed.buffers import KeyValueBuffers, Windows
 from edgeelad.engine.packed.generator import PackedGenerator
 from edgeelad.engine.packed.graph import PackedGraph
 from edgeelad.engine.sampling import SamplingParams
-from edgeelad.export.fused.build import graph_files
 
 LIMITS = Limits(frozenset({2, 17, 40}), MAX_CONTEXT)
 PARAMS = SamplingParams(20, temperature=0.8)
@@ -47,7 +47,7 @@ def fused(tmp_path_factory: pytest.TempPathFactory, students: StudentFolders) ->
 def test_a_limit_is_kept_and_changes_nothing(
     fused: FusedFolders, kind: str, columns: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    graph = PackedGraph(getattr(graph_files(fused.folder("llama")), kind))
+    graph = PackedGraph(getattr(GraphFiles(fused.folder("llama")), kind))
     prompts, trunks, seeds = make_prompts(9), make_trunks(9), list(range(9))
     free = PackedGenerator(graph, tree_capacity=128)
     expected = free.generate(prompts, PARAMS, LIMITS, seeds), free.grow(trunks, PARAMS, LIMITS)
@@ -62,7 +62,7 @@ def test_a_limit_is_kept_and_changes_nothing(
 
 
 def test_one_that_is_larger_than_the_limit_gets_what_it_needs(fused: FusedFolders) -> None:
-    graph = PackedGraph(graph_files(fused.folder("llama")).lanes)
+    graph = PackedGraph(GraphFiles(fused.folder("llama")).lanes)
     prompts, trunks, seeds = make_prompts(3), make_trunks(3), [1, 2, 3]
     free, tight = PackedGenerator(graph), PackedGenerator(graph, kv_bytes=1)
     assert tight.generate(prompts, PARAMS, LIMITS, seeds) == free.generate(prompts, PARAMS, LIMITS, seeds)
@@ -70,7 +70,7 @@ def test_one_that_is_larger_than_the_limit_gets_what_it_needs(fused: FusedFolder
 
 
 def test_closing_twice_does_no_harm(fused: FusedFolders) -> None:
-    generator = PackedGenerator(PackedGraph(graph_files(fused.folder("llama")).engine))
+    generator = PackedGenerator(PackedGraph(GraphFiles(fused.folder("llama")).engine))
     generator.close()
     generator.close()
     assert not hasattr(generator, "graph")

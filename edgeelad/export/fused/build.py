@@ -12,14 +12,13 @@ raises `UnservedArchitectureError`; the caller then exports Optimum's standard g
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
 
 import numpy as np
 import onnx
 from numpy.typing import NDArray
 
+from edgeelad.engine.graph_files import GraphFiles, Precision
 from edgeelad.errors import ModelError
 from edgeelad.export.fused.edit import EditedGraph, read_graph
 from edgeelad.export.fused.files import write_graphs
@@ -28,30 +27,10 @@ from edgeelad.export.fused.quantize import quantize_blocks, quantize_rows
 from edgeelad.export.fused.trace import trace_graph
 from edgeelad.export.fused.variants import engine_variant, lanes_variant
 
-Quantization = Literal["none", "int8", "int4"]
-QUANTIZED_SUFFIX = "_quantized"
 # packed sequences (prompts, contexts of trees) that run at the same time
 NUM_LANES = 2
 # trees whose branches grow at the same time: enough that reading the weights once a step costs each of them little
 NUM_TREES = 8
-
-
-@dataclass(frozen=True, slots=True)
-class GraphFiles:
-    """The files of one precision."""
-
-    standard: Path
-    engine: Path
-    lanes: Path
-    weights: Path
-
-
-def graph_files(folder: Path, quantization: Quantization = "none") -> GraphFiles:
-    """Where the files of one precision lie in an onnx folder."""
-    suffix = "" if quantization == "none" else QUANTIZED_SUFFIX
-    standard = folder / f"model{suffix}.onnx"
-    engine, lanes = folder / f"engine{suffix}.onnx", folder / f"engine_lanes{suffix}.onnx"
-    return GraphFiles(standard, engine, lanes, folder / f"{standard.name}_data")
 
 
 def traced_graph(student: Path, scratch: Path) -> EditedGraph:
@@ -70,20 +49,20 @@ def traced_graph(student: Path, scratch: Path) -> EditedGraph:
     return graph
 
 
-def write_student_graphs(graph: EditedGraph, folder: Path, quantization: Quantization = "none") -> GraphFiles:
+def write_student_graphs(graph: EditedGraph, folder: Path, precision: Precision = "fp32") -> GraphFiles:
     """Write the standard graph and the engine's; `graph` is left as it is.
 
     Args:
         graph: As `traced_graph` gives it.
         folder: An existing folder.
-        quantization: "none" for fp32; "int8" per row, "int4" per block (see `graph_quantize`).
+        precision: "int8" is quantized per row, "int4" per block (see `fused.quantize`).
     """
     standard = graph.copy()
-    if quantization == "int8":
+    if precision == "int8":
         quantize_rows(standard)
-    elif quantization == "int4":
+    elif precision == "int4":
         quantize_blocks(standard, 4)
-    files = graph_files(folder, quantization)
+    files = GraphFiles(folder, precision)
     engine = engine_variant(standard)
     graphs = {files.standard: standard, files.engine: engine, files.lanes: lanes_variant(engine, NUM_LANES, NUM_TREES)}
     write_graphs(graphs, files.weights)

@@ -18,8 +18,9 @@ import onnx
 from numpy.typing import NDArray
 from onnx import TensorProto, helper
 
+from edgeelad.engine.graph_files import GraphFiles, Precision
 from edgeelad.errors import ModelError
-from edgeelad.export.fused.build import GraphFiles, Quantization, graph_files, load_parameters
+from edgeelad.export.fused.build import load_parameters
 from edgeelad.export.fused.quantize import block_tensors, int8_tensors
 
 Weight = NDArray[np.generic]
@@ -27,7 +28,7 @@ LEARNED = re.compile(
     r"(?P<source>.+?)(?P<transposed>\.T)?(?P<table>\.table)?(\.(?P<kind>int8|blocks\d)(\.scale|\.zero)?)?"
 )
 # what the weights of each precision are called at the end
-WEIGHT_KINDS: dict[Quantization, str | None] = {"none": None, "int8": "int8", "int4": "blocks4"}
+WEIGHT_KINDS: dict[Precision, str | None] = {"fp32": None, "int8": "int8", "int4": "blocks4"}
 # what a student's configuration may say differently without being another architecture
 IGNORED_KEYS = ("_name_or_path", "transformers_version", "torch_dtype", "dtype", "use_cache")
 
@@ -36,14 +37,14 @@ class GraphMismatchError(ModelError):
     """The earlier graphs are of another architecture, or not ours: export anew."""
 
 
-def swap_weights(previous: Path, student: Path, out: Path, quantizations: tuple[Quantization, ...]) -> list[GraphFiles]:
+def swap_weights(previous: Path, student: Path, out: Path, precisions: tuple[Precision, ...]) -> list[GraphFiles]:
     """Write the graphs of `previous` with the weights of `student` into `out`.
 
     Args:
         previous: The onnx folder of an earlier student, with its config.json.
         student: A transformers folder.
         out: An existing folder.
-        quantizations: Which precisions to write; `previous` has them all.
+        precisions: Which to write; `previous` has them all.
 
     Raises:
         GraphMismatchError: The two are not of the same architecture, or `previous` lacks a file.
@@ -51,16 +52,15 @@ def swap_weights(previous: Path, student: Path, out: Path, quantizations: tuple[
     _check_same_architecture(previous, student)
     parameters = load_parameters(student)
     written = []
-    for quantization in quantizations:
-        old, new = graph_files(previous, quantization), graph_files(out, quantization)
-        graphs = (old.standard, old.engine, old.lanes)
-        missing = [path.name for path in (*graphs, old.weights) if not path.is_file()]
+    for precision in precisions:
+        old, new = GraphFiles(previous, precision), GraphFiles(out, precision)
+        missing = [path.name for path in (*old.graphs, old.weights) if not path.is_file()]
         if missing:
             raise GraphMismatchError(f"{previous}: no {', '.join(missing)} to put weights into")
-        models = [onnx.load(str(path), load_external_data=False) for path in graphs]
-        _check_quantization(models[0], quantization, old.standard)
+        models = [onnx.load(str(path), load_external_data=False) for path in old.graphs]
+        _check_precision(models[0], precision, old.standard)
         _write_weights(models, old, new, parameters)
-        for source, target in zip(graphs, (new.standard, new.engine, new.lanes), strict=True):
+        for source, target in zip(old.graphs, new.graphs, strict=True):
             shutil.copyfile(source, target)
         written.append(new)
     return written
@@ -80,12 +80,12 @@ def _check_same_architecture(previous: Path, student: Path) -> None:
         raise GraphMismatchError(f"{previous}: another architecture than {student} ({', '.join(differing[:4])})")
 
 
-def _check_quantization(model: onnx.ModelProto, quantization: Quantization, path: Path) -> None:
+def _check_precision(model: onnx.ModelProto, precision: Precision, path: Path) -> None:
     """int8 and int4 have the same file names: the tensors' names tell them apart."""
     matches = (LEARNED.fullmatch(tensor.name) for tensor in model.graph.initializer)
     kinds = {match["kind"] for match in matches if match is not None}
-    if WEIGHT_KINDS[quantization] not in kinds:
-        raise GraphMismatchError(f"{path}: holds no {quantization} weights")
+    if WEIGHT_KINDS[precision] not in kinds:
+        raise GraphMismatchError(f"{path}: holds no {precision} weights")
 
 
 def _write_weights(

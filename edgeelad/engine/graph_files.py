@@ -1,0 +1,93 @@
+"""Names of a student's graph files: one table for every precision and purpose.
+
+    model.onnx            standard names, for Optimum, transformers.js and other runtimes
+    engine.onnx           the same student for `engine.packed`, one question at a time: devices
+    engine_lanes.onnx     the same for many questions at a time: scoring
+    model.onnx_data       the weights of all three
+
+An int8 or int4 student has the same four with `_quantized` after the stem; a folder holds one of the two. An exported
+folder holds the files itself, a package in its folder `onnx`. A folder without engine graphs runs on the standard one.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal, get_args
+
+from edgeelad.errors import ModelError
+
+Precision = Literal["fp32", "int8", "int4"]
+PRECISIONS: tuple[Precision, ...] = get_args(Precision)
+ONNX_FOLDER = "onnx"
+
+
+@dataclass(frozen=True, slots=True)
+class GraphFiles:
+    """The graph files of one precision, whether they exist or not.
+
+    Attributes:
+        folder: Where they are.
+        precision: Of the weights.
+    """
+
+    folder: Path
+    precision: Precision = "fp32"
+
+    @property
+    def standard(self) -> Path:
+        """The graph with standard names."""
+        return self._path("model")
+
+    @property
+    def engine(self) -> Path:
+        """The engine's graph for one question at a time."""
+        return self._path("engine")
+
+    @property
+    def lanes(self) -> Path:
+        """The engine's graph for many questions at a time."""
+        return self._path("engine_lanes")
+
+    @property
+    def weights(self) -> Path:
+        """The weights, if the graphs do not contain them."""
+        return self.standard.with_name(f"{self.standard.name}_data")
+
+    @property
+    def graphs(self) -> tuple[Path, Path, Path]:
+        """The three graphs."""
+        return self.standard, self.engine, self.lanes
+
+    def find_engine(self, *, with_lanes: bool) -> Path | None:
+        """The engine's graph that exists, preferably with lanes or preferably without; None if there is none."""
+        files = (self.lanes, self.engine) if with_lanes else (self.engine, self.lanes)
+        return next((path for path in files if path.is_file()), None)
+
+    def existing(self) -> list[Path]:
+        """The files that exist, weights included, sorted by name."""
+        return sorted(path for graph in self.graphs for path in self.folder.glob(f"{graph.name}*"))
+
+    def _path(self, stem: str) -> Path:
+        return self.folder / f"{stem}{'' if self.precision == 'fp32' else '_quantized'}.onnx"
+
+
+def find_graphs(folder: Path, precision: Precision | None = None) -> GraphFiles:
+    """Find the graphs of an exported folder or a package.
+
+    Args:
+        folder: The folder.
+        precision: Which graphs; default: fp32 if there are any, else the quantized ones.
+
+    Raises:
+        ModelError: There is no standard graph of this precision.
+    """
+    wanted = [precision] if precision is not None else list(PRECISIONS)
+    for name in wanted:
+        for place in (folder, folder / ONNX_FOLDER):
+            if GraphFiles(place, name).standard.is_file():
+                return GraphFiles(place, name)
+    there = [name for name in PRECISIONS if any(folder.glob(f"**/{GraphFiles(folder, name).standard.name}"))]
+    names = " or ".join(dict.fromkeys(GraphFiles(folder, name).standard.name for name in wanted))
+    advice = f"use its {there[0]} graph" if there else "export the student with `edgeelad export`"
+    raise ModelError(f"{folder}: no {names} in it or in its folder {ONNX_FOLDER}; {advice}")
