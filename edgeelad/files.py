@@ -1,20 +1,26 @@
-"""Write files so that a reader sees all of one or none: a temporary name, fsync, rename. JSON lines in and out.
+"""Write files and folders whole or not at all (temporary name, fsync, rename); read and write JSON and JSON lines.
 
-Every write that fails (disk full, no permission, not a folder) is a StorageError that names the path; nothing that was
-there before is lost. Knows no formats beyond JSON.
+A write that fails (disk full, no permission, not a folder) is a StorageError that names the path; what was there before
+is unchanged. What a killed process left half written is removed by the next one that writes the same file.
 """
 
 from __future__ import annotations
 
+import contextlib
+import glob
 import json
 import os
+import re
 import shutil
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 from edgeelad.errors import RunError, StorageError
+from edgeelad.locks import lock_file
+
+PRIVATE, PUBLIC = 0o600, 0o666  # modes of new files, before the umask
 
 
 @contextmanager
@@ -29,28 +35,43 @@ def storage_errors(path: Path) -> Iterator[None]:
         ) from error
 
 
-def write_bytes(path: Path, data: bytes) -> None:
-    """Write a file whole: temporary sibling, fsync, rename. Makes missing parent folders.
+@contextmanager
+def atomic_file(path: Path, mode: int = PUBLIC) -> Iterator[BinaryIO]:
+    """Open a file that replaces `path` when the block ends, on disk; if the block raises, nothing changes.
+
+    Makes missing parent folders. The file is written under a temporary name beside `path`, and locked meanwhile.
 
     Raises:
-        StorageError: The file cannot be written; what was there before is unchanged.
+        StorageError: The file cannot be opened or put in place. What the block raises passes through.
     """
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    temporary = _temporary(path)
     with storage_errors(path):
         path.parent.mkdir(parents=True, exist_ok=True)
-        try:
-            with temporary.open("wb") as file:
-                file.write(data)
+        _sweep(path)
+        file = os.fdopen(os.open(temporary, _FLAGS, mode), "wb")
+    try:
+        with file:
+            with contextlib.suppress(OSError):  # a file system without locks: nobody sweeps there
+                lock_file(file.fileno())
+            yield file
+            with storage_errors(path):
                 file.flush()
                 os.fsync(file.fileno())
+        with storage_errors(path):
             temporary.replace(path)
-        finally:
-            temporary.unlink(missing_ok=True)
+            sync_folder(path.parent)
+    finally:
+        temporary.unlink(missing_ok=True)
 
 
-def write_text(path: Path, text: str) -> None:
-    """Write a UTF-8 text file whole; see `write_bytes`."""
-    write_bytes(path, text.encode("utf-8"))
+def write_text(path: Path, text: str, mode: int = PUBLIC) -> None:
+    """Write a UTF-8 text file whole.
+
+    Raises:
+        StorageError: The file cannot be written.
+    """
+    with atomic_file(path, mode) as file, storage_errors(path):
+        file.write(text.encode("utf-8"))
 
 
 def dump_json(value: Any, *, indent: int | None = None) -> str:
@@ -58,49 +79,33 @@ def dump_json(value: Any, *, indent: int | None = None) -> str:
     return json.dumps(value, ensure_ascii=False, indent=indent, allow_nan=False)
 
 
-def write_json(path: Path, value: Any) -> None:
+def write_json(path: Path, value: Any, mode: int = PUBLIC) -> None:
     """Write a JSON file whole, indented."""
-    write_text(path, dump_json(value, indent=2) + "\n")
+    write_text(path, dump_json(value, indent=2) + "\n", mode)
 
 
 def read_json(path: Path) -> Any:
     """Read a JSON file that `write_json` wrote.
 
     Raises:
-        RunError: It is missing or damaged.
+        RunError: It is missing, unreadable or damaged.
     """
-    try:
+    with read_errors(path):
         return json.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        raise RunError(f"{path}: missing; the run folder is incomplete") from None
-    except ValueError as error:
-        raise RunError(f"{path}: damaged ({error}); delete it to have it made again on --resume") from error
 
 
-def write_jsonl(path: Path, rows: Iterable[Any]) -> int:
-    """Write rows as JSON lines, streaming, the file appearing only when it is whole; gives the number of rows.
+def write_jsonl(path: Path, rows: Iterable[Any], mode: int = PUBLIC) -> int:
+    """Write rows as JSON lines, streaming; gives the number of rows.
 
     Raises:
         StorageError: The file cannot be written.
     """
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     count = 0
-    with storage_errors(path):
-        path.parent.mkdir(parents=True, exist_ok=True)
-        file = temporary.open("w", encoding="utf-8")
-    try:
-        with file:
-            for row in rows:  # outside storage_errors: an OSError of whoever makes the rows is not ours to explain
-                with storage_errors(path):
-                    file.write(dump_json(row) + "\n")
-                count += 1
+    with atomic_file(path, mode) as file:
+        for row in rows:  # outside storage_errors: an OSError of whoever makes the rows is not ours to explain
             with storage_errors(path):
-                file.flush()
-                os.fsync(file.fileno())
-        with storage_errors(path):
-            temporary.replace(path)
-    finally:
-        temporary.unlink(missing_ok=True)
+                file.write((dump_json(row) + "\n").encode("utf-8"))
+            count += 1
     return count
 
 
@@ -108,34 +113,116 @@ def read_jsonl(path: Path) -> Iterator[Any]:
     """Read JSON lines that `write_jsonl` wrote.
 
     Raises:
-        RunError: The file is missing, or a line is damaged (named).
+        RunError: The file is missing or unreadable, or a line is damaged (named).
     """
+    for number, line in enumerate(read_lines(path), start=1):
+        with read_errors(path, number):
+            value = json.loads(line)
+        yield value
+
+
+def read_lines(path: Path) -> Iterator[bytes]:
+    """Read the lines of a file as bytes.
+
+    Raises:
+        RunError: The file is missing or cannot be read.
+    """
+    with read_errors(path), path.open("rb") as file:
+        yield from file
+
+
+@contextmanager
+def read_errors(path: Path, line: int | None = None) -> Iterator[None]:
+    """Turn a missing, unreadable or damaged file of a run folder into a RunError that names it, and its line."""
+    place = str(path) if line is None else f"{path}:{line}"
     try:
-        with path.open(encoding="utf-8") as file:
-            for number, line in enumerate(file, start=1):
-                try:
-                    yield json.loads(line)
-                except ValueError as error:
-                    raise RunError(f"{path}:{number}: damaged line ({error}); delete the file and --resume") from error
+        yield
     except FileNotFoundError:
         raise RunError(f"{path}: missing; the run folder is incomplete") from None
+    except OSError as error:
+        raise RunError(f"{path}: cannot be read: {error.strerror or error}") from error
+    except (ValueError, RecursionError) as error:
+        raise RunError(f"{place}: damaged ({error}); restore the file, or delete it and --resume") from error
 
 
 def make_folder(path: Path, fill: Callable[[Path], None]) -> None:
-    """Make a folder whole: `fill` writes into a temporary sibling, which is then renamed to `path`.
+    """Make a folder whole, on disk: `fill` writes into a temporary sibling, which is then renamed to `path`.
 
     Raises:
         StorageError: It cannot be written, or `path` exists.
     """
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    temporary = _temporary(path)
     with storage_errors(path):
         path.parent.mkdir(parents=True, exist_ok=True)
-        if temporary.exists():
-            shutil.rmtree(temporary)
+        _sweep(path)
         temporary.mkdir()
     try:
-        fill(temporary)
+        with _folder_lock(temporary):
+            fill(temporary)
+            with storage_errors(path):
+                for inner in temporary.rglob("*"):
+                    sync_folder(inner) if inner.is_dir() else _sync_file(inner)
+                sync_folder(temporary)
         with storage_errors(path):
             temporary.rename(path)
+            sync_folder(path.parent)
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
+
+
+def sync_folder(path: Path) -> None:
+    """Flush a folder's entries to disk; does nothing where the system or the file system has no such call."""
+    with contextlib.suppress(OSError):
+        descriptor = os.open(path, os.O_RDONLY)
+        try:
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)
+
+
+def sweep_folder(folder: Path) -> None:
+    """Remove what killed processes left half written anywhere in a folder, and no process is writing any more."""
+    for path in folder.rglob(".*.tmp"):
+        _remove_leftover(path)
+
+
+_HALF_WRITTEN = re.compile(r"\..+\.\d+\.tmp")
+_FLAGS = os.O_WRONLY | os.O_CREAT | os.O_TRUNC | getattr(os, "O_BINARY", 0)
+
+
+def _temporary(path: Path) -> Path:
+    return path.with_name(f".{path.name}.{os.getpid()}.tmp")
+
+
+def _sweep(path: Path) -> None:
+    """Remove what killed processes left of this file or folder."""
+    for leftover in path.parent.glob(f".{glob.escape(path.name)}.*.tmp"):
+        _remove_leftover(leftover)
+
+
+def _remove_leftover(path: Path) -> None:
+    if not _HALF_WRITTEN.fullmatch(path.name):
+        return  # not ours
+    with contextlib.suppress(OSError):  # locked, so it is being written; or gone already
+        with _folder_lock(path):
+            pass
+        shutil.rmtree(path) if path.is_dir() else path.unlink()
+
+
+@contextmanager
+def _folder_lock(path: Path) -> Iterator[None]:
+    """Lock a folder or file while the block lasts; without effect on systems that cannot open a folder."""
+    if os.name == "nt":  # pragma: no cover
+        yield
+        return
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        lock_file(descriptor)
+        yield
+    finally:
+        os.close(descriptor)
+
+
+def _sync_file(path: Path) -> None:
+    with path.open("rb+" if os.name == "nt" else "rb") as file:  # Windows flushes only what is open for writing
+        os.fsync(file.fileno())

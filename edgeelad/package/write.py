@@ -1,16 +1,14 @@
 """Write a package: everything that an edge device needs, in one folder that appears whole or not at all.
 
 It is filled under a temporary name beside its place, the manifest last, and then renamed. A package of edgeelad that
-is already there is replaced in one step; any other folder is left alone.
+is already there is replaced; any other folder is left alone.
 """
 
 from __future__ import annotations
 
-import ctypes
 import os
 import platform
 import shutil
-import sys
 from dataclasses import replace
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -19,7 +17,7 @@ from edgeelad import __version__
 from edgeelad.engine.graph_files import ONNX_FOLDER, GraphFiles, Precision
 from edgeelad.engine.shape import read_json
 from edgeelad.errors import PackageError
-from edgeelad.files import make_folder, storage_errors, write_json
+from edgeelad.files import make_folder, storage_errors, sync_folder, write_json
 from edgeelad.package.card import write_card
 from edgeelad.package.golden import GoldenStudent, make_golden, write_golden
 from edgeelad.package.info import PackageInfo
@@ -34,8 +32,6 @@ OPTIONAL_FILES = (
     "special_tokens_map.json",
     "chat_template.jinja",
 )
-_RENAME_EXCHANGE = 2
-_AT_FDCWD = -100
 
 
 def write_package(onnx_folder: Path, out: Path, info: PackageInfo) -> Path:
@@ -53,7 +49,7 @@ def write_package(onnx_folder: Path, out: Path, info: PackageInfo) -> Path:
     """
     _check_source(onnx_folder, info)
     is_replaced = _check_target(out)
-    filled = out.with_name(f".{out.name}.{os.getpid()}.new") if is_replaced else out
+    filled = out.with_name(f".{out.name}.new.{os.getpid()}.tmp") if is_replaced else out
     make_folder(filled, lambda folder: _fill(folder, onnx_folder, info))
     if is_replaced:
         _replace(filled, out)
@@ -151,34 +147,20 @@ def _copy(source: Path, target: Path) -> None:
     with storage_errors(target):
         target.parent.mkdir(exist_ok=True)
         shutil.copyfile(source, target)
-        with target.open("rb+") as file:
-            os.fsync(file.fileno())
 
 
 def _replace(filled: Path, out: Path) -> None:
-    """Put a filled folder in the place of a package: in one step on Linux, elsewhere by two renames."""
-    old = filled
+    """Put a filled folder in the place of a package, by two renames; if the second fails, the first is undone."""
+    old = out.with_name(f".{out.name}.old.{os.getpid()}.tmp")
     with storage_errors(out):
-        if not _exchange(filled, out):
-            old = out.with_name(f".{out.name}.{os.getpid()}.old")
-            out.rename(old)
-            try:
-                filled.rename(out)
-            except OSError:
-                old.rename(out)
-                raise
+        out.rename(old)
+        try:
+            filled.rename(out)
+        except OSError:
+            old.rename(out)
+            raise
+        sync_folder(out.parent)
         shutil.rmtree(old)
-
-
-def _exchange(first: Path, second: Path) -> bool:
-    """Swap two folders atomically; False where the system cannot."""
-    if sys.platform != "linux":
-        return False
-    swap = getattr(ctypes.CDLL(None), "renameat2", None)
-    if swap is None:
-        return False
-    done = swap(_AT_FDCWD, os.fsencode(first), _AT_FDCWD, os.fsencode(second), _RENAME_EXCHANGE)
-    return bool(done == 0)
 
 
 def _public_name(base_model: str) -> str:

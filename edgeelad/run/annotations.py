@@ -12,8 +12,8 @@ from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
-from edgeelad.errors import InputError, MissingExtraError, StorageError, UsageError
-from edgeelad.files import write_jsonl
+from edgeelad.errors import InputError, MissingExtraError, UsageError
+from edgeelad.files import atomic_file, storage_errors, write_jsonl
 from edgeelad.records import Annotation, Correction, Question, TeacherUsage
 from edgeelad.text import explanation
 from edgeelad.text.prompts import question_text
@@ -135,11 +135,6 @@ def _write_parquet(out: Path, rows: list[Row]) -> int:
         import pyarrow.parquet
     except ImportError:
         raise MissingExtraError("pyarrow", "distill", "writing parquet") from None
-    temporary = out.with_name(f".{out.name}.tmp")
-    try:
-        out.parent.mkdir(parents=True, exist_ok=True)
-        pyarrow.parquet.write_table(pyarrow.Table.from_pylist(rows), temporary)
-        temporary.replace(out)
-    except OSError as error:
-        raise StorageError(f"{out}: cannot be written: {error.strerror or error}") from error
+    with atomic_file(out) as file, storage_errors(out):
+        pyarrow.parquet.write_table(pyarrow.Table.from_pylist(rows), file)
     return len(rows)

@@ -7,8 +7,6 @@ missing. `state.json` says for people and programs which round and stage is unde
 from __future__ import annotations
 
 import os
-import re
-import shutil
 import sys
 import time
 from collections.abc import Iterator
@@ -18,11 +16,10 @@ from pathlib import Path
 from typing import Any
 
 from edgeelad.errors import RunError, StorageError
-from edgeelad.files import read_json, storage_errors, write_json
+from edgeelad.files import read_json, storage_errors, sweep_folder, write_json
 from edgeelad.locks import lock_file
 
 LOCK_FILE = ".lock"
-HALF_WRITTEN = re.compile(r"\..+\.\d+\.tmp")  # see `files`
 
 
 @dataclass(frozen=True, slots=True)
@@ -147,7 +144,7 @@ class RunFolder:
                 file.truncate(0)
                 file.write(f"{os.getpid()}\n")
                 file.flush()
-            _sweep(self.path)
+            sweep_folder(self.path)
             yield
 
     @contextmanager
@@ -180,11 +177,3 @@ class RunFolder:
             if round_number is None or int(number) == round_number:
                 total[name] = round(total.get(name, 0.0) + seconds, 3)
         return total
-
-
-def _sweep(folder: Path) -> None:
-    """Remove what a killed process left half written; its lock is ours now, so nobody is writing it any more."""
-    for path in folder.rglob(".*.tmp"):
-        if HALF_WRITTEN.fullmatch(path.name):
-            with storage_errors(path):
-                shutil.rmtree(path) if path.is_dir() else path.unlink(missing_ok=True)

@@ -7,7 +7,6 @@ settings.
 
 from __future__ import annotations
 
-import os
 import re
 import shutil
 from collections.abc import Sequence
@@ -16,7 +15,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from edgeelad.errors import RunError, UsageError
-from edgeelad.files import storage_errors
+from edgeelad.files import atomic_file, storage_errors
 from edgeelad.scoring.files import (
     ScoreSettings,
     aside_path,
@@ -160,16 +159,7 @@ def _count_rows(path: Path) -> int:
 
 def _concatenate(paths: Sequence[Path], out: Path) -> None:
     """Write files one after another; the new file appears whole or not at all."""
-    temporary = out.with_name(f".{out.name}.{os.getpid()}.tmp")
-    with storage_errors(out):
-        out.parent.mkdir(parents=True, exist_ok=True)
-        try:
-            with temporary.open("wb") as target:
-                for path in paths:
-                    with path.open("rb") as source:
-                        shutil.copyfileobj(source, target, CHUNK_BYTES)
-                target.flush()
-                os.fsync(target.fileno())
-            temporary.replace(out)
-        finally:
-            temporary.unlink(missing_ok=True)
+    with atomic_file(out) as target, storage_errors(out):
+        for path in paths:
+            with path.open("rb") as source:
+                shutil.copyfileobj(source, target, CHUNK_BYTES)

@@ -1,13 +1,27 @@
 """Files appear whole or not at all."""
 
 import json
+import os
+import signal
+import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 from edgeelad.errors import RunError, StorageError
-from edgeelad.files import make_folder, read_json, read_jsonl, write_json, write_jsonl, write_text
+from edgeelad.files import (
+    PRIVATE,
+    atomic_file,
+    make_folder,
+    read_json,
+    read_jsonl,
+    sweep_folder,
+    write_json,
+    write_jsonl,
+    write_text,
+)
 
 
 def _names(folder: Path) -> list[str]:
@@ -63,7 +77,7 @@ def test_a_parent_that_is_a_file_is_said(tmp_path: Path) -> None:
 def test_damaged_and_missing_files_are_named(tmp_path: Path) -> None:
     path = tmp_path / "rows.jsonl"
     path.write_text(json.dumps({"a": 1}) + '\n{"a"', encoding="utf-8")
-    with pytest.raises(RunError, match=r"rows\.jsonl:2: damaged line"):
+    with pytest.raises(RunError, match=r"rows\.jsonl:2: damaged"):
         list(read_jsonl(path))
     with pytest.raises(RunError, match="missing"):
         read_json(tmp_path / "none.json")
@@ -80,3 +94,84 @@ def test_a_folder_appears_whole_or_not_at_all(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="half"):
         make_folder(tmp_path / "other", fail)
     assert _names(tmp_path) == ["model"]
+
+
+WRITE_HALF = """
+import sys
+from pathlib import Path
+from edgeelad.files import atomic_file, make_folder
+def wait():
+    print("half", flush=True)
+    sys.stdin.read()
+def fill(folder):
+    (folder / "weights").write_bytes(b"half")
+    wait()
+if sys.argv[2] == "folder":
+    make_folder(Path(sys.argv[1]), fill)
+else:
+    with atomic_file(Path(sys.argv[1])) as file:
+        file.write(b"half")
+        file.flush()
+        wait()
+"""
+
+
+@pytest.mark.parametrize("kind", ["file", "folder"])
+def test_leftovers_of_a_killed_process_are_swept_and_those_of_a_live_one_are_not(tmp_path: Path, kind: str) -> None:
+    out = tmp_path / "thing"
+    writer = subprocess.Popen(
+        [sys.executable, "-c", WRITE_HALF, str(out), kind], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+    )
+    try:
+        assert writer.stdout is not None
+        assert writer.stdout.readline() == "half\n"
+        half = f".thing.{writer.pid}.tmp"
+        sweep_folder(tmp_path)
+        assert _names(tmp_path) == [half]
+    finally:
+        os.kill(writer.pid, signal.SIGKILL)
+        writer.communicate()
+    assert _names(tmp_path) == [half]
+    if kind == "file":
+        write_text(out, "whole")
+    else:
+        make_folder(out, lambda folder: write_text(folder / "weights", "whole"))
+    assert _names(tmp_path) == ["thing"]
+
+
+@pytest.mark.skipif(not Path("/proc/self/fd").exists(), reason="reads the names of descriptors from /proc")
+def test_everything_is_on_disk_before_the_name_appears(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    synced: list[tuple[str, bool]] = []
+    fsync, out = os.fsync, tmp_path / "model"
+
+    def watch(descriptor: int) -> None:
+        synced.append((Path(f"/proc/self/fd/{descriptor}").readlink().name, out.exists()))
+        fsync(descriptor)
+
+    def fill(folder: Path) -> None:
+        (folder / "onnx").mkdir()
+        (folder / "onnx" / "model.onnx").write_bytes(b"weights")
+
+    monkeypatch.setattr("os.fsync", watch)
+    make_folder(out, fill)
+    before = {name for name, exists in synced if not exists}
+    assert {"model.onnx", "onnx", f".model.{os.getpid()}.tmp"} <= before
+    assert synced[-1] == (tmp_path.name, True)
+    synced.clear()
+    write_text(out / "config.json", "{}")
+    assert [name for name, _ in synced] == [f".config.json.{os.getpid()}.tmp", "model"]
+
+
+def test_a_private_file_is_for_its_owner_only(tmp_path: Path) -> None:
+    with atomic_file(tmp_path / "ledger", PRIVATE) as file:
+        file.write(b"secret")
+    assert (tmp_path / "ledger").stat().st_mode & 0o777 == 0o600
+
+
+def test_an_unreadable_file_is_named(tmp_path: Path) -> None:
+    (tmp_path / "state.json").mkdir()
+    with pytest.raises(RunError, match=r"state\.json: cannot be read"):
+        read_json(tmp_path / "state.json")
+    (tmp_path / "rows.jsonl").write_bytes(b'{"a": "\xff"}\n')
+    with pytest.raises(RunError, match=r"rows\.jsonl:1: damaged"):
+        list(read_jsonl(tmp_path / "rows.jsonl"))

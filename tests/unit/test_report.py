@@ -200,7 +200,7 @@ def test_not_a_run_folder(tmp_path):
 @pytest.mark.parametrize(
     ("file", "line", "expected"),
     [
-        ("metrics.jsonl", "{", r"metrics\.jsonl:2: damaged line"),
+        ("metrics.jsonl", "{", r"metrics\.jsonl:2: damaged"),
         ("metrics.jsonl", "{}", r"metrics\.jsonl:2: not what edgeelad writes \(field 'round' is missing\)"),
         ("metrics.jsonl", "[]", r"metrics\.jsonl:2: not what edgeelad writes"),
         ("rounds/01/scores.jsonl", '{"id": "x", "score": "high"}', r"scores\.jsonl:2: not what edgeelad writes"),
