@@ -7,10 +7,8 @@ that going on will not help.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from fractions import Fraction
 from typing import Literal
 
 import numpy as np
@@ -98,36 +96,6 @@ def certify(
         lower=lower,
         confidence=1.0 - alpha,
     )
-
-
-def log_e_value(num_disagreements: int, num_audited: int, population: int, epsilon: float) -> float:
-    """Log of the e-process against "disagreement > ε", for an audit that is extended while one student stays frozen.
-
-    E_n = mean_{K ≤ εN} L_n(K) / max_{K > εN} L_n(K), with L_n(K) = C(N−n, K−k) / C(N, K), the likelihood of what was
-    drawn, in its order, if the pool holds K disagreements. The audit may be extended question by question, and
-    certified as soon as E_n ≥ 1/α_t; infinite where every K > εN is ruled out.
-    """
-    k, n, size = num_disagreements, num_audited, population
-    assert 0 <= k <= n <= size, "disagreements are part of the audit, and the audit of the pool"
-    logs = np.full(size + 1, -np.inf)  # of L_n(K), up to a constant, for K = 0..N
-    possible = np.arange(k, size - n + k, dtype=np.float64)
-    steps = np.log(size - n - possible + k) - np.log(possible + 1 - k) + np.log(possible + 1) - np.log(size - possible)
-    logs[k : size - n + k + 1] = np.concatenate([[0.0], np.cumsum(steps)])
-    limit = math.floor(Fraction(repr(epsilon)) * size)  # of the decimal as it was written: 0.29 · 100 is 29
-    good, bad = logs[: limit + 1], logs[limit + 1 :]
-    if not len(bad) or np.isneginf(bad.max()):
-        return math.inf
-    if np.isneginf(good.max()):
-        return -math.inf
-    mean = good.max() + math.log(np.exp(good - good.max()).sum() / len(good))
-    return float(mean - bad.max())
-
-
-def certifies_extended(
-    num_disagreements: int, num_audited: int, population: int, look: int, epsilon: float, alpha: float
-) -> bool:
-    """Whether an audit that was extended for one frozen student certifies disagreement ≤ ε: E_n ≥ 1/α_t."""
-    return log_e_value(num_disagreements, num_audited, population, epsilon) >= -math.log(spent_alpha(look, alpha))
 
 
 def should_stop(history: Sequence[RoundOutcome], config: StoppingConfig) -> StopReason | None:

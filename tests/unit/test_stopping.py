@@ -19,10 +19,8 @@ from edgeelad.config import StoppingConfig
 from edgeelad.records import Question
 from edgeelad.stopping import (
     RoundOutcome,
-    certifies_extended,
     certify,
     draw_audit,
-    log_e_value,
     should_stop,
     spent_alpha,
 )
@@ -140,51 +138,6 @@ def test_alpha_spending_certifies_falsely_in_under_five_percent_where_naive_test
     spent = sum(any(passing[look, int(k)] for look, k in enumerate(run, start=1)) for run in draws) / runs
     repeated = sum(any(naive[int(k)] for k in run) for run in draws) / runs
     assert spent < 0.05 < repeated
-
-
-def test_an_extended_audit_certifies_falsely_in_under_five_percent():
-    # one frozen student just above ε; the audit grows question by question and is looked at after every one
-    population, runs, longest = 400, 1000, 200
-    total = 41
-    rng = np.random.default_rng(11)
-    certified = {}
-    false = 0
-    for _ in range(runs):
-        order = rng.permutation(population)[:longest] < total
-        for n, k in enumerate(np.cumsum(order).tolist(), start=1):
-            if (n, k) not in certified:
-                certified[n, k] = certifies_extended(k, n, population, 1, 0.10, 0.10)  # α_1 is half of it: 5 %
-            if certified[n, k]:
-                false += 1
-                break
-    assert false / runs < 0.05
-
-
-def test_an_extended_audit_certifies_a_good_student():
-    counts = [(0, n) for n in range(1, 200)]
-    needed = next(n for k, n in counts if certifies_extended(k, n, 1000, 1, 0.10, 0.05))
-    assert 30 < needed < 80
-    assert not certifies_extended(0, needed - 1, 1000, 1, 0.10, 0.05)
-
-
-def test_the_e_value_equals_its_definition():
-    def likelihood(total, k, n, size):
-        if not k <= total <= size - n + k:
-            return 0.0
-        return math.comb(size - n, total - k) / math.comb(size, total)
-
-    for size, n, k, epsilon in ((50, 20, 1, 0.1), (100, 40, 6, 0.07), (30, 5, 2, 0.2), (100, 30, 0, 0.29)):
-        limit = {0.1: 5, 0.07: 7, 0.2: 6, 0.29: 29}[epsilon]
-        good = [likelihood(total, k, n, size) for total in range(limit + 1)]
-        bad = [likelihood(total, k, n, size) for total in range(limit + 1, size + 1)]
-        expected = math.log(sum(good) / len(good) / max(bad))
-        assert log_e_value(k, n, size, epsilon) == pytest.approx(expected)
-
-
-def test_the_e_value_of_what_is_certain():
-    assert log_e_value(0, 100, 100, 0.1) == math.inf
-    assert log_e_value(11, 20, 100, 0.1) == -math.inf
-    assert log_e_value(0, 0, 100, 0.1) == pytest.approx(0.0)  # nothing seen, nothing won
 
 
 # --- the audit ------------------------------------------------------------------------------------------------------
