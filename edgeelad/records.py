@@ -157,20 +157,31 @@ class Selected:
 
 @dataclass(frozen=True, slots=True)
 class TeacherUsage:
-    """What teacher calls cost: requests sent, tokens billed, dollars (None where prices are unknown)."""
+    """What teacher calls cost: requests sent, tokens billed, dollars (None if prices are unknown).
+
+    `num_estimated` counts the replies that did not tell their usage: their tokens and cost are estimates.
+    """
 
     requests: int = 0
     prompt_tokens: int = 0
     completion_tokens: int = 0
     cost_usd: float | None = None
+    num_estimated: int = 0
+
+    @property
+    def is_estimated(self) -> bool:
+        """Whether tokens and cost are estimates, in part at least: to be shown with "about"."""
+        return self.num_estimated > 0
 
     def __add__(self, other: TeacherUsage) -> TeacherUsage:
-        costs = [cost for cost in (self.cost_usd, other.cost_usd) if cost is not None]
+        # a part with requests of unknown cost makes the sum unknown
+        known = [part.cost_usd for part in (self, other) if part.requests or part.cost_usd is not None]
         return TeacherUsage(
             self.requests + other.requests,
             self.prompt_tokens + other.prompt_tokens,
             self.completion_tokens + other.completion_tokens,
-            sum(costs) if costs else None,
+            sum(cost for cost in known if cost is not None) if known and None not in known else None,
+            self.num_estimated + other.num_estimated,
         )
 
 

@@ -213,6 +213,7 @@ def _usage(row: Mapping[str, Any]) -> TeacherUsage:
         prompt_tokens=int(row.get("prompt_tokens") or 0),
         completion_tokens=int(row.get("completion_tokens") or 0),
         cost_usd=_float(row.get("cost_usd")),
+        num_estimated=int(row.get("num_estimated") or 0),
     )
 
 

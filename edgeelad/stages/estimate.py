@@ -15,8 +15,8 @@ from edgeelad.records import TeacherUsage
 from edgeelad.run.folder import RunFolder
 from edgeelad.stages.ask import revision_params, score, select
 from edgeelad.stages.run import Run, ledger_path, open_run, prepare_base
-from edgeelad.teacher.estimate import GUESSED_COMPLETION, Estimate, estimate_round, prices_of
-from edgeelad.teacher.ledger.budget import PICO, TOKENS_AROUND_MESSAGE
+from edgeelad.teacher.estimate import GUESSED_COMPLETION, Estimate, estimate_round
+from edgeelad.teacher.ledger.budget import PICO, TOKENS_AROUND_MESSAGE, prices_of
 from edgeelad.teacher.ledger.exchange import Billing
 from edgeelad.teacher.prompts.messages import render_messages
 

@@ -13,7 +13,7 @@ from pathlib import Path
 
 from edgeelad.config import TeacherConfig
 from edgeelad.records import Question, ReasoningTree, TeacherUsage
-from edgeelad.teacher.ledger.budget import PICO, TOKENS_AROUND_MESSAGE, Caps, Prices, Spent
+from edgeelad.teacher.ledger.budget import PICO, TOKENS_AROUND_MESSAGE, Caps, Prices, Spent, prices_of
 from edgeelad.teacher.ledger.counts import PromptRates
 from edgeelad.teacher.ledger.exchange import Billing
 from edgeelad.teacher.ledger.ledger import Ledger
@@ -89,11 +89,6 @@ def estimate_round(
     allowed, cap = _allowed(usages["expected"], len(questions), Caps.from_config(config), spent)
     first = _first_prompt(questions, trees, config)
     return Estimate(len(questions), usages["low"], usages["expected"], usages["high"], bool(rates), allowed, cap, first)
-
-
-def prices_of(config: TeacherConfig) -> Prices:
-    """The prices that a run will pay, with the discount where it buys in batches."""
-    return Prices.from_config(config, config.batch_discount if config.batch else 1.0)
 
 
 @dataclass(slots=True)

@@ -3,8 +3,9 @@ from email.utils import formatdate
 
 import pytest
 
-from edgeelad.teacher.client.outcomes import Again, Answered, Refused, Unsupported, believable, classify, retry_after
+from edgeelad.teacher.client.outcomes import Again, Answered, Refused, Unsupported, classify, retry_after
 from edgeelad.teacher.client.transport import HttpReply, Lost
+from edgeelad.teacher.client.usage import believable
 from edgeelad.teacher.ledger.exchange import Billing
 
 NOW = 1_700_000_000.0

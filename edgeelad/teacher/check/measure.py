@@ -191,6 +191,7 @@ def _minus(after: TeacherUsage, before: TeacherUsage) -> TeacherUsage:
         after.prompt_tokens - before.prompt_tokens,
         after.completion_tokens - before.completion_tokens,
         cost,
+        after.num_estimated - before.num_estimated,
     )
 
 

@@ -11,7 +11,8 @@ from collections.abc import Callable
 from typing import Any
 
 from edgeelad.config import TeacherConfig
-from edgeelad.teacher.client.outcomes import Again, Answered, Refused, Unsupported, believable
+from edgeelad.teacher.client.outcomes import Again, Answered, Refused, Unsupported
+from edgeelad.teacher.client.usage import believable
 from edgeelad.teacher.ledger.budget import Caps, Prices, Reservation, reserve
 from edgeelad.teacher.ledger.exchange import Billing, StoredReply, TeacherRequest
 from edgeelad.teacher.ledger.ledger import Begun, Ledger

@@ -10,9 +10,11 @@ import email.utils
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Literal
 
+from edgeelad.teacher.client.message import excerpt, read_choice
 from edgeelad.teacher.client.transport import HttpReply, Lost
+from edgeelad.teacher.client.usage import read_usage
 from edgeelad.teacher.ledger.exchange import Billing
 from edgeelad.teacher.prompts.messages import clean_text
 
@@ -40,9 +42,6 @@ STRUCTURE_WORDS = (
     "guided_json",
     "guided decoding",
 )
-# a usage that is further off than this is not believed
-MAX_USAGE_FACTOR = 10
-MAX_USAGE_SLACK = 10_000
 
 
 @dataclass(frozen=True, slots=True)
@@ -129,59 +128,25 @@ def retry_after(headers: Mapping[str, str], now: float) -> float | None:
     return max(0.0, seconds) if seconds < float("inf") else None
 
 
-def believable(billing: Billing | None, prompt_tokens: int, completion_cap: int) -> bool:
-    """Whether a reply's usage can be true of a request of at most so many tokens."""
-    if billing is None:
-        return False
-    max_prompt = MAX_USAGE_FACTOR * prompt_tokens + MAX_USAGE_SLACK
-    max_completion = MAX_USAGE_FACTOR * completion_cap + MAX_USAGE_SLACK
-    return billing.prompt_tokens <= max_prompt and billing.completion_tokens <= max_completion
-
-
 def _read_reply(reply: HttpReply, now: float) -> Outcome:
     if reply.problem:
         return Again(reply.problem, "in_doubt")
     try:
         data = json.loads(reply.body)
     except (ValueError, RecursionError):
-        what = "an empty body" if not reply.body.strip() else f"no JSON: {_excerpt(reply.body)}"
+        what = "an empty body" if not reply.body.strip() else f"no JSON: {excerpt(reply.body)}"
         return Again(f"status 200 with {what}", "in_doubt")
     if not isinstance(data, dict):
-        return Again(f"status 200 with JSON that is no object: {_excerpt(reply.body)}", "in_doubt")
+        return Again(f"status 200 with JSON that is no object: {excerpt(reply.body)}", "in_doubt")
     error = data.get("error")
     if error:
         # some gateways wrap an upstream's error in a 200
         code = error.get("code") if isinstance(error, dict) else None
         return _read_status(code if isinstance(code, int) and 400 <= code < 600 else 500, reply, now)
-    billing = _read_usage(data.get("usage"))
+    billing = read_usage(data, reply.headers)
     model = data.get("model")
-    content, finish_reason, problem = _read_choice(data.get("choices"), billing)
+    content, finish_reason, problem = read_choice(data, billing)
     return Answered(content, finish_reason, problem, billing, clean_text(model) if isinstance(model, str) else "")
-
-
-def _read_choice(choices: Any, billing: Billing | None) -> tuple[str, str, str]:
-    choice = choices[0] if isinstance(choices, list) and choices else None
-    message = choice.get("message") if isinstance(choice, dict) else None
-    if not isinstance(choice, dict) or not isinstance(message, dict):
-        return "", "", "a reply without choices"
-    finish_reason = choice.get("finish_reason")
-    finish_reason = clean_text(finish_reason) if isinstance(finish_reason, str) else ""
-    content = clean_text(_text(message.get("content")))
-    refusal = message.get("refusal")
-    if finish_reason == "length":
-        return content, finish_reason, "cut off at the completion cap"
-    if finish_reason == "content_filter":
-        return content, finish_reason, "withheld by the endpoint's content filter"
-    if isinstance(refusal, str) and refusal and not content:
-        return content, finish_reason, f"the teacher declined: {_excerpt(refusal.encode('utf-8', 'replace'))}"
-    if not content.strip():
-        reasoning = billing.reasoning_tokens if billing is not None else 0
-        return (
-            content,
-            finish_reason,
-            "an empty reply" + (f" ({reasoning} reasoning tokens billed)" if reasoning else ""),
-        )
-    return content, finish_reason, ""
 
 
 def _read_status(status: int, reply: HttpReply, now: float) -> Outcome:
@@ -216,49 +181,16 @@ def _refusal(status: int, lowered: str, reason: str) -> Outcome:
     return Refused(f"{reason}; {hints[status]}" if status in hints else reason, is_unclear=status in REQUEST_STATUSES)
 
 
-def _read_usage(usage: Any) -> Billing | None:
-    if not isinstance(usage, dict):
-        return None
-    prompt, completion = _count(usage.get("prompt_tokens")), _count(usage.get("completion_tokens"))
-    if prompt is None or completion is None:
-        return None
-    details = usage.get("prompt_tokens_details")
-    cached = _count(details.get("cached_tokens")) if isinstance(details, dict) else None
-    details = usage.get("completion_tokens_details")
-    reasoning = _count(details.get("reasoning_tokens")) if isinstance(details, dict) else None
-    return Billing(prompt, completion, min(cached or 0, prompt), min(reasoning or 0, completion))
-
-
-def _count(value: Any) -> int | None:
-    # below 2**53: a number that a database, a sum and JSON all keep
-    return value if isinstance(value, int) and not isinstance(value, bool) and 0 <= value < 2**53 else None
-
-
-def _text(content: Any) -> str:
-    if isinstance(content, str):
-        return content
-    if isinstance(content, list):
-        parts = (part.get("text") for part in content if isinstance(part, dict))
-        return "".join(part for part in parts if isinstance(part, str))
-    return ""
-
-
 def error_message(body: bytes) -> str:
     """What an error's body says, on one printable line."""
     try:
         data = json.loads(body)
     except (ValueError, RecursionError):
-        return _excerpt(body)
+        return excerpt(body)
     error = data.get("error", data) if isinstance(data, dict) else data
     if isinstance(error, dict):
         message, code = error.get("message"), error.get("code")
         parts = [part for part in (message, code) if isinstance(part, str) and part]
         if parts:
-            return _excerpt(" / ".join(parts).encode("utf-8", "replace"))
-    return _excerpt(body)
-
-
-def _excerpt(body: bytes, limit: int = 200) -> str:
-    text = " ".join(body[: 4 * limit].decode("utf-8", "replace").split())
-    text = "".join(character if character.isprintable() else "?" for character in text)
-    return (text if len(text) <= limit else text[:limit] + "…") or "(empty)"
+            return excerpt(" / ".join(parts).encode("utf-8", "replace"))
+    return excerpt(body)

@@ -53,6 +53,11 @@ class Prices:
         return total if self.factor == 1.0 else round(total * self.factor)
 
 
+def prices_of(config: TeacherConfig) -> Prices:
+    """The prices that a run will pay, with the discount if it buys in batches."""
+    return Prices.from_config(config, config.batch_discount if config.batch else 1.0)
+
+
 @dataclass(frozen=True, slots=True)
 class Caps:
     """The most that a run may cost; None = no cap."""

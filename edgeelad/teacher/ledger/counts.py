@@ -35,6 +35,7 @@ _OPEN = """
 
 _TOTALS = """
     SELECT COUNT(*) AS requests, TOTAL(outcome = 'answered') AS replies, TOTAL(held) AS num_doubtful,
+        TOTAL(outcome = 'answered' AND problem <> '') AS num_unusable,
         TOTAL(prompt_tokens) AS prompt_tokens, TOTAL(completion_tokens) AS completion_tokens,
         TOTAL(cached_prompt_tokens) AS cached_prompt_tokens, TOTAL(reasoning_tokens) AS reasoning_tokens,
         TOTAL(is_estimated) AS num_estimated,
@@ -57,10 +58,15 @@ _WRONG_TOTALS = """
 
 @dataclass(frozen=True, slots=True)
 class LedgerTotals:
-    """What was paid; `doubtful` is what attempts that are open or in doubt could have cost besides, at most."""
+    """What was paid; `doubtful` is the maximum that attempts that are open or in doubt could have cost besides.
+
+    `num_unusable` counts replies that were paid for and could not be used; `num_estimated` those that did not tell
+    their usage.
+    """
 
     requests: int
     replies: int
+    num_unusable: int
     num_doubtful: int
     num_estimated: int
     billing: Billing
@@ -71,7 +77,9 @@ class LedgerTotals:
     def usage(self) -> TeacherUsage:
         """As the record that reports use: billed tokens and their cost, without what is in doubt."""
         cost = None if self.cost_pico is None else self.cost_pico / PICO
-        return TeacherUsage(self.requests, self.billing.prompt_tokens, self.billing.completion_tokens, cost)
+        return TeacherUsage(
+            self.requests, self.billing.prompt_tokens, self.billing.completion_tokens, cost, self.num_estimated
+        )
 
 
 def spent(connection: sqlite3.Connection, run: str, prices: Prices, *, without_open_of: str = "") -> Spent:
@@ -118,6 +126,7 @@ def totals(
     return LedgerTotals(
         requests=int(row["requests"]),
         replies=int(row["replies"]),
+        num_unusable=int(row["num_unusable"]),
         num_doubtful=int(row["num_doubtful"]),
         num_estimated=num_estimated,
         billing=billing,
