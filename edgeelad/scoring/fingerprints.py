@@ -1,14 +1,12 @@
-"""What a file of scores belongs to: hashes of a student and of a pool, to tell whether it is the same once more."""
+"""Hash an exported student, to tell whether a file of scores was written with it."""
 
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable
 from pathlib import Path
 
 from edgeelad.engine.graph_files import GraphFiles
 from edgeelad.errors import ModelError
-from edgeelad.records import Question
 
 # besides the graphs: what decides which tokens go in, and how what comes out is read
 STUDENT_FILES = ("config.json", "generation_config.json", "prompt.json", "tokenizer.json")
@@ -39,13 +37,3 @@ def student_fingerprint(folder: Path, graphs: GraphFiles) -> str:
                 f"{path}: cannot be read ({error.strerror}); check the path and its permissions"
             ) from error
     return digest.hexdigest()
-
-
-def pool_fingerprint(questions: Iterable[Question]) -> tuple[str, int]:
-    """SHA-256 over all that is asked, in order, and the number of questions; reference answers do not count."""
-    digest, count = hashlib.sha256(b"edgeelad-questions-1\0"), 0
-    for question in questions:
-        count += 1
-        parts = (question.id, question.text, question.kind, *question.choices)
-        digest.update(("\0".join(parts) + "\0\0").encode())
-    return digest.hexdigest(), count

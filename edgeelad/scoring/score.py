@@ -26,11 +26,12 @@ from edgeelad.errors import ModelError, PoolError, UsageError
 from edgeelad.files import read_jsonl
 from edgeelad.pool import read_pool
 from edgeelad.pool.check import Kind
+from edgeelad.pool.fingerprint import pool_fingerprint
 from edgeelad.progress import Progress, Rate, track
 from edgeelad.records import Question, ReasoningTree, TokenCounts
 from edgeelad.run.scores import score_line
 from edgeelad.scoring.files import ScoreFiles, ScoreSettings, aside_path, open_score_files
-from edgeelad.scoring.fingerprints import pool_fingerprint, student_fingerprint
+from edgeelad.scoring.fingerprints import student_fingerprint
 from edgeelad.scoring.shards import LARGEST_BLOCK, Shard, block_size
 from edgeelad.uncertainty import STRATEGIES, score, tree_params
 
@@ -110,7 +111,8 @@ def score_pool(
     Codec.load(model)
     graphs = find_graphs(model, precision)
     progress.start("Reading the pool")
-    questions, count = pool_fingerprint(read_pool(pool, format_, kind=kind))
+    rows = read_pool(pool, format_, kind=kind)
+    questions, count = pool_fingerprint(rows, answers=False, explanations=False)  # a score depends on neither
     progress.finish(f"{count:,} questions")
     settings = ScoreSettings(
         edgeelad=edgeelad.__version__,

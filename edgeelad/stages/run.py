@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import platform
 import shutil
 import uuid
@@ -24,6 +23,7 @@ from edgeelad.engine.workers import num_cores
 from edgeelad.errors import ConfigError, PoolError, RunError
 from edgeelad.files import read_json, storage_errors, write_json, write_text
 from edgeelad.pool import load_pool, read_examples
+from edgeelad.pool.fingerprint import pool_fingerprint
 from edgeelad.progress import Progress
 from edgeelad.records import Example, Question
 from edgeelad.run.folder import RunFolder
@@ -163,7 +163,8 @@ def prepare_base(run: Run) -> None:
 
 
 def _split(config: RunConfig, folder: RunFolder, questions: dict[str, Question], progress: Progress) -> dict[str, Any]:
-    fingerprint = _fingerprint(questions.values())
+    # the dataset teacher teaches the pool's explanations; any other never sees them
+    fingerprint, _ = pool_fingerprint(questions.values(), explanations=config.teacher.kind == "dataset")
     if folder.pool.exists():
         split = read_json(folder.pool)
         if split["fingerprint"] != fingerprint:
@@ -241,13 +242,6 @@ def _seed_examples(config: RunConfig) -> tuple[Example, ...]:
     rng = np.random.default_rng(derive_seed(config.run.seed, 0, "seed-examples"))
     chosen = rng.choice(len(examples), config.training.max_seed_examples, replace=False)
     return tuple(examples[i] for i in sorted(chosen))
-
-
-def _fingerprint(questions: Iterable[Question]) -> str:
-    digest = hashlib.sha256(b"edgeelad-pool-1\0")
-    for question in questions:
-        digest.update(f"{question.id}\0{question.text}\0{question.answer}\0".encode())
-    return digest.hexdigest()
 
 
 def _versions() -> str:

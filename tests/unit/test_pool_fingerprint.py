@@ -1,0 +1,64 @@
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from edgeelad.config import RunConfig, make_config
+from edgeelad.errors import RunError
+from edgeelad.files import write_json
+from edgeelad.pool.fingerprint import pool_fingerprint
+from edgeelad.progress import Silent
+from edgeelad.records import Question
+from edgeelad.run.folder import RunFolder
+from edgeelad.stages import run as stage
+
+QUESTION = Question("a", "Where?", "choice", ("bank", "mall"), "A", ("Money is there.",), "places")
+OTHER = Question("b", "How many?", "number", (), "5")
+EDITS = {
+    "id": {"id": "c"},
+    "text": {"text": "Where not?"},
+    "kind": {"kind": "text"},
+    "choices": {"choices": ("bank", "shop")},
+    "order of choices": {"choices": ("mall", "bank")},
+    "split of choices": {"choices": ("bank", "mall", "")},
+    "answer": {"answer": "B"},
+    "no answer": {"answer": None},
+    "skill": {"skill": "money"},
+    "explanation": {"explanation": ("Money is kept there.",)},
+}
+
+
+@pytest.mark.parametrize("name", EDITS)
+def test_every_edit_of_a_question_changes_the_fingerprint(name):
+    edited = replace(QUESTION, **EDITS[name])
+    assert pool_fingerprint([QUESTION, OTHER]) != pool_fingerprint([edited, OTHER])
+    asked = {"answers": False, "explanations": False}
+    is_reference = name in ("answer", "no answer", "skill", "explanation")
+    assert (pool_fingerprint([QUESTION], **asked) == pool_fingerprint([edited], **asked)) == is_reference
+
+
+def test_order_and_number_count_and_fields_do_not_run_into_one_another():
+    assert pool_fingerprint([QUESTION, OTHER]) != pool_fingerprint([OTHER, QUESTION])
+    assert pool_fingerprint([QUESTION, OTHER])[1] == 2
+    assert pool_fingerprint([Question("a", "b\0c")]) != pool_fingerprint([Question("a\0b", "c")])
+    assert pool_fingerprint([Question("a", "x", answer="None")]) != pool_fingerprint([Question("a", "x")])
+
+
+def resume(folder: Path, config: RunConfig, question: Question) -> object:
+    return stage._split(config, RunFolder(folder), {question.id: question}, Silent())
+
+
+@pytest.mark.parametrize("name", EDITS)
+def test_a_run_does_not_resume_on_an_edited_pool(tmp_path, name):
+    config = make_config({"pool": {"path": "pool.jsonl"}, "teacher": {"kind": "dataset"}})
+    split = {"fingerprint": pool_fingerprint([QUESTION])[0], "run_id": "x"}
+    write_json(tmp_path / "pool.json", split)
+    assert resume(tmp_path, config, QUESTION) == split
+    with pytest.raises(RunError, match=r"started on another pool than pool\.jsonl holds now; restore the pool"):
+        resume(tmp_path, config, replace(QUESTION, **EDITS[name]))
+
+
+def test_explanations_count_where_the_pool_is_the_teacher(tmp_path):
+    config = make_config({"pool": {"path": "pool.jsonl"}})
+    write_json(tmp_path / "pool.json", {"fingerprint": pool_fingerprint([QUESTION], explanations=False)[0]})
+    assert resume(tmp_path, config, replace(QUESTION, explanation=("Another.",)))
