@@ -147,11 +147,14 @@ class Score:
 
 @dataclass(frozen=True, slots=True)
 class Selected:
-    """One question chosen for the teacher: why, and the probability that it was to be chosen (its propensity)."""
+    """One question chosen for the teacher: why, its score (None if it was not scored), and its propensity.
+
+    The propensity is the probability with which it was to be chosen.
+    """
 
     question_id: str
     reason: SelectionReason
-    score: float
+    score: float | None
     propensity: float
 
 

@@ -33,6 +33,7 @@ from edgeelad.run.scores import score_line
 from edgeelad.scoring.files import ScoreFiles, ScoreSettings, aside_path, open_score_files
 from edgeelad.scoring.fingerprints import student_fingerprint
 from edgeelad.scoring.shards import LARGEST_BLOCK, Shard, block_size
+from edgeelad.selection import TEXT_STRATEGIES
 from edgeelad.uncertainty import STRATEGIES, score, tree_params
 
 
@@ -105,6 +106,11 @@ def score_pool(
         RunError: Another process writes `out`, or the workers die whatever they work on.
         StorageError: `out` cannot be written.
     """
+    if strategy in TEXT_STRATEGIES:
+        raise UsageError(
+            f"--strategy {strategy}: selects questions by their texts and gives no scores; "
+            f"use it in `edgeelad distill` with --set selection.strategy={strategy}"
+        )
     if strategy not in STRATEGIES:
         raise UsageError(f"--strategy {strategy}: unknown; known: {', '.join(STRATEGIES)}")
     workers, shard = workers or Workers.choose(None), shard or Shard()

@@ -1,25 +1,33 @@
-"""From scores to the batch that the teacher sees: by score, with a random slice, without near-duplicates.
+"""Select the batch that the teacher sees: by score or by text, with a random share, without near-duplicates.
 
-Takes questions, scores and a Generator; gives the choices, each with its reason and the probability that it was to be
-made. The result does not depend on the order of the questions: they are sorted by id first, so ties are broken by id.
-Needs no student and no teacher; scikit-learn (extra `distill`) only where texts are compared.
+Takes questions, scores and a Generator; returns the choices, each with its reason and propensity. The result does not
+depend on the order of the questions: they are sorted by id first, so ties are broken by id. Needs no student and no
+teacher, and scikit-learn (extra `distill`) only if texts are compared.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import difflib
+from collections.abc import Callable, Mapping, Sequence
 
 import numpy as np
 
 from edgeelad.config import SelectionConfig
+from edgeelad.errors import ConfigError
 from edgeelad.records import Question, Score, Selected, SelectionReason
 from edgeelad.selection.batch import Batch, interleave
 from edgeelad.selection.diversity import k_center, typiclust
 from edgeelad.selection.ranking import Indices, Ranking, rank_by_score, rank_uniformly
 from edgeelad.selection.vectors import TextVectors
-from edgeelad.uncertainty import find_strategy
+from edgeelad.uncertainty import STRATEGIES
 
-__all__ = ["select"]
+__all__ = ["TEXT_STRATEGIES", "check_strategy", "select"]
+
+TEXT_STRATEGIES: dict[str, Callable[[TextVectors, Indices, int, np.random.Generator], Ranking]] = {
+    "k-center": k_center,
+    "typiclust": typiclust,
+}
+"""Strategies that choose questions by their texts. They need no scores and give none."""
 
 
 def select(
@@ -32,25 +40,25 @@ def select(
     rng: np.random.Generator,
     already: Sequence[Question] = (),
 ) -> list[Selected]:
-    """Choose a batch (docs/METHOD.md §3).
+    """Select a batch (docs/METHOD.md §3).
 
-    An exploration share is drawn uniformly: only it finds what the student is confidently wrong about. The rest is
-    drawn by Gumbel-top-k on log score (Kirsch et al. 2023), or is plainly the top. Near-duplicates of what is chosen,
-    now or earlier, are passed over, and no cluster of questions fills more than its share. Where that would leave the
-    batch short, first the cap and then the ban is lifted, which is logged. The choices come in an order in which every
-    stretch holds its part of exploration, so that a budget that ends within the batch cuts both alike.
+    An exploration share is drawn uniformly: only it finds questions that the student gets wrong with confidence. The
+    rest is drawn by Gumbel-top-k on the log score (Kirsch et al. 2023), is the plain top, or is ranked by a text
+    strategy. Near-duplicates of questions chosen now or earlier are skipped, and no cluster of questions exceeds its
+    share. If too few questions remain, first the cap and then the ban is lifted, which is logged. Exploration is spread
+    evenly over the batch, so that a budget that ends within the batch cuts both parts alike.
 
     Args:
-        questions: What may be asked, in any order.
-        scores: By question id; every question needs one where the strategy or the first batch goes by score.
+        questions: The candidates, in any order.
+        scores: Scores by question id; required for every question if the strategy or the first batch uses scores.
         config: Strategy, shares and limits.
-        num: Questions wanted; all of them are chosen where there are fewer.
-        first_round: Whether `config.first_batch` decides.
-        rng: Where all chance comes from.
+        num: Number of questions to select; all of them if there are fewer.
+        first_round: Whether `config.first_batch` applies.
+        rng: The source of all randomness.
         already: Questions chosen earlier.
 
     Raises:
-        ConfigError: There is no such strategy.
+        ConfigError: The strategy is unknown.
         MissingExtraError: Texts must be compared and scikit-learn is not installed.
     """
     way = _way(config, first_round)
@@ -74,14 +82,27 @@ def select(
     )
 
 
+def check_strategy(name: str) -> None:
+    """Check a value of `selection.strategy`: a score of `uncertainty`, or a text strategy.
+
+    Raises:
+        ConfigError: The strategy is unknown; the message suggests the nearest.
+    """
+    known = (*STRATEGIES, *TEXT_STRATEGIES)
+    if name not in known:
+        near = difflib.get_close_matches(name, known, n=1)
+        hint = f"did you mean {near[0]}?" if near else f"known: {', '.join(known)}"
+        raise ConfigError(f"selection.strategy: unknown strategy {name!r}; {hint}")
+
+
 def _way(config: SelectionConfig, first_round: bool) -> str:
-    """How the ranked part of a batch is ranked: gumbel, top, random, k-center or typiclust."""
-    strategy = find_strategy(config.strategy)
+    """How the ranked part of a batch is ranked: gumbel, top, random, or by a text strategy."""
+    check_strategy(config.strategy)
     if first_round and config.first_batch != "score":
         return {"representative": "typiclust", "random": "random"}[config.first_batch]
-    if strategy.is_pool_only:
-        return strategy.name
-    if strategy.is_random:
+    if config.strategy in TEXT_STRATEGIES:
+        return config.strategy
+    if STRATEGIES[config.strategy].is_random:
         return "random"
     return "gumbel" if config.gumbel else "top"
 
@@ -97,10 +118,8 @@ def _rank(
 ) -> Ranking:
     if way == "random":
         return rank_uniformly(candidates, num, rng)
-    if way == "k-center":
-        return k_center(vectors, candidates, num, rng)
-    if way == "typiclust":
-        return typiclust(vectors, candidates, num, rng)
+    if way in TEXT_STRATEGIES:
+        return TEXT_STRATEGIES[way](vectors, candidates, num, rng)
     values = np.array([scores[pool[i].id].value for i in candidates], dtype=np.float64)
     return rank_by_score(candidates, values, num, rng if way == "gumbel" else None)
 
@@ -115,6 +134,6 @@ def _choices(
     propensities = dict(zip(ranking.order.tolist(), ranking.propensities.tolist(), strict=True))
     student_scores = (scores.get(pool[i].id) for i in chosen)
     return [
-        Selected(pool[i].id, reason, scored.value if scored is not None else 0.0, propensities[i])
+        Selected(pool[i].id, reason, scored.value if scored is not None else None, propensities[i])
         for i, scored in zip(chosen, student_scores, strict=True)
     ]

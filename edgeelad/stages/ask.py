@@ -14,6 +14,7 @@ from edgeelad.files import read_json, read_jsonl, write_json, write_jsonl
 from edgeelad.progress import track
 from edgeelad.records import Annotation, Question, ReasoningTree, Score
 from edgeelad.run.scores import read_scores, write_scores
+from edgeelad.selection import TEXT_STRATEGIES
 from edgeelad.selection import select as select_batch
 from edgeelad.stages.end import caps
 from edgeelad.stages.run import Run, derive_seed
@@ -58,16 +59,16 @@ def _audit_row(id_: str, given: Mapping[tuple[str, int], GivenAnswer]) -> dict[s
 
 
 def score(run: Run, number: int) -> None:
-    """The last student explains every question that may be asked; its uncertainty in the steps is the score."""
+    """Let the last student explain every candidate; its uncertainty in the steps is the score.
+
+    Text strategies need no scores, so they write none.
+    """
     here, before = run.folder.round(number), run.folder.round(number - 1)
-    if here.scores.exists():
+    if here.scores.exists() or run.config.selection.strategy in TEXT_STRATEGIES:
         return
     config = run.config.scoring
     strategy = STRATEGIES[run.config.selection.strategy]
     candidates = _candidates(run, number)
-    if config.max_questions is not None and len(candidates) > config.max_questions:
-        chosen = run.rng(number, "candidates").choice(len(candidates), config.max_questions, replace=False)
-        candidates = [candidates[i] for i in sorted(chosen)]
     params = tree_params(run.config.selection.strategy, config, derive_seed(run.config.run.seed, number, "score"))
     run.progress.start(f"Round {number}: student explains and is scored", len(candidates))
 
@@ -111,8 +112,11 @@ def select(run: Run, number: int) -> bool:
     """Choose the batch by score, exploration and diversity; False where no question is left."""
     here = run.folder.round(number)
     if not here.selected.exists():
-        scores = {row.id: Score(row.id, row.strategy, row.score) for row in read_scores(here.scores)}
-        questions = [run.pool[id_] for id_ in scores]
+        if run.config.selection.strategy in TEXT_STRATEGIES:
+            scores, questions = {}, _candidates(run, number)
+        else:
+            scores = {row.id: Score(row.id, row.strategy, row.score) for row in read_scores(here.scores)}
+            questions = [run.pool[id_] for id_ in scores]
         run.progress.start(f"Round {number}: selecting", None)
         with run.folder.stage(number, "select"):
             chosen = select_batch(
@@ -202,14 +206,19 @@ def _annotations(run: Run, number: int, questions: Sequence[Question]) -> Iterat
 
 
 def _candidates(run: Run, number: int) -> list[Question]:
-    """Questions not asked yet, or set aside long enough ago that they may be asked again."""
+    """Questions not asked yet, or set aside long enough ago to be asked again; `scoring.max_questions` of them."""
     rest = run.config.selection.rest_rounds
     out: set[str] = set()
     for earlier in range(1, number):
         for row in read_jsonl(run.folder.round(earlier).annotations):
             if row["status"] != "set_aside" or number - earlier <= rest:
                 out.add(row["question_id"])
-    return [question for question in run.askable if question.id not in out]
+    candidates = [question for question in run.askable if question.id not in out]
+    maximum = run.config.scoring.max_questions
+    if maximum is None or len(candidates) <= maximum:
+        return candidates
+    chosen = run.rng(number, "candidates").choice(len(candidates), maximum, replace=False)
+    return [candidates[i] for i in sorted(chosen)]
 
 
 def selected_rows(run: Run, last_round: int) -> Iterator[dict[str, Any]]:

@@ -27,10 +27,10 @@ from edgeelad.pool.fingerprint import pool_fingerprint
 from edgeelad.progress import Progress
 from edgeelad.records import Example, Question
 from edgeelad.run.folder import RunFolder
+from edgeelad.selection import check_strategy
 from edgeelad.stopping import draw_audit
 from edgeelad.teacher import open_teacher
 from edgeelad.teacher.protocol import Teacher
-from edgeelad.uncertainty import find_strategy
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -107,7 +107,7 @@ def open_run(config: RunConfig, folder: RunFolder, progress: Progress) -> Run:
         raise ConfigError(
             "student.model is not set: name a model folder or a Hugging Face id, for example --student DIR"
         )
-    find_strategy(config.selection.strategy)
+    check_strategy(config.selection.strategy)
     with storage_errors(folder.path):
         folder.path.mkdir(parents=True, exist_ok=True)
     # a teacher that cannot be asked is said now, not when the student has been prepared and scored

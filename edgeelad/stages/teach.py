@@ -158,7 +158,7 @@ def _metrics(run: Run, number: int, rows: list[dict[str, Any]], trees: dict[str,
         shipping = config.export.quantize if same >= config.export.min_agreement else "fp32"
     shipped = fp32 if shipping == "fp32" else quantized
     annotations = [row for n in range(1, number + 1) for row in read_jsonl(run.folder.round(n).annotations)]
-    scores = list(read_jsonl(here.scores)) if number else []
+    scores = list(read_jsonl(here.scores)) if number and here.scores.exists() else []  # text strategies write none
     with run.teacher() as teacher:
         usage = teacher.usage()
     return {

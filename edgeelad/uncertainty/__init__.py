@@ -34,7 +34,6 @@ class Strategy:
         needs_probe: Whether it needs the forced answers.
         needs_explanation: Whether it needs the greedy explanation at all.
         is_random: Whether the score is a coin, so that selection by it is uniform.
-        is_pool_only: Whether selection looks at the questions' texts instead of the score.
     """
 
     name: str
@@ -45,7 +44,6 @@ class Strategy:
     needs_probe: bool = False
     needs_explanation: bool = True
     is_random: bool = False
-    is_pool_only: bool = False
 
 
 _TABLE = (
@@ -86,20 +84,6 @@ _TABLE = (
     Strategy("least-confidence", strategies.least_confidence, "mean token log-probability, negated"),
     Strategy("max-entropy", strategies.max_entropy, "mean token entropy"),
     Strategy("random", strategies.random_score, "a coin: the baseline", needs_explanation=False, is_random=True),
-    Strategy(
-        "k-center",
-        strategies.k_center,
-        "questions far from all chosen ones; no student (Sener & Savarese 2018)",
-        needs_explanation=False,
-        is_pool_only=True,
-    ),
-    Strategy(
-        "typiclust",
-        strategies.typiclust,
-        "typical questions of many clusters; no student (Hacohen et al. 2022)",
-        needs_explanation=False,
-        is_pool_only=True,
-    ),
 )
 STRATEGIES: dict[str, Strategy] = {strategy.name: strategy for strategy in _TABLE}
 
@@ -113,7 +97,7 @@ def find_strategy(name: str) -> Strategy:
     if name not in STRATEGIES:
         near = difflib.get_close_matches(name, STRATEGIES, n=1)
         hint = f"did you mean {near[0]}?" if near else f"known: {', '.join(STRATEGIES)}"
-        raise ConfigError(f"selection.strategy: no strategy is called {name!r}; {hint}")
+        raise ConfigError(f"unknown scoring strategy {name!r}; {hint}")
     return STRATEGIES[name]
 
 

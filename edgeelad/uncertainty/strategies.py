@@ -92,16 +92,6 @@ def disagreement(tree: ReasoningTree, _: ScoreOptions) -> Score:
     return Score(tree.question.id, "disagreement", 1.0 - agreement_within(root), (), _root_tokens(tree))
 
 
-def k_center(tree: ReasoningTree, _: ScoreOptions) -> Score:
-    """Zero: this strategy chooses by the questions' texts alone (`selection.diversity`), whatever the student does."""
-    return Score(tree.question.id, "k-center", 0.0)
-
-
-def typiclust(tree: ReasoningTree, _: ScoreOptions) -> Score:
-    """Zero: this strategy chooses by the questions' texts alone (`selection.diversity`), whatever the student does."""
-    return Score(tree.question.id, "typiclust", 0.0)
-
-
 def _groups(tree: ReasoningTree) -> tuple[tuple[str | None, ...], ...]:
     assert len(tree.branches) == tree.num_steps + 1, "step scores need a group of branches for each prefix 0..T"
     assert tree.branches[0], "step scores need explanations sampled from the bare question"

@@ -8,14 +8,21 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from edgeelad.config import SelectionConfig
-from edgeelad.errors import ConfigError
+from edgeelad.config import SelectionConfig, make_config
+from edgeelad.errors import ConfigError, UsageError
+from edgeelad.files import read_jsonl
+from edgeelad.progress import Silent
 from edgeelad.records import Question, Score
+from edgeelad.run.folder import RunFolder
+from edgeelad.scoring.score import score_pool
 from edgeelad.selection import select
 from edgeelad.selection.batch import NUM_CLUSTERS
 from edgeelad.selection.diversity import k_center, typiclust
 from edgeelad.selection.ranking import inclusion_probabilities, rank_by_score, rank_uniformly
 from edgeelad.selection.vectors import TextVectors, cluster
+from edgeelad.stages import ask
+from edgeelad.stages.run import Run
+from edgeelad.uncertainty import STRATEGIES
 
 unhurried = settings(deadline=None)  # a shared machine has slow moments
 
@@ -141,6 +148,26 @@ def test_a_pool_smaller_than_the_batch_is_taken_whole():
 def test_an_unknown_strategy_is_an_error():
     with pytest.raises(ConfigError, match="did you mean elad"):
         choose(make_questions(3), num=2, strategy="eald")
+    with pytest.raises(ConfigError, match="did you mean k-center"):
+        choose(make_questions(3), num=2, strategy="k_center")
+
+
+@pytest.mark.parametrize("strategy", ["k-center", "typiclust"])
+def test_a_text_strategy_needs_no_scores_and_states_none(tmp_path, strategy):
+    questions = make_questions(40)
+    expected = choose(questions, {}, num=8, strategy=strategy, exploration_share=0.0)
+    assert [c.score for c in expected] == [None] * 8
+    config = make_config({"selection": {"strategy": strategy, "batch_size": 8}})
+    pool = {question.id: question for question in questions}
+    run = Run(config, RunFolder(tmp_path), Silent(), pool, (), (), frozenset(), (), "x")
+    ask.score(run, 1)  # there is no student: nothing is explained
+    assert not run.folder.round(1).scores.exists()
+    assert ask.select(run, 1)
+    rows = list(read_jsonl(run.folder.round(1).selected))
+    assert [(row["score"], row["id"] in pool) for row in rows] == [(None, True)] * 8
+    with pytest.raises(UsageError, match=f"gives no scores; use it .* --set selection.strategy={strategy}"):
+        score_pool(tmp_path, "pool.jsonl", tmp_path / "out", Silent(), strategy=strategy)
+    assert strategy not in STRATEGIES
 
 
 # --- near-duplicates and clusters -----------------------------------------------------------------------------------

@@ -111,8 +111,6 @@ def test_each_score_counts_only_the_tokens_that_it_needs():
         "least-confidence": 2,
         "max-entropy": 2,
         "random": 0,
-        "k-center": 0,
-        "typiclust": 0,
     }
 
 
@@ -238,7 +236,7 @@ def test_trees_are_grown_no_further_than_needed():
     assert needs["elad"] == needs["elad-mc"] == (3, 5, False)
     assert needs["disagreement"] == needs["answer-entropy"] == (0, 5, False)
     assert needs["probe"] == (0, 0, True)
-    for name in ("random", "least-confidence", "max-entropy", "k-center", "typiclust"):
+    for name in ("random", "least-confidence", "max-entropy"):
         assert needs[name] == (0, 0, False)
 
 
