@@ -187,12 +187,13 @@ def run(package: Path, question: str, max_tokens: int | None, as_json: bool) -> 
 @click.argument("package", type=PATH)
 @click.option("--host", default="127.0.0.1", show_default=True)
 @click.option("--port", default=8080, show_default=True, type=click.IntRange(0, 65535))
-@click.option("--threads", type=click.IntRange(min=1), help="Threads of the ONNX session; default: one a core.")
-def serve(package: Path, host: str, port: int, threads: int | None) -> None:
+@click.option("--threads", type=click.IntRange(min=1), help="Threads of the ONNX session; default: one per core.")
+@click.option("--allow-host", "allowed_hosts", multiple=True, metavar="NAME", help="Host or Origin name to accept.")
+def serve(package: Path, host: str, port: int, threads: int | None, allowed_hosts: tuple[str, ...]) -> None:
     """Serve a package over HTTP in OpenAI's form; on loopback unless --host says otherwise."""
     from edgeelad.edge.serve import serve_package
 
-    serve_package(package, host, port, num_threads=threads)
+    serve_package(package, host, port, num_threads=threads, allowed_hosts=allowed_hosts)
 
 
 @cli.command()

@@ -1,8 +1,8 @@
-"""OpenAI's request and response forms, as far as a student can honor them; what it cannot do is refused, not ignored.
+"""Parse OpenAI's request forms; what a student cannot honor is refused, not ignored.
 
-Takes parsed JSON, gives frozen requests; takes generated text, gives JSON-ready responses. Knows no HTTP server and no
-models. A chat request's question is its last user message: a student answers one question at a time and was never
-taught to read a conversation, so earlier turns and system messages do not reach it.
+Takes parsed JSON and returns frozen requests. Knows no HTTP server and no models. A chat request's question is its last
+user message: a student answers one question at a time and was never taught to read a conversation, so earlier turns and
+system messages do not reach it.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from typing import Any, Literal
 Kind = Literal["chat", "completion"]
 MAX_STOPS = 4
 
-# accepted and without effect here: they name the caller, or ask for what is so anyway
+# accepted without effect: they name the caller, or ask for the default
 _WITHOUT_EFFECT = frozenset(
     {
         "user",
@@ -27,7 +27,7 @@ _WITHOUT_EFFECT = frozenset(
         "store",
     }
 )
-# parameter -> the values that ask for nothing; any other value asks for what a student cannot do
+# parameter -> the values that change nothing; any other value asks for something that a student cannot do
 _NOTHING_ASKED: Mapping[str, tuple[Any, ...]] = {
     "n": (1,),
     "best_of": (1,),
@@ -56,7 +56,7 @@ _COMMON = frozenset({"model", "stream", "stream_options", "stop", "temperature",
 
 
 class ApiError(Exception):
-    """A request that is answered with an error, in OpenAI's form."""
+    """An error response in OpenAI's form."""
 
     def __init__(
         self,
@@ -70,21 +70,21 @@ class ApiError(Exception):
         self.status, self.param, self.code, self.kind = status, param, code, kind
 
     def to_json(self) -> dict[str, Any]:
-        """The body of the response."""
+        """Return the body of the response."""
         return {"error": {"message": str(self), "type": self.kind, "param": self.param, "code": self.code}}
 
 
 @dataclass(frozen=True, slots=True)
 class GenerationRequest:
-    """A request that can be honored.
+    """A valid request.
 
     Attributes:
-        kind: Which endpoint it came to.
+        kind: The endpoint that received it.
         text: The question.
-        max_tokens: Tokens to generate at most, or None for the package's own limit.
-        stop: Texts before which the generation ends.
-        is_stream: Whether pieces are sent as they come.
-        include_usage: Whether a stream ends with the token counts.
+        max_tokens: Maximum number of tokens to generate; None for the package's limit.
+        stop: Stop sequences; generation ends before the first.
+        is_stream: Whether to send pieces as they are generated.
+        include_usage: Whether the last chunk of a stream holds the token counts.
     """
 
     kind: Kind
@@ -112,10 +112,10 @@ class Usage:
 
 
 def parse_request(body: Any, kind: Kind, model: str) -> GenerationRequest:
-    """Check a request's JSON for the model that is served.
+    """Parse and check a request's JSON.
 
     Raises:
-        ApiError: It is malformed (400), asks for what a student cannot do (400), or for another model (404).
+        ApiError: It is malformed or unsupported (400), or names another model (404).
     """
     if not isinstance(body, dict):
         raise ApiError(400, "The request body must be a JSON object.")

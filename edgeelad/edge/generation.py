@@ -1,4 +1,4 @@
-"""One generation for a served request: its limits before it starts, its pieces, what it came to; and whose turn it is.
+"""One generation for a served request: its limits, its pieces of text, its outcome; and the queue of requests.
 
 Knows no HTTP; the pieces come from a plain iterator, which the caller may take in a thread and close at any time.
 """
@@ -22,7 +22,12 @@ class Tokens(Protocol):
 
     @property
     def max_context(self) -> int:
-        """Tokens that prompt and explanation may have together."""
+        """Maximum number of tokens of prompt and explanation together."""
+        ...
+
+    @property
+    def max_token_chars(self) -> int:
+        """Length of the vocabulary's longest token, in characters."""
         ...
 
     def encode_prompt(self, question: Question) -> list[int]:
@@ -53,7 +58,7 @@ class Explainer(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class ServedStudent:
-    """A student that is served: its name, how its answers are read, and its own limit of tokens."""
+    """A student to serve: its name, its kind of answers, and its default token limit."""
 
     student: Explainer
     name: str
@@ -70,7 +75,7 @@ class Generation:
         request: What was asked.
         question: The question as the student gets it.
         prompt_tokens: Tokens of the prompt.
-        max_tokens: Tokens that may be generated: what was asked for, as far as the context has room.
+        max_tokens: Maximum number of tokens to generate: the request's, reduced to what the context has room for.
     """
 
     served: ServedStudent
@@ -80,7 +85,7 @@ class Generation:
     max_tokens: int
 
     def pieces(self) -> Iterator[str]:
-        """The text, piece by piece, up to the first stop text."""
+        """Yield the text piece by piece, up to the first stop text."""
         pieces = self.served.student.stream(self.question, self.max_tokens)
         try:
             yield from cut_at_stops(pieces, self.request.stop)
@@ -88,9 +93,27 @@ class Generation:
             close(pieces)
 
     def outcome(self, text: str) -> tuple[Finish, Usage]:
-        """Why a finished generation ended, and its tokens, counted as the student's tokenizer writes the text."""
+        """Return the finish reason and the token counts of a finished generation."""
         num_tokens = len(self.served.student.codec.encode_completion(text))
         return ("length" if num_tokens >= self.max_tokens else "stop"), Usage(self.prompt_tokens, num_tokens)
+
+
+def check_length(served: ServedStudent, request: GenerationRequest) -> None:
+    """Refuse, without tokenizing it, a question that cannot fit: each token stands for a limited number of characters.
+
+    Raises:
+        ApiError: The question is too long.
+    """
+    codec = served.student.codec
+    max_chars = codec.max_context * codec.max_token_chars
+    if len(request.text) > max_chars:
+        raise ApiError(
+            400,
+            f"The question has {len(request.text):,} characters; this student's context of {codec.max_context} tokens "
+            f"holds {max_chars:,} at the very most. Ask a shorter question.",
+            "messages" if request.kind == "chat" else "prompt",
+            "context_length_exceeded",
+        )
 
 
 def prepare(served: ServedStudent, request: GenerationRequest) -> Generation:
@@ -115,14 +138,14 @@ def prepare(served: ServedStudent, request: GenerationRequest) -> Generation:
 
 
 def close(pieces: Iterator[str]) -> None:
-    """Close an iterator that can be closed: a generation that nobody waits for any more ends here."""
+    """Close an iterator that can be closed, which ends its generation."""
     closing = getattr(pieces, "close", None)
     if closing is not None:
         closing()
 
 
 class Turns:
-    """Lets one generation run at a time, a bounded number wait in order, and sends the others away."""
+    """A queue: one generation runs, a bounded number wait in order, further ones are refused."""
 
     def __init__(self, max_waiting: int) -> None:
         self.max_waiting = max_waiting
@@ -130,7 +153,7 @@ class Turns:
         self._lock = asyncio.Lock()
 
     async def take(self) -> None:
-        """Wait for the turn; `give_back` must follow.
+        """Wait for the turn; `release` must follow.
 
         Raises:
             ApiError: 503, too many are waiting.
@@ -148,6 +171,6 @@ class Turns:
         finally:
             self.num_waiting -= 1
 
-    def give_back(self) -> None:
-        """Let the next one run."""
+    def release(self) -> None:
+        """Let the next request run."""
         self._lock.release()

@@ -1,25 +1,28 @@
 """Serve a package over HTTP in OpenAI's form: `edgeelad serve`.
 
-`/v1/chat/completions` and `/v1/completions` (streamed or not), `/v1/models`, `/health`. One generation at a time: the
-student is as fast as the processor lets it be, and two at once would only be slower; up to `max_waiting` requests wait
-their turn, others are told to come back. On loopback unless told otherwise; there is no authentication, so put a proxy
-in front of it before opening it to a network. starlette and uvicorn are imported inside functions only.
+`/v1/chat/completions` and `/v1/completions` (streamed or not), `/v1/models`, `/health`. One generation runs at a time,
+since two at once share the same cores; up to `max_waiting` requests wait, further ones get 503 with Retry-After.
+Listens on loopback by default. There is no authentication: put a proxy in front before opening it to a network.
+`guard` holds the limits on what is accepted. starlette and uvicorn are imported inside functions only.
 """
 
 from __future__ import annotations
 
 import json
+import logging
 import os
 import socket
+import sys
 import time
 import uuid
-from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Iterator, MutableMapping
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Iterable, Iterator, MutableMapping
 from contextlib import aclosing, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from edgeelad.edge.api import ApiError, Kind, parse_request
-from edgeelad.edge.generation import Generation, ServedStudent, Turns, close, prepare
+from edgeelad.edge.generation import Generation, ServedStudent, Turns, check_length, close, prepare
+from edgeelad.edge.guard import LOOPBACK, Guard, RepeatsFilter, guarded_protocol, is_loopback
 from edgeelad.edge.responses import Envelope, chunk_body, models_body, usage_body, whole_body
 from edgeelad.engine.workers import num_cores
 from edgeelad.errors import MissingExtraError, PromptTooLongError, UsageError
@@ -30,6 +33,8 @@ if TYPE_CHECKING:
     from starlette.requests import Request
 
 MAX_BODY_BYTES = 1 << 20
+# request bodies that are being received, all connections together
+MAX_BUFFERED_BYTES = 16 << 20
 MAX_WAITING = 16
 _SHUTDOWN_S = 5
 
@@ -37,19 +42,27 @@ Message = MutableMapping[str, Any]
 Responder = Callable[[Message, Callable[[], Awaitable[Message]], Callable[[Message], Awaitable[None]]], Awaitable[None]]
 
 
-def serve_package(package: Path, host: str = "127.0.0.1", port: int = 8080, *, num_threads: int | None = None) -> None:
-    """Serve a package until interrupted; the address is printed on stdout once it is listened on.
+def serve_package(
+    package: Path,
+    host: str = "127.0.0.1",
+    port: int = 8080,
+    *,
+    num_threads: int | None = None,
+    allowed_hosts: Iterable[str] = (),
+) -> None:
+    """Serve a package until interrupted; its URL is printed on stdout as soon as it can be reached.
 
     Args:
         package: The package folder.
         host: Address to listen on.
         port: Port to listen on; 0 for any free one.
-        num_threads: Threads of the ONNX session; default: one a core.
+        num_threads: Threads of the ONNX session; default: one per core.
+        allowed_hosts: Names under which the server may be addressed, besides loopback and `host`.
 
     Raises:
         MissingExtraError: starlette or uvicorn is not installed.
         PackageError, ModelError: The package cannot be used.
-        UsageError: The address cannot be listened on.
+        UsageError: The address is unknown, taken or not permitted.
     """
     try:
         import uvicorn
@@ -62,41 +75,63 @@ def serve_package(package: Path, host: str = "127.0.0.1", port: int = 8080, *, n
     with listen(host, port) as listener, open_student(opened, num_threads=num_threads or num_cores()) as student:
         manifest = opened.manifest
         served = ServedStudent(student, manifest.name, manifest.answer_kind, manifest.max_explanation_tokens)
-        app = make_app(served)
         address, bound = listener.getsockname()[:2]
+        app = make_app(served, allowed_hosts=(*LOOPBACK, host, address, socket.gethostname(), *allowed_hosts))
+        if not is_loopback(address):
+            print(
+                f"Warning: {address} can be reached from other machines, and there is no authentication; "
+                "put a proxy in front, or leave out --host",
+                file=sys.stderr,
+            )
+        logging.getLogger("uvicorn.error").addFilter(RepeatsFilter())
         print(f"http://{f'[{address}]' if ':' in address else address}:{bound}/v1 serves {served.name}", flush=True)
-        config = uvicorn.Config(app, log_level="warning", access_log=False, timeout_graceful_shutdown=_SHUTDOWN_S)
-        with suppress(KeyboardInterrupt):  # uvicorn has shut down in good order and raises it again; here it is the end
+        config = uvicorn.Config(
+            app,
+            http=guarded_protocol(),
+            ws="none",
+            log_level="warning",
+            access_log=False,
+            timeout_graceful_shutdown=_SHUTDOWN_S,
+        )
+        with suppress(KeyboardInterrupt):  # uvicorn raises it again after an orderly shutdown
             uvicorn.Server(config).run(sockets=[listener])
 
 
 def make_app(
-    served: ServedStudent, *, max_body_bytes: int = MAX_BODY_BYTES, max_waiting: int = MAX_WAITING
+    served: ServedStudent,
+    *,
+    max_body_bytes: int = MAX_BODY_BYTES,
+    max_waiting: int = MAX_WAITING,
+    allowed_hosts: Iterable[str] = LOOPBACK,
 ) -> Starlette:
-    """The ASGI application that serves one student.
+    """Make the ASGI application that serves one student.
 
     Args:
         served: The student, under its name.
         max_body_bytes: Size of the largest request body that is read.
         max_waiting: Requests that may wait for their turn.
+        allowed_hosts: Names under which the server may be addressed; see `guard.Guard`.
 
     Raises:
         MissingExtraError: starlette is not installed.
     """
     try:
         from starlette.applications import Starlette
+        from starlette.concurrency import run_in_threadpool
         from starlette.exceptions import HTTPException
+        from starlette.middleware import Middleware
         from starlette.responses import JSONResponse
         from starlette.routing import Route
     except ImportError:
         raise MissingExtraError("starlette", "serve", "edgeelad serve") from None
 
-    turns = Turns(max_waiting)
+    turns, buffered = Turns(max_waiting), Buffered(MAX_BUFFERED_BYTES)
 
     async def generate(request: Request, kind: Kind) -> Any:
-        wanted = parse_request(await _read_json(request, max_body_bytes), kind, served.name)
-        generation = prepare(served, wanted)
-        await turns.take()  # from here on nothing may fail before the responder, which gives the turn back
+        wanted = parse_request(await _read_json(request, max_body_bytes, buffered), kind, served.name)
+        check_length(served, wanted)
+        generation = await run_in_threadpool(prepare, served, wanted)  # it tokenizes: not on the event loop
+        await turns.take()  # nothing may fail between here and the responder, which releases the turn
         return _streamed(generation, turns) if wanted.is_stream else _whole(generation, turns, request)
 
     async def chat(request: Request) -> Any:
@@ -128,15 +163,16 @@ def make_app(
             Route("/v1/models", models),
             Route("/health", health),
         ],
+        middleware=[Middleware(Guard, allowed_hosts=tuple(allowed_hosts))],
         exception_handlers=dict.fromkeys((ApiError, HTTPException, PromptTooLongError, Exception), on_error),
     )
 
 
 def listen(host: str, port: int) -> socket.socket:
-    """A socket that listens on an address.
+    """Open a socket that listens on an address.
 
     Raises:
-        UsageError: The address is unknown, not this machine's, in use, or not permitted.
+        UsageError: The address is unknown, not this machine's, taken, or not permitted.
     """
     try:
         found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
@@ -155,12 +191,33 @@ def listen(host: str, port: int) -> socket.socket:
     return listener
 
 
-async def _read_json(request: Request, max_bytes: int) -> Any:
-    body = b""
-    async for chunk in request.stream():
-        body += chunk
-        if len(body) > max_bytes:
-            raise ApiError(413, f"The request body is larger than {max_bytes:,} bytes.", code="request_too_large")
+class Buffered:
+    """Counts the bytes of request bodies that are being received, up to `max_bytes` in all."""
+
+    def __init__(self, max_bytes: int) -> None:
+        self.max_bytes, self.num_bytes = max_bytes, 0
+
+    def add(self, num_bytes: int) -> None:
+        """Count bytes; `num_bytes` is negative when they are released.
+
+        Raises:
+            ApiError: 503, too many are held already.
+        """
+        if num_bytes > 0 and self.num_bytes + num_bytes > self.max_bytes:
+            raise ApiError(503, "Too many requests are arriving; try again in a moment.", code="overloaded")
+        self.num_bytes += num_bytes
+
+
+async def _read_json(request: Request, max_bytes: int, buffered: Buffered) -> Any:
+    body = bytearray()
+    try:
+        async for chunk in request.stream():
+            buffered.add(len(chunk))
+            body += chunk
+            if len(body) > max_bytes:
+                raise ApiError(413, f"The request body is larger than {max_bytes:,} bytes.", code="request_too_large")
+    finally:
+        buffered.add(-len(body))
     try:
         return json.loads(body)
     except (ValueError, RecursionError):
@@ -180,7 +237,7 @@ def _whole(generation: Generation, turns: Turns, request: Request) -> Responder:
                     return
         finally:
             close(pieces)
-            turns.give_back()
+            turns.release()
         body = whole_body(_envelope(generation), text, *generation.outcome(text))
         await JSONResponse(body)(scope, receive, send)
 
@@ -196,15 +253,15 @@ def _streamed(generation: Generation, turns: Turns) -> Responder:
             async with aclosing(_events(generation, pieces)) as events:
                 headers = {"Cache-Control": "no-store", "X-Accel-Buffering": "no"}
                 await StreamingResponse(events, media_type="text/event-stream", headers=headers)(scope, receive, send)
-        finally:  # also where the client went away, however far the stream had come
+        finally:  # also if the client disconnected
             close(pieces)
-            turns.give_back()
+            turns.release()
 
     return respond
 
 
 async def _events(generation: Generation, pieces: Iterator[str]) -> AsyncGenerator[str, None]:
-    """The server-sent events of a stream; a failure under way is an event too, for the status is already sent."""
+    """Yield the server-sent events of a stream; a failure becomes an event, since the status is already sent."""
     envelope, text = _envelope(generation), ""
     if generation.request.kind == "chat":
         yield _event(chunk_body(envelope, None, None, is_first=True))
@@ -223,7 +280,7 @@ async def _events(generation: Generation, pieces: Iterator[str]) -> AsyncGenerat
 
 
 async def _in_thread(pieces: Iterator[str]) -> AsyncIterator[str]:
-    """Take pieces in a worker thread, one at a time; a cancellation waits until the thread is done with its piece."""
+    """Take pieces in a worker thread, one at a time; a cancellation waits for the current piece."""
     from starlette.concurrency import run_in_threadpool
 
     while (piece := await run_in_threadpool(next, pieces, None)) is not None:

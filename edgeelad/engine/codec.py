@@ -126,6 +126,11 @@ class Codec:
         return frozenset(id_ for id_, text in zip(ids, texts, strict=True) if STEP_SEPARATOR in text)
 
     @cached_property
+    def max_token_chars(self) -> int:
+        """Length of the vocabulary's longest token, in characters: a longer text needs more than one token."""
+        return max(map(len, self._tokenizer.get_vocab(with_added_tokens=True)), default=1)
+
+    @cached_property
     def _byte_ids(self) -> frozenset[int]:
         """Tokens that stand for one byte, where the tokenizer falls back to bytes (as SentencePiece's do).
 

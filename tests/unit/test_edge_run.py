@@ -86,7 +86,9 @@ def test_serving_a_package(package, tmp_path):
             url, _, name = server.stdout.readline().partition(" serves ")
             assert name == "tiny-edgeelad\n", (tmp_path / "stderr").read_text()
             body = json.dumps({"model": "tiny-edgeelad", "messages": [{"role": "user", "content": ASKED}]}).encode()
-            with urllib.request.urlopen(f"{url}/chat/completions", body, timeout=30) as response:
+            headers = {"Content-Type": "application/json"}
+            request = urllib.request.Request(f"{url}/chat/completions", body, headers)
+            with urllib.request.urlopen(request, timeout=30) as response:
                 answer = json.load(response)
             with open_student(open_package(package)) as student:
                 (tree,) = student.explain([make_question(ASKED, "number")], 24)

@@ -1,6 +1,7 @@
 import contextlib
 import http.client
 import json
+import logging
 import socket
 import threading
 import time
@@ -8,8 +9,10 @@ import time
 import pytest
 import uvicorn
 
+from edgeelad.edge.api import ApiError
 from edgeelad.edge.generation import ServedStudent
-from edgeelad.edge.serve import listen, make_app
+from edgeelad.edge.guard import MAX_REPEATS, RepeatsFilter, guarded_protocol, is_loopback
+from edgeelad.edge.serve import Buffered, listen, make_app
 from edgeelad.errors import PromptTooLongError, UsageError
 
 TEXT = "2 + 2 = 4 – so\nThe answer is 4"
@@ -19,8 +22,13 @@ class WordCodec:
     """One token a word."""
 
     max_context = 40
+    max_token_chars = 12
+
+    def __init__(self):
+        self.encoded = []
 
     def encode_prompt(self, question):
+        self.encoded.append(question.text)
         return self.encode_completion(question.text)
 
     def encode_completion(self, text):
@@ -57,6 +65,9 @@ class WordStudent:
                     while True:
                         yield "and "
                         time.sleep(0.001)
+                if question.text == "flood":
+                    while True:
+                        yield "and " * 4096
                 yield word if word.endswith("\n") or index + 1 == len(words) else word + " "
         finally:
             self.running -= 1
@@ -65,10 +76,28 @@ class WordStudent:
 
 @pytest.fixture
 def server():
+    with serving() as running:
+        yield running
+
+
+@contextlib.contextmanager
+def serving(max_connections=64, deadline_s=60.0):
     student = WordStudent()
-    app = make_app(ServedStudent(student, "words", "number", 30), max_body_bytes=5000, max_waiting=1)
+    app = make_app(
+        ServedStudent(student, "words", "number", 30),
+        max_body_bytes=5000,
+        max_waiting=1,
+        allowed_hosts=("localhost", "127.0.0.1", "ours.example"),
+    )
     with listen("127.0.0.1", 0) as listener:
-        running = uvicorn.Server(uvicorn.Config(app, log_level="critical", lifespan="off", timeout_graceful_shutdown=1))
+        config = uvicorn.Config(
+            app,
+            http=guarded_protocol(max_connections, deadline_s),
+            log_level="critical",
+            lifespan="off",
+            timeout_graceful_shutdown=1,
+        )
+        running = uvicorn.Server(config)
         thread = threading.Thread(target=running.run, kwargs={"sockets": [listener]})
         thread.start()
         yield student, listener.getsockname()[1]
@@ -78,11 +107,12 @@ def server():
         assert not thread.is_alive()
 
 
-def call(port, path="/v1/chat/completions", body=None, method=None, **fields):
+def call(port, path="/v1/chat/completions", body=None, method=None, headers=None, **fields):
     connection = http.client.HTTPConnection("127.0.0.1", port, timeout=20)
     with contextlib.closing(connection):
         data = body if body is not None else json.dumps(fields).encode() if fields else None
-        connection.request(method or ("POST" if data else "GET"), path, data)
+        headers = {"Content-Type": "application/json", **(headers or {})}
+        connection.request(method or ("POST" if data else "GET"), path, data, headers)
         response = connection.getresponse()
         return response.status, response.read().decode(), dict(response.getheaders())
 
@@ -192,7 +222,7 @@ def test_errors_have_openais_form(server, path, method, body, status):
     error = json.loads(text)["error"]
     assert set(error) == {"message", "type", "param", "code"}
     assert "secret detail" not in text
-    assert ask(port, "q")[0] == 200  # the turn was given back
+    assert ask(port, "q")[0] == 200  # the turn was released
     assert student.running == 0
 
 
@@ -200,7 +230,8 @@ def test_failure_under_way_ends_a_stream_with_an_error(server):
     _, port = server
     connection = http.client.HTTPConnection("127.0.0.1", port, timeout=20)
     with contextlib.closing(connection):
-        connection.request("POST", "/v1/completions", json.dumps({"prompt": "broken", "stream": True}))
+        body = json.dumps({"prompt": "broken", "stream": True})
+        connection.request("POST", "/v1/completions", body, {"Content-Type": "application/json"})
         received = b""
         with contextlib.suppress(http.client.IncompleteRead):
             received = connection.getresponse().read()
@@ -231,9 +262,8 @@ def test_one_at_a_time_and_a_bounded_queue(server):
 def test_a_client_that_goes_away_ends_its_generation(server, stream):
     student, port = server
     body = json.dumps({"prompt": "endless", "stream": stream}).encode()
-    head = f"POST /v1/completions HTTP/1.1\r\nHost: x\r\nContent-Length: {len(body)}\r\n\r\n".encode()
     with socket.create_connection(("127.0.0.1", port), timeout=20) as connection:
-        connection.sendall(head + body)
+        connection.sendall(http_post(body))
         assert student.started.wait(20)
     wait_until(lambda: student.closed == ["endless"])
     assert ask(port, "q")[0] == 200
@@ -244,6 +274,111 @@ def test_addresses_that_cannot_be_listened_on():
         listen("127.0.0.1", taken.getsockname()[1])
     with pytest.raises(UsageError, match="no such address"):
         listen("127.0.0.1.1.1.1", 0)
+
+
+def test_a_question_that_cannot_fit_is_refused_without_tokenizing_it(server):
+    student, port = server
+    status, body = ask(port, "x" * 481)
+    assert status == 400
+    assert body["error"]["code"] == "context_length_exceeded"
+    assert student.codec.encoded == []
+    assert ask(port, "x" * 480)[0] == 200
+
+
+@pytest.mark.parametrize(
+    ("headers", "status"),
+    [
+        ({}, 200),
+        ({"Host": "localhost:1"}, 200),
+        ({"Host": "[::1]:8080"}, 200),
+        ({"Host": "192.168.1.7"}, 200),
+        ({"Host": "ours.example."}, 200),
+        ({"Host": "evil.example"}, 421),
+        ({"Host": "localhost.evil.example"}, 421),
+        ({"Host": ""}, 421),
+        ({"Origin": "http://localhost:3000"}, 200),
+        ({"Origin": "https://ours.example"}, 200),
+        ({"Origin": "https://evil.example"}, 403),
+        ({"Origin": "http://192.168.1.7"}, 403),
+        ({"Origin": "null"}, 403),
+        ({"Content-Type": "application/json; charset=utf-8"}, 200),
+        ({"Content-Type": "text/plain"}, 415),
+        ({"Content-Type": "application/x-www-form-urlencoded"}, 415),
+        ({"Content-Type": ""}, 415),
+    ],
+)
+def test_requests_that_other_sites_cause_are_refused(server, headers, status):
+    student, port = server
+    got, text, _ = call(port, "/v1/completions", b'{"prompt": "q"}', headers=headers)
+    assert got == status
+    assert (student.questions == []) == (status != 200)
+    if status != 200:
+        assert set(json.loads(text)["error"]) == {"message", "type", "param", "code"}
+
+
+def test_slow_requests_are_cut_off_and_others_are_served():
+    body = json.dumps({"prompt": "q"}).encode()
+    whole = http_post(body)
+    with serving(deadline_s=0.2) as (_, port), contextlib.ExitStack() as stack:
+        for part in (b"", whole[:20], whole[:-3]):  # nothing, half a head, half a body
+            connection = stack.enter_context(socket.create_connection(("127.0.0.1", port), timeout=20))
+            connection.sendall(part)
+            with contextlib.suppress(ConnectionResetError):
+                assert connection.recv(100) == b""  # closed by the server
+        assert ask(port, "q")[0] == 200
+
+
+def test_a_client_that_does_not_read_gives_up_its_turn():
+    with serving(deadline_s=0.2) as (student, port):
+        with socket.create_connection(("127.0.0.1", port), timeout=20) as connection:
+            connection.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+            connection.sendall(http_post(json.dumps({"prompt": "flood", "stream": True}).encode()))
+            wait_until(lambda: student.closed == ["flood"])
+        assert ask(port, "q")[0] == 200
+
+
+def test_connections_over_the_cap_are_closed_at_once():
+    with serving(max_connections=3) as (_, port), contextlib.ExitStack() as stack:
+        open_ones = [stack.enter_context(socket.create_connection(("127.0.0.1", port), 20)) for _ in range(3)]
+        one_more = stack.enter_context(socket.create_connection(("127.0.0.1", port), 20))
+        with contextlib.suppress(ConnectionResetError):
+            assert one_more.recv(100) == b""
+        open_ones.pop().close()
+        wait_until(lambda: _is_served(port))
+
+
+def _is_served(port):
+    try:
+        return ask(port, "q")[0] == 200
+    except (ConnectionError, http.client.HTTPException):
+        return False
+
+
+def test_bodies_under_way_are_bounded_together():
+    buffered = Buffered(10)
+    buffered.add(6)
+    with pytest.raises(ApiError, match="Too many requests"):
+        buffered.add(5)
+    buffered.add(-6)
+    buffered.add(10)
+
+
+def test_a_flood_of_one_message_is_logged_a_few_times():
+    log_filter = RepeatsFilter()
+    record = logging.LogRecord("uvicorn.error", logging.WARNING, "", 0, "Invalid HTTP request received.", (), None)
+    other = logging.LogRecord("uvicorn.error", logging.WARNING, "", 0, "other", (), None)
+    assert sum(log_filter.filter(record) for _ in range(1000)) == MAX_REPEATS
+    assert log_filter.filter(other)
+
+
+def test_addresses_of_this_machine_alone():
+    assert all(map(is_loopback, ("127.0.0.1", "127.8.8.8", "::1", "localhost")))
+    assert not any(map(is_loopback, ("0.0.0.0", "::", "192.168.0.1", "localhost.example")))
+
+
+def http_post(body):
+    head = "POST /v1/completions HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\n"
+    return f"{head}Content-Length: {len(body)}\r\n\r\n".encode() + body
 
 
 def wait_until(condition, seconds=20.0):
