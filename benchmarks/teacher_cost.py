@@ -29,6 +29,7 @@ import teacher_arms
 
 from edgeelad.config import TeacherConfig
 from edgeelad.errors import InputError
+from edgeelad.quickstart.planted import plant_error
 from edgeelad.quickstart.problems import SKILLS, make_problems
 from edgeelad.quickstart.replies import Faults
 from edgeelad.quickstart.server import MODEL, TeacherServer
@@ -37,7 +38,6 @@ from edgeelad.quickstart.solver import find_first_error, solve
 from edgeelad.quickstart.steps import find_equations
 from edgeelad.records import Branch, Question, ReasoningTree
 from edgeelad.teacher import open_teacher
-from edgeelad.teacher.check.planted import plant_error
 from edgeelad.teacher.revision.annotate import annotate
 from edgeelad.text.explanation import join
 

@@ -64,10 +64,10 @@ def check(
     from edgeelad.cli.launch import require_distill
     from edgeelad.config import load_config, make_config
     from edgeelad.files import dump_json
+    from edgeelad.quickstart.planted import planted_rows
     from edgeelad.run.teacher_check import KeptCheck, check_to_json
     from edgeelad.teacher import open_teacher
     from edgeelad.teacher.check.measure import check_teacher, read_check_rows
-    from edgeelad.teacher.check.planted import planted_rows
 
     given = {"url": teacher_url, "model": teacher_model}
     flags = tuple(f"teacher.{key}={value}" for key, value in given.items() if value is not None)

@@ -15,8 +15,9 @@ from edgeelad.engine.workers import SetAside, grow_trees
 from edgeelad.files import read_json, read_jsonl, write_json, write_jsonl
 from edgeelad.progress import track
 from edgeelad.records import Certificate, Evaluation, Example, Question, ReasoningTree
-from edgeelad.stages.run import Run, derive_seed
+from edgeelad.stages.run import Run, derive_seed, ledger_path
 from edgeelad.stopping import certify
+from edgeelad.teacher.ledger.totals import run_totals
 from edgeelad.text.answers import agree
 
 
@@ -159,8 +160,7 @@ def _metrics(run: Run, number: int, rows: list[dict[str, Any]], trees: dict[str,
     shipped = fp32 if shipping == "fp32" else quantized
     annotations = [row for n in range(1, number + 1) for row in read_jsonl(run.folder.round(n).annotations)]
     scores = list(read_jsonl(here.scores)) if number and here.scores.exists() else []  # text strategies write none
-    with run.teacher() as teacher:
-        usage = teacher.usage()
+    usage = run_totals(ledger_path(config, run.folder), run.id, config.teacher).usage
     return {
         "round": number,
         "selected": sum(1 for _ in read_jsonl(here.selected)) if number else 0,

@@ -20,12 +20,10 @@ from edgeelad.teacher.ledger.exchange import TeacherRequest, canonical_json
 from edgeelad.teacher.prompts.messages import Message, Turn, load_prompt, render_judge_messages, render_messages
 from edgeelad.teacher.prompts.parse import parse_answer, parse_chain, parse_first_error, parse_judgment
 from edgeelad.teacher.protocol import (
-    Abilities,
     AnswerReply,
     ChainReply,
     FirstErrorReply,
     JudgeReply,
-    Pending,
     UnusableReplyError,
 )
 
@@ -33,18 +31,19 @@ Reply = TypeVar("Reply", AnswerReply, ChainReply, FirstErrorReply, JudgeReply)
 
 
 class OpenAITeacher:
-    """A `Teacher` on a client that buys at once, or in batches."""
+    """A `FullTeacher` on a client that buys at once, or in batches.
+
+    Attributes:
+        client: What buys the replies.
+        fetch: Buys what is pending, all at once; None if every call buys its own reply.
+    """
 
     def __init__(self, client: ChatClient | BatchClient, config: TeacherConfig) -> None:
         self.client = client
+        self.fetch = client.fetch if isinstance(client, BatchClient) else None
         self._accounts = client.accounts
         self._config = config
         self._extra_body = canonical_json(config.extra_body)
-
-    @property
-    def abilities(self) -> Abilities:
-        """It does all that a teacher can do."""
-        return Abilities(is_batched=isinstance(self.client, BatchClient))
 
     def answer(self, question: Question, sample: int = 0) -> AnswerReply:
         """Answer a question; see `Teacher.answer`."""
@@ -54,7 +53,7 @@ class OpenAITeacher:
     def find_first_error(
         self, question: Question, steps: Sequence[str], reference: str | None, student_answer: str | None
     ) -> FirstErrorReply:
-        """Find and correct the first flawed step; see `Teacher.find_first_error`."""
+        """Find and correct the first flawed step; see `FullTeacher.find_first_error`."""
         messages = render_messages(
             "find_first_error",
             question,
@@ -70,7 +69,7 @@ class OpenAITeacher:
     def judge_step(
         self, question: Question, steps: Sequence[str], turns: Sequence[Turn], next_step: str, reference: str | None
     ) -> JudgeReply:
-        """Judge one step; see `Teacher.judge_step`."""
+        """Judge one step; see `FullTeacher.judge_step`."""
         messages = render_judge_messages(
             question, next_step, style=self._config.style, reference=reference, steps=steps, turns=turns
         )
@@ -78,7 +77,7 @@ class OpenAITeacher:
         return self._ask("judge_step", question, messages, lambda text: parse_judgment(text, question, number))
 
     def complete(self, question: Question, steps: Sequence[str], reference: str | None) -> ChainReply:
-        """Go on from correct steps; see `Teacher.complete`."""
+        """Continue from correct steps; see `FullTeacher.complete`."""
         messages = render_messages("complete", question, style=self._config.style, reference=reference, steps=steps)
         return self._ask("complete", question, messages, lambda text: parse_chain(text, question, len(steps)))
 
@@ -87,17 +86,12 @@ class OpenAITeacher:
         messages = render_messages("rationale", question, style=self._config.style, reference=reference)
         return self._ask("rationale", question, messages, lambda text: parse_chain(text, question), sample)
 
-    def fetch(self, pending: Sequence[Pending]) -> None:
-        """Buy these in a batch; see `Teacher.fetch`."""
-        assert isinstance(self.client, BatchClient), "only a batched teacher has replies pending"
-        self.client.fetch(pending)
-
     def usage(self) -> TeacherUsage:
         """What this run's requests have cost so far."""
         return self._accounts.ledger.totals(self._accounts.run, self._accounts.prices).usage
 
     def interrupt(self) -> None:
-        """Let no request be sent any more."""
+        """Send nothing more."""
         self.client.interrupt()
 
     def _ask(

@@ -1,9 +1,8 @@
 """What a teacher can be asked, and the records that it replies with.
 
-`openai_teacher` and `dataset_teacher` are the two kinds; tests bring scripted ones. Every reply carries what it cost
-when it was bought, so that an annotation's cost is the sum over its replies, wherever they came from. A reply that
-cannot be used is an `UnusableReplyError`, which carries its cost as well. Step numbers are 0-based here; the prompts
-count from 1.
+`OpenAITeacher` and `DatasetTeacher` are the two that come with edgeelad. Every reply carries what it cost when it was
+bought, so that an annotation's cost is the sum over its replies, wherever they came from. A reply that cannot be used
+is an `UnusableReplyError`, which carries its cost as well. Step numbers are 0-based here; the prompts count from 1.
 """
 
 from __future__ import annotations
@@ -14,7 +13,6 @@ from typing import Protocol
 
 from edgeelad.errors import TeacherReplyError
 from edgeelad.records import Question, TeacherUsage
-from edgeelad.teacher.ledger.exchange import TeacherRequest
 from edgeelad.teacher.prompts.messages import Turn
 
 
@@ -24,35 +22,6 @@ class UnusableReplyError(TeacherReplyError):
     def __init__(self, message: str, usage: TeacherUsage) -> None:
         super().__init__(message)
         self.usage = usage
-
-
-@dataclass(frozen=True, slots=True)
-class Pending:
-    """A request that has to be bought in a batch."""
-
-    request: TeacherRequest
-    question_id: str
-    completion_cap: int
-
-
-class NotYetError(Exception):
-    """A batched teacher has no reply yet: gather what is pending, `fetch` it, and call again.
-
-    Never leaves this package; `annotate` and `answer_all` see to it.
-    """
-
-    def __init__(self, pending: Pending) -> None:
-        super().__init__(pending.request.key)
-        self.pending = pending
-
-
-@dataclass(frozen=True, slots=True)
-class Abilities:
-    """What a kind of teacher can do besides answering and explaining; `is_batched`: its replies have to be fetched."""
-
-    finds_errors: bool = True
-    completes: bool = True
-    is_batched: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,13 +37,13 @@ class FirstErrorReply:
     """The first flawed step, and that step corrected.
 
     Attributes:
-        step: 0-based index of the flawed step; the number of steps where the steps are right but something is missing
-            after them; None where the teacher finds no error.
-        corrected: The corrected step, one line; None where the teacher gave none.
-        ending: The canonical answer, where the teacher put an answer line in the step's place: the explanation should
-            end there.
-        answer: The teacher's own canonical answer where it gave one (it does where it disputes the reference).
+        step: 0-based index of the flawed step; the number of steps if the steps are right but something is missing
+            after them; None if the teacher finds no error.
+        corrected: The corrected step, one line; None if the teacher gave none.
+        answer: The teacher's own canonical answer, if it gave one (it does if it disputes the reference).
         usage: What the reply cost.
+        ending: The canonical answer, if the teacher put an answer line in the step's place: the explanation should end
+            there.
     """
 
     step: int | None
@@ -86,7 +55,7 @@ class FirstErrorReply:
 
 @dataclass(frozen=True, slots=True)
 class JudgeReply:
-    """Whether a step is correct, the step corrected where it is not, and the reply word for word for the next turn.
+    """Whether a step is correct, the corrected step if it is not, and the reply word for word for the next turn.
 
     `ending` is as in `FirstErrorReply`.
     """
@@ -100,7 +69,7 @@ class JudgeReply:
 
 @dataclass(frozen=True, slots=True)
 class ChainReply:
-    """Steps that the teacher wrote and the canonical answer that they reach (None where it states none)."""
+    """Steps that the teacher wrote and the canonical answer that they reach (None if it states none)."""
 
     steps: tuple[str, ...]
     answer: str | None
@@ -108,20 +77,34 @@ class ChainReply:
 
 
 class Teacher(Protocol):
-    """Whoever corrects the student. Methods may be called from several threads at once.
+    """Whoever corrects the student: an object with these two methods, and more if it can do more.
 
-    They raise `TeacherReplyError` where this one request has no usable reply (the question is set aside, or the next
-    rung is tried), and any other `TeacherError` where going on makes no sense: refused, unreachable, budget spent.
+    A teacher that can find errors has the further methods of `FullTeacher`, or some of them: rungs of the ladder that
+    need a missing one are skipped. If it has a method `interrupt()`, that is called when no further reply is wanted.
+
+    Methods may be called from several threads at once. They raise `TeacherReplyError` if this one request has no usable
+    reply (the next rung is tried, or the question is set aside), and any other `TeacherError` to end the run.
+
+    >>> class Parrot:
+    ...     def answer(self, question, sample=0):
+    ...         return AnswerReply("7")
+    ...     def rationale(self, question, reference, sample=0):
+    ...         return ChainReply(("3 + 4 = 7",), "7")
+    >>> abilities_of(Parrot())
+    Abilities(finds_errors=False, judges_steps=False, completes=False)
     """
 
-    @property
-    def abilities(self) -> Abilities:
-        """What this teacher can do."""
+    def answer(self, question: Question, sample: int = 0) -> AnswerReply:
+        """Answer a question; `sample` numbers the independent answers to one question."""
         ...
 
-    def answer(self, question: Question, sample: int = 0) -> AnswerReply:
-        """Answer a question; sample 0 at the configured temperature, later ones at the resampling temperature."""
+    def rationale(self, question: Question, reference: str | None, sample: int = 0) -> ChainReply:
+        """Explain a question whose canonical answer is `reference` (None if unknown)."""
         ...
+
+
+class FullTeacher(Teacher, Protocol):
+    """A teacher that can do all that the ladder asks for."""
 
     def find_first_error(
         self, question: Question, steps: Sequence[str], reference: str | None, student_answer: str | None
@@ -136,21 +119,20 @@ class Teacher(Protocol):
         ...
 
     def complete(self, question: Question, steps: Sequence[str], reference: str | None) -> ChainReply:
-        """Go on from correct steps; the reply holds the further steps only."""
+        """Continue from correct steps; the reply holds the further steps only."""
         ...
 
-    def rationale(self, question: Question, reference: str | None, sample: int = 0) -> ChainReply:
-        """Write a whole explanation."""
-        ...
 
-    def fetch(self, pending: Sequence[Pending]) -> None:
-        """Buy the replies that a batched teacher does not have yet, all at once, and wait for them."""
-        ...
+@dataclass(frozen=True, slots=True)
+class Abilities:
+    """What a teacher can do besides answering and explaining."""
 
-    def usage(self) -> TeacherUsage:
-        """What this run's requests have cost so far."""
-        ...
+    finds_errors: bool = True
+    judges_steps: bool = True
+    completes: bool = True
 
-    def interrupt(self) -> None:
-        """Stop waiting: calls that are between two attempts raise instead of trying again."""
-        ...
+
+def abilities_of(teacher: Teacher) -> Abilities:
+    """What a teacher can do, by the methods that it has."""
+    names = ("find_first_error", "judge_step", "complete")
+    return Abilities(*(callable(getattr(teacher, name, None)) for name in names))

@@ -237,7 +237,7 @@ def test_a_batch_under_way_is_not_paid_for_online(path):
             pass
         # another run of the same ledger is not concerned
         with open_teacher(config, path, {}, run="s") as teacher:
-            assert not teacher.abilities.is_batched
+            assert teacher.fetch is None
 
 
 def _interrupt(seconds):

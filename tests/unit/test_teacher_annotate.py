@@ -6,11 +6,12 @@ import pytest
 from fixtures.fake_teacher import ONE_CALL, FakeTeacher, make_tree
 
 from edgeelad.config import TeacherConfig
-from edgeelad.errors import BudgetError, StorageError, TeacherRefusedError, TeacherReplyError
-from edgeelad.records import Question
+from edgeelad.errors import BudgetError, ConfigError, StorageError, TeacherRefusedError, TeacherReplyError
+from edgeelad.records import Question, TeacherUsage
 from edgeelad.teacher import open_teacher
+from edgeelad.teacher.ledger.totals import run_totals
 from edgeelad.teacher.protocol import AnswerReply, ChainReply, FirstErrorReply
-from edgeelad.teacher.revision.annotate import annotate
+from edgeelad.teacher.revision.annotate import annotate, answer_all
 
 QUESTIONS = [Question(f"q{index}", f"What is 2 * {index}?", answer=str(2 * index)) for index in range(40)]
 CONFIG = TeacherConfig(max_concurrency=4)
@@ -218,10 +219,37 @@ def test_the_dataset_teacher(tmp_path):
     own = {"e": make_tree(("6 + 2 = 8",), "8", question=pool["e"])}
     with open_teacher(config, tmp_path / "none", pool) as teacher:
         made = {item.question_id: item for item in annotate(list(pool.values()), own, teacher, go_on, config)}
-        assert (teacher.usage().requests, teacher.usage().cost_usd) == (0, 0.0)
+    assert run_totals(tmp_path / "none", "r", config).usage == TeacherUsage(cost_usd=0.0)
     assert (made["a"].rung, made["a"].steps) == ("L5", ("2 + 2 = 4",))
     assert made["b"].reason == "the pool holds no explanation of this question, and the dataset teacher can write none"
     assert "the pool holds no answer" in made["c"].reason
     assert made["d"].reason.endswith("step 1 states 2 + 5 = 8, which is false")
     assert (made["e"].rung, made["e"].steps) == ("L1", ("6 + 2 = 8",))
     assert not (tmp_path / "none").exists()
+
+
+class Small:
+    """A teacher of one's own: two methods."""
+
+    def answer(self, question, sample=0):
+        return AnswerReply(question.answer or "7")
+
+    def rationale(self, question, reference, sample=0):
+        return ChainReply((right(question),), reference)
+
+
+def test_a_teacher_of_ones_own_is_an_object_with_two_methods():
+    made = list(annotate(QUESTIONS, trees(QUESTIONS), Small(), go_on, CONFIG))
+    assert {annotation.rung for annotation in made} == {"L5"}
+    assert [given.answer for given in answer_all([(QUESTIONS[3], 0)], Small(), CONFIG)] == ["6"]
+    stream = annotate(QUESTIONS, trees(QUESTIONS), Small(), go_on, CONFIG)
+    assert next(stream).answer == "0"
+    stream.close()
+
+
+def test_a_walk_that_the_teacher_cannot_do_is_said_at_once():
+    config = CONFIG.model_copy(update={"walk": "per_step"})
+    with pytest.raises(ConfigError, match="judge_step"):
+        annotate(QUESTIONS, trees(QUESTIONS), FakeTeacher(["judge_step"]), go_on, config)
+    made = list(annotate(QUESTIONS, trees(QUESTIONS), Small(), go_on, config))
+    assert {annotation.rung for annotation in made} == {"L5"}

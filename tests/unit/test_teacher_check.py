@@ -2,17 +2,17 @@ import json
 
 import pytest
 from fixtures.chaos_server import ChaosServer
-from fixtures.fake_teacher import FakeTeacher
+from fixtures.fake_teacher import ONE_CALL, FakeTeacher
 
 from edgeelad.config import TeacherConfig
-from edgeelad.errors import InputError, TeacherReplyError
+from edgeelad.errors import ConfigError, InputError, TeacherReplyError
+from edgeelad.quickstart.planted import planted_rows
 from edgeelad.quickstart.replies import ChatMessage, Faults, reply
 from edgeelad.quickstart.solver import find_first_error
 from edgeelad.records import Question, TeacherUsage
 from edgeelad.teacher import open_teacher
 from edgeelad.teacher.check.measure import CheckRow, Share, check_teacher, read_check_rows
-from edgeelad.teacher.check.planted import planted_rows
-from edgeelad.teacher.protocol import AnswerReply, ChainReply, FirstErrorReply
+from edgeelad.teacher.protocol import AnswerReply, ChainReply, FirstErrorReply, UnusableReplyError
 
 CONFIG = TeacherConfig(max_concurrency=1)
 
@@ -127,12 +127,14 @@ def test_a_file_that_is_not_there(tmp_path):
         list(read_check_rows(tmp_path / "none"))
 
 
-def test_the_cost_is_of_the_check_alone():
-    class Spender(FakeTeacher):
-        def usage(self):
-            return TeacherUsage(100 + len(self.calls), 10, 5, 1.0)
-
-    teacher = Spender(
-        find_first_error=lambda *_: FirstErrorReply(None), answer=lambda question, sample: AnswerReply("7")
+def test_the_cost_is_what_the_replies_cost():
+    unusable = UnusableReplyError("cut off", TeacherUsage(2, 20, 10, 0.002))
+    teacher = FakeTeacher(
+        find_first_error=lambda *_: FirstErrorReply(None, usage=ONE_CALL), answer=lambda question, sample: unusable
     )
-    assert check_teacher([row(0, None)], teacher, CONFIG).usage == TeacherUsage(2, 0, 0, 0.0)
+    assert check_teacher([row(0, None)], teacher, CONFIG).usage == TeacherUsage(3, 30, 15, 0.003)
+
+
+def test_a_teacher_that_finds_no_errors_cannot_be_checked():
+    with pytest.raises(ConfigError, match="finds errors"):
+        check_teacher([row(0, None)], FakeTeacher(["find_first_error"]), CONFIG)

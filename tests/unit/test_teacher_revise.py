@@ -7,7 +7,7 @@ from edgeelad.config import TeacherConfig
 from edgeelad.errors import TeacherReplyError
 from edgeelad.records import Correction, Question, TeacherUsage
 from edgeelad.teacher.prompts.messages import Turn
-from edgeelad.teacher.protocol import Abilities, ChainReply, FirstErrorReply, JudgeReply, UnusableReplyError
+from edgeelad.teacher.protocol import ChainReply, FirstErrorReply, JudgeReply, UnusableReplyError, abilities_of
 from edgeelad.teacher.revision.own_chain import own_chain, suspect_step
 from edgeelad.teacher.revision.revise import MAX_SHOWN_STEPS, revise
 from edgeelad.teacher.revision.work import AskStudent
@@ -21,7 +21,7 @@ REPLY = {"usage": ONE_CALL}
 def climb(teacher, tree, *, question=None, student=(), **config):
     """Run a ladder to its end; `student` are the texts with which the student goes on."""
     question = question or (tree.question if tree is not None else QUESTION)
-    ladder = revise(question, tree, TeacherConfig(**config), teacher.abilities)
+    ladder = revise(question, tree, TeacherConfig(**config), abilities_of(teacher))
     texts, asked = list(student), []
     reply = None
     try:
@@ -506,7 +506,7 @@ def test_unusable_replies_lead_to_the_next_rung_and_are_paid_for():
 
 
 def test_a_teacher_that_cannot_find_errors_goes_straight_to_explanations():
-    teacher = FakeTeacher(Abilities(False, False), rationale=[ChainReply(GOOD, "14", **REPLY)])
+    teacher = FakeTeacher(("find_first_error", "judge_step", "complete"), rationale=[ChainReply(GOOD, "14", **REPLY)])
     assert climb(teacher, make_tree(BAD, "16"))[0].rung == "L5"
     assert climb(teacher, make_tree(GOOD, "14"))[0].rung == "L1"
 

@@ -15,9 +15,9 @@ from typing import Any
 
 from edgeelad.accuracy import interval
 from edgeelad.config import TeacherConfig
-from edgeelad.errors import InputError, TeacherReplyError
+from edgeelad.errors import ConfigError, InputError, TeacherReplyError
 from edgeelad.records import Question, TeacherUsage
-from edgeelad.teacher.protocol import Teacher
+from edgeelad.teacher.protocol import FullTeacher, Teacher, UnusableReplyError, abilities_of
 from edgeelad.teacher.revision.concurrent import work_side_by_side
 from edgeelad.teacher.revision.work import AskTeacher, Need
 from edgeelad.text.answers import agree, canonical, infer_kind
@@ -42,10 +42,10 @@ class CheckRow:
 
 @dataclass(frozen=True, slots=True)
 class Checked:
-    """What the teacher made of one row; None where it was not asked or its reply could not be used.
+    """What the teacher made of one row; None if it was not asked or its reply could not be used.
 
     `located` is the step that it named; `is_located` whether that is right, "no error" included; `is_fixed` whether it
-    reaches the right answer from its corrected step; `is_answered` whether it answers the question rightly.
+    reaches the right answer from its corrected step; `is_answered` whether it answers the question correctly.
     """
 
     row: CheckRow
@@ -53,6 +53,7 @@ class Checked:
     is_located: bool | None
     is_fixed: bool | None
     is_answered: bool | None
+    usage: TeacherUsage
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,7 +86,7 @@ class TeacherCheck:
         fixed: Errors from whose correction it reached the right answer, of those found.
         answered: Questions that it answered rightly.
         unusable: Replies that could not be used, of all that were asked for.
-        usage: What the check cost.
+        usage: What its replies cost when they were bought.
     """
 
     num_rows: int
@@ -107,15 +108,18 @@ def check_teacher(
     """Ask the teacher about each row, many side by side.
 
     Raises:
+        ConfigError: The teacher cannot find errors or continue from given steps.
         BudgetError, TeacherRefusedError, TeacherUnavailableError: Why not all rows could be asked about.
     """
-    before = teacher.usage()
+    abilities = abilities_of(teacher)
+    if not (abilities.finds_errors and abilities.completes):
+        raise ConfigError("a check needs a teacher that finds errors and continues from given steps; this one does not")
     checked: list[Checked] = []
     works = (_check(row) for row in rows)
     for item in work_side_by_side(works, teacher, _no_student, config.max_concurrency):
         checked.append(item)
         progress(len(checked))
-    return _summarize(checked, _minus(teacher.usage(), before))
+    return _summarize(checked)
 
 
 def read_check_rows(path: Path) -> Iterator[CheckRow]:
@@ -133,33 +137,44 @@ def read_check_rows(path: Path) -> Iterator[CheckRow]:
             yield _read_row(line, f"{path}:{number}", str(number))
 
 
+class _Ask:
+    """The calls about one row: what they cost, None for a reply that cannot be used."""
+
+    def __init__(self) -> None:
+        self.usage = TeacherUsage()
+
+    def __call__(self, call: Callable[[FullTeacher], Any]) -> Generator[Need, Any, Any]:
+        try:
+            reply = yield AskTeacher(call)
+        except UnusableReplyError as error:
+            self.usage += error.usage
+            return None
+        except TeacherReplyError:
+            return None
+        self.usage += reply.usage
+        return reply
+
+
 def _check(row: CheckRow) -> Generator[Need, Any, Checked]:
-    question, steps = row.question, row.steps
-    # the answer first, of a question that does not tell it
-    given = yield from _asked(lambda teacher: teacher.answer(question))
+    question, steps, ask = row.question, row.steps, _Ask()
+    # the answer first, to a question that does not tell it
+    given = yield from ask(lambda teacher: teacher.answer(question))
     is_answered = None if given is None else agree(given.answer, question.answer)
-    found = yield from _asked(lambda teacher: teacher.find_first_error(question, steps, question.answer, row.answer))
+    found = yield from ask(lambda teacher: teacher.find_first_error(question, steps, question.answer, row.answer))
     if found is None:
-        return Checked(row, None, None, None, is_answered)
+        return Checked(row, None, None, None, is_answered, ask.usage)
     is_fixed = None
     if row.mistake is not None and found.step == row.mistake:
         is_fixed = found.corrected is not None
         if found.corrected is not None:
             corrected = (*steps[: row.mistake], found.corrected)
-            # without telling the answer: only a right step leads there
-            rest = yield from _asked(lambda teacher: teacher.complete(question, corrected, None))
+            # the answer is not told: only a right step leads to it
+            rest = yield from ask(lambda teacher: teacher.complete(question, corrected, None))
             is_fixed = None if rest is None else agree(rest.answer, question.answer)
-    return Checked(row, found.step, found.step == row.mistake, is_fixed, is_answered)
+    return Checked(row, found.step, found.step == row.mistake, is_fixed, is_answered, ask.usage)
 
 
-def _asked(call: Callable[[Teacher], Any]) -> Generator[Need, Any, Any]:
-    try:
-        return (yield AskTeacher(call))
-    except TeacherReplyError:
-        return None  # counted as unusable
-
-
-def _summarize(checked: Sequence[Checked], usage: TeacherUsage) -> TeacherCheck:
+def _summarize(checked: Sequence[Checked]) -> TeacherCheck:
     flawed = [item for item in checked if item.row.mistake is not None]
     clean = [item for item in checked if item.row.mistake is None]
     found = [item for item in flawed if item.is_located]
@@ -174,7 +189,7 @@ def _summarize(checked: Sequence[Checked], usage: TeacherUsage) -> TeacherCheck:
         fixed=Share(sum(item.is_fixed is True for item in found), len(found)),
         answered=Share(sum(item.is_answered is True for item in checked), len(checked)),
         unusable=Share(sum(reply is None for reply in replies), len(replies)),
-        usage=usage,
+        usage=sum((item.usage for item in checked), TeacherUsage()),
     )
 
 
@@ -182,17 +197,6 @@ def _distance(item: Checked) -> int:
     assert item.located is not None
     assert item.row.mistake is not None
     return abs(item.located - item.row.mistake)
-
-
-def _minus(after: TeacherUsage, before: TeacherUsage) -> TeacherUsage:
-    cost = None if after.cost_usd is None else after.cost_usd - (before.cost_usd or 0.0)
-    return TeacherUsage(
-        after.requests - before.requests,
-        after.prompt_tokens - before.prompt_tokens,
-        after.completion_tokens - before.completion_tokens,
-        cost,
-        after.num_estimated - before.num_estimated,
-    )
 
 
 def _read_row(line: str, where: str, number: str) -> CheckRow:

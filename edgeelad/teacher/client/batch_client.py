@@ -19,12 +19,12 @@ from edgeelad.errors import BudgetError, TeacherError, TeacherRefusedError, Teac
 from edgeelad.teacher.client.accounts import Accounts
 from edgeelad.teacher.client.batch_api import BatchApi, RemoteBatch
 from edgeelad.teacher.client.batch_book import BatchBook, OpenAttempt, OpenBatch
+from edgeelad.teacher.client.batch_pending import NotYetError, Pending
 from edgeelad.teacher.client.endpoint import Endpoint, read_key
 from edgeelad.teacher.client.outcomes import Again, Answered, Outcome, Refused, Unsupported, classify
 from edgeelad.teacher.client.transport import HttpReply, Transport
 from edgeelad.teacher.ledger.exchange import StoredReply, TeacherRequest
 from edgeelad.teacher.ledger.ledger import Ledger
-from edgeelad.teacher.protocol import NotYetError, Pending
 
 MAX_BATCH = 10_000
 # of one request, in batches that brought nothing for it

@@ -11,9 +11,9 @@ from dataclasses import dataclass
 from typing import Any
 
 from edgeelad.config import TeacherConfig
-from edgeelad.errors import TeacherReplyError
+from edgeelad.errors import ConfigError, TeacherReplyError
 from edgeelad.records import Annotation, Question, ReasoningTree
-from edgeelad.teacher.protocol import Teacher
+from edgeelad.teacher.protocol import Teacher, abilities_of
 from edgeelad.teacher.revision.concurrent import Continue, work_side_by_side
 from edgeelad.teacher.revision.revise import revise
 from edgeelad.teacher.revision.work import AskTeacher, Need
@@ -40,9 +40,16 @@ def annotate(
         config: The mode, the walk, limits, and how many calls may be under way.
 
     Raises:
+        ConfigError: The teacher cannot do what `config.walk` asks for.
         BudgetError, TeacherRefusedError, TeacherUnavailableError, StorageError: Why not all are annotated.
     """
-    ladders = (revise(question, trees.get(question.id), config, teacher.abilities) for question in questions)
+    abilities = abilities_of(teacher)
+    if config.mode == "revise" and config.walk == "per_step" and abilities.finds_errors and not abilities.judges_steps:
+        raise ConfigError(
+            'teacher.walk = "per_step" needs a teacher with a method judge_step, which this one has not; set it to '
+            '"single"'
+        )
+    ladders = (revise(question, trees.get(question.id), config, abilities) for question in questions)
     return work_side_by_side(ladders, teacher, continue_from, config.max_concurrency)
 
 

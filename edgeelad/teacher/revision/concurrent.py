@@ -9,11 +9,12 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
-from typing import Any, Generic, TypeVar
+from typing import Any, Generic, TypeVar, cast
 
 from edgeelad.errors import BudgetError, EdgeeladError, TeacherReplyError
 from edgeelad.records import Question
-from edgeelad.teacher.protocol import NotYetError, Pending, Teacher
+from edgeelad.teacher.client.batch_pending import NotYetError, Pending
+from edgeelad.teacher.protocol import FullTeacher, Teacher
 from edgeelad.teacher.revision.work import AskStudent, AskTeacher, Need
 
 Continue = Callable[[Sequence[tuple[Question, tuple[str, ...]]]], list[str]]
@@ -50,7 +51,7 @@ def work_side_by_side(
                     next_index += 1
         except BaseException:
             # also where the caller stops early: wait for what is paid for, send nothing more
-            teacher.interrupt()
+            getattr(teacher, "interrupt", lambda: None)()
             threads.shutdown(cancel_futures=True)
             raise
     for index in sorted(desk.finished):
@@ -71,10 +72,13 @@ class _Desk(Generic[Result]):
     ) -> None:
         self.finished: dict[int, Result] = {}
         self.error: EdgeeladError | None = None
-        self._teacher = teacher
+        # works ask only for what the teacher can do (`abilities_of`)
+        self._teacher = cast(FullTeacher, teacher)
+        # a teacher that buys in batches: its replies are fetched when nothing else can be done
+        self._buy: Callable[[Sequence[Pending]], None] | None = getattr(teacher, "fetch", None)
         self._continue_from = continue_from
         self._new = enumerate(works)
-        self._max_open = None if teacher.abilities.is_batched else WORKS_PER_CALL * max_concurrency
+        self._max_open = WORKS_PER_CALL * max_concurrency if self._buy is None else None
         self._works: dict[int, Generator[Need, Any, Result]] = {}
         self._calls: dict[Future[Any], tuple[int, AskTeacher]] = {}
         self._continuations: dict[int, AskStudent] = {}
@@ -118,7 +122,8 @@ class _Desk(Generic[Result]):
         waiting = deque(sorted(self._pending.items()))
         self._pending.clear()
         try:
-            self._teacher.fetch([pending for _, (_, pending) in waiting])
+            assert self._buy is not None, "only a teacher that buys in batches leaves replies pending"
+            self._buy([pending for _, (_, pending) in waiting])
         except EdgeeladError as error:
             for index, _ in waiting:
                 self._drop(index, error)

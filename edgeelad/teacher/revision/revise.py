@@ -16,7 +16,7 @@ from edgeelad.config import TeacherConfig
 from edgeelad.errors import TeacherReplyError
 from edgeelad.records import Annotation, AnnotationStatus, Correction, Question, ReasoningTree
 from edgeelad.teacher.prompts.messages import Turn
-from edgeelad.teacher.protocol import Abilities, ChainReply, Teacher
+from edgeelad.teacher.protocol import Abilities, ChainReply, FullTeacher
 from edgeelad.teacher.revision.own_chain import own_chain, suspect_step
 from edgeelad.teacher.revision.verify import calculates, ends_with, find_flaw, first_false_step
 from edgeelad.teacher.revision.work import AskStudent, Need, OutOfCallsError, Work, settle_reference
@@ -72,8 +72,9 @@ def revise(
         if own is not None:
             work.corrections.extend(own.corrections)
             return work.annotation("accepted", "L1", own.steps, reference)
-        if abilities.finds_errors:
-            walk = _walk_single if config.walk == "single" else _walk_per_step
+        is_single = config.walk == "single"
+        if abilities.finds_errors if is_single else abilities.judges_steps:
+            walk = _walk_single if is_single else _walk_per_step
             found = yield from walk(work, work.tree, reference)
             if isinstance(found, Prefix):
                 found = yield from _complete(work, found.steps, reference)
@@ -232,7 +233,7 @@ def _explain(work: Work, reference: str | None) -> Generator[Need, Any, Annotati
 
 def _written(
     work: Work,
-    call: Callable[[Teacher], Any],
+    call: Callable[[FullTeacher], Any],
     chain: Callable[[ChainReply], tuple[str, ...]],
     reference: str | None,
     rung: str,
@@ -283,15 +284,15 @@ def _without_repetition(steps: tuple[str, ...], prefix: tuple[str, ...]) -> tupl
 
 def _first_error_call(
     question: Question, steps: tuple[str, ...], reference: str, answer: str | None
-) -> Callable[[Teacher], Any]:
+) -> Callable[[FullTeacher], Any]:
     return lambda teacher: teacher.find_first_error(question, steps, reference, answer)
 
 
 def _judge_call(
     question: Question, steps: tuple[str, ...], turns: tuple[Turn, ...], step: str, reference: str
-) -> Callable[[Teacher], Any]:
+) -> Callable[[FullTeacher], Any]:
     return lambda teacher: teacher.judge_step(question, steps, turns, step, reference)
 
 
-def _rationale_call(question: Question, reference: str | None, sample: int) -> Callable[[Teacher], Any]:
+def _rationale_call(question: Question, reference: str | None, sample: int) -> Callable[[FullTeacher], Any]:
     return lambda teacher: teacher.rationale(question, reference, sample)

@@ -13,7 +13,7 @@ from typing import Any
 from edgeelad.config import TeacherConfig
 from edgeelad.errors import TeacherReplyError
 from edgeelad.records import Annotation, AnnotationStatus, Correction, Question, ReasoningTree, TeacherUsage
-from edgeelad.teacher.protocol import Abilities, Teacher, UnusableReplyError
+from edgeelad.teacher.protocol import Abilities, FullTeacher, UnusableReplyError
 from edgeelad.teacher.revision.verify import find_flaw
 from edgeelad.text.answers import agree
 
@@ -25,7 +25,7 @@ OPEN_KINDS = frozenset({"number", "text"})
 class AskTeacher:
     """A teacher call is needed; the generator is sent its reply, or a `TeacherReplyError` is thrown into it."""
 
-    call: Callable[[Teacher], Any]
+    call: Callable[[FullTeacher], Any]
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,7 +57,7 @@ class Work:
     reason: str = ""
     dispute: str | None = None
 
-    def ask(self, call: Callable[[Teacher], Any], kept_calls: int = 0) -> Generator[Need, Any, Any]:
+    def ask(self, call: Callable[[FullTeacher], Any], kept_calls: int = 0) -> Generator[Need, Any, Any]:
         """Call the teacher, leaving at least `kept_calls` calls for later rungs.
 
         Raises:
@@ -152,5 +152,5 @@ def settle_reference(work: Work) -> Generator[Need, Any, str | None]:
     return None
 
 
-def _answer_call(question: Question, sample: int) -> Callable[[Teacher], Any]:
+def _answer_call(question: Question, sample: int) -> Callable[[FullTeacher], Any]:
     return lambda teacher: teacher.answer(question, sample)

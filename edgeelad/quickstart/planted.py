@@ -1,7 +1,7 @@
-"""Explanations with planted errors, for checking a teacher where the user has none: the quickstart's word problems.
+"""Word problems with planted errors, for checking a teacher without data of one's own.
 
-A quarter is right. In the others one step goes wrong, in its result or in what it computes with, and all later steps
-follow from it, as a student's would; so the first error is known.
+A quarter of the explanations is right. In the others one step is wrong, in its result or in what it computes with, and
+all later steps follow from it, as a student's would; so the first error is known.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ RIGHT_SHARE = 0.25
 
 
 def planted_rows(num: int, seed: int = 0) -> list[CheckRow]:
-    """Draw rows; the same for the same arguments."""
+    """Draw `num` rows, the same ones for the same arguments."""
     rng = np.random.default_rng(seed)
     problems = make_problems(num, dict.fromkeys(SKILLS, 1.0), rng)
     rows = []
@@ -37,7 +37,7 @@ def planted_rows(num: int, seed: int = 0) -> list[CheckRow]:
 
 
 def plant_error(steps: tuple[str, ...], mistake: int, rng: Generator) -> tuple[str, ...]:
-    """Make one step wrong, and let the later ones follow from it.
+    """Make one step wrong and let the later ones follow from it.
 
     Args:
         steps: Right steps with one equation each.
