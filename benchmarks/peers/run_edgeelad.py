@@ -7,7 +7,7 @@ from typing import Any
 import onnxruntime
 from protocol import Run, Work, serve
 
-from edgeelad.engine.generate import BranchPoint, Limits, Trunk
+from edgeelad.engine.generate import BranchPoint, Limits, TreeRequest
 from edgeelad.engine.graph_files import GraphFiles
 from edgeelad.engine.packed.generator import PackedGenerator
 from edgeelad.engine.packed.graph import PackedGraph
@@ -30,16 +30,16 @@ def load(work: Work) -> tuple[Run, dict[str, Any]]:
         assert every == 1, "all or nothing"
         if is_one_by_one:
             return sum(1 for own in questions for _ in generator.stream(work.prompts[own], work.num_new, limits))
-        grown = generator.grow([_trunk(work, question) for question in questions], params, limits)
-        return sum(len(branch.ids) for growth in grown for own in growth.branches for branch in own)
+        grown = generator.generate_trees([_request(work, question) for question in questions], params, limits)
+        return sum(len(branch.ids) for result in grown for own in result.branches for branch in own)
 
     settings = {key: work.settings[key] for key in ("precision", "threads")} | {"lanes": graph.num_lanes}
     return run, {"versions": {"onnxruntime": onnxruntime.__version__}, "settings": settings}
 
 
-def _trunk(work: Work, question: int) -> Trunk:
+def _request(work: Work, question: int) -> TreeRequest:
     points = [BranchPoint(end, _seeds(work, question, number)) for number, end in enumerate(work.ends[question])]
-    return Trunk(tuple(work.prompts[question]), tuple(work.completions[question]), tuple(points))
+    return TreeRequest(tuple(work.prompts[question]), tuple(work.completions[question]), tuple(points))
 
 
 def _seeds(work: Work, question: int, prefix: int) -> Sequence[int]:

@@ -17,12 +17,12 @@ __all__ = [
     "BranchPoint",
     "ForcedToken",
     "GeneratedTokens",
-    "Growth",
     "Limits",
     "SamplingParams",
     "Stop",
     "TokenGenerator",
-    "Trunk",
+    "TreeRequest",
+    "TreeResult",
 ]
 
 
@@ -76,7 +76,7 @@ class GeneratedTokens:
 
 @dataclass(frozen=True, slots=True)
 class BranchPoint:
-    """Where branches leave a trunk.
+    """Where branches leave a request.
 
     Attributes:
         num_tokens: They start after this many of the completion's tokens, 0 being the bare prompt.
@@ -90,7 +90,7 @@ class BranchPoint:
 
 
 @dataclass(frozen=True, slots=True)
-class Trunk:
+class TreeRequest:
     """What the branches of one question share: the prompt, a completion, and the points where they leave it."""
 
     prompt_ids: tuple[int, ...]
@@ -107,8 +107,8 @@ class ForcedToken:
 
 
 @dataclass(frozen=True, slots=True)
-class Growth:
-    """What grew from one trunk.
+class TreeResult:
+    """What grew from one request.
 
     Attributes:
         branches: For each point its sequences, in the order of its seeds; their `ids` follow the prefix. Where the
@@ -138,8 +138,10 @@ class TokenGenerator(Protocol):
         """Generate one sequence from each prompt (at least one token long); `seeds` only where it is sampled."""
         ...
 
-    def grow(self, trunks: Sequence[Trunk], params: SamplingParams, limits: Limits) -> list[Growth]:
-        """Sample the branches of each trunk, and see what follows its forced tokens."""
+    def generate_trees(
+        self, requests: Sequence[TreeRequest], params: SamplingParams, limits: Limits
+    ) -> list[TreeResult]:
+        """Sample the branches of each request, and see what follows its forced tokens."""
         ...
 
     def stream(self, prompt: Sequence[int], max_tokens: int, limits: Limits) -> Iterator[int]:

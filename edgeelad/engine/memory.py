@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 from pathlib import Path
 
-# more than a worker fills by itself (packed.MAX_BATCH_BYTES and packed_grove.MAX_GROVE_BYTES together)
+# more than a worker fills by itself (packed.MAX_BATCH_BYTES and packed_grove.MAX_TREE_BYTES together)
 PLENTY_BYTES = 3 << 29
 
 

@@ -12,7 +12,7 @@ from edgeelad.engine.packed.graph import PackedGraph
 from edgeelad.engine.packed.names import VOCAB_SIZE_KEY
 from edgeelad.engine.plain.batch import BatchGenerator
 from edgeelad.engine.session import OnnxGraph
-from edgeelad.engine.shape import CacheShape, cache_shape
+from edgeelad.engine.shape import cache_shape
 from edgeelad.errors import ModelError
 
 
@@ -54,11 +54,10 @@ def open_generator(
         _check_vocabulary(folder, graph.vocab_size, codec)
         return BatchGenerator(graph, batch_size, kv_bytes)
     packed = PackedGraph(engine, num_threads)
-    found = CacheShape(len(packed.past_names) // 2, packed.num_heads, packed.head_dim)
-    if shape is not None and shape != found:
+    if shape is not None and shape != packed.shape:
         raise ModelError(
-            f"{engine}: the graph caches {found}, but config.json beside it says {shape}: they belong to different "
-            "students; export the student again with `edgeelad export`"
+            f"{engine}: the graph caches {packed.shape}, but config.json says {shape}: they belong to "
+            "different students; export the student again with `edgeelad export`"
         )
     _check_vocabulary(folder, packed.vocab_size, codec)
     return PackedGenerator(packed, batch_size, kv_bytes=kv_bytes)

@@ -1,4 +1,4 @@
-"""What a student's `config.json` says of its size: context, vocabulary, and the shape of its cache."""
+"""A student's context length and KV cache shape, as its `config.json` states them."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from typing import Any
 
 from edgeelad.errors import ModelError
 
-# what the model families call these, the usual name first
+# the model families' names, the most common first
 CONTEXT_KEYS = ("max_position_embeddings", "n_positions", "n_ctx", "max_seq_len", "seq_length")
 LAYER_KEYS = ("num_hidden_layers", "n_layer", "num_layers", "n_layers")
 HEAD_KEYS = ("num_attention_heads", "n_head", "n_heads", "num_heads")
@@ -19,11 +19,21 @@ WIDTH_KEYS = ("hidden_size", "n_embd", "d_model")
 
 @dataclass(frozen=True, slots=True)
 class CacheShape:
-    """Layers, key-value heads, and the width of a head."""
+    """Shape of the KV cache: layers, key-value heads, and head size."""
 
     num_layers: int
     num_heads: int
     head_dim: int
+
+    @property
+    def num_arrays(self) -> int:
+        """Arrays of the cache: keys and values per layer."""
+        return 2 * self.num_layers
+
+    @property
+    def num_values(self) -> int:
+        """Numbers cached per token."""
+        return self.num_arrays * self.num_heads * self.head_dim
 
     def __str__(self) -> str:
         return f"{self.num_layers} layers of {self.num_heads} heads of {self.head_dim}"
@@ -47,8 +57,8 @@ def read_json(path: Path) -> dict[str, Any]:
 
 
 def cache_shape(config: Mapping[str, Any]) -> CacheShape | None:
-    """The cache's shape by `config.json`; None where the configuration does not say it in a way that is known."""
-    if config.get("multi_query") or "num_kv_heads" in config:  # Falcon's and StarCoder's own ways to share heads
+    """The KV cache shape by `config.json`; None if the configuration states it in no known way."""
+    if config.get("multi_query") or "num_kv_heads" in config:  # Falcon and StarCoder share heads in ways of their own
         return None
     num_layers, num_heads = _first(config, LAYER_KEYS), _first(config, HEAD_KEYS)
     width = _first(config, WIDTH_KEYS)
@@ -59,19 +69,19 @@ def cache_shape(config: Mapping[str, Any]) -> CacheShape | None:
 
 
 def max_context(config: Mapping[str, Any], path: Path) -> int:
-    """Tokens that the student has positions for.
+    """Maximum context of the student in tokens.
 
     Raises:
-        ModelError: The configuration does not say.
+        ModelError: The configuration does not state it.
     """
     positions = _first(config, CONTEXT_KEYS)
     if positions is None:
-        raise ModelError(f"{path}: says no context length ({', '.join(CONTEXT_KEYS)}); add max_position_embeddings")
+        raise ModelError(f"{path}: no context length ({', '.join(CONTEXT_KEYS)}); add max_position_embeddings")
     return positions
 
 
 def _first(config: Mapping[str, Any], keys: tuple[str, ...]) -> int | None:
-    """The first of several keys that holds a positive integer."""
+    """The value of the first key that holds a positive integer."""
     for key in keys:
         value = config.get(key)
         if isinstance(value, int) and not isinstance(value, bool) and value > 0:

@@ -10,11 +10,11 @@ from pathlib import Path
 from types import TracebackType
 
 from edgeelad.engine.codec import Codec
-from edgeelad.engine.generate import ForcedToken, GeneratedTokens, Growth, Limits, TokenGenerator, Trunk
+from edgeelad.engine.generate import ForcedToken, GeneratedTokens, Limits, TokenGenerator, TreeRequest, TreeResult
 from edgeelad.engine.graph_files import Precision
 from edgeelad.engine.open import open_generator
 from edgeelad.engine.sampling import SamplingParams
-from edgeelad.engine.tree import TreeParams, answer_stop, greedy_params, plan_trunk, read_answer
+from edgeelad.engine.tree import TreeParams, answer_stop, greedy_params, read_answer, tree_request
 from edgeelad.errors import PromptTooLongError
 from edgeelad.records import Branch, Probe, Question, ReasoningTree, TokenCounts
 from edgeelad.text.explanation import join_steps, split
@@ -94,9 +94,9 @@ class Student:
         Raises:
             PromptTooLongError: A question leaves no room for an explanation.
         """
-        return list(self.grow(questions, greedy_params(max_tokens)))
+        return list(self.generate_trees(questions, greedy_params(max_tokens)))
 
-    def grow(self, questions: Sequence[Question], params: TreeParams) -> Iterator[ReasoningTree]:
+    def generate_trees(self, questions: Sequence[Question], params: TreeParams) -> Iterator[ReasoningTree]:
         """The reasoning tree of each question, in their order.
 
         Raises:
@@ -140,30 +140,34 @@ class Student:
         prompts = [self._prompt(question) for question in questions]
         greedy = self._generator.generate(prompts, SamplingParams(params.max_explanation_tokens), self._limits)
         if params.is_greedy:
-            trunks = [Trunk(tuple(prompt), sequence.ids, ()) for prompt, sequence in zip(prompts, greedy, strict=True)]
-            growths = [Growth((), ())] * len(trunks)
+            requests = [
+                TreeRequest(tuple(prompt), sequence.ids, ()) for prompt, sequence in zip(prompts, greedy, strict=True)
+            ]
+            results = [TreeResult((), ())] * len(requests)
         else:
-            trunks = [
-                plan_trunk(self.codec, question, prompt, sequence.ids, params)
+            requests = [
+                tree_request(self.codec, question, prompt, sequence.ids, params)
                 for question, prompt, sequence in zip(questions, prompts, greedy, strict=True)
             ]
             sampling = SamplingParams(params.max_branch_tokens, params.temperature, params.top_k, params.top_p)
-            growths = self._generator.grow(trunks, sampling, self._limits)
-        for question, sequence, trunk, growth in zip(questions, greedy, trunks, growths, strict=True):
-            yield self._tree(question, sequence, trunk, growth)
+            results = self._generator.generate_trees(requests, sampling, self._limits)
+        for question, sequence, request, result in zip(questions, greedy, requests, results, strict=True):
+            yield self._tree(question, sequence, request, result)
 
-    def _tree(self, question: Question, sequence: GeneratedTokens, trunk: Trunk, growth: Growth) -> ReasoningTree:
+    def _tree(
+        self, question: Question, sequence: GeneratedTokens, request: TreeRequest, result: TreeResult
+    ) -> ReasoningTree:
         text = self.codec.decode(sequence.ids)
         steps = split(text).steps
         branches: tuple[tuple[Branch, ...], ...] = ()
-        if any(point.seeds for point in trunk.points):
+        if any(point.seeds for point in request.points):
             branches = tuple(
                 tuple(self._branch(question, join_steps(steps[:prefix]), grown) for grown in group)
-                for prefix, group in enumerate(growth.branches)
+                for prefix, group in enumerate(result.branches)
             )
         probes: tuple[Probe, ...] = ()
-        if any(point.forced_ids for point in trunk.points):
-            probes = tuple(self._probe(forced) for forced in growth.forced)
+        if any(point.forced_ids for point in request.points):
+            probes = tuple(self._probe(forced) for forced in result.forced)
         return ReasoningTree(
             question=question,
             text=text,
@@ -175,10 +179,10 @@ class Student:
             branches=branches,
             probes=probes,
             tokens=TokenCounts(
-                prompt=len(trunk.prompt_ids),
+                prompt=len(request.prompt_ids),
                 explanation=sequence.num_tokens,
                 branch=sum(branch.num_tokens for group in branches for branch in group),
-                probe=sum(len(point.forced_ids) for point in trunk.points),
+                probe=sum(len(point.forced_ids) for point in request.points),
             ),
         )
 

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from edgeelad.engine.codec import Codec
-from edgeelad.engine.generate import BranchPoint, Stop, Trunk
+from edgeelad.engine.generate import BranchPoint, Stop, TreeRequest
 from edgeelad.engine.sampling import make_seed
 from edgeelad.records import AnswerKind, FinishReason, Question
 from edgeelad.text.answers import extract
@@ -87,9 +87,9 @@ def read_answer(text: str, question: Question, finish_reason: FinishReason) -> s
     return extract(text[: _answer_end(text)], question.kind, question.choices, strict=is_cut)
 
 
-def plan_trunk(
+def tree_request(
     codec: Codec, question: Question, prompt: Sequence[int], ids: Sequence[int], params: TreeParams
-) -> Trunk:
+) -> TreeRequest:
     """The points where branches leave a greedy explanation: before its steps, and after each.
 
     Args:
@@ -106,7 +106,7 @@ def plan_trunk(
         seeds = tuple(make_seed(params.seed, question.id, prefix, k) for k in range(params.branches_at(prefix)))
         forced = forced_ids(codec, question.kind, is_first=prefix == 0) if params.probe else ()
         points.append(BranchPoint(min(end, room), seeds, forced))
-    return Trunk(tuple(prompt), tuple(completion[:room]), tuple(points))
+    return TreeRequest(tuple(prompt), tuple(completion[:room]), tuple(points))
 
 
 def step_ends(codec: Codec, ids: Sequence[int]) -> tuple[list[int], list[int]]:

@@ -1,8 +1,8 @@
-"""Grow reasoning trees in worker processes, one session each, results in the order of the questions.
+"""Generate reasoning trees in worker processes, one session each; results keep the order of the questions.
 
-Questions go out in blocks of `batch_size`, always the same blocks whatever the number of workers, so results do not
-depend on it. Workers that die are replaced (`crew`); a question that none survives, or that does not fit the student's
-context, is set aside with the reason, and the others go on.
+Questions go out in blocks of `batch_size`, the same blocks for any number of workers, so results do not depend on it.
+Workers that die are replaced (`processes`). A question that kills its workers, or that does not fit the student's
+context, is set aside with the reason.
 """
 
 from __future__ import annotations
@@ -18,16 +18,16 @@ from itertools import chain, islice
 from pathlib import Path
 from typing import TypeVar
 
-from edgeelad.engine.crew import MAX_BLOCKS_AHEAD, Crew, Lost
 from edgeelad.engine.graph_files import Precision
 from edgeelad.engine.memory import kv_share
+from edgeelad.engine.processes import MAX_BLOCKS_AHEAD, Lost, WorkerProcesses
 from edgeelad.engine.session import flush_denormals
 from edgeelad.engine.student import Student
 from edgeelad.engine.tree import TreeParams
 from edgeelad.errors import PromptTooLongError, RunError
 from edgeelad.records import Question, ReasoningTree
 
-__all__ = ["MAX_BLOCKS_AHEAD", "SetAside", "grow_trees", "num_cores", "student_opener", "tree_crew"]
+__all__ = ["MAX_BLOCKS_AHEAD", "SetAside", "generate_trees", "num_cores", "student_opener", "tree_processes"]
 
 TOO_LONG = "prompt longer than the student's context"
 Result = TypeVar("Result")
@@ -61,7 +61,7 @@ def num_cores(cgroup: Path = Path("/sys/fs/cgroup")) -> int:
     return min(cores, -(-quota // period)) if quota > 0 else cores
 
 
-def grow_trees(
+def generate_trees(
     folder: Path,
     questions: Iterable[Question],
     params: TreeParams,
@@ -100,8 +100,8 @@ def grow_trees(
             for block in chain(first, blocks):
                 yield from _trees(grow(block), on_set_aside)
         return
-    with tree_crew(opener, params, _same, num_workers) as crew:
-        yield from _trees(set_aside_lost(crew.work_through(chain(first, blocks))), on_set_aside)
+    with tree_processes(opener, params, _same, num_workers) as processes:
+        yield from _trees(set_aside_lost(processes.map(chain(first, blocks))), on_set_aside)
 
 
 def student_opener(
@@ -123,15 +123,15 @@ def student_opener(
     )
 
 
-def tree_crew(
+def tree_processes(
     opener: Callable[[], Student],
     params: TreeParams,
     then: Callable[[ReasoningTree], Result],
     num_workers: int,
     warn: Callable[[str], None] = _log.warning,
-) -> Crew[Question, Result | SetAside]:
+) -> WorkerProcesses[Question, Result | SetAside]:
     """Workers that grow trees, and do `then` with each: what that gives is what leaves the process."""
-    return Crew(partial(_lonely_work, opener, params, then), num_workers, warn)
+    return WorkerProcesses(partial(_lonely_work, opener, params, then), num_workers, warn)
 
 
 @contextmanager
@@ -143,7 +143,7 @@ def tree_work(
 
         def grow(block: Block) -> list[Result | SetAside]:
             fitting = [question for question in block if student.fits(question)]
-            grown = iter([then(tree) for tree in student.grow(fitting, params)])
+            grown = iter([then(tree) for tree in student.generate_trees(fitting, params)])
             is_fitting = {id(question) for question in fitting}
             return [next(grown) if id(q) in is_fitting else SetAside(q, TOO_LONG, True) for q in block]
 

@@ -17,7 +17,7 @@ import torch
 from numpy.typing import NDArray
 from transformers import PreTrainedModel
 
-from edgeelad.engine.generate import BranchPoint, GeneratedTokens, Limits, TokenGenerator, Trunk
+from edgeelad.engine.generate import BranchPoint, GeneratedTokens, Limits, TokenGenerator, TreeRequest
 from edgeelad.engine.sampling import SamplingParams
 from edgeelad.engine.session import OnnxGraph
 from edgeelad.errors import ParityError
@@ -107,17 +107,17 @@ def _engine_sequences(
     """What the engine generates: what stands before it, the sequence, and whether it is greedy."""
     limits = Limits(frozenset(), max_context)
     greedy = generator.generate(prompts, SamplingParams(NUM_GREEDY_TOKENS), limits)
-    trunks = []
+    requests = []
     for prompt, sequence in zip(prompts, greedy, strict=True):
         yield prompt, sequence, True
         ends = sorted({0, len(sequence.ids) // 2, len(sequence.ids)})
         points = tuple(BranchPoint(end, BRANCH_SEEDS) for end in ends)
-        trunks.append(Trunk(tuple(prompt), sequence.ids, points))
-    growths = generator.grow(trunks, SamplingParams(NUM_BRANCH_TOKENS, temperature=1.0), limits)
-    for trunk, growth in zip(trunks, growths, strict=True):
-        for point, branches in zip(trunk.points, growth.branches, strict=True):
+        requests.append(TreeRequest(tuple(prompt), sequence.ids, points))
+    results = generator.generate_trees(requests, SamplingParams(NUM_BRANCH_TOKENS, temperature=1.0), limits)
+    for request, result in zip(requests, results, strict=True):
+        for point, branches in zip(request.points, result.branches, strict=True):
             for branch in branches:
-                yield [*trunk.prompt_ids, *trunk.completion_ids[: point.num_tokens]], branch, False
+                yield [*request.prompt_ids, *request.completion_ids[: point.num_tokens]], branch, False
 
 
 def largest_difference(model: PreTrainedModel, graph: OnnxGraph, prompts: Sequence[list[int]]) -> float:

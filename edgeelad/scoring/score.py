@@ -21,7 +21,7 @@ from edgeelad.engine.codec import Codec
 from edgeelad.engine.graph_files import Precision, find_graphs
 from edgeelad.engine.memory import peak_memory_bytes
 from edgeelad.engine.tree import greedy_params
-from edgeelad.engine.workers import SetAside, grow_trees, num_cores, set_aside_lost, student_opener, tree_crew
+from edgeelad.engine.workers import SetAside, generate_trees, num_cores, set_aside_lost, student_opener, tree_processes
 from edgeelad.errors import ModelError, PoolError, UsageError
 from edgeelad.files import read_jsonl
 from edgeelad.pool import read_pool
@@ -182,8 +182,8 @@ def _score_rest(
     before, rate = files.num_scored, Rate()
     if num_left:
         progress.start("Student explains and is scored", num_left)
-    with tree_crew(opener, params, then, workers.num, progress.warn) as crew:
-        results = set_aside_lost(crew.work_through(blocks))
+    with tree_processes(opener, params, then, workers.num, progress.warn) as processes:
+        results = set_aside_lost(processes.map(blocks))
         for done, result in enumerate(islice(results, num_skipped, None), start=1):
             if isinstance(result, SetAside):
                 files.set_aside(result.question, result.reason)
@@ -199,8 +199,8 @@ def _score_rest(
         "strategy": settings.strategy,
         **rate.figures(),
         "workers": workers.num,
-        "replaced_workers": crew.num_replaced,
-        "peak_memory_bytes": {"parent": peak_memory_bytes(), "largest_worker": crew.peak_bytes},
+        "replaced_workers": processes.num_replaced,
+        "peak_memory_bytes": {"parent": peak_memory_bytes(), "largest_worker": processes.peak_bytes},
         "resumed_from": before,
     }
 
@@ -243,7 +243,7 @@ def evaluate_model(
         raise PoolError(f"{data}: no row has an answer; evaluation needs labeled questions")
     progress.start("Evaluating", len(questions))
     aside: list[SetAside] = []
-    trees = grow_trees(
+    trees = generate_trees(
         model,
         questions,
         greedy_params(max_tokens),

@@ -8,7 +8,7 @@ from typing import Any
 
 from edgeelad.engine.student import Student
 from edgeelad.engine.tree import TreeParams
-from edgeelad.engine.workers import SetAside, grow_trees
+from edgeelad.engine.workers import SetAside, generate_trees
 from edgeelad.errors import BudgetError
 from edgeelad.files import read_json, read_jsonl, write_json, write_jsonl
 from edgeelad.progress import track
@@ -83,7 +83,7 @@ def score(run: Run, number: int) -> None:
             strategy.needs_probe,
         )
         trees = (
-            grow_trees(
+            generate_trees(
                 before.onnx,
                 candidates,
                 params,
@@ -197,7 +197,7 @@ def _annotations(run: Run, number: int, questions: Sequence[Question]) -> Iterat
         Student.open(onnx, num_threads=run.num_workers, batch_size=config.batch_size) as student,
         run.teacher() as teacher,
     ):
-        trees = {tree.question.id: tree for tree in student.grow(questions, revision_params(run, number))}
+        trees = {tree.question.id: tree for tree in student.generate_trees(questions, revision_params(run, number))}
 
         def continue_from(items: Sequence[tuple[Question, tuple[str, ...]]]) -> list[str]:
             return student.continue_from(items, config.max_branch_tokens)

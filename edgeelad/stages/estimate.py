@@ -83,7 +83,7 @@ def dry_run(config: RunConfig, folder: RunFolder, progress: Progress) -> DryRun:
         return len(codec.encode_completion(text))
 
     with Student.open(folder.round(0).onnx, num_threads=run.num_workers) as student:
-        trees = {tree.question.id: tree for tree in student.grow(batch, revision_params(run, 1))}
+        trees = {tree.question.id: tree for tree in student.generate_trees(batch, revision_params(run, 1))}
     ledger = ledger_path(config, folder)
     estimate = estimate_round(batch, trees, config.teacher, ledger_path=ledger, run=run.id, count_tokens=count)
     return DryRun(len(run.pool), len(run.audit), _audit(run, count), estimate, config.selection.num_rounds)

@@ -11,7 +11,7 @@ from typing import Any
 from edgeelad.accuracy import agreement, cohens_kappa
 from edgeelad.accuracy import evaluate as evaluate_trees
 from edgeelad.engine.tree import greedy_params
-from edgeelad.engine.workers import SetAside, grow_trees
+from edgeelad.engine.workers import SetAside, generate_trees
 from edgeelad.files import read_json, read_jsonl, write_json, write_jsonl
 from edgeelad.progress import track
 from edgeelad.records import Certificate, Evaluation, Example, Question, ReasoningTree
@@ -103,7 +103,7 @@ def _explain(run: Run, onnx: Path, questions: Sequence[Question], precision: str
         run.progress.warn(f"question {aside.question.id} counts as not answered: {aside.reason}")
         unexplained[aside.question.id] = ReasoningTree(aside.question, "", (), None, "length", (), (), ())
 
-    trees = grow_trees(
+    trees = generate_trees(
         onnx,
         questions,
         greedy_params(config.max_explanation_tokens),

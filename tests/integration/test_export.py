@@ -248,7 +248,11 @@ def test_an_architecture_without_engine_graphs_falls_back_and_says_so(
     kinds = {node.op_type for node in onnx.load(str(result.quantized)).graph.node}
     assert "MatMulNBits" in kinds
     with Student.open(result.folder) as student, Student.open(result.folder, precision="int8") as quantized:
-        assert len(list(student.grow(ASKED, TREE))) == len(list(quantized.grow(ASKED, TREE))) == len(ASKED)
+        assert (
+            len(list(student.generate_trees(ASKED, TREE)))
+            == len(list(quantized.generate_trees(ASKED, TREE)))
+            == len(ASKED)
+        )
     again = export_student(
         unserved, tmp_path / "again", config, parity_questions=ASKED, previous=result.folder
     )  # there is nothing to swap weights into

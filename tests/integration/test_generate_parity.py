@@ -13,7 +13,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from edgeelad.engine.codec import Codec
-from edgeelad.engine.generate import BranchPoint, Limits, Trunk
+from edgeelad.engine.generate import BranchPoint, Limits, TreeRequest
 from edgeelad.engine.plain import batch as batch_module
 from edgeelad.engine.plain import prefill as prefill_module
 from edgeelad.engine.plain.batch import BatchGenerator
@@ -165,8 +165,8 @@ def test_sampled_sequences_are_those_of_the_definition(students, family, params)
             assert_close(sequence, generate_one(graph, prompt, params, limits, seed))
 
 
-def make_trunks(codec, graph, limits):
-    trunks = []
+def make_requests(codec, graph, limits):
+    requests = []
     for question in (*KNOWN[:3], *STRANGE[:4]):
         prompt = codec.encode_prompt(question)
         completion, ends = step_ends(codec, generate_one(graph, prompt, SamplingParams(40), limits).ids)
@@ -175,21 +175,21 @@ def make_trunks(codec, graph, limits):
             BranchPoint(end, tuple(make_seed(2, question.id, end, k) for k in range(2)), tuple(forced[: 1 + end % 3]))
             for end in (0, *ends)
         ]
-        trunks.append(Trunk(tuple(prompt), tuple(completion), tuple(points)))
-    return trunks
+        requests.append(TreeRequest(tuple(prompt), tuple(completion), tuple(points)))
+    return requests
 
 
 def test_branches_and_forced_answers_are_those_of_the_definition(students):
     with loaded(students.standard(students.trained())) as (graph, codec):
         limits = Limits(codec.eos_ids, codec.max_context, answer_stop(codec))
-        trunks = make_trunks(codec, graph, limits)
+        requests = make_requests(codec, graph, limits)
         params = SamplingParams(16, temperature=0.9)  # too few for a whole explanation
-        grown = BatchGenerator(graph, 9).grow(trunks, params, limits)
+        grown = BatchGenerator(graph, 9).generate_trees(requests, params, limits)
         reasons = set()
-        for trunk, growth in zip(trunks, grown, strict=True):
-            assert len(growth.branches) == len(growth.forced) == len(trunk.points)
-            for point, branches, forced in zip(trunk.points, growth.branches, growth.forced, strict=True):
-                prefix = (*trunk.prompt_ids, *trunk.completion_ids[: point.num_tokens])
+        for request, result in zip(requests, grown, strict=True):
+            assert len(result.branches) == len(result.forced) == len(request.points)
+            for point, branches, forced in zip(request.points, result.branches, result.forced, strict=True):
+                prefix = (*request.prompt_ids, *request.completion_ids[: point.num_tokens])
                 for seed, branch in zip(point.seeds, branches, strict=True):
                     assert_close(branch, generate_one(graph, prefix, params, limits, seed))
                     reasons.add(branch.finish_reason)
@@ -202,15 +202,17 @@ def test_branches_and_forced_answers_are_those_of_the_definition(students):
 def test_a_trunk_without_points_and_points_without_seeds_or_room(students):
     with loaded(students.standard(students.plain())) as (graph, codec):
         limits = Limits(codec.eos_ids, 20)
-        full = Trunk((5,) * 12, (6,) * 8, (BranchPoint(8, (1, 2), (7,)), BranchPoint(0), BranchPoint(7, (3,), (7,))))
-        nothing, growth = BatchGenerator(graph).grow([Trunk((5,), (), ()), full], SAMPLED, limits)
+        full = TreeRequest(
+            (5,) * 12, (6,) * 8, (BranchPoint(8, (1, 2), (7,)), BranchPoint(0), BranchPoint(7, (3,), (7,)))
+        )
+        nothing, result = BatchGenerator(graph).generate_trees([TreeRequest((5,), (), ()), full], SAMPLED, limits)
         assert nothing.branches == nothing.forced == ()
-        assert [len(group) for group in growth.branches] == [2, 0, 1]
-        assert {branch.finish_reason for branch in growth.branches[0]} == {"length"}
-        assert growth.branches[0][0].ids == ()
-        assert len(growth.branches[2][0].logprobs) == 1
-        assert growth.forced == (None, None, None)
-        assert BatchGenerator(graph).grow([], SAMPLED, limits) == []
+        assert [len(group) for group in result.branches] == [2, 0, 1]
+        assert {branch.finish_reason for branch in result.branches[0]} == {"length"}
+        assert result.branches[0][0].ids == ()
+        assert len(result.branches[2][0].logprobs) == 1
+        assert result.forced == (None, None, None)
+        assert BatchGenerator(graph).generate_trees([], SAMPLED, limits) == []
         assert BatchGenerator(graph).generate([], SAMPLED, limits, []) == []
 
 
@@ -223,17 +225,17 @@ def test_a_trunk_without_points_and_points_without_seeds_or_room(students):
 def test_little_memory_changes_nothing_but_the_batches(students, monkeypatch, module, name, size):
     folder = students.standard(students.trained())
     with Student.open(folder) as student:
-        expected = list(student.grow(ASKED[:8], TREE))
+        expected = list(student.generate_trees(ASKED[:8], TREE))
     monkeypatch.setattr(module, name, size)
     with Student.open(folder) as student:
-        assert_same_trees(list(student.grow(ASKED[:8], TREE)), expected)
+        assert_same_trees(list(student.generate_trees(ASKED[:8], TREE)), expected)
 
 
 def test_the_engine_grows_the_trees_of_the_simple_generator(students):
     with Student.open(students.standard(students.trained())) as student:
-        expected = list(student.grow(ASKED, TREE))
+        expected = list(student.generate_trees(ASKED, TREE))
     with Student.open(students.trained_onnx()) as student:
-        assert_same_trees(student.grow(ASKED, TREE), expected)
+        assert_same_trees(student.generate_trees(ASKED, TREE), expected)
 
 
 # --- trees: the same alone, in any batch, in any order --------------------------------------------------------------
@@ -265,7 +267,7 @@ def precision(request):
 def trees_of_all(students, precision):
     """The trees of ASKED, all grown together."""
     with Student.open(students.trained_onnx(), precision=precision) as student:
-        return {tree.question.id: tree for tree in student.grow(ASKED, TREE)}
+        return {tree.question.id: tree for tree in student.generate_trees(ASKED, TREE)}
 
 
 @settings(max_examples=10, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
@@ -280,7 +282,7 @@ def test_a_tree_is_the_same_bits_alone_in_any_batch_in_any_order_and_memory(
     with Student.open(
         students.trained_onnx(), batch_size=batch_size, precision=precision, kv_bytes=kv_bytes
     ) as student:
-        found = list(student.grow(asked, TREE))
+        found = list(student.generate_trees(asked, TREE))
     assert found == [trees_of_all[question.id] for question in asked]
 
 
@@ -289,13 +291,13 @@ def test_int8_trees_of_every_family_are_the_same_bits_alone_and_together(student
     trees = []
     for batch_size in (1, 5, 64):
         with Student.open(students.onnx(family), precision="int8", batch_size=batch_size) as student:
-            trees.append(list(student.grow(ASKED[:7], TREE)))
+            trees.append(list(student.generate_trees(ASKED[:7], TREE)))
     assert trees[0] == trees[1] == trees[2]
 
 
 def test_a_tree_has_what_was_asked_for(students):
     with Student.open(students.trained_onnx()) as student:
-        (tree,) = student.grow(ASKED[:1], TREE)
+        (tree,) = student.generate_trees(ASKED[:1], TREE)
         assert [len(group) for group in tree.branches] == [5, 3, 3, 3]
         assert len(tree.probes) == tree.num_steps + 1 == 4
         assert tree.steps == split(tree.text).steps
@@ -303,22 +305,22 @@ def test_a_tree_has_what_was_asked_for(students):
         assert tree.tokens.explanation == len(tree.token_logprobs) == len(tree.token_entropies)
         assert tree.tokens.branch == sum(branch.num_tokens for group in tree.branches for branch in group)
         assert tree.tokens.probe > 0
-        (bare,) = student.grow(ASKED[:1], greedy_params(48))
+        (bare,) = student.generate_trees(ASKED[:1], greedy_params(48))
         assert bare.branches == bare.probes == ()
         assert bare.text == tree.text
-        (rooted,) = student.grow(ASKED[:1], TreeParams(0, 4, 0.9, 0, 1.0, 48, 48, False, 7))
+        (rooted,) = student.generate_trees(ASKED[:1], TreeParams(0, 4, 0.9, 0, 1.0, 48, 48, False, 7))
         assert [len(group) for group in rooted.branches] == [4, 0, 0, 0]
         # seeds are a branch's own, however many there are
         assert [branch.text for branch in rooted.branches[0]] == [branch.text for branch in tree.branches[0][:4]]
         assert rooted.probes == ()
-        (probed,) = student.grow(ASKED[:1], TreeParams(0, 0, 0.9, 0, 1.0, 48, 48, True, 7))
+        (probed,) = student.generate_trees(ASKED[:1], TreeParams(0, 0, 0.9, 0, 1.0, 48, 48, True, 7))
         assert probed.branches == ()
         assert [p.answer for p in probed.probes] == [p.answer for p in tree.probes]
 
 
 def test_probes_after_the_last_step_see_the_answer(students):
     with Student.open(students.trained_onnx()) as student:
-        trees = list(student.grow(KNOWN, TREE))
+        trees = list(student.generate_trees(KNOWN, TREE))
         sure = [tree for tree in trees if tree.answer is not None and len(tree.answer) == 1 and tree.num_steps == 3]
         assert len(sure) >= 4
         assert sum(tree.probes[-1].answer == tree.answer for tree in sure) >= 0.9 * len(sure)
@@ -326,8 +328,8 @@ def test_probes_after_the_last_step_see_the_answer(students):
 
 def test_another_seed_grows_other_branches_from_the_same_explanation(students):
     with Student.open(students.trained_onnx()) as student:
-        first = list(student.grow(ASKED, TREE))
-        other = list(student.grow(ASKED, TreeParams(3, 5, 0.9, 0, 1.0, 48, 48, True, 8)))
+        first = list(student.generate_trees(ASKED, TREE))
+        other = list(student.generate_trees(ASKED, TreeParams(3, 5, 0.9, 0, 1.0, 48, 48, True, 8)))
         assert [tree.text for tree in first] == [tree.text for tree in other]
         assert [tree.branches for tree in first] != [tree.branches for tree in other]
 

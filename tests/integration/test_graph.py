@@ -93,22 +93,22 @@ def test_packed_tree(fused: FusedFolders, family: str, is_tied: bool, kind: str)
     """Several sequences in one packed sequence, then two packed steps, against each sequence alone in torch."""
     folder = fused.folder(family, is_tied=is_tied)
     graph = PackedGraph(getattr(GraphFiles(folder), kind))
-    trunk = tokens(1, 30)[0].tolist()
-    sequences = [trunk, trunk[:7], [*trunk[:12], 9, 8, 7], [*trunk[:12], 9, 8, 3], [5, 4]]
+    prompt = tokens(1, 30)[0].tolist()
+    sequences = [prompt, prompt[:7], [*prompt[:12], 9, 8, 7], [*prompt[:12], 9, 8, 3], [5, 4]]
     layout = lay_out(sequences)
-    buffers = KeyValueBuffers(graph, 1, 80)
+    buffers = KeyValueBuffers(graph.shape, 1, 80)
     columns, wanted = len(layout.tokens), np.array([point.end for point in layout.points])
     found = run(graph, buffers, np.array(layout.tokens), np.array(layout.positions), 0, layout.bias(), wanted)
     student = fused.students.plain(family, is_tied=is_tied)
     check_rows(student, sequences, found)
-    shows = np.stack([layout.shows(point, 80) for point in layout.points])
+    bias_rows = np.stack([layout.branch_bias(point, 80) for point in layout.points])
     for fresh in tokens(2, len(sequences), seed=2):
         sequences = [[*sequence, token] for sequence, token in zip(sequences, fresh.tolist(), strict=True)]
         every = np.arange(len(sequences))
-        shows[every, columns + every] = 0
+        bias_rows[every, columns + every] = 0
         total = columns + len(sequences)
         positions = np.array([len(sequence) - 1 for sequence in sequences])
-        bias = np.ascontiguousarray(shows[None, None, :, :total])
+        bias = np.ascontiguousarray(bias_rows[None, None, :, :total])
         check_rows(student, sequences, run(graph, buffers, fresh, positions, columns, bias, every))
         columns = total
 
@@ -145,7 +145,7 @@ def check_rows(student: Path, sequences: list[list[int]], found: TopRows) -> Non
 @pytest.mark.parametrize("family", FAMILIES)
 def test_keys_and_values_stay_where_they_are(fused: FusedFolders, family: str, kind: str) -> None:
     graph = PackedGraph(getattr(GraphFiles(fused.folder(family)), kind))
-    buffers = KeyValueBuffers(graph, 3, 40)
+    buffers = KeyValueBuffers(graph.shape, 3, 40)
     for array in buffers.arrays:
         array[:] = 7
     run(graph, buffers, tokens(1, 5)[0], np.arange(5), 0, np.zeros((1, 1, 5, 5), np.float32), np.array([4]), row=1)

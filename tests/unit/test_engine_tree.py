@@ -6,7 +6,15 @@ from tokenizers import Tokenizer, decoders, models, pre_tokenizers
 
 from edgeelad.engine.codec import Codec
 from edgeelad.engine.sampling import make_seed
-from edgeelad.engine.tree import TreeParams, answer_stop, forced_ids, greedy_params, plan_trunk, read_answer, step_ends
+from edgeelad.engine.tree import (
+    TreeParams,
+    answer_stop,
+    forced_ids,
+    greedy_params,
+    read_answer,
+    step_ends,
+    tree_request,
+)
 from edgeelad.records import Question
 from edgeelad.text.answers import extract
 from edgeelad.text.explanation import join_steps, split
@@ -91,22 +99,22 @@ def test_tokens_that_run_over_a_newline_are_taken_apart():
 
 def test_a_trunk_has_a_point_for_each_prefix_with_its_own_seeds():
     ids = CODEC.encode_completion("Start with 3.\nAdd 4.\nThe answer is 7")
-    trunk = plan_trunk(CODEC, QUESTION, [5, 6, 7], ids, PARAMS)
-    assert trunk.prompt_ids == (5, 6, 7)
-    assert [len(point.seeds) for point in trunk.points] == [4, 3, 3]
-    assert trunk.points[0].num_tokens == 0
-    assert trunk.points[2].seeds == tuple(make_seed(11, "q", 2, k) for k in range(3))
-    assert len({seed for point in trunk.points for seed in point.seeds}) == 10
-    assert all(point.forced_ids for point in trunk.points)
+    request = tree_request(CODEC, QUESTION, [5, 6, 7], ids, PARAMS)
+    assert request.prompt_ids == (5, 6, 7)
+    assert [len(point.seeds) for point in request.points] == [4, 3, 3]
+    assert request.points[0].num_tokens == 0
+    assert request.points[2].seeds == tuple(make_seed(11, "q", 2, k) for k in range(3))
+    assert len({seed for point in request.points for seed in point.seeds}) == 10
+    assert all(point.forced_ids for point in request.points)
 
 
 def test_a_trunk_ends_with_the_context():
     short = Codec(make_tokenizer(), PromptFormat(), {}, eos_ids=[2], max_context=20)
     ids = CODEC.encode_completion("Start with 3.\nAdd 4.\n3 + 4 = 7.\nThe answer is 7")[:15]
-    trunk = plan_trunk(short, QUESTION, [5] * 8, ids, PARAMS)
-    assert len(trunk.completion_ids) == 12
-    assert len(trunk.points) == 4
-    assert trunk.points[-1].num_tokens == 12
+    request = tree_request(short, QUESTION, [5] * 8, ids, PARAMS)
+    assert len(request.completion_ids) == 12
+    assert len(request.points) == 4
+    assert request.points[-1].num_tokens == 12
 
 
 def test_greedy_params_ask_for_nothing_else():

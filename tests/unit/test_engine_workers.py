@@ -17,7 +17,7 @@ from edgeelad.engine import memory
 from edgeelad.engine.memory import kv_share
 from edgeelad.engine.open import Precision
 from edgeelad.engine.tree import TreeParams
-from edgeelad.engine.workers import MAX_BLOCKS_AHEAD, SetAside, grow_trees
+from edgeelad.engine.workers import MAX_BLOCKS_AHEAD, SetAside, generate_trees
 from edgeelad.errors import ModelError, PromptTooLongError
 from edgeelad.records import Question
 
@@ -46,24 +46,24 @@ def test_workers_share_the_memory_that_is_free(monkeypatch: pytest.MonkeyPatch) 
 def test_trees_do_not_depend_on_the_number_of_workers(students: StudentFolders, precision: Precision) -> None:
     asked = questions(11)  # one worker is this process, which does not flush denormals; two are others, which do
     folder = students.trained_onnx()
-    alone = list(grow_trees(folder, asked, PARAMS, num_workers=1, batch_size=BATCH, precision=precision))
-    together = list(grow_trees(folder, iter(asked), PARAMS, num_workers=2, batch_size=BATCH, precision=precision))
+    alone = list(generate_trees(folder, asked, PARAMS, num_workers=1, batch_size=BATCH, precision=precision))
+    together = list(generate_trees(folder, iter(asked), PARAMS, num_workers=2, batch_size=BATCH, precision=precision))
     assert [tree.question for tree in alone] == asked
     assert together == alone
     assert multiprocessing.active_children() == []
 
 
 def test_questions_of_one_block_start_no_process(students: StudentFolders) -> None:
-    trees = grow_trees(students.trained_onnx(), questions(BATCH), GREEDY, num_workers=2, batch_size=BATCH)
+    trees = generate_trees(students.trained_onnx(), questions(BATCH), GREEDY, num_workers=2, batch_size=BATCH)
     next(trees)
     assert multiprocessing.active_children() == []
     assert len(list(trees)) == BATCH - 1
 
 
 def test_no_questions_are_no_trees_but_the_student_is_looked_at(students: StudentFolders, tmp_path: Path) -> None:
-    assert list(grow_trees(students.trained_onnx(), [], GREEDY, num_workers=2)) == []
+    assert list(generate_trees(students.trained_onnx(), [], GREEDY, num_workers=2)) == []
     with pytest.raises(ModelError, match="no such folder"):
-        list(grow_trees(tmp_path / "none", [], GREEDY, num_workers=2))
+        list(generate_trees(tmp_path / "none", [], GREEDY, num_workers=2))
 
 
 def test_an_endless_stream_is_read_a_few_blocks_ahead(students: StudentFolders) -> None:
@@ -75,7 +75,7 @@ def test_an_endless_stream_is_read_a_few_blocks_ahead(students: StudentFolders) 
             num_read += 1
             yield question
 
-    trees = grow_trees(students.trained_onnx(), counted(), GREEDY, num_workers=2, batch_size=BATCH)
+    trees = generate_trees(students.trained_onnx(), counted(), GREEDY, num_workers=2, batch_size=BATCH)
     for number, tree in enumerate(itertools.islice(trees, 10 * BATCH)):
         assert tree.question.id == str(number)
         # a block being handed out, and for each of two workers those that it may be ahead
@@ -86,8 +86,8 @@ def test_an_endless_stream_is_read_a_few_blocks_ahead(students: StudentFolders) 
 
 def test_killed_workers_are_replaced(students: StudentFolders, caplog: pytest.LogCaptureFixture) -> None:
     asked, folder = list(itertools.islice(_endless(), 8 * BATCH)), students.trained_onnx()
-    whole = list(grow_trees(folder, asked, PARAMS, num_workers=1, batch_size=BATCH))
-    trees = grow_trees(folder, asked, PARAMS, num_workers=2, batch_size=BATCH)
+    whole = list(generate_trees(folder, asked, PARAMS, num_workers=1, batch_size=BATCH))
+    trees = generate_trees(folder, asked, PARAMS, num_workers=2, batch_size=BATCH)
     grown = [next(trees)]
     for victim in multiprocessing.active_children():  # one that is not ready yet would die without a word
         assert victim.pid is not None
@@ -102,7 +102,7 @@ def test_a_question_that_does_not_fit_is_told(students: StudentFolders) -> None:
     asked = [*questions(BATCH), Question("long", "many " * MAX_CONTEXT), *questions(BATCH, seed=1)]
     for num_workers in (1, 2):
         told: list[SetAside] = []
-        trees = grow_trees(
+        trees = generate_trees(
             students.trained_onnx(), asked, GREEDY, num_workers=num_workers, batch_size=BATCH, on_set_aside=told.append
         )
         assert [tree.question for tree in trees] == [question for question in asked if question.id != "long"]
@@ -112,7 +112,7 @@ def test_a_question_that_does_not_fit_is_told(students: StudentFolders) -> None:
 def test_an_error_of_a_worker_is_raised_here(students: StudentFolders) -> None:
     asked = [*questions(2 * BATCH), Question("long", "many " * MAX_CONTEXT)]
     with pytest.raises(PromptTooLongError, match="question long: "):
-        list(grow_trees(students.trained_onnx(), asked, GREEDY, num_workers=2, batch_size=BATCH))
+        list(generate_trees(students.trained_onnx(), asked, GREEDY, num_workers=2, batch_size=BATCH))
     assert multiprocessing.active_children() == []
 
 
@@ -122,7 +122,7 @@ def test_an_error_of_the_questions_leaves_no_process(students: StudentFolders) -
         raise OSError("the pool's disk is gone")
 
     with pytest.raises(OSError, match="disk is gone"):
-        list(grow_trees(students.trained_onnx(), torn(), GREEDY, num_workers=2, batch_size=BATCH))
+        list(generate_trees(students.trained_onnx(), torn(), GREEDY, num_workers=2, batch_size=BATCH))
     assert multiprocessing.active_children() == []
 
 
@@ -130,12 +130,12 @@ ENDLESS_RUN = """
 import itertools, multiprocessing, sys
 from pathlib import Path
 from edgeelad.engine.tree import greedy_params
-from edgeelad.engine.workers import grow_trees
+from edgeelad.engine.workers import generate_trees
 from edgeelad.records import Question
 
 if __name__ == "__main__":
     asked = (Question(str(number), "What is 1 + 1?") for number in itertools.count())
-    for tree in grow_trees(Path(sys.argv[1]), asked, greedy_params(24), num_workers=2, batch_size=4):
+    for tree in generate_trees(Path(sys.argv[1]), asked, greedy_params(24), num_workers=2, batch_size=4):
         if tree.question.id == "20":
             print(*(child.pid for child in multiprocessing.active_children()), flush=True)
 """

@@ -10,10 +10,9 @@ from fixtures.students import FAMILIES, MAX_CONTEXT, StudentFolders
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from edgeelad.engine.generate import BranchPoint, GeneratedTokens, Growth, Limits, Stop, Trunk
+from edgeelad.engine.generate import BranchPoint, GeneratedTokens, Limits, Stop, TreeRequest, TreeResult
 from edgeelad.engine.graph_files import GraphFiles
-from edgeelad.engine.packed import group as packed_tree
-from edgeelad.engine.packed import sequential_trees as packed_forest
+from edgeelad.engine.packed import group, sequential_trees
 from edgeelad.engine.packed.generator import PackedGenerator
 from edgeelad.engine.packed.graph import PackedGraph
 from edgeelad.engine.plain.reference import force_one, generate_one
@@ -50,15 +49,15 @@ def make_prompts(count: int, seed: int = 0, longest: int = 40) -> list[list[int]
     return [rng.integers(3, 390, int(length)).tolist() for length in rng.integers(1, longest, count)]
 
 
-def make_trunks(count: int, seed: int = 0, num_branches: int = 3) -> list[Trunk]:
+def make_requests(count: int, seed: int = 0, num_branches: int = 3) -> list[TreeRequest]:
     rng = np.random.default_rng(seed)
-    trunks = []
+    requests = []
     for prompt in make_prompts(count, seed):
         completion = rng.integers(3, 390, int(rng.integers(1, 30))).tolist()
         places = sorted(set(rng.integers(0, len(completion) + 1, 4).tolist()))
         points = [BranchPoint(place, tuple(rng.integers(0, 2**63, num_branches).tolist()), (5, 6)) for place in places]
-        trunks.append(Trunk(tuple(prompt), tuple(completion), tuple(points)))
-    return trunks
+        requests.append(TreeRequest(tuple(prompt), tuple(completion), tuple(points)))
+    return requests
 
 
 def check_same(found: GeneratedTokens, expected: GeneratedTokens) -> None:
@@ -87,11 +86,11 @@ def test_sequences_are_what_the_reference_defines(
 def test_trees_are_what_the_reference_defines(fused: FusedFolders, family: str, kind: str) -> None:
     """Every branch and every forced token against its own sequence, alone and recomputed from the start."""
     files = GraphFiles(fused.folder(family))
-    reference, trunks = OnnxGraph(files.standard), make_trunks(4)
-    growths = PackedGenerator(PackedGraph(getattr(files, kind))).grow(trunks, SAMPLED, LIMITS)
-    for trunk, growth in zip(trunks, growths, strict=True):
-        for point, branches, forced in zip(trunk.points, growth.branches, growth.forced, strict=True):
-            prefix = [*trunk.prompt_ids, *trunk.completion_ids[: point.num_tokens]]
+    reference, requests = OnnxGraph(files.standard), make_requests(4)
+    results = PackedGenerator(PackedGraph(getattr(files, kind))).generate_trees(requests, SAMPLED, LIMITS)
+    for request, result in zip(requests, results, strict=True):
+        for point, branches, forced in zip(request.points, result.branches, result.forced, strict=True):
+            prefix = [*request.prompt_ids, *request.completion_ids[: point.num_tokens]]
             for seed, branch in zip(point.seeds, branches, strict=True):
                 check_same(branch, generate_one(reference, prefix, SAMPLED, LIMITS, seed))
             expected = force_one(reference, prefix, point.forced_ids)
@@ -107,8 +106,8 @@ def sequences_alone(files: GraphFiles) -> list[GeneratedTokens]:
 
 
 @pytest.fixture(scope="module")
-def trees_alone(engine: PackedGraph) -> list[Growth]:
-    return [PackedGenerator(engine).grow([trunk], SAMPLED, LIMITS)[0] for trunk in make_trunks(10)]
+def trees_alone(engine: PackedGraph) -> list[TreeResult]:
+    return [PackedGenerator(engine).generate_trees([request], SAMPLED, LIMITS)[0] for request in make_requests(10)]
 
 
 @MANY
@@ -126,15 +125,15 @@ def test_a_sequence_is_the_same_bits_in_any_company(
 @MANY
 @given(st.permutations(range(10)), st.integers(1, 10), st.sampled_from([None, 1, 400]))
 def test_a_tree_is_the_same_bits_in_any_company(
-    engine: PackedGraph, trees_alone: list[Growth], order: list[int], count: int, columns: int | None
+    engine: PackedGraph, trees_alone: list[TreeResult], order: list[int], count: int, columns: int | None
 ) -> None:
     """Whatever grows with it, in whichever order, and in whatever room: groups of any size, on the graph with trees."""
-    trunks = make_trunks(10)
+    requests = make_requests(10)
     room = None if columns is None else columns * engine.bytes_per_token
     generator = PackedGenerator(engine, kv_bytes=room)
     generator.generate(make_prompts(3, seed=5), GREEDY, LIMITS)
-    found = generator.grow([trunks[index] for index in order[:count]], SAMPLED, LIMITS)
-    is_same = [growth == trees_alone[index] for growth, index in zip(found, order, strict=False)]
+    found = generator.generate_trees([requests[index] for index in order[:count]], SAMPLED, LIMITS)
+    is_same = [result == trees_alone[index] for result, index in zip(found, order, strict=False)]
     assert all(is_same), is_same
 
 
@@ -143,14 +142,14 @@ def test_a_tree_that_does_not_fit_runs_in_groups(
     fused: FusedFolders, capacity: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Little room: dead columns are cleared, branches are set aside and start over from their own tokens."""
-    monkeypatch.setattr(packed_forest, "GROUP_SIZE", 5)
-    monkeypatch.setattr(packed_tree, "MIN_DEAD", 4)
+    monkeypatch.setattr(sequential_trees, "GROUP_SIZE", 5)
+    monkeypatch.setattr(group, "MIN_DEAD", 4)
     files = GraphFiles(fused.folder("qwen3"))
-    reference, (trunk,) = OnnxGraph(files.standard), make_trunks(1, num_branches=6)
+    reference, (request,) = OnnxGraph(files.standard), make_requests(1, num_branches=6)
     generator = PackedGenerator(PackedGraph(files.engine), tree_capacity=capacity)
-    (growth,) = generator.grow([trunk], SAMPLED, LIMITS)
-    for point, branches in zip(trunk.points, growth.branches, strict=True):
-        prefix = [*trunk.prompt_ids, *trunk.completion_ids[: point.num_tokens]]
+    (result,) = generator.generate_trees([request], SAMPLED, LIMITS)
+    for point, branches in zip(request.points, result.branches, strict=True):
+        prefix = [*request.prompt_ids, *request.completion_ids[: point.num_tokens]]
         for seed, branch in zip(point.seeds, branches, strict=True):
             check_same(branch, generate_one(reference, prefix, SAMPLED, LIMITS, seed))
 
@@ -163,10 +162,10 @@ def test_context_ends_sequences(fused: FusedFolders) -> None:
     assert [len(sequence.ids) for sequence in found] == [1, 0, 0, 22]
     assert {sequence.finish_reason for sequence in found} == {"length"}
     points = tuple(BranchPoint(count, (1, 2), (5, 6, 7)) for count in (0, 2, 4, 6))
-    trunk = Trunk(tuple(range(3, 29)), tuple(range(40, 46)), points)
-    (growth,) = generator.grow([trunk], SamplingParams(50, 1.0), limits)
-    assert [[len(branch.ids) for branch in group] for group in growth.branches] == [[6, 6], [4, 4], [2, 2], [0, 0]]
-    assert [forced is not None for forced in growth.forced] == [True, True, False, False]
+    request = TreeRequest(tuple(range(3, 29)), tuple(range(40, 46)), points)
+    (result,) = generator.generate_trees([request], SamplingParams(50, 1.0), limits)
+    assert [[len(branch.ids) for branch in group] for group in result.branches] == [[6, 6], [4, 4], [2, 2], [0, 0]]
+    assert [forced is not None for forced in result.forced] == [True, True, False, False]
 
 
 def test_a_stop_ends_a_sequence(fused: FusedFolders) -> None:
@@ -192,9 +191,9 @@ def test_streaming_gives_the_greedy_sequence(engine: PackedGraph, max_tokens: in
 def test_nothing_to_do(fused: FusedFolders) -> None:
     generator = PackedGenerator(PackedGraph(GraphFiles(fused.folder("llama")).engine))
     assert generator.generate([], GREEDY, LIMITS) == []
-    assert generator.grow([], SAMPLED, LIMITS) == []
-    (growth,) = generator.grow([Trunk((5, 6), (7,), ())], SAMPLED, LIMITS)
-    assert growth.branches == growth.forced == ()
+    assert generator.generate_trees([], SAMPLED, LIMITS) == []
+    (result,) = generator.generate_trees([TreeRequest((5, 6), (7,), ())], SAMPLED, LIMITS)
+    assert result.branches == result.forced == ()
 
 
 def test_nan_is_told(fused: FusedFolders, tmp_path: Path) -> None:

@@ -4,42 +4,42 @@ import numpy as np
 from hypothesis import given
 from hypothesis import strategies as st
 
-from edgeelad.engine.packed.buffers import Memory
+from edgeelad.engine.packed.buffers import BufferPool
 
 
 def test_a_block_is_used_again_for_what_takes_half_of_it() -> None:
-    memory = Memory(1 << 20)
-    first = memory.take((4, 25))
+    pool = BufferPool(1 << 20)
+    first = pool.take((4, 25))
     block = first.base
-    memory.give(first)
-    assert memory.take((7, 7)).base is not block
-    again = memory.take((5, 10))
+    pool.give_back(first)
+    assert pool.take((7, 7)).base is not block
+    again = pool.take((5, 10))
     assert again.base is block
     assert again.shape == (5, 10)
 
 
 def test_blocks_that_nobody_uses_go_where_more_would_be_held_than_allowed() -> None:
-    memory = Memory(4 * 300)
-    small, large = memory.take((100,)), memory.take((200,))
+    pool = BufferPool(4 * 300)
+    small, large = pool.take((100,)), pool.take((200,))
     block = large.base
-    memory.give(large)
-    other = memory.take((300,))  # too large for the block, and both together are more than allowed
-    memory.give(small)
-    assert memory.take((60,)).base is small.base
-    assert memory.take((200,)).base is not block
+    pool.give_back(large)
+    other = pool.take((300,))  # too large for the block, and both together are more than allowed
+    pool.give_back(small)
+    assert pool.take((60,)).base is small.base
+    assert pool.take((200,)).base is not block
     assert other.base is not block
 
 
 @given(st.lists(st.tuples(st.integers(1, 40), st.integers(0, 5)), max_size=40), st.integers(0, 400))
 def test_arrays_in_use_share_nothing(wanted: list[tuple[int, int]], max_floats: int) -> None:
-    memory = Memory(4 * max_floats)
+    pool = BufferPool(4 * max_floats)
     used = {}
     for number, (size, place) in enumerate(wanted):
         if place in used:
             array, mark = used.pop(place)
             assert (array == mark).all()
-            memory.give(array)
-        array = memory.take((size,))
+            pool.give_back(array)
+        array = pool.take((size,))
         array.fill(number)
         used[place] = array, number
     for array, mark in used.values():

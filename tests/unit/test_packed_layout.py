@@ -2,13 +2,12 @@ import numpy as np
 from hypothesis import given
 from hypothesis import strategies as st
 
-from edgeelad.engine.packed.graph import HIDDEN
-from edgeelad.engine.packed.layout import lay_out
+from edgeelad.engine.packed.layout import HIDDEN, lay_out
 
 TREES = st.lists(st.lists(st.integers(0, 2), min_size=1, max_size=8), min_size=1, max_size=6)
 
 
-def test_the_longest_is_the_spine_and_others_leave_it() -> None:
+def test_the_longest_sequence_comes_first_and_the_others_share_its_columns() -> None:
     layout = lay_out([[1, 2, 3], [1, 2, 3, 4, 5], [1, 9, 8]])
     assert layout.tokens == (1, 2, 3, 4, 5, 9, 8)
     assert layout.positions == (0, 1, 2, 3, 4, 1, 2)
@@ -16,7 +15,7 @@ def test_the_longest_is_the_spine_and_others_leave_it() -> None:
 
 
 @given(TREES)
-def test_what_a_column_sees_spells_its_sequence(sequences: list[list[int]]) -> None:
+def test_the_ancestors_of_a_column_spell_its_sequence(sequences: list[list[int]]) -> None:
     layout = lay_out(sequences)
     bias = layout.bias()[0, 0]
     num_columns = len(layout.tokens)
@@ -25,12 +24,12 @@ def test_what_a_column_sees_spells_its_sequence(sequences: list[list[int]]) -> N
         seen = np.flatnonzero((bias[point.end] == 0) & causal[point.end])
         assert [layout.tokens[column] for column in seen] == sequence
         assert [layout.positions[column] for column in seen] == list(range(len(sequence)))
-        shown = np.flatnonzero(layout.shows(point, num_columns + 5) == 0)
+        shown = np.flatnonzero(layout.branch_bias(point, num_columns + 5) == 0)
         assert shown.tolist() == seen.tolist()
 
 
 @given(TREES)
-def test_what_is_shared_is_there_once(sequences: list[list[int]]) -> None:
+def test_shared_prefixes_occur_once(sequences: list[list[int]]) -> None:
     layout = lay_out(sequences)
     assert len(layout.tokens) <= sum(len(sequence) for sequence in sequences)
     assert set(np.unique(layout.bias())) <= {HIDDEN, np.float32(0)}

@@ -1,13 +1,12 @@
-"""The engine's graph in an ONNX Runtime session, over key and value buffers that are allocated once.
+"""The engine's graph in an ONNX Runtime session, over preallocated KV buffers.
 
-The graph (`export.graph_variants`) appends the new tokens' keys and values to the buffers it is given: `present.*` is
-bound to the very memory that is bound as `past_key_values.*`, so nothing is copied. Knows tokens and buffers; not what
-a tree is.
+The graph (`export.fused.variants`) appends the new tokens' keys and values in place: `present.*` is bound to the same
+memory as `past_key_values.*`, so nothing is copied.
 
-A graph has slots: groups of tokens whose attention is their own while all else is computed together. The plain graph
-has one, which takes a packed sequence or a batch of rows; a graph with lanes has slot 0 for rows that advance by one
-token, a lane, 1 and up, for each of several packed sequences, and room for trees, whose branches advance by one token
-over a context that they share. What a slot or a tree computes does not depend on the others.
+A graph has slots: groups of tokens with separate attention, while everything else is computed together. The plain
+graph has one slot, for a packed sequence or a batch of rows. A graph with lanes has slot 0 for a batch of rows that
+advance by one token, slots from 1 on (lanes) for one packed sequence each, and inputs for trees, whose branches advance
+by one token over a shared context. A slot's or tree's results do not depend on the others.
 """
 
 from __future__ import annotations
@@ -20,12 +19,12 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from edgeelad.engine.packed.buffers import Floats, Ints, KeyValueBuffers, Windows, shared
+from edgeelad.engine.packed.buffers import BranchBuffers, Floats, Ints, KeyValueBuffers, shared
 from edgeelad.engine.packed.names import (
     CONTEXT,
-    GROWN,
     OUTPUTS,
     OWN,
+    OWN_PRESENT,
     PAST,
     PRESENT,
     SIZES_INPUT,
@@ -41,10 +40,8 @@ from edgeelad.engine.packed.names import (
 )
 from edgeelad.engine.packed.rows import TopRows
 from edgeelad.engine.session import ADVICE, open_session
+from edgeelad.engine.shape import CacheShape
 from edgeelad.errors import ModelError
-
-# what a hidden column gets added: so low that its probability is exactly 0, and finite
-HIDDEN = np.float32(np.finfo(np.float32).min)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -52,13 +49,13 @@ class Feed:
     """New tokens for one slot.
 
     Attributes:
-        buffers: Where their keys and values go.
-        rows: The rows of `buffers` that take part, from and up to.
+        buffers: Their KV cache.
+        rows: Start and end (exclusive) of the rows of `buffers` to use.
         input_ids: The tokens, shape [rows, new]; `new` is 1, or there is one row.
         position_ids: Their positions, shape [rows, new].
-        past_lengths: Tokens that each row holds already, shape [rows].
-        bias: Added to the scores, 0 or `HIDDEN`, shape [1, 1, new, longest past + new].
-        wanted: Which tokens' next-token distributions are wanted, indices into the flattened tokens.
+        past_lengths: Tokens already cached per row, shape [rows].
+        bias: Attention bias, 0 or `layout.HIDDEN`, shape [1, 1, new, longest past + new].
+        wanted: Tokens whose next-token distributions to return, as indices into the flattened tokens.
     """
 
     buffers: KeyValueBuffers
@@ -72,22 +69,22 @@ class Feed:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class TreeFeed:
-    """One new token for each branch of a tree; all wanted.
+    """One new token per branch of a tree; all distributions are returned.
 
     Attributes:
-        context: Keys and values of the context, one row, full.
-        windows: Where the branches' keys and values go; as many branches as tokens, two at least.
+        context: KV cache of the context, one row, full.
+        own: KV cache of the branches; one branch per token, at least two.
         input_ids: The tokens, shape [branches].
         position_ids: Their positions, shape [branches].
-        age: Tokens that each branch's window holds already.
-        bias: Added to the scores, 0 or `HIDDEN`, shape [1, branches, 1, context + window].
+        num_cached: Tokens already cached per branch.
+        bias: Attention bias, 0 or `layout.HIDDEN`, shape [1, branches, 1, context + own width].
     """
 
     context: KeyValueBuffers
-    windows: Windows
+    own: BranchBuffers
     input_ids: Ints
     position_ids: Ints
-    age: int
+    num_cached: int
     bias: Floats
 
 
@@ -97,10 +94,10 @@ class PackedGraph:
     Attributes:
         session: The ONNX Runtime session.
         past_names: The past inputs of a slot, keys and values of each layer.
-        num_heads, head_dim: Of the cached keys and values.
+        shape: Of the KV cache.
         num_lanes: Lanes for packed sequences; 0 for the plain graph.
-        num_trees: Trees whose branches have room.
-        vocab_size: How many logits a row has.
+        num_trees: Trees that fit at the same time.
+        vocab_size: Logits per row.
     """
 
     def __init__(self, path: Path, num_threads: int = 1) -> None:
@@ -120,20 +117,20 @@ class PackedGraph:
             strange = sorted(expected ^ set(inputs))[:4] or ["other outputs, or no past_key_values"]
             raise ModelError(f"{path}: not an engine graph of edgeelad ({', '.join(strange)}); {ADVICE}")
         shape = inputs[self.past_names[0]].shape
-        self.num_heads, self.head_dim = int(shape[1]), int(shape[3])
+        self.shape = CacheShape(len(self.past_names) // 2, int(shape[1]), int(shape[3]))
         self.vocab_size = int(self.session.get_modelmeta().custom_metadata_map.get(VOCAB_SIZE_KEY, 0))
         if self.vocab_size < 1:
-            raise ModelError(f"{path}: it does not say how large the vocabulary is; {ADVICE}")
+            raise ModelError(f"{path}: no vocabulary size in its metadata; {ADVICE}")
         self._binding = self.session.io_binding()
         self._bound: dict[int, tuple[KeyValueBuffers, tuple[int, int]]] = {}
         self._bound_trees: dict[int, tuple[KeyValueBuffers, list[Floats]]] = {}
-        self._nothing = KeyValueBuffers(self, 1, 1)
-        self._no_windows = Windows(self, 1, 1)
+        self._idle_context = KeyValueBuffers(self.shape, 1, 1)
+        self._idle_branches = BranchBuffers(self.shape, 1, 1)
 
     @property
     def bytes_per_token(self) -> int:
-        """Size of the keys and values of one token."""
-        return len(self.past_names) * self.num_heads * self.head_dim * 4
+        """Size of one token's keys and values."""
+        return self.shape.num_values * 4
 
     @property
     def sequence_slots(self) -> range:
@@ -143,24 +140,26 @@ class PackedGraph:
     def run(
         self, feeds: Mapping[int, Feed], num_top: int, trees: Mapping[int, TreeFeed] | None = None
     ) -> tuple[TopRows, dict[int, int], dict[int, int]]:
-        """Run new tokens; their keys and values are appended to the buffers.
+        """Run new tokens, and append their keys and values to the buffers.
 
         Args:
             feeds: New tokens by slot.
-            num_top: How many of the largest logits to give; at most the vocabulary's.
+            num_top: Number of top logits to return; the vocabulary size if that is less.
             trees: New tokens of trees' branches, by tree, from 1 on.
 
         Returns:
-            All wanted distributions, and where those of each slot and each tree begin.
+            All requested distributions, and the first row of each slot's and each tree's.
         """
         trees = trees or {}
         num_top = min(num_top, self.vocab_size)
         slots = [feeds.get(slot) or self._idle() for slot in range(self.num_lanes + 1)]
-        grown = [trees.get(tree) or self._idle_tree() for tree in range(1, self.num_trees + 1)]
-        parts: list[Feed | TreeFeed] = [*slots, *grown]
+        tree_feeds = [trees.get(tree) or self._idle_tree() for tree in range(1, self.num_trees + 1)]
+        parts: list[Feed | TreeFeed] = [*slots, *tree_feeds]
         starts = np.cumsum([0, *(part.input_ids.size for part in parts)])
         shape = (1, -1) if self.num_lanes else slots[0].input_ids.shape
-        tree_rows = [np.arange(len(feed.input_ids) if tree in trees else 0) for tree, feed in enumerate(grown, start=1)]
+        tree_rows = [
+            np.arange(len(feed.input_ids) if tree in trees else 0) for tree, feed in enumerate(tree_feeds, start=1)
+        ]
         own_rows = [*(feed.wanted for feed in slots), *tree_rows]
         wanted = np.concatenate([rows + start for rows, start in zip(own_rows, starts, strict=False)])
         inputs: dict[str, npt.NDArray[Any]] = {
@@ -170,13 +169,13 @@ class PackedGraph:
             "num_top": np.array([num_top], dtype=np.int64),
         }
         if self.num_lanes:
-            tree_sizes = np.array([len(feed.input_ids) for feed in grown], dtype=np.int64)
+            tree_sizes = np.array([len(feed.input_ids) for feed in tree_feeds], dtype=np.int64)
             inputs[TREE_SIZES_INPUT] = tree_sizes
             inputs[SIZES_INPUT] = np.array([*(feed.input_ids.size for feed in slots), tree_sizes.sum()], dtype=np.int64)
         for slot, feed in enumerate(slots):
             inputs |= _slot_inputs(slot, feed)
             self._bind_buffers(slot, feed)
-        for tree, tree_feed in enumerate(grown, start=1):
+        for tree, tree_feed in enumerate(tree_feeds, start=1):
             inputs |= self._tree_inputs(tree, tree_feed)
             self._bind_tree(tree, tree_feed)
         found = self._run(inputs, len(wanted), num_top)
@@ -184,7 +183,7 @@ class PackedGraph:
         return found, {slot: firsts[slot] for slot in feeds}, {tree: firsts[len(slots) + tree - 1] for tree in trees}
 
     def _run(self, inputs: Mapping[str, npt.NDArray[Any]], num_wanted: int, num_top: int) -> TopRows:
-        for name, array in inputs.items():  # `inputs` keeps the memory until the run is over
+        for name, array in inputs.items():  # `inputs` keeps the memory alive during the run
             assert array.flags.c_contiguous, "ONNX Runtime would read a copy"
             self._binding.bind_cpu_input(name, array)
         logits = np.empty((num_wanted, num_top), dtype=np.float32)
@@ -198,21 +197,21 @@ class PackedGraph:
         return TopRows(logits, ids, normalizers, np.maximum(normalizers - mean_logit, 0.0))
 
     def unbind(self) -> None:
-        """Let go of the buffers of earlier runs."""
+        """Release the buffers of earlier runs."""
         self._binding.clear_binding_inputs()
         self._binding.clear_binding_outputs()
         self._bound.clear()
         self._bound_trees.clear()
 
     def release(self, slots: Iterable[int], trees: Iterable[int]) -> None:
-        """Let go of the buffers of some slots and trees."""
+        """Release the buffers of the given slots and trees."""
         for slot in slots:
             self._bind_buffers(slot, self._idle())
         for tree in trees:
             self._bind_tree(tree, self._idle_tree())
 
     def _bind_buffers(self, slot: int, feed: Feed) -> None:
-        """Bind a slot's buffers, past and present alike, unless they are bound already."""
+        """Bind a slot's buffers as past and present, unless they already are."""
         if self._bound.get(slot) == (feed.buffers, feed.rows):
             return
         for name, value in zip(self.past_names, feed.buffers.values(*feed.rows), strict=True):
@@ -221,42 +220,44 @@ class PackedGraph:
         self._bound[slot] = (feed.buffers, feed.rows)
 
     def _bind_tree(self, tree: int, feed: TreeFeed) -> None:
-        """Bind a tree's context and windows, before and after alike, unless they are bound already."""
-        context, windows = self._bound_trees.get(tree, (None, None))
+        """Bind a tree's context, and its branches' buffers as past and present, unless they already are."""
+        context, own = self._bound_trees.get(tree, (None, None))
         stems = [name.removeprefix(PAST) for name in self.past_names]
         if context is not feed.context:
             for stem, value in zip(stems, feed.context.values(0, 1), strict=True):
                 self._binding.bind_ortvalue_input(tree_name(tree, CONTEXT + stem), value)
-        if windows is not feed.windows.arrays:
-            for stem, value in zip(stems, feed.windows.values(), strict=True):
+        if own is not feed.own.arrays:
+            for stem, value in zip(stems, feed.own.values(), strict=True):
                 self._binding.bind_ortvalue_input(tree_name(tree, OWN + stem), value)
-                self._binding.bind_ortvalue_output(tree_name(tree, GROWN + stem), value)
-        self._bound_trees[tree] = (feed.context, feed.windows.arrays)
+                self._binding.bind_ortvalue_output(tree_name(tree, OWN_PRESENT + stem), value)
+        self._bound_trees[tree] = (feed.context, feed.own.arrays)
 
     def _tree_inputs(self, tree: int, feed: TreeFeed) -> dict[str, npt.NDArray[Any]]:
         num_branches = len(feed.input_ids)
-        index = np.empty((self.num_heads, num_branches, 3), dtype=np.int64)
-        index[..., 0] = np.arange(self.num_heads)[:, None]
+        index = np.empty((self.shape.num_heads, num_branches, 3), dtype=np.int64)
+        index[..., 0] = np.arange(self.shape.num_heads)[:, None]
         index[..., 1] = np.arange(num_branches)
-        index[..., 2] = feed.age
-        widths = np.array([feed.context.capacity, feed.windows.width], dtype=np.int64)
+        index[..., 2] = feed.num_cached
+        widths = np.array([feed.context.capacity, feed.own.width], dtype=np.int64)
         values: dict[str, npt.NDArray[Any]] = {TREE_INDEX: index, TREE_BIAS: feed.bias, TREE_WIDTHS: widths}
         return {tree_name(tree, name): value for name, value in values.items()}
 
     def _idle_tree(self) -> TreeFeed:
-        """One token over one column, for a tree that has nothing to do."""
+        """One token over one column, for a tree without work."""
         token = np.zeros(1, dtype=np.int64)
-        return TreeFeed(self._nothing, self._no_windows, token, token, 0, np.zeros((1, 1, 1, 2), dtype=np.float32))
+        return TreeFeed(
+            self._idle_context, self._idle_branches, token, token, 0, np.zeros((1, 1, 1, 2), dtype=np.float32)
+        )
 
     def _idle(self) -> Feed:
-        """One token that sees itself, for a slot that has nothing to do."""
+        """One token that attends to itself, for a slot without work."""
         token = np.zeros((1, 1), dtype=np.int64)
         past, bias = np.zeros(1, dtype=np.int32), np.zeros((1, 1, 1, 1), dtype=np.float32)
-        return Feed(self._nothing, (0, 1), token, token, past, bias, token[0, :0])
+        return Feed(self._idle_context, (0, 1), token, token, past, bias, token[0, :0])
 
 
 def _input_names(past_names: Sequence[str], num_lanes: int, num_trees: int) -> set[str]:
-    """The inputs that an engine graph has."""
+    """The inputs of an engine graph."""
     names = {*TOKEN_INPUTS, *([SIZES_INPUT, TREE_SIZES_INPUT] if num_lanes else [])}
     names |= {lane_name(slot, name) for slot in range(num_lanes + 1) for name in (*SLOT_INPUTS, *past_names)}
     kept = [kind + name.removeprefix(PAST) for name in past_names for kind in (CONTEXT, OWN)]

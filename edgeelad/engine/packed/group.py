@@ -1,10 +1,9 @@
-"""Branches of one tree that advance together, in one packed sequence over one buffer.
+"""Branches of one tree that advance together, as one packed sequence over one KV buffer.
 
-The tree's context (prompt, explanation, and what single branch points have of their own) lies in the buffer once;
-every step appends one token of each live branch, in the order in which they came, and each sees its ancestors only.
-Branches that end leave; the columns of dead branches are cleared away when they are the greater part. Nothing but the
-group itself decides what is computed when, so its tokens and log-probabilities are the same bits whatever else the
-engine does at the same time, has done or will do.
+The tree's context (prompt, explanation, and the extra tokens of single branch points) lies in the buffer once. Every
+step appends one token per live branch, and each token attends to its ancestors only. Ended branches leave; the columns
+of dead branches are cleared once they outnumber the live ones. The group alone decides what is computed when, so its
+tokens and log-probabilities have the same bits whatever else the engine runs.
 """
 
 from __future__ import annotations
@@ -14,14 +13,14 @@ from dataclasses import dataclass
 import numpy as np
 
 from edgeelad.engine.packed.buffers import Ints, KeyValueBuffers
-from edgeelad.engine.packed.graph import HIDDEN, Feed
-from edgeelad.engine.packed.layout import Layout, Point
-from edgeelad.engine.packed.sequence import Growing
+from edgeelad.engine.packed.graph import Feed
+from edgeelad.engine.packed.layout import HIDDEN, Layout, Point
+from edgeelad.engine.packed.sequence import LiveSequence
 
-# Branches that advance together at most: each step appends a column for each of them, and all pay for all columns.
-# Smaller groups need more copies of the context; 5 to 64 were measured, and made little difference.
+# Maximum branches per group: each step appends a column per branch, and every branch attends over all columns. Smaller
+# groups need more copies of the context; 5 to 64 were measured, and made little difference.
 GROUP_SIZE = 32
-MIN_DEAD = 64  # columns worth clearing away
+MIN_DEAD = 64  # fewer dead columns than this are not cleared
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -29,11 +28,11 @@ class Branch:
     """A sequence that starts at a point of the tree's context."""
 
     point: Point
-    sequence: Growing
+    sequence: LiveSequence
 
 
-def feed_context(layout: Layout, buffers: KeyValueBuffers) -> Feed:
-    """A tree's context; the next-token distribution of each of its points is wanted."""
+def context_feed(layout: Layout, buffers: KeyValueBuffers) -> Feed:
+    """The tokens of a tree's context; requests the next-token distribution of each of its points."""
     return Feed(
         buffers,
         (0, 1),
@@ -46,20 +45,20 @@ def feed_context(layout: Layout, buffers: KeyValueBuffers) -> Feed:
 
 
 class Group:
-    """Branches that have their first tokens and go on from there."""
+    """Branches that have their first tokens and need more."""
 
     def __init__(self, layout: Layout, branches: list[Branch], buffers: KeyValueBuffers, capacity: int) -> None:
-        """Begin a group.
+        """Start a group.
 
         Args:
-            layout: The tree's context, which `buffers` holds already.
+            layout: The tree's context, which `buffers` already holds.
             branches: At most GROUP_SIZE.
-            buffers: One row of room.
-            capacity: How many of the row's columns to use; there is room for the context and a whole branch at least.
+            buffers: One row.
+            capacity: Columns of the row to use, enough for the context and one whole branch.
         """
         self._layout, self._buffers, self._capacity = layout, buffers, capacity
         self._num_context = len(layout.tokens)
-        self._aside: list[Branch] = []  # set aside for want of room; they start over when the others have ended
+        self._aside: list[Branch] = []  # branches without room; they start over when the others have ended
         self._begin(branches)
 
     def _begin(self, branches: list[Branch]) -> None:
@@ -68,27 +67,27 @@ class Group:
         self._live: Ints = np.arange(len(branches))
         self._lengths = np.array([branch.point.length for branch in branches], dtype=np.int64)
         self._num_fed = np.zeros(len(branches), dtype=np.int64)  # of each branch's tokens
-        self._shows = np.stack([self._layout.shows(branch.point, self._capacity) for branch in branches])
+        self._bias = np.stack([self._layout.branch_bias(branch.point, self._capacity) for branch in branches])
         self._owners = np.full(self._capacity, -1, dtype=np.int64)  # the branch of each column
 
     @property
     def is_done(self) -> bool:
-        """Whether no branch goes on."""
+        """Whether all branches have ended."""
         return not len(self._live)
 
-    def sequences(self) -> list[Growing]:
-        """The sequences that a token is to be chosen for, as the last feed wanted them."""
+    def sequences(self) -> list[LiveSequence]:
+        """The sequences to choose a token for, in the order of the last feed's rows."""
         return [self._branches[row].sequence for row in self._live]
 
     def drop_ended(self) -> None:
-        """Let branches leave that ended with the last token."""
+        """Remove the branches that ended with their last token."""
         self._live = self._live[[sequence.finish_reason is None for sequence in self.sequences()]]
         if self.is_done and self._aside:
             branches, self._aside = self._aside, []
             self._begin(branches)
 
     def feed(self) -> Feed:
-        """Each live branch's tokens that the buffer does not hold: one, or all of a branch that starts over."""
+        """The tokens of each live branch that the buffer lacks: one, or all of them for a branch that starts over."""
         counts = self._make_room()
         ids = [self._branches[row].sequence.ids for row in self._live]
         if (counts == 1).all():
@@ -101,18 +100,18 @@ class Group:
             positions = self._lengths[owners] + self._num_fed[owners] + places
         past, total = self._used, self._used + len(tokens)
         self._owners[past:total] = owners
-        self._shows[owners, np.arange(past, total)] = 0
+        self._bias[owners, np.arange(past, total)] = 0
         self._num_fed[self._live] += counts
         self._used = total
-        bias = self._shows[owners, :total][None, None]
+        bias = self._bias[owners, :total][None, None]
         wanted = np.cumsum(counts) - 1
         return Feed(self._buffers, (0, 1), tokens[None], positions[None], np.array([past], np.int32), bias, wanted)
 
     def _make_room(self) -> Ints:
-        """Clear dead columns away where there are many or there is no room; set branches aside where that is all.
+        """Clear dead columns if there are many or the buffer is full; set half of the branches aside if it still is.
 
         Returns:
-            How many tokens each live branch is to be fed.
+            The number of tokens to feed per live branch.
         """
         while True:
             counts = np.array([len(sequence.ids) for sequence in self.sequences()]) - self._num_fed[self._live]
@@ -135,7 +134,7 @@ class Group:
         kept = own[np.isin(self._owners[own], self._live)]
         stop = first + len(kept)
         self._buffers.keep_columns(0, first, kept)
-        self._shows[:, first:stop] = self._shows[:, kept]
-        self._shows[:, stop : self._used] = HIDDEN
+        self._bias[:, first:stop] = self._bias[:, kept]
+        self._bias[:, stop : self._used] = HIDDEN
         self._owners[first:stop] = self._owners[kept]
         self._used = stop

@@ -1,6 +1,7 @@
-"""Lay the sequences of one tree out in one packed sequence: the longest is the spine, the others leave it somewhere.
+"""Lay out the sequences of one tree as one packed sequence in which shared prefixes occur once.
 
-A column of the packed sequence is a token; what a column may see are its ancestors. Pure bookkeeping over tokens.
+A column of the packed sequence holds one token. The longest sequence takes the first columns; every other one shares
+its common prefix with it and appends the rest. The attention bias hides the columns that are not a token's ancestors.
 """
 
 from __future__ import annotations
@@ -11,17 +12,19 @@ from dataclasses import dataclass
 import numpy as np
 
 from edgeelad.engine.packed.buffers import Floats
-from edgeelad.engine.packed.graph import HIDDEN
+
+# bias of a hidden column: finite, and so low that its probability is exactly 0
+HIDDEN = np.float32(np.finfo(np.float32).min)
 
 
 @dataclass(frozen=True, slots=True)
 class Point:
-    """Where branches start: the end of one sequence.
+    """The end of one sequence, where branches start.
 
     Attributes:
         length: Tokens of the sequence.
-        num_shared: How many of its columns are the spine's first.
-        own: Its own columns after these, from and up to.
+        num_shared: Number of its tokens that are the first columns of the longest sequence.
+        own: Start and end (exclusive) of the columns that follow these.
     """
 
     length: int
@@ -41,7 +44,7 @@ class Layout:
     Attributes:
         tokens: The token of each column.
         positions: Its position in its sequence.
-        points: One for each sequence.
+        points: One per sequence.
     """
 
     tokens: tuple[int, ...]
@@ -49,17 +52,17 @@ class Layout:
     points: tuple[Point, ...]
 
     def bias(self) -> Floats:
-        """What each column does not see gets `HIDDEN`; shape [1, 1, columns, columns].
+        """Attention bias within the context, 0 or `HIDDEN`, shape [1, 1, columns, columns].
 
-        What lies after a column is hidden by attention's own causality.
+        Columns to the right are left to causal attention.
         """
         bias = np.zeros((len(self.tokens), len(self.tokens)), dtype=np.float32)
         for point in self.points:
             bias[slice(*point.own), point.num_shared : point.own[0]] = HIDDEN
         return bias[None, None]
 
-    def shows(self, point: Point, width: int) -> Floats:
-        """What a branch at `point` sees: 0 for its ancestors, else `HIDDEN`; shape [width]."""
+    def branch_bias(self, point: Point, width: int) -> Floats:
+        """Attention bias of a branch at `point`: 0 for its ancestors, else `HIDDEN`; shape [width]."""
         row = np.full(width, HIDDEN, dtype=np.float32)
         row[: point.num_shared] = 0
         row[slice(*point.own)] = 0
@@ -67,12 +70,12 @@ class Layout:
 
 
 def lay_out(sequences: Sequence[Sequence[int]]) -> Layout:
-    """Lay sequences out, each at least one token long; what two of them share with the longest is there once."""
-    spine = max(sequences, key=lambda sequence: len(sequence))
-    tokens, positions = list(spine), list(range(len(spine)))
+    """Lay out sequences, each at least one token long; a prefix shared with the longest occurs once."""
+    longest = max(sequences, key=lambda sequence: len(sequence))
+    tokens, positions = list(longest), list(range(len(longest)))
     points: list[Point] = []
     for sequence in sequences:
-        shared = _common_length(sequence, spine)
+        shared = _common_length(sequence, longest)
         own = (len(tokens), len(tokens) + len(sequence) - shared)
         points.append(Point(len(sequence), shared, own))
         tokens.extend(sequence[shared:])

@@ -1,4 +1,7 @@
-"""The inputs and outputs of the engine's graphs: what `export.graph_variants` writes and `packed_graph` binds."""
+"""Input and output names of the engine's graphs, as `export.fused.variants` writes and `packed.graph` binds them.
+
+The strings are part of exported files: changing one makes earlier exports unreadable.
+"""
 
 from __future__ import annotations
 
@@ -6,23 +9,23 @@ TOKEN_INPUTS = ("input_ids", "position_ids", "logit_index", "num_top")
 OUTPUTS = ("top_logits", "top_ids", "top_prob", "mean_logit")
 VOCAB_SIZE_KEY = "edgeelad.vocab_size"
 
-# slots: rows of a batch (slot 0) and packed sequences
+# slots: the rows of a batch (slot 0) and packed sequences
 SLOT_INPUTS = ("seqlens_k", "total_sequence_length", "attention_bias")
 SIZES_INPUT = "slot_sizes"
 PAST = "past_key_values."
 PRESENT = "present."
 
-# trees: branches over a context that they share
+# trees: branches over a shared context
 TREE_SIZES_INPUT = "tree_sizes"
 TREE_INDEX, TREE_BIAS, TREE_WIDTHS = "own_index", "bias", "widths"
-CONTEXT, OWN, GROWN = "context.", "own.", "grown."
+CONTEXT, OWN, OWN_PRESENT = "context.", "own.", "grown."
 
 
 def lane_name(slot: int, name: str) -> str:
-    """What an input or output of a slot is called; those of slot 0 have plain names."""
+    """The name of a slot's input or output; those of slot 0 have no prefix."""
     return f"lane{slot}.{name}" if slot else name
 
 
 def tree_name(tree: int, name: str) -> str:
-    """What an input or output of a tree (from 1 on) is called."""
+    """The name of a tree's input or output; trees are numbered from 1."""
     return f"tree{tree}.{name}"

@@ -1,4 +1,4 @@
-"""What leaves the engine's graph: of each row's next-token distribution the top, and two numbers of the whole."""
+"""Next-token distributions as the engine's graph returns them: top logits, normalizer and entropy per row."""
 
 from __future__ import annotations
 
@@ -12,10 +12,10 @@ from edgeelad.engine.packed.buffers import Floats, Ints
 
 @dataclass(frozen=True, slots=True, eq=False)
 class TopRows:
-    """The next-token distribution of each wanted row.
+    """The next-token distribution of each requested row.
 
     Attributes:
-        logits: The largest logits, largest first, shape [rows, k].
+        logits: The largest logits, in descending order, shape [rows, k].
         ids: Their tokens, shape [rows, k].
         normalizers: log Σ exp over the whole vocabulary, shape [rows].
         entropies: In nats, shape [rows].
@@ -27,10 +27,10 @@ class TopRows:
     entropies: npt.NDArray[np.float64]
 
     def take(self, rows: Ints) -> TopRows:
-        """Some rows, in that order; a row may be taken repeatedly."""
+        """The given rows, in that order; rows may repeat."""
         return TopRows(self.logits[rows], self.ids[rows], self.normalizers[rows], self.entropies[rows])
 
     def part(self, start: int, stop: int) -> TopRows:
-        """The rows from `start` up to `stop`."""
+        """Rows `start` to `stop`, exclusive."""
         rows = slice(start, stop)
         return TopRows(self.logits[rows], self.ids[rows], self.normalizers[rows], self.entropies[rows])

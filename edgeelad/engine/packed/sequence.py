@@ -1,4 +1,4 @@
-"""A sequence that is being generated, and the choice of its next token from the graph's largest logits."""
+"""The state of a sequence that is being generated, and the choice of its next token from the graph's top logits."""
 
 from __future__ import annotations
 
@@ -15,15 +15,15 @@ from edgeelad.records import FinishReason
 
 
 @dataclass(slots=True, eq=False)
-class Growing:
+class LiveSequence:
     """A sequence that is being generated.
 
     Attributes:
-        seed: What its draws come from.
-        budget: Tokens that it may choose, at least one.
-        ids: What it has chosen, without an end token.
-        logprobs, entropies: One for each choice.
-        finish_reason: Why it has ended; None while it has not.
+        seed: Of its random draws.
+        budget: Maximum number of tokens, at least one.
+        ids: Tokens chosen so far, without an end token.
+        logprobs, entropies: One per chosen token.
+        finish_reason: Why it ended; None until then.
     """
 
     seed: int
@@ -34,7 +34,7 @@ class Growing:
     finish_reason: FinishReason | None = None
 
     def append(self, token: int, logprob: float, entropy: float, limits: Limits) -> None:
-        """Add a choice, and note whether it ends the sequence."""
+        """Add a chosen token, and end the sequence if the token ends it."""
         self.logprobs.append(logprob)
         self.entropies.append(entropy)
         if token in limits.eos_ids:
@@ -47,12 +47,12 @@ class Growing:
             self.finish_reason = "length"
 
     def result(self) -> GeneratedTokens:
-        """The sequence, once it has ended."""
+        """The ended sequence."""
         assert self.finish_reason is not None, "the sequence has not ended"
         return GeneratedTokens(tuple(self.ids), tuple(self.logprobs), tuple(self.entropies), self.finish_reason)
 
 
-def choose_next(sequences: Sequence[Growing], found: TopRows, params: SamplingParams, limits: Limits) -> None:
+def choose_next(sequences: Sequence[LiveSequence], found: TopRows, params: SamplingParams, limits: Limits) -> None:
     """Choose the next token of each sequence; row i of `found` is the distribution of sequence i.
 
     Raises:

@@ -3,7 +3,7 @@
 Sequences that end at about the same time run together as the rows of a batch.
 
 Rows are padded on the left, so that the distance between two tokens of a row is what it is alone. Branches take their
-keys and values from one pass over their trunk's prompt and completion. Rows that have ended leave the batch.
+keys and values from one pass over their request's prompt and completion. Rows that have ended leave the batch.
 """
 
 from __future__ import annotations
@@ -13,30 +13,30 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from edgeelad.engine.generate import BranchPoint, ForcedToken, GeneratedTokens, Growth, Limits, Trunk
+from edgeelad.engine.generate import BranchPoint, ForcedToken, GeneratedTokens, Limits, TreeRequest, TreeResult
 from edgeelad.engine.plain.decode import Rows, decode
 from edgeelad.engine.plain.prefill import Prefilled, cut_prefixes, left_mask, prefill
 from edgeelad.engine.plain.stream import stream_tokens
 from edgeelad.engine.sampling import SamplingParams, Seeds, normalizers_and_entropies
 from edgeelad.engine.session import IntArray, OnnxGraph
 
-# keys and values of a batch's rows, and of the trunks that they come from: large students get smaller batches
+# keys and values of a batch's rows, and of the requests that they come from: large students get smaller batches
 MAX_CACHE_BYTES = 512 << 20
 NOTHING = GeneratedTokens((), (), (), "length")
 
 
 @dataclass(frozen=True, slots=True)
 class _Place:
-    """A branch point of a group of trunks.
+    """A branch point of a group of requests.
 
     Attributes:
-        trunk: Its row in the pass over the trunks.
+        request: Its row in the pass over the requests.
         point: As it was given.
         length: Tokens of prompt and completion before it.
         rest: Tokens that the completion has after it: about as many as its branches will have.
     """
 
-    trunk: int
+    request: int
     point: BranchPoint
     length: int
     rest: int
@@ -81,34 +81,36 @@ class BatchGenerator:
                 results[index] = generated
         return results
 
-    def grow(self, trunks: Sequence[Trunk], params: SamplingParams, limits: Limits) -> list[Growth]:
-        """Sample the branches of each trunk, and see what follows its forced tokens; see `TokenGenerator`."""
-        growths = [Growth((), ())] * len(trunks)
-        lengths = [len(trunk.prompt_ids) + _reach(trunk) for trunk in trunks]
-        order = sorted((index for index in range(len(trunks)) if trunks[index].points), key=lengths.__getitem__)
+    def generate_trees(
+        self, requests: Sequence[TreeRequest], params: SamplingParams, limits: Limits
+    ) -> list[TreeResult]:
+        """Sample the branches of each request, and see what follows its forced tokens; see `TokenGenerator`."""
+        results = [TreeResult((), ())] * len(requests)
+        lengths = [len(request.prompt_ids) + _reach(request) for request in requests]
+        order = sorted((index for index in range(len(requests)) if requests[index].points), key=lengths.__getitem__)
         for group in self._batches(order, lengths):
-            for index, growth in zip(group, self._grow([trunks[i] for i in group], params, limits), strict=True):
-                growths[index] = growth
-        return growths
+            for index, result in zip(group, self._grow([requests[i] for i in group], params, limits), strict=True):
+                results[index] = result
+        return results
 
     def stream(self, prompt: Sequence[int], max_tokens: int, limits: Limits) -> Iterator[int]:
         """The greedy continuation of one prompt, token by token; see `TokenGenerator`."""
         return stream_tokens(self.graph, prompt, max_tokens, limits)
 
-    def _grow(self, trunks: Sequence[Trunk], params: SamplingParams, limits: Limits) -> list[Growth]:
+    def _grow(self, requests: Sequence[TreeRequest], params: SamplingParams, limits: Limits) -> list[TreeResult]:
         places = [
-            _Place(row, point, len(trunk.prompt_ids) + point.num_tokens, _reach(trunk) - point.num_tokens)
-            for row, trunk in enumerate(trunks)
-            for point in trunk.points
+            _Place(row, point, len(request.prompt_ids) + point.num_tokens, _reach(request) - point.num_tokens)
+            for row, request in enumerate(requests)
+            for point in request.points
         ]
-        sequences = [(*trunk.prompt_ids, *trunk.completion_ids[: _reach(trunk)]) for trunk in trunks]
-        whole = prefill(self.graph, sequences, [(place.trunk, place.length) for place in places])
+        sequences = [(*request.prompt_ids, *request.completion_ids[: _reach(request)]) for request in requests]
+        whole = prefill(self.graph, sequences, [(place.request, place.length) for place in places])
         branches = self._branch(whole, places, params, limits)
         forced = self._force(whole, places, limits)
-        numbers: list[list[int]] = [[] for _ in trunks]
+        numbers: list[list[int]] = [[] for _ in requests]
         for number, place in enumerate(places):
-            numbers[place.trunk].append(number)
-        return [Growth(tuple(branches[n] for n in own), tuple(forced[n] for n in own)) for own in numbers]
+            numbers[place.request].append(number)
+        return [TreeResult(tuple(branches[n] for n in own), tuple(forced[n] for n in own)) for own in numbers]
 
     def _branch(
         self, whole: Prefilled, places: Sequence[_Place], params: SamplingParams, limits: Limits
@@ -122,9 +124,9 @@ class BatchGenerator:
         branches: list[list[GeneratedTokens]] = [[] for _ in places]
         for batch in self._batches(range(len(runs)), lengths):
             numbers = np.array([runs[index][0] for index in batch])
-            trunks, tokens = _spans(places, numbers)
+            requests, tokens = _spans(places, numbers)
             seeds = _seeds(runs[index][1] for index in batch)
-            cache = cut_prefixes(whole, trunks, tokens)
+            cache = cut_prefixes(whole, requests, tokens)
             rows = Rows(cache, tokens, whole.logits[numbers], seeds, np.array([budgets[n] for n in numbers]))
             for number, generated in zip(numbers, decode(self.graph, rows, params, limits), strict=True):
                 branches[number].append(generated)
@@ -143,11 +145,11 @@ class BatchGenerator:
             ]
             for batch in self._batches(asked, ends):
                 numbers = np.array(batch)
-                trunks, tokens = _spans(places, numbers)
+                requests, tokens = _spans(places, numbers)
                 ids = np.array([places[number].point.forced_ids for number in batch], dtype=np.int64)
                 mask = left_mask(tokens + size, int(tokens.max()) + size)
                 positions = tokens[:, None] + np.arange(size)
-                found, _ = self.graph.step(ids, mask, positions, cut_prefixes(whole, trunks, tokens))
+                found, _ = self.graph.step(ids, mask, positions, cut_prefixes(whole, requests, tokens))
                 _, entropies = normalizers_and_entropies(found[:, -1])
                 for number, id_, entropy in zip(batch, found[:, -1].argmax(axis=1), entropies, strict=True):
                     results[number] = ForcedToken(int(id_), float(entropy))
@@ -173,15 +175,15 @@ def _budget(num_tokens: int, params: SamplingParams, limits: Limits) -> int:
     return min(params.max_new_tokens, limits.max_context - num_tokens)
 
 
-def _reach(trunk: Trunk) -> int:
+def _reach(request: TreeRequest) -> int:
     """Tokens of the completion up to the last branch point."""
-    return max((point.num_tokens for point in trunk.points), default=0)
+    return max((point.num_tokens for point in request.points), default=0)
 
 
 def _spans(places: Sequence[_Place], numbers: IntArray) -> tuple[IntArray, IntArray]:
-    """Trunk and length of the prefixes of some places."""
+    """TreeRequest and length of the prefixes of some places."""
     chosen = [places[number] for number in numbers]
-    return np.array([place.trunk for place in chosen]), np.array([place.length for place in chosen])
+    return np.array([place.request for place in chosen]), np.array([place.length for place in chosen])
 
 
 def _seeds(seeds: Iterable[int]) -> Seeds:

@@ -15,8 +15,8 @@ from onnx import NodeProto, TensorProto, ValueInfoProto, helper
 
 from edgeelad.engine.packed.names import (
     CONTEXT,
-    GROWN,
     OWN,
+    OWN_PRESENT,
     PAST,
     TREE_BIAS,
     TREE_INDEX,
@@ -79,7 +79,7 @@ def declare_trees(graph: EditedGraph, num_trees: int) -> None:
             window = [keys, "branches", "window", size]
             graph.inputs.append(_float(tree_name(tree, CONTEXT + stem), [1, keys, "context", size]))
             graph.inputs.append(_float(tree_name(tree, OWN + stem), window))
-            graph.outputs.append(_float(tree_name(tree, GROWN + stem), window))
+            graph.outputs.append(_float(tree_name(tree, OWN_PRESENT + stem), window))
     graph.inputs.append(helper.make_tensor_value_info(TREE_SIZES_INPUT, TensorProto.INT64, [num_trees]))
 
 
@@ -119,7 +119,7 @@ def _attend_tree(writer: LayerWriter, tree: int, parts: list[str], heads: _Heads
     index, bias, widths = (tree_name(tree, name) for name in (TREE_INDEX, TREE_BIAS, TREE_WIDTHS))
     stems = [name.removeprefix(PAST) for name in writer.node.input[3:5]]
     context = [tree_name(tree, CONTEXT + stem) for stem in stems]
-    own = [tree_name(tree, GROWN + stem) for stem in stems]
+    own = [tree_name(tree, OWN_PRESENT + stem) for stem in stems]
     for stem, new, filled in zip(stems, fresh, own, strict=True):
         writer.nodes.append(helper.make_node("ScatterND", [tree_name(tree, OWN + stem), index, new], [filled]))
     scale = attribute(writer.node, "scale", 0.0) or heads.size**-0.5

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from edgeelad.engine.crew import MAX_BLOCKS_AHEAD, MAX_DEATHS_IN_A_ROW, MAX_FAILED_STARTS, Crew, Lost
+from edgeelad.engine.processes import MAX_BLOCKS_AHEAD, MAX_DEATHS_IN_A_ROW, MAX_FAILED_STARTS, Lost, WorkerProcesses
 from edgeelad.errors import MissingExtraError, RunError
 
 POISON, BUG, ONCE, WRONG = 1000, 1001, 1002, 1003
@@ -78,11 +78,11 @@ def _blocks(numbers: Iterator[int] | list[int], size: int = 4) -> Iterator[list[
 
 @pytest.mark.parametrize("num_processes", [1, 3])
 def test_results_come_in_order(num_processes: int) -> None:
-    with Crew(doubling, num_processes) as crew:
-        assert list(crew.work_through(_blocks(list(range(30))))) == [2 * n for n in range(30)]
+    with WorkerProcesses(doubling, num_processes) as workers:
+        assert list(workers.map(_blocks(list(range(30))))) == [2 * n for n in range(30)]
         assert len(multiprocessing.active_children()) <= num_processes
-        assert crew.num_replaced == 0
-        assert crew.peak_bytes is None or crew.peak_bytes > 1 << 20
+        assert workers.num_replaced == 0
+        assert workers.peak_bytes is None or workers.peak_bytes > 1 << 20
     assert multiprocessing.active_children() == []
 
 
@@ -94,11 +94,11 @@ def test_no_more_processes_than_blocks_and_no_more_blocks_than_needed() -> None:
             read.append(number)
             yield number
 
-    with Crew(doubling, 8) as crew:
-        assert list(crew.work_through(_blocks([1, 2, 3]))) == [2, 4, 6]
+    with WorkerProcesses(doubling, 8) as workers:
+        assert list(workers.map(_blocks([1, 2, 3]))) == [2, 4, 6]
         assert len(multiprocessing.active_children()) == 1
-    with Crew(doubling, 2) as crew:
-        for number, result in enumerate(islice(crew.work_through(_blocks(counted())), 60), start=1):
+    with WorkerProcesses(doubling, 2) as workers:
+        for number, result in enumerate(islice(workers.map(_blocks(counted())), 60), start=1):
             assert result == 2 * number
             assert len(read) <= number + 4 * (2 * MAX_BLOCKS_AHEAD)
 
@@ -106,8 +106,8 @@ def test_no_more_processes_than_blocks_and_no_more_blocks_than_needed() -> None:
 @pytest.mark.parametrize("num_processes", [1, 2])
 def test_an_item_that_kills_is_lost_and_no_other(num_processes: int) -> None:
     told: list[str] = []
-    with Crew(doubling, num_processes, told.append) as crew:
-        results = list(crew.work_through(_blocks([*range(6), POISON, *range(6)])))
+    with WorkerProcesses(doubling, num_processes, told.append) as workers:
+        results = list(workers.map(_blocks([*range(6), POISON, *range(6)])))
     place = 6
     lost = results.pop(place)
     assert results == [2 * n for n in (*range(6), *range(6))]
@@ -115,49 +115,52 @@ def test_an_item_that_kills_is_lost_and_no_other(num_processes: int) -> None:
     assert lost.item == POISON
     # with its block, with its block again, alone
     assert lost.reason == "3 worker processes died of it (killed by signal 9: out of memory, or killed by hand)"
-    assert crew.num_replaced == len(told) == 3
+    assert workers.num_replaced == len(told) == 3
 
 
 def test_an_item_alone_in_its_block_is_lost_when_it_kills_twice() -> None:
-    with Crew(doubling, 1) as crew:
-        results = list(crew.work_through(_blocks([1, POISON, 2], 1)))
+    with WorkerProcesses(doubling, 1) as workers:
+        results = list(workers.map(_blocks([1, POISON, 2], 1)))
     assert results == [2, Lost(POISON, results[1].reason), 4]
-    assert crew.num_replaced == 2
+    assert workers.num_replaced == 2
 
 
 def test_a_block_whose_process_dies_once_is_whole(tmp_path: Path) -> None:
-    with Crew(partial(doubling, tmp_path), 2) as crew:
-        results = list(crew.work_through(_blocks([1, ONCE, 2, 3, 4, 5])))
+    with WorkerProcesses(partial(doubling, tmp_path), 2) as workers:
+        results = list(workers.map(_blocks([1, ONCE, 2, 3, 4, 5])))
     assert results == [2, 2 * ONCE, 4, 6, 8, 10]
-    assert crew.num_replaced == 1
+    assert workers.num_replaced == 1
 
 
 def test_an_item_that_raises_is_lost_with_the_exception() -> None:
-    with Crew(doubling, 2) as crew:
-        results = list(crew.work_through(_blocks([1, BUG, 2])))
+    with WorkerProcesses(doubling, 2) as workers:
+        results = list(workers.map(_blocks([1, BUG, 2])))
     assert (results[0], results[2]) == (2, 4)
     assert "ZeroDivisionError: no such number (" in results[1].reason
-    assert "test_engine_crew.py:" in results[1].reason
+    assert "test_engine_processes.py:" in results[1].reason
 
 
 def test_our_errors_end_the_work() -> None:
-    with Crew(doubling, 2) as crew, pytest.raises(MissingExtraError, match="adding needs sums"):
-        list(crew.work_through(_blocks([*range(8), WRONG])))
+    with WorkerProcesses(doubling, 2) as workers, pytest.raises(MissingExtraError, match="adding needs sums"):
+        list(workers.map(_blocks([*range(8), WRONG])))
     assert multiprocessing.active_children() == []
 
 
 def test_where_all_die_the_work_ends() -> None:
-    with Crew(doubling, 2, lambda _: None) as crew, pytest.raises(RunError, match="died without finishing anything"):
-        list(crew.work_through(_blocks([POISON] * 40)))
-    assert crew.num_replaced == MAX_DEATHS_IN_A_ROW + 2 + 1
+    with (
+        WorkerProcesses(doubling, 2, lambda _: None) as workers,
+        pytest.raises(RunError, match="died without finishing anything"),
+    ):
+        list(workers.map(_blocks([POISON] * 40)))
+    assert workers.num_replaced == MAX_DEATHS_IN_A_ROW + 2 + 1
 
 
 def test_where_none_can_start_the_work_ends() -> None:
     with (
-        Crew(hopeless, 2) as crew,
+        WorkerProcesses(hopeless, 2) as workers,
         pytest.raises(RunError, match=rf"{MAX_FAILED_STARTS} worker processes died .* \(exit code 3\); use fewer"),
     ):
-        list(crew.work_through(_blocks(list(range(40)))))
+        list(workers.map(_blocks(list(range(40)))))
     assert multiprocessing.active_children() == []
 
 
@@ -165,7 +168,7 @@ def test_where_none_can_start_the_work_ends() -> None:
 def test_where_there_is_room_for_one_it_does_all_the_work(tmp_path: Path) -> None:
     os.mkfifo(tmp_path / "tried")
     told: list[str] = []
-    with Crew(partial(crowded, tmp_path), 2, told.append) as crew:
-        assert list(crew.work_through(_blocks(list(range(40))))) == [2 * n for n in range(40)]
-    assert crew.num_processes == 1
+    with WorkerProcesses(partial(crowded, tmp_path), 2, told.append) as workers:
+        assert list(workers.map(_blocks(list(range(40))))) == [2 * n for n in range(40)]
+    assert workers.num_processes == 1
     assert told == ["worker processes die before they are ready (exit code 3): going on with 1"]

@@ -108,7 +108,7 @@ class _Refused:
     message: str
 
 
-class Crew(Generic[Item, Result]):
+class WorkerProcesses(Generic[Item, Result]):
     """Processes at work; use it as a context manager, which ends them, whatever they are doing.
 
     Attributes:
@@ -138,7 +138,7 @@ class Crew(Generic[Item, Result]):
         self._waiting: deque[_Task[Item]] = deque()
         self._num_failed_starts = self._num_deaths_in_a_row = 0
 
-    def __enter__(self) -> Crew[Item, Result]:
+    def __enter__(self) -> WorkerProcesses[Item, Result]:
         return self
 
     def __exit__(
@@ -149,7 +149,7 @@ class Crew(Generic[Item, Result]):
         while self._workers:
             _join(self._workers.pop())
 
-    def work_through(self, blocks: Iterator[list[Item]]) -> Iterator[Result | Lost[Item]]:
+    def map(self, blocks: Iterator[list[Item]]) -> Iterator[Result | Lost[Item]]:
         """What comes of each item, in order.
 
         Raises:
