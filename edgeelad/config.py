@@ -168,11 +168,22 @@ class TrainingConfig(Section):
     """Fine-tuning, with transformers' Trainer."""
 
     method: Literal["full", "lora"] = "full"
-    epochs: float = Field(3.0, gt=0)
-    max_steps: int | None = Field(None, ge=1, description="optimizer steps; overrides epochs")
+    epochs: float = Field(3.0, gt=0, description="passes over the examples")
+    min_steps: int = Field(100, ge=1, description="fewest optimizer steps; few examples are passed over more often")
+    max_steps: int | None = Field(
+        None, ge=1, description="exact number of optimizer steps; overrides epochs and min_steps"
+    )
     batch_size: int = Field(16, ge=1)
     gradient_accumulation: int = Field(1, ge=1)
-    learning_rate: float = Field(2e-5, gt=0)
+    learning_rate: float | None = Field(
+        None,
+        gt=0,
+        description="peak learning rate; default: by size, 5e-5 × sqrt(1e9 / parameters), ten times that for a LoRA, "
+        "2e-3 at most",
+    )
+    held_out_share: float = Field(
+        0.05, ge=0.0, le=0.5, description="share of the examples whose loss is watched instead of trained on"
+    )
     warmup_share: float = Field(0.05, ge=0.0, le=1.0)
     weight_decay: float = Field(0.0, ge=0.0)
     schedule: Literal["cosine", "linear", "constant"] = "cosine"

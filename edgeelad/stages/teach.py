@@ -43,6 +43,8 @@ def fine_tune(run: Run, number: int) -> None:
     if result.num_skipped:
         run.progress.warn(f"{result.num_skipped} examples do not fit the student's context and were not trained on")
     run.progress.finish(f"loss {result.final_loss:.3f}")
+    if result.warning is not None:
+        run.progress.warn(result.warning)
 
 
 def annotated_examples(run: Run, last_round: int) -> list[Example]:

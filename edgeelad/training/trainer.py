@@ -1,7 +1,7 @@
 """Fine-tune a student with transformers' Trainer: full weights or a LoRA, merged before it is saved.
 
-Takes a student folder and examples, gives a student folder and a `TrainingResult`. Keeps no checkpoints and reports to
-nobody but the `progress` callback: a round is short, and a run that is killed fine-tunes again from the same base.
+Takes a student folder and examples, returns a `TrainingResult` for the new student folder. Keeps no checkpoints and
+reports to the `progress` callback only: a round is short, and an interrupted run fine-tunes again from the same base.
 """
 
 from __future__ import annotations
@@ -40,12 +40,14 @@ from edgeelad.training.extra import distill_extra, quiet
 from edgeelad.training.load import load_model, load_tokenizer
 from edgeelad.training.result import TrainingResult
 from edgeelad.training.save import refuse_existing, save_student
+from edgeelad.training.schedule import hold_out, learning_rate, num_steps
 from edgeelad.training.tensors import EncodedExamples, collate, encode_examples
 
 ProgressCallback = Callable[[int, int, float], None]
 # "constant" alone would ignore the warm-up
 SCHEDULERS = {"cosine": "cosine", "linear": "linear", "constant": "constant_with_warmup"}
 NUM_LOSS_REPORTS = 50  # the loss is read about this often: reading it makes a GPU wait
+NUM_HELD_OUT_REPORTS = 10  # and that of the held-out examples
 
 
 def fine_tune(
@@ -67,14 +69,17 @@ def fine_tune(
         assert eos_id in codec.eos_ids, f"{base} was not made by prepare_student"
         encoded = encode_examples(examples, codec, eos_id)
         _check_not_empty(encoded, base)
+        rows, held_out = hold_out(encoded.rows, config.held_out_share, seed)
         # 2. train
-        arguments = _arguments(config, len(encoded.rows), seed, Path(scratch))
         model = load_model(str(base))
-        watch = _Watch(config, progress)
+        rate = learning_rate(config, model.num_parameters())
+        arguments = _arguments(config, rate, len(rows), bool(held_out), seed, Path(scratch))
+        watch = _Watch(rate, progress)
         trainer = Trainer(
             model=_with_adapters(model, config) if config.method == "lora" else model,
             args=arguments,
-            train_dataset=encoded.rows,
+            train_dataset=rows,
+            eval_dataset=held_out or None,
             data_collator=functools.partial(
                 collate, pad_id=eos_id, multiple=8 if arguments.device.type == "cuda" else 1
             ),
@@ -93,13 +98,17 @@ def fine_tune(
         trainer.accelerator.wait_for_everyone()
         return TrainingResult(
             folder=out,
-            num_examples=len(encoded.rows),
+            num_examples=len(rows),
             skipped=encoded.skipped,
             num_steps=trainer.state.global_step,
             num_label_tokens=encoded.num_label_tokens,
-            first_loss=watch.first_loss,
-            final_loss=watch.last_loss,
+            first_loss=watch.losses[0][1],
+            final_loss=watch.losses[-1][1],
             seconds=time.perf_counter() - start,
+            learning_rate=rate,
+            num_held_out=len(held_out),
+            losses=tuple(watch.losses),
+            held_out_losses=tuple(watch.held_out_losses),
         )
 
 
@@ -115,8 +124,10 @@ def _check_not_empty(encoded: EncodedExamples, base: Path) -> None:
     raise TrainingError("nothing to train on: no examples; annotate some questions or set training.seed_examples")
 
 
-def _arguments(config: TrainingConfig, num_rows: int, seed: int, scratch: Path) -> TrainingArguments:
-    """Trainer's arguments: nothing on the screen, nothing on disk, no worker processes for rows that are in memory."""
+def _arguments(
+    config: TrainingConfig, rate: float, num_rows: int, has_held_out: bool, seed: int, scratch: Path
+) -> TrainingArguments:
+    """Trainer's arguments: no output, no checkpoints, no worker processes for rows that are in memory."""
     has_gpu = torch.cuda.is_available()
     if config.device == "cuda" and not has_gpu:
         raise TrainingError("training.device is cuda, and torch sees no CUDA GPU; use auto or cpu")
@@ -124,15 +135,13 @@ def _arguments(config: TrainingConfig, num_rows: int, seed: int, scratch: Path) 
     is_bf16 = config.precision == "bf16" or (
         config.precision == "auto" and on_gpu and torch.cuda.is_bf16_supported(including_emulation=False)
     )
-    steps_an_epoch = max(1, num_rows // (config.batch_size * config.gradient_accumulation))
-    num_steps = config.max_steps or math.ceil(steps_an_epoch * config.epochs)
+    max_steps = num_steps(config, num_rows)
     arguments = TrainingArguments(
         output_dir=str(scratch),
-        num_train_epochs=config.epochs,
-        max_steps=config.max_steps or -1,
+        max_steps=max_steps,
         per_device_train_batch_size=config.batch_size,
         gradient_accumulation_steps=config.gradient_accumulation,
-        learning_rate=config.learning_rate,
+        learning_rate=rate,
         lr_scheduler_type=SCHEDULERS[config.schedule],
         warmup_ratio=config.warmup_share,
         weight_decay=config.weight_decay,
@@ -151,9 +160,14 @@ def _arguments(config: TrainingConfig, num_rows: int, seed: int, scratch: Path) 
         save_strategy="no",
         report_to="none",
         disable_tqdm=True,
-        logging_steps=max(1, num_steps // NUM_LOSS_REPORTS),
+        per_device_eval_batch_size=config.batch_size,
+        eval_strategy="steps" if has_held_out else "no",
+        eval_steps=max(1, max_steps // NUM_HELD_OUT_REPORTS),
+        eval_on_start=has_held_out,
+        prediction_loss_only=True,
+        logging_steps=max(1, max_steps // NUM_LOSS_REPORTS),
         logging_first_step=True,
-        logging_nan_inf_filter=False,  # a loss that is not finite is an error here, nothing to smooth over
+        logging_nan_inf_filter=False,  # a loss that is not finite is an error here
     )
     if arguments.n_gpu > 1:  # without torchrun: one GPU, for DataParallel would change the batch and the result
         arguments._n_gpu = 1
@@ -185,39 +199,41 @@ def _train(trainer: Trainer) -> None:
 
 
 class _Watch(TrainerCallback):
-    """Tells of progress, and ends a training whose loss is not finite."""
+    """Keeps the losses, reports progress, and ends a training whose loss is not finite."""
 
-    def __init__(self, config: TrainingConfig, progress: ProgressCallback | None) -> None:
-        self.config = config
+    def __init__(self, rate: float, progress: ProgressCallback | None) -> None:
+        self.rate = rate
         self.progress = progress
-        self.first_loss = math.nan
-        self.last_loss = math.nan
+        self.losses: list[tuple[int, float]] = []
+        self.held_out_losses: list[tuple[int, float]] = []
 
     def on_step_end(self, args: Any, state: TrainerState, control: TrainerControl, **_: Any) -> None:
-        """A step is done; the loss is read after the last one too. Where it is read now, `on_log` tells of the step."""
-        control.should_log = control.should_log or state.global_step >= state.max_steps
+        """Report a step, unless `on_log` is about to; the loss is read after the last step too."""
+        is_last = state.global_step >= state.max_steps
+        control.should_log = control.should_log or is_last
+        control.should_evaluate = control.should_evaluate or (is_last and args.eval_strategy != "no")
         if self.progress is not None and not control.should_log:
-            self.progress(state.global_step, state.max_steps, self.last_loss)
+            self.progress(state.global_step, state.max_steps, self.losses[-1][1])
 
     def on_log(self, args: Any, state: TrainerState, control: TrainerControl, logs: dict[str, float], **_: Any) -> None:
-        """The loss was read."""
+        """Keep a loss that was read."""
+        if "eval_loss" in logs:
+            self.held_out_losses.append((state.global_step, logs["eval_loss"]))
         loss = logs.get("loss")
         if loss is None:  # the closing summary
             return
         if not (math.isfinite(loss) and math.isfinite(logs.get("grad_norm", 0.0))):
             raise TrainingError(
                 f"the loss is {loss} and its gradient {logs.get('grad_norm')} at step {state.global_step} of "
-                f"{state.max_steps}; lower training.learning_rate (now {self.config.learning_rate})"
+                f"{state.max_steps}; lower training.learning_rate (now {self.rate:.1e})"
             )
-        if math.isnan(self.first_loss):
-            self.first_loss = loss
-        self.last_loss = loss
+        self.losses.append((state.global_step, loss))
         if self.progress is not None:
             self.progress(state.global_step, state.max_steps, loss)
 
 
 def _check_finite(model: PreTrainedModel) -> None:
-    """Refuse weights that are not finite: the last steps' losses are seen, what the last update did is not."""
+    """Refuse weights that are not finite: the losses do not show what the last update did."""
     for name, parameter in model.named_parameters():
         if not torch.isfinite(parameter).all():
             raise TrainingError(f"weight {name} is not finite after training; lower training.learning_rate")
@@ -225,7 +241,7 @@ def _check_finite(model: PreTrainedModel) -> None:
 
 @contextmanager
 def _own_precision() -> Iterator[None]:
-    """Keep the precision of one training from the next: TrainingArguments leaves it in the environment."""
+    """Restore the environment variable in which TrainingArguments leaves the precision."""
     name = "ACCELERATE_MIXED_PRECISION"
     before = os.environ.pop(name, None)
     try:
@@ -238,7 +254,7 @@ def _own_precision() -> Iterator[None]:
 
 @contextmanager
 def _seeded(seed: int) -> Iterator[None]:
-    """Seed every global generator that Trainer and torch draw from, and put back what was there before."""
+    """Seed every global generator that Trainer and torch draw from; restore their states at the end."""
     python, legacy = random.getstate(), np.random.get_state()  # noqa: NPY002  # Trainer's set_seed seeds this one
     with torch.random.fork_rng():
         set_seed(seed)

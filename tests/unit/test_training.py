@@ -31,7 +31,9 @@ def base(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def settings(**changes: Any) -> TrainingConfig:
-    return TrainingConfig(**{"epochs": 2, "batch_size": 8, "learning_rate": 2e-3, "device": "cpu", **changes})
+    return TrainingConfig(
+        **{"epochs": 2, "min_steps": 1, "batch_size": 8, "learning_rate": 2e-3, "device": "cpu", **changes}
+    )
 
 
 def digest(folder: Path) -> str:
@@ -190,6 +192,30 @@ def test_a_gpu_is_used_in_bfloat16_by_itself(base: Path, tmp_path: Path) -> None
     assert {tensor.dtype for tensor in weights(tmp_path / "out").values()} == {torch.float32}
 
 
+def test_the_defaults_teach_a_small_student_what_few_examples_show(base: Path, tmp_path: Path) -> None:
+    result = fine_tune(base, EXAMPLES, tmp_path / "out", TrainingConfig(device="cpu"), 0)
+    assert result.num_steps == 100
+    assert result.learning_rate == 2e-3
+    assert result.final_loss < 0.3 * result.first_loss
+    assert result.num_held_out == 0  # too few to spare one
+    assert [step for step, _ in result.losses] == [1, *range(2, 101, 2)]
+
+
+def test_the_loss_of_held_out_examples_is_watched_from_before_the_first_step(base: Path, tmp_path: Path) -> None:
+    examples = [Example(*make_sum(a, b)) for a, b in SUMS[:60]]
+    result = fine_tune(base, examples, tmp_path / "out", settings(held_out_share=0.1, epochs=10), 0)
+    assert (result.num_examples, result.num_held_out) == (54, 6)
+    assert result.num_steps == 70
+    assert [step for step, _ in result.held_out_losses] == list(range(0, 71, 7))
+    assert result.held_out_losses[-1][1] < 0.7 * result.held_out_losses[0][1]
+    assert result.warning is None
+    timid = settings(held_out_share=0.1, epochs=1, learning_rate=1e-6)
+    hardly = fine_tune(base, examples, tmp_path / "hardly", timid, 0).warning
+    assert hardly is not None
+    assert "hardly learned" in hardly
+    assert "training.learning_rate, training.epochs or training.min_steps" in hardly
+
+
 def test_nothing_is_written_to_the_screen(base: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
     fine_tune(base, EXAMPLES, tmp_path / "full", settings(), 0)
     fine_tune(base, EXAMPLES, tmp_path / "lora", settings(method="lora"), 0)
@@ -238,7 +264,7 @@ from edgeelad.config import TrainingConfig
 from edgeelad.records import Example
 from edgeelad.training import fine_tune
 examples = [Example(*make_sum(a, b)) for a, b in SUMS[:24]]
-config = TrainingConfig(epochs=2, batch_size=4, learning_rate=2e-3, device="cpu")
+config = TrainingConfig(epochs=2, min_steps=1, batch_size=4, learning_rate=2e-3, device="cpu")
 result = fine_tune(Path({base!r}), examples, Path({out!r}), config, 0)
 assert Path({out!r}, "model.safetensors").is_file()
 print("steps", result.num_steps, flush=True)
