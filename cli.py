@@ -1,6 +1,6 @@
 """Launcher for a checkout: `python cli.py …` is `edgeelad …`. Not installed."""
 
-from edgeelad.cli.commands import main
+from edgeelad.cli import main
 
 if __name__ == "__main__":
     main()

@@ -1,6 +1,6 @@
 """`python -m edgeelad` is `edgeelad`."""
 
-from edgeelad.cli.commands import main
+from edgeelad.cli import main
 
 if __name__ == "__main__":
     main()

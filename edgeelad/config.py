@@ -24,6 +24,25 @@ else:  # pragma: no cover
     import tomli as tomllib
 
 
+# The keys that a run may change on --resume: limits, prices, speed, and how requests are carried. None of them is part
+# of what the teacher is asked, so a reply that was paid for stays the reply. A pending batch has to be fetched before
+# `batch` is switched off; the client says so.
+RESUMABLE = {
+    "teacher": {
+        "max_usd", "max_requests", "max_prompt_tokens", "max_completion_tokens_total", "max_questions",
+        "max_completion_tokens", "usd_per_million_prompt", "usd_per_million_cached_prompt",
+        "usd_per_million_completion", "batch_discount",
+        "max_concurrency", "requests_per_minute", "tokens_per_minute", "prompt_tokens_per_minute",
+        "completion_tokens_per_minute", "connect_timeout_s", "read_timeout_s", "max_retry_s", "batch", "batch_poll_s",
+        "api_key_env", "extra_headers", "token_parameter", "structured",
+    },
+    "selection": {"num_rounds"},
+    "scoring": {"num_workers"},
+    "export": {"fresh"},
+    "stopping": {"stop_when_certified"},
+}  # fmt: skip
+
+
 class Section(BaseModel):
     """Base of all sections: immutable, unknown keys forbidden."""
 

@@ -1,1 +1,5 @@
-"""Commands of the `edgeelad` program."""
+"""The command line; `main` is the program."""
+
+from edgeelad.cli.commands import main
+
+__all__ = ["main"]

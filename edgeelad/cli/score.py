@@ -1,115 +1,163 @@
-"""Commands that put a student to work on many questions: score a pool, and measure how often it is right."""
+"""`edgeelad score` and `eval`: put a student to work on many questions."""
 
 from __future__ import annotations
 
 import shlex
 import sys
+from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
+from edgeelad.cli.shared import ANSWER_KINDS, JSON, PATH, QUIET, SEED, fail, progress_shown, takes
+from edgeelad.cli.terminal import write, write_json
 from edgeelad.errors import UsageError
 
 if TYPE_CHECKING:
+    from edgeelad.engine.graph_files import Precision
+    from edgeelad.pool.check import Kind
     from edgeelad.scoring.score import Workers
 
-PATH = click.Path(path_type=Path)
-FORMAT = click.option("--format", "format_", default="auto", show_default=True, help="Format of the questions.")
+Value = TypeVar("Value")
+
+FORMAT = click.option("--format", "format", default="auto", show_default=True, help="Format of the questions.")
 KIND = click.option(
     "--kind",
-    type=click.Choice(["auto", "number", "choice", "boolean", "text"]),
+    type=click.Choice(ANSWER_KINDS),
     default="auto",
     show_default=True,
-    help="What the answers are; needed where there are none to tell it by.",
+    help="Answer type; required if the questions have no answers.",
 )
-WORKERS = click.option("--workers", type=click.IntRange(min=1), help="Worker processes; default: one a core.")
+WORKERS = click.option("--workers", type=click.IntRange(min=1), help="Worker processes; default: one per core.")
 THREADS = click.option(
-    "--threads", type=click.IntRange(min=1), default=1, show_default=True, help="Threads of each worker."
+    "--threads", type=click.IntRange(min=1), default=1, show_default=True, help="Threads per worker."
 )
 KV_MEMORY = click.option(
-    "--kv-memory",
-    metavar="SIZE",
-    help="Most memory for keys and values in each worker, such as 512MB; default: what runs fastest.",
+    "--kv-memory", metavar="SIZE", help="Maximum KV cache per worker, such as 512MB; default: what runs fastest."
 )
 MAX_TOKENS = click.option(
-    "--max-tokens", default=256, show_default=True, type=click.IntRange(min=1), help="Tokens an explanation at most."
+    "--max-tokens", default=256, show_default=True, type=click.IntRange(min=1), help="Maximum tokens per explanation."
 )
 PRECISION = click.option(
-    "--precision", type=click.Choice(["fp32", "int8"]), help="Which graph; default: the one that is there."
+    "--precision", type=click.Choice(["fp32", "int8"]), help="Graph to run; default: fp32 if there is one."
 )
-JSON = click.option("--json", "as_json", is_flag=True, help="Print the figures as JSON on stdout.")
-QUIET = click.option("--quiet", is_flag=True, help="Show no progress.")
+
+
+@dataclass(frozen=True, slots=True)
+class ScoreOptions:
+    """What `edgeelad score` was given; None: not given."""
+
+    shards: tuple[Path, ...]
+    model: Path | None
+    pool: str | None
+    out: Path
+    strategy: str
+    format: str
+    kind: Kind
+    workers: int | None
+    threads: int
+    kv_memory: str | None
+    branches: int
+    explanations: int
+    max_tokens: int
+    precision: Precision | None
+    seed: int
+    shard: str | None
+    merge: bool
+    as_json: bool
+    quiet: bool
+
+
+@dataclass(frozen=True, slots=True)
+class EvalOptions:
+    """What `edgeelad eval` was given; None: not given."""
+
+    model: Path
+    data: str
+    format: str
+    kind: Kind
+    limit: int | None
+    workers: int | None
+    threads: int
+    kv_memory: str | None
+    max_tokens: int
+    precision: Precision | None
+    as_json: bool
+    quiet: bool
 
 
 @click.command()
 @click.argument("shards", nargs=-1, type=PATH)
 @click.option("--model", type=PATH, help="Package or exported ONNX folder.")
 @click.option("--pool", help="Questions to score.")
-@click.option("--out", required=True, type=PATH, help="Where the scores go (jsonl); goes on where it ends.")
-@click.option("--strategy", default="elad", show_default=True, help="Which uncertainty is the score.")
+@click.option("--out", required=True, type=PATH, help="Output file (JSON lines); resumes an interrupted file.")
+@click.option("--strategy", default="elad", show_default=True, help="Uncertainty to compute.")
 @FORMAT
 @KIND
 @WORKERS
 @THREADS
 @KV_MEMORY
-@click.option("--branches", default=3, show_default=True, type=click.IntRange(2, 64), help="Branches a step prefix.")
-@click.option(
-    "--explanations", default=3, show_default=True, type=click.IntRange(2, 256), help="Branches of the bare question."
-)
+@click.option("--branches", default=3, show_default=True, type=click.IntRange(2, 64), help="Branches per step prefix.")
+@click.option("--explanations", default=3, show_default=True, type=click.IntRange(2, 256), help="Sampled explanations.")
 @MAX_TOKENS
 @PRECISION
-@click.option("--seed", default=0, show_default=True, type=click.IntRange(min=0))
-@click.option("--shard", metavar="I/N", help="Score only this part of the pool, for example 2/8.")
-@click.option("--merge", is_flag=True, help="Put the scores of all shards, named as SHARDS, into one file.")
+@SEED
+@click.option("--shard", metavar="I/N", help="Score only this part of the pool, such as 2/8.")
+@click.option("--merge", is_flag=True, help="Merge the score files SHARDS into one file.")
 @JSON
 @QUIET
-def score(
-    shards: tuple[Path, ...],
-    model: Path | None,
-    pool: str | None,
-    out: Path,
-    merge: bool,
-    as_json: bool,
-    quiet: bool,
-    **flags: Any,
-) -> None:
+@takes(ScoreOptions)
+def score(options: ScoreOptions) -> None:
     """Score a pool: the student explains every question, and its uncertainty in the steps is the score.
 
-    A run that was stopped or killed goes on when the same command is given again. On several machines, each scores a
-    shard of the pool; `edgeelad score --merge SHARDS… --out FILE` makes of them the file that one would have written.
+    To resume a run that was stopped or killed, give the same command again. On several machines, each scores a shard
+    of the pool; `edgeelad score --merge SHARDS… --out FILE` makes of them the file that one would have written.
     """
-    from edgeelad.files import dump_json
-
-    if merge:
-        summary = _merge(shards, out, model, pool)
-    elif shards:
-        raise UsageError(f"{shards[0]}: name the questions with --pool; files of scores are named with --merge")
+    if options.merge:
+        summary = _merge(options)
+    elif options.shards:
+        raise UsageError(f"{options.shards[0]}: name the questions with --pool; files of scores are named with --merge")
     else:
-        summary = _score(_required("--model", model), _required("--pool", pool), out, quiet, **flags)
-    click.echo(dump_json(summary) if as_json else str(out))
+        summary = _score(options)
+    write_json(summary) if options.as_json else write(str(options.out))
 
 
-def _score(model: Path, pool: str, out: Path, quiet: bool, *, shard: str | None, **flags: Any) -> dict[str, Any]:
-    from edgeelad.cli.commands import fail, progress_shown
+def _score(options: ScoreOptions) -> dict[str, Any]:
     from edgeelad.scoring.score import score_pool
     from edgeelad.scoring.shards import Shard
 
-    workers, part = _workers(flags), Shard.parse(shard) if shard is not None else None
+    model, pool = _required("--model", options.model), _required("--pool", options.pool)
+    workers = _workers(options)
     try:
-        with progress_shown(quiet) as progress:
-            return score_pool(model, pool, out, progress, workers=workers, shard=part, **flags)
+        with progress_shown(options.quiet) as progress:
+            return score_pool(
+                model,
+                pool,
+                options.out,
+                progress,
+                strategy=options.strategy,
+                format_=options.format,
+                kind=options.kind,
+                workers=workers,
+                branches=options.branches,
+                explanations=options.explanations,
+                max_tokens=options.max_tokens,
+                precision=options.precision,
+                seed=options.seed,
+                shard=Shard.parse(options.shard) if options.shard is not None else None,
+            )
     except KeyboardInterrupt:
         again = shlex.join(["edgeelad", *sys.argv[1:]])
-        fail(f"interrupted; everything scored so far is kept; go on with: {again}", 130)
+        fail(f"interrupted; everything scored so far is kept; resume with: {again}", 130)
 
 
-def _merge(shards: tuple[Path, ...], out: Path, model: Path | None, pool: str | None) -> dict[str, Any]:
+def _merge(options: ScoreOptions) -> dict[str, Any]:
     from edgeelad.scoring.shards import merge_shards
 
-    if model is not None or pool is not None or not shards:
+    if options.model is not None or options.pool is not None or not options.shards:
         raise UsageError("--merge takes the files of all shards and --out, nothing else")
-    return dict(merge_shards(shards, out))
+    return dict(merge_shards(options.shards, options.out))
 
 
 @click.command("eval")
@@ -117,7 +165,7 @@ def _merge(shards: tuple[Path, ...], out: Path, model: Path | None, pool: str | 
 @click.option("--data", required=True, help="Labeled questions.")
 @FORMAT
 @KIND
-@click.option("--limit", type=click.IntRange(min=1), help="Only the first N questions.")
+@click.option("--limit", type=click.IntRange(min=1), help="Use only the first N questions.")
 @WORKERS
 @THREADS
 @KV_MEMORY
@@ -125,36 +173,43 @@ def _merge(shards: tuple[Path, ...], out: Path, model: Path | None, pool: str | 
 @PRECISION
 @JSON
 @QUIET
-def evaluate(model: Path, data: str, as_json: bool, quiet: bool, **flags: Any) -> None:
-    """Accuracy of a student on labeled questions, strict and lenient, with its exact 95 % interval."""
-    from edgeelad.cli.commands import progress_shown
-    from edgeelad.files import dump_json
+@takes(EvalOptions)
+def evaluate(options: EvalOptions) -> None:
+    """Measure a student's accuracy on labeled questions, strict and lenient, with its exact 95 % interval."""
     from edgeelad.scoring.score import evaluate_model
 
-    workers = _workers(flags)
-    with progress_shown(quiet) as progress:
-        figures = evaluate_model(model, data, progress, workers=workers, **flags)
-    if as_json:
-        click.echo(dump_json(figures))
+    workers = _workers(options)
+    with progress_shown(options.quiet) as progress:
+        figures = evaluate_model(
+            options.model,
+            options.data,
+            progress,
+            format_=options.format,
+            kind=options.kind,
+            limit=options.limit,
+            workers=workers,
+            max_tokens=options.max_tokens,
+            precision=options.precision,
+        )
+    if options.as_json:
+        write_json(figures)
     else:
-        click.echo(
+        write(
             f"accuracy {figures['accuracy']:.3f} (95 % {figures['low']:.3f} to {figures['high']:.3f}), "
             f"strict {figures['accuracy_strict']:.3f}, unanswered {figures['num_unanswered']}, "
             f"{figures['num_questions']} questions"
         )
 
 
-def _workers(flags: dict[str, Any]) -> Workers:
-    """Take out of the flags what says how the work is spread."""
+def _workers(options: ScoreOptions | EvalOptions) -> Workers:
     from edgeelad.cli.sizes import parse_size
     from edgeelad.scoring.score import Workers
 
-    kv_memory = flags.pop("kv_memory")
-    kv_bytes = parse_size(kv_memory, "--kv-memory") if kv_memory is not None else None
-    return Workers.choose(flags.pop("workers"), flags.pop("threads"), kv_bytes)
+    kv_bytes = parse_size(options.kv_memory, "--kv-memory") if options.kv_memory is not None else None
+    return Workers.choose(options.workers, options.threads, kv_bytes)
 
 
-def _required(option: str, value: Any) -> Any:
+def _required(option: str, value: Value | None) -> Value:
     if value is None:
         raise UsageError(f"{option} is missing; see `edgeelad score --help`")
     return value

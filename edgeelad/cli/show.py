@@ -1,6 +1,6 @@
-"""What the terminal shows: progress bars, the table of rounds, an explanation with its answer. All of it on stderr.
+"""Show progress bars and the table of rounds on stderr.
 
-Where stderr is no terminal, a line a finished stage takes the place of the bars, and one a minute in a long one.
+If stderr is not a terminal, each finished stage is a line instead, and a long stage writes one per minute.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from typing import Any
 
 from rich.box import SIMPLE_HEAD
 from rich.console import Console
-from rich.markup import escape
+from rich.markup import escape as escape_markup
 from rich.progress import (
     BarColumn,
     MofNCompleteColumn,
@@ -25,7 +25,14 @@ from rich.progress import (
 from rich.progress import Progress as Bars
 from rich.table import Table
 
+from edgeelad.cli.terminal import clean
+
 TELL_S = 60.0
+
+
+def escape(text: str) -> str:
+    """Data as it can be put into rich markup: no control characters, no markup of its own."""
+    return escape_markup(clean(text))
 
 
 class TerminalProgress:
@@ -72,7 +79,7 @@ class TerminalProgress:
             self._bars.update(self._task, completed=done, note=escape(note))
 
     def _tell(self, done: int, note: str) -> None:
-        """Where there are no bars, a line now and then: how far, how fast, how long it will take."""
+        """Without bars, write a line now and then: how far, how fast, how long it will take."""
         now = time.monotonic()
         if now - self._told < TELL_S:
             return

@@ -12,7 +12,6 @@ import json
 import logging
 import os
 import socket
-import sys
 import time
 import uuid
 from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Iterable, Iterator, MutableMapping
@@ -37,6 +36,7 @@ MAX_BODY_BYTES = 1 << 20
 MAX_BUFFERED_BYTES = 16 << 20
 MAX_WAITING = 16
 _SHUTDOWN_S = 5
+_log = logging.getLogger(__name__)
 
 Message = MutableMapping[str, Any]
 Responder = Callable[[Message, Callable[[], Awaitable[Message]], Callable[[Message], Awaitable[None]]], Awaitable[None]]
@@ -48,15 +48,17 @@ def serve_package(
     port: int = 8080,
     *,
     num_threads: int | None = None,
+    announce: Callable[[str], None],
     allowed_hosts: Iterable[str] = (),
 ) -> None:
-    """Serve a package until interrupted; its URL is printed on stdout as soon as it can be reached.
+    """Serve a package until interrupted.
 
     Args:
         package: The package folder.
         host: Address to listen on.
         port: Port to listen on; 0 for any free one.
         num_threads: Threads of the ONNX session; default: one per core.
+        announce: Receives a line with the URL once the server listens.
         allowed_hosts: Names under which the server may be addressed, besides loopback and `host`.
 
     Raises:
@@ -78,13 +80,13 @@ def serve_package(
         address, bound = listener.getsockname()[:2]
         app = make_app(served, allowed_hosts=(*LOOPBACK, host, address, socket.gethostname(), *allowed_hosts))
         if not is_loopback(address):
-            print(
-                f"Warning: {address} can be reached from other machines, and there is no authentication; "
-                "put a proxy in front, or leave out --host",
-                file=sys.stderr,
+            _log.warning(
+                "%s can be reached from other machines, and there is no authentication; put a proxy in front, or leave "
+                "out --host",
+                address,
             )
         logging.getLogger("uvicorn.error").addFilter(RepeatsFilter())
-        print(f"http://{f'[{address}]' if ':' in address else address}:{bound}/v1 serves {served.name}", flush=True)
+        announce(f"http://{f'[{address}]' if ':' in address else address}:{bound}/v1 serves {served.name}")
         config = uvicorn.Config(
             app,
             http=guarded_protocol(),

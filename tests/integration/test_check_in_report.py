@@ -8,7 +8,8 @@ from pathlib import Path
 
 from fixtures.report_run import make_run
 
-from edgeelad.cli.launch import plan
+from edgeelad.config import load_config
+from edgeelad.launch import plan_run
 from edgeelad.quickstart.server import MODEL, TeacherServer
 
 
@@ -39,7 +40,7 @@ def test_a_check_before_the_run_is_in_the_runs_report(tmp_path: Path) -> None:
     assert f"kept in {kept}" in done.stderr
     assert json.loads(kept.read_text(encoding="utf-8")) == figures
     # the folder is still free for the run
-    planned = plan(toml, None, {}, (), resume=False)
+    planned = plan_run(load_config(toml))
     assert planned.folder == out
 
     shutil.rmtree(out)

@@ -20,7 +20,7 @@ def parse_first_error(*arguments):
     raise RuntimeError("a mistake of ours")
 
 openai_teacher.parse_first_error = parse_first_error
-from edgeelad.cli.commands import main
+from edgeelad.cli import main
 main()
 """
 

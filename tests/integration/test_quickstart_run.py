@@ -7,7 +7,8 @@ from pathlib import Path
 import pytest
 from rich.console import Console
 
-from edgeelad.cli import launch
+from edgeelad import launch
+from edgeelad.cli.distill import DistillOptions, plan_distill, show_quickstart, show_result
 from edgeelad.cli.show import TerminalProgress
 from edgeelad.errors import ConfigError, RunError, UsageError
 from edgeelad.files import read_json, read_jsonl
@@ -26,13 +27,13 @@ def test_the_quickstart_runs_shows_and_resumes(tmp_path: Path, monkeypatch: pyte
     monkeypatch.setattr(quickstart_run, "RECIPE", SMALL)
     screen = Console(file=io.StringIO(), width=80)
     progress = TerminalProgress(screen)
-    plan = launch.plan(None, tmp_path / "run", {"seed": 4}, ("stopping.audit_size=10",), resume=False)
+    plan = plan_distill(DistillOptions(out=tmp_path / "run", seed=4, overrides=("stopping.audit_size=10",)))
     assert plan.is_quickstart
     with launch.environment(plan, progress) as config:
         assert config.stopping.audit_size == 10
         summary = distill(config, progress)
-        launch.show_quickstart(plan.folder, progress)
-    launch.show_result(plan, summary, screen)
+        show_quickstart(plan.folder, progress)
+    show_result(plan, summary, screen)
 
     data = tmp_path / "run" / "quickstart"
     assert {row["skill"] for row in read_jsonl(data / "seed_examples.jsonl")} <= set(KNOWN_SKILLS)
@@ -52,7 +53,7 @@ def test_the_quickstart_runs_shows_and_resumes(tmp_path: Path, monkeypatch: pyte
     for command in ("edgeelad distill --pool", "edgeelad score --model", "edgeelad run"):
         assert command in shown
 
-    again = launch.plan(tmp_path / "run", None, {}, (), resume=True)
+    again = plan_distill(DistillOptions(tmp_path / "run", resume=True))
     assert again.is_quickstart
     assert again.seed == 4
     with launch.environment(again, progress) as config:
@@ -63,18 +64,18 @@ def test_the_quickstart_runs_shows_and_resumes(tmp_path: Path, monkeypatch: pyte
 
 def test_a_quickstart_has_a_folder_of_its_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
-    assert launch.plan(None, None, {}, (), resume=False).folder == Path("runs/quickstart")
+    assert plan_distill(DistillOptions()).folder == Path("runs/quickstart")
     (tmp_path / "runs" / "quickstart" / "quickstart").mkdir(parents=True)
-    assert launch.plan(None, None, {}, (), resume=False).folder == Path("runs/quickstart-2")
+    assert plan_distill(DistillOptions()).folder == Path("runs/quickstart-2")
     with pytest.raises(RunError, match="--resume, or choose another --out"):
-        launch.plan(None, Path("runs/quickstart"), {}, (), resume=False)
+        plan_distill(DistillOptions(out=Path("runs/quickstart")))
 
 
 def test_flags_that_do_not_go_together(tmp_path: Path) -> None:
     with pytest.raises(UsageError, match="--pool"):
-        launch.plan(None, None, {"teacher_url": "http://127.0.0.1:1/v1"}, (), resume=False)
+        plan_distill(DistillOptions(teacher_url="http://127.0.0.1:1/v1"))
     with pytest.raises(UsageError, match="--replay"):
-        launch.plan(None, None, {"replay": tmp_path / "none.sqlite"}, (), resume=False)
+        plan_distill(DistillOptions(replay=tmp_path / "none.sqlite"))
     (tmp_path / "quickstart").mkdir()
     with pytest.raises(ConfigError, match="cannot be changed on --resume"):
-        launch.plan(tmp_path, None, {}, ("training.epochs=2",), resume=True)
+        plan_distill(DistillOptions(tmp_path, overrides=("training.epochs=2",), resume=True))

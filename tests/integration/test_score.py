@@ -315,7 +315,7 @@ def test_questions_that_kill_are_set_aside(
 RUN_PATCHED = """
 import os, signal, sys
 from edgeelad.scoring import files as score_files
-from edgeelad.cli.commands import main
+from edgeelad.cli import main
 
 class Torn:
     def __init__(self, left, how):
@@ -370,9 +370,9 @@ def test_ctrl_c_keeps_everything_and_says_how_to_go_on(model: Path, pool: Path, 
     done = stop_after(whole.stat().st_size // 2, "interrupt", [*given, "--quiet"], tmp_path)
     assert done.returncode == 130
     line = done.stderr.strip()
-    assert line.startswith("edgeelad: interrupted; everything scored so far is kept; go on with: edgeelad score ")
+    assert line.startswith("edgeelad: interrupted; everything scored so far is kept; resume with: edgeelad score ")
     assert "Traceback" not in line
-    again = line.partition("go on with: edgeelad ")[2]
+    again = line.partition("resume with: edgeelad ")[2]
     done = subprocess.run(f"{sys.executable} -m edgeelad {again}", shell=True, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     assert same(out, whole)
@@ -382,7 +382,7 @@ def test_a_full_disk_loses_nothing(model: Path, pool: Path, whole: Path, tmp_pat
     out = tmp_path / "scores.jsonl"
     given = arguments(model, pool, out)
     limited = (
-        "import resource, sys; from edgeelad.cli.commands import main; "
+        "import resource, sys; from edgeelad.cli import main; "
         f"resource.setrlimit(resource.RLIMIT_FSIZE, ({whole.stat().st_size // 2}, resource.RLIM_INFINITY)); main()"
     )
     done = subprocess.run([sys.executable, "-c", limited, *given, "--quiet"], capture_output=True, text=True)

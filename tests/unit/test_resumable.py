@@ -7,9 +7,9 @@ from typing import Any
 
 import pytest
 
-from edgeelad.cli.launch import RESUMABLE, plan
-from edgeelad.config import RunConfig, StoppingConfig, TeacherConfig, dump_toml, load_config
+from edgeelad.config import RESUMABLE, RunConfig, StoppingConfig, TeacherConfig, dump_toml, load_config
 from edgeelad.errors import ConfigError
+from edgeelad.launch import plan_resume
 from edgeelad.records import Question, TeacherUsage
 from edgeelad.teacher.ledger.exchange import StoredReply, TeacherRequest
 from edgeelad.teacher.openai_teacher import OpenAITeacher
@@ -127,7 +127,7 @@ def folder(tmp_path: Path) -> Path:
 
 
 def resumed(folder: Path, *overrides: str) -> RunConfig:
-    config = plan(folder, None, {}, overrides, resume=True).config
+    config = plan_resume(folder, overrides).config
     assert config is not None
     return config
 

@@ -1,0 +1,48 @@
+"""`edgeelad run`, `serve` and `verify`: the commands of the device that a package runs on."""
+
+from __future__ import annotations
+
+from functools import partial
+from pathlib import Path
+
+import click
+
+from edgeelad.cli.shared import JSON, PATH
+from edgeelad.cli.terminal import write, write_json
+
+
+@click.command()
+@click.argument("package", type=PATH)
+@click.argument("question")
+@click.option("--max-tokens", type=click.IntRange(min=1), help="Maximum tokens to generate; default: the package's.")
+@JSON
+def run(package: Path, question: str, max_tokens: int | None, as_json: bool) -> None:
+    """Ask a packaged student a question: streams the explanation, then the answer."""
+    from edgeelad.edge.run import run_question
+
+    run_question(package, question, max_tokens=max_tokens, as_json=as_json, write=partial(write, newline=False))
+
+
+@click.command()
+@click.argument("package", type=PATH)
+@click.option("--host", default="127.0.0.1", show_default=True, help="Address to listen on.")
+@click.option("--port", default=8080, show_default=True, type=click.IntRange(0, 65535), help="Port; 0: any free one.")
+@click.option("--threads", type=click.IntRange(min=1), help="Threads of the ONNX session; default: one per core.")
+@click.option("--allow-host", "allowed_hosts", multiple=True, metavar="NAME", help="Host or Origin name to accept.")
+def serve(package: Path, host: str, port: int, threads: int | None, allowed_hosts: tuple[str, ...]) -> None:
+    """Serve a package over HTTP with OpenAI's API, by default on loopback."""
+    from edgeelad.edge.serve import serve_package
+
+    serve_package(package, host, port, num_threads=threads, announce=write, allowed_hosts=allowed_hosts)
+
+
+@click.command()
+@click.argument("package", type=PATH)
+@JSON
+def verify(package: Path, as_json: bool) -> int:
+    """Check a package on this device: checksums, operators, golden outputs, speed and memory."""
+    from edgeelad.package import verify_package
+
+    report = verify_package(package)
+    write_json(report.to_json()) if as_json else write(report.text())
+    return 0 if report.is_ok else 1

@@ -1,0 +1,231 @@
+"""Prepare a run: where its folder is, whether it is new or resumed, and what must be there before it starts.
+
+Used by the command line and by the Python API; prints nothing. The run itself is `loop.distill`.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import importlib.util
+import os
+import shlex
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from edgeelad.config import RESUMABLE, RunConfig, dump_toml, load_config, parse_override
+from edgeelad.errors import ConfigError, MissingExtraError, RunError, UsageError
+from edgeelad.files import write_text
+from edgeelad.progress import Progress
+from edgeelad.run.folder import RunFolder
+
+if TYPE_CHECKING:
+    from edgeelad.stages.estimate import DryRun
+
+QUICKSTART_FOLDER = Path("runs/quickstart")
+# what each extra brings, as modules
+EXTRAS = {
+    "teacher": ("requests",),
+    "distill": ("torch", "transformers", "optimum", "onnx", "accelerate", "sklearn", "requests"),
+}
+PARITY_QUESTIONS = (
+    "Tom has 3 apples and buys 4 more. How many apples does Tom have?",
+    "A box holds 6 pens. How many pens are in 5 boxes?",
+    "What is the capital of France?",
+    "Anna had 20 euros and spent 7. How much money is left?",
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """A run to start or to resume.
+
+    Attributes:
+        folder: The run folder.
+        config: The configuration; None for a new quickstart, which makes its own.
+        is_quickstart: Whether it is the embedded quickstart.
+        is_resumed: Whether the run has begun already.
+        overrides: What was set besides, as `section.key=value`.
+        seed: The run's seed.
+    """
+
+    folder: Path
+    config: RunConfig | None
+    is_quickstart: bool
+    is_resumed: bool
+    overrides: tuple[str, ...]
+    seed: int
+
+    @property
+    def resume_command(self) -> str:
+        """The command that resumes this run."""
+        return f"edgeelad distill {shlex.quote(str(self.folder))} --resume"
+
+
+def plan_run(config: RunConfig, out: Path | None = None) -> Plan:
+    """Plan a new run.
+
+    Args:
+        config: Its configuration.
+        out: The run folder; default: `run.out` if it is set, else runs/NAME-OF-POOL.
+
+    Raises:
+        RunError: The folder holds a run already, or is a file.
+    """
+    if out is None:
+        is_set = "out" in config.run.model_fields_set
+        out = Path(config.run.out) if is_set else Path("runs") / (Path(config.pool.path or "run").stem)
+    folder = _free_folder(out)
+    return Plan(folder, _placed(config, folder), False, False, (), config.run.seed)
+
+
+def plan_quickstart(out: Path | None, overrides: tuple[str, ...] = (), seed: int = 0) -> Plan:
+    """Plan a new quickstart, by default in the next free folder runs/quickstart, runs/quickstart-2, …
+
+    Raises:
+        RunError: `out` holds a run already, or is a file.
+    """
+    if out is not None:
+        return Plan(_free_folder(out), None, True, False, overrides, seed)
+    number, folder = 1, QUICKSTART_FOLDER
+    while _holds_run(folder):
+        number += 1
+        folder = QUICKSTART_FOLDER.with_name(f"{QUICKSTART_FOLDER.name}-{number}")
+    return Plan(_free_folder(folder), None, True, False, overrides, seed)
+
+
+def plan_resume(folder: Path, changes: tuple[str, ...] = ()) -> Plan:
+    """Plan to resume a run, and record the settings that change in its config.toml.
+
+    Args:
+        folder: The run folder.
+        changes: `section.key=value`, for keys in `config.RESUMABLE`.
+
+    Raises:
+        RunError: No run is in the folder.
+        ConfigError: A setting that a run cannot change, or the configuration is wrong.
+    """
+    path = RunFolder(folder).config
+    is_quickstart = (folder / "quickstart").is_dir()
+    if not path.exists() and not is_quickstart:
+        raise RunError(f"{folder}: nothing to resume (no config.toml in it); name the folder that `distill` wrote")
+    for change in changes:
+        section, key, _ = parse_override(change)
+        if key not in RESUMABLE.get(section, ()):
+            raise ConfigError(f"--set {change}: {section}.{key} cannot be changed on --resume; start a new run")
+    if not path.exists():  # the quickstart was stopped before its run began
+        from edgeelad.quickstart.run import recorded_seed
+
+        return Plan(folder, None, True, False, changes, recorded_seed(folder))
+    config = _placed(load_config(path, changes), folder)
+    if changes:
+        write_text(path, dump_toml(config, header="changed on --resume: " + " ".join(changes)))
+    return Plan(folder, config, is_quickstart, True, changes, config.run.seed)
+
+
+@contextmanager
+def environment(plan: Plan, progress: Progress) -> Iterator[RunConfig]:
+    """Give the configuration to run; for a quickstart, with its data, student and teacher in place.
+
+    Raises:
+        MissingExtraError: An optional dependency of fine-tuning is not installed.
+    """
+    require("distill", "edgeelad distill")
+    let_torch_threads_sleep()
+    if not plan.is_quickstart:
+        assert plan.config is not None
+        yield plan.config
+        return
+    from edgeelad.quickstart.run import quickstart
+
+    with quickstart(plan.folder, plan.seed, plan.overrides, progress) as config:
+        yield config
+
+
+def dry_run(plan: Plan, progress: Progress) -> DryRun:
+    """Estimate what the first round of a new run would send and cost; works in a temporary folder and sends nothing.
+
+    Raises:
+        UsageError: The run has begun already.
+    """
+    if plan.is_resumed:
+        raise UsageError("--dry-run is for a new run; `edgeelad ledger stats` tells what a run has spent")
+    with tempfile.TemporaryDirectory() as temporary:
+        there = Path(temporary) / "run"
+        config = plan.config and _placed(plan.config, there)
+        with environment(dataclasses.replace(plan, folder=there, config=config), progress) as resolved:
+            from edgeelad.stages import dry_run as estimate
+
+            return estimate(resolved, RunFolder(there), progress)
+
+
+def export_folder(student: str, out: Path, quantize: str, progress: Progress) -> None:
+    """Load a torch student, export it to `out`, and check it against torch on built-in prompts.
+
+    Raises:
+        UsageError: `out` exists.
+        MissingExtraError: An optional dependency of exporting is not installed.
+        ModelError, ParityError: The student cannot be loaded or exported.
+    """
+    require("distill", "edgeelad export")
+    let_torch_threads_sleep()
+    from edgeelad.config import ExportConfig, StudentConfig
+    from edgeelad.export import export_student
+    from edgeelad.records import Question
+    from edgeelad.training import prepare_student
+
+    if out.exists():
+        raise UsageError(f"{out} exists already; name a new folder with --out")
+    questions = [Question(str(i), text) for i, text in enumerate(PARITY_QUESTIONS)]
+    with tempfile.TemporaryDirectory() as temporary:
+        progress.start("Loading the student")
+        folder = prepare_student(student, Path(temporary) / "student", StudentConfig(model=student))
+        progress.finish()
+        progress.start("Exporting to ONNX")
+        config = ExportConfig.model_validate({"quantize": quantize})
+        result = export_student(folder, out, config, parity_questions=questions, previous=None)
+        progress.finish(f"parity {result.max_logit_difference:.1e}")
+        if result.warning is not None:
+            progress.warn(result.warning)
+
+
+def require(extra: str, purpose: str) -> None:
+    """Check that an extra is installed, before anything is made.
+
+    Raises:
+        MissingExtraError: One of its modules is missing.
+    """
+    for module in EXTRAS[extra]:
+        if importlib.util.find_spec(module) is None:
+            raise MissingExtraError(module, extra, purpose)
+
+
+def let_torch_threads_sleep() -> None:
+    """Have OpenMP threads sleep while they wait, if torch is not loaded yet.
+
+    By default they spin: if another program wants a core, a training step takes several times as long (measured:
+    1010 ms against 320).
+    """
+    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+
+
+def _placed(config: RunConfig, folder: Path) -> RunConfig:
+    return config.model_copy(update={"run": config.run.model_copy(update={"out": str(folder)})})
+
+
+def _holds_run(folder: Path) -> bool:
+    return (folder / "pool.json").exists() or (folder / "quickstart").is_dir()
+
+
+def _free_folder(folder: Path) -> Path:
+    if _holds_run(folder):
+        raise RunError(
+            f"{folder} holds a run already; resume it with: edgeelad distill {shlex.quote(str(folder))} --resume, "
+            "or choose another --out"
+        )
+    if folder.exists() and not folder.is_dir():
+        raise RunError(f"{folder} is a file, not a folder; choose another --out")
+    return folder
