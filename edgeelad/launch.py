@@ -23,7 +23,7 @@ from edgeelad.progress import Progress
 from edgeelad.run.folder import RunFolder
 
 if TYPE_CHECKING:
-    from edgeelad.stages.estimate import DryRun
+    from edgeelad.stages.dry_run import DryRun
 
 QUICKSTART_FOLDER = Path("runs/quickstart")
 # what each extra brings, as modules
@@ -157,7 +157,7 @@ def dry_run(plan: Plan, progress: Progress) -> DryRun:
         there = Path(temporary) / "run"
         config = plan.config and _placed(plan.config, there)
         with environment(dataclasses.replace(plan, folder=there, config=config), progress) as resolved:
-            from edgeelad.stages import dry_run as estimate
+            from edgeelad.stages.dry_run import dry_run as estimate
 
             return estimate(resolved, RunFolder(there), progress)
 

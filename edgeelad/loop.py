@@ -1,48 +1,61 @@
 """The rounds: score, select, revise, fine-tune, export, evaluate, until there is a reason to stop; then package.
 
-Every stage reads what earlier stages left in the run folder and writes its own file there, whole or not at all. So a
-run that was killed goes on where it was: a stage whose file is there is not done again, and what the teacher said is in
-the ledger. The stages themselves are in `stages`.
+Every stage reads the files that earlier stages left in the run folder and writes its own, whole or not at all. So a
+killed run resumes where it was: a stage whose files are there is skipped, and the ledger holds what the teacher said.
+The stages themselves are in `stages`.
 """
 
 from __future__ import annotations
 
 from pathlib import Path
 
-from edgeelad import stages
 from edgeelad.config import RunConfig
 from edgeelad.progress import Progress
 from edgeelad.run.folder import RunFolder
-from edgeelad.stages.end import Summary
+from edgeelad.run.records import Summary
+from edgeelad.stages.audit import audit
+from edgeelad.stages.evaluate import evaluate
+from edgeelad.stages.export import export
+from edgeelad.stages.fine_tune import fine_tune
+from edgeelad.stages.open_run import open_run
+from edgeelad.stages.package import package
+from edgeelad.stages.reason_to_stop import reason_to_stop, reason_without_annotations
+from edgeelad.stages.revise import revise
+from edgeelad.stages.score import score
+from edgeelad.stages.select import select
+from edgeelad.stages.summarize import summarize
+from edgeelad.stopping import StopReason
 
 
 def distill(config: RunConfig, progress: Progress) -> Summary:
-    """Run a distillation from pool to package, or go on with one, in the run folder `config.run.out`.
+    """Run a distillation from pool to package, or resume one, in the run folder `config.run.out`.
 
-    Gives the summary that `summary.json` holds.
+    Returns:
+        What `summary.json` holds.
 
     Raises:
-        EdgeeladError: What went wrong, in one line; everything finished until then is kept and `--resume` goes on.
+        EdgeeladError: Why the run stopped early; everything finished is kept, and the run can be resumed.
     """
     folder = RunFolder(Path(config.run.out))
     with folder.lock():
-        run = stages.open_run(config, folder, progress)
-        stages.prepare_base(run)
-        stages.audit(run)
-        stages.evaluate(run, 0)
-        number, reason = 0, stages.reason_to_stop(run, 0)
+        run = open_run(config, folder, progress)
+        export(run, 0)
+        audit(run)
+        evaluate(run, 0)
+        number = 0
+        reason: StopReason | None = reason_to_stop(run, 0)
         while reason is None:
             number += 1
-            stages.score(run, number)
-            if not stages.select(run, number):
+            score(run, number)
+            if not select(run, number):
                 number, reason = number - 1, "pool_exhausted"
                 break
-            if not stages.revise(run, number):
-                number, reason = number - 1, stages.reason_without_annotations(run, number)
+            if not revise(run, number):
+                number, reason = number - 1, reason_without_annotations(run, number)
                 break
-            stages.fine_tune(run, number)
-            stages.export(run, number)
-            stages.evaluate(run, number)
-            reason = stages.reason_to_stop(run, number)
-        stages.package(run, number)
-        return stages.summarize(run, number, reason)
+            fine_tune(run, number)
+            export(run, number)
+            evaluate(run, number)
+            reason = reason_to_stop(run, number)
+        package(run, number)
+        return summarize(run, number, reason)

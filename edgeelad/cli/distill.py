@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 
     from edgeelad.launch import Plan
     from edgeelad.progress import Progress
+    from edgeelad.run.records import Summary
 
 # option -> its configuration key, and the flag's name on the command line
 KEYS = {
@@ -155,8 +156,8 @@ def distill(options: DistillOptions) -> int:
             from rich.console import Console
 
             show_result(plan, summary, Console(stderr=True))
-    write_json(summary, indent=2) if options.as_json else write(str(plan.folder / "package"))
-    return BudgetError.exit_code if summary["stopped_because"] == "budget" else 0
+    write_json(summary.to_json(), indent=2) if options.as_json else write(str(plan.folder / "package"))
+    return BudgetError.exit_code if summary.stopped_because == "budget" else 0
 
 
 def plan_distill(options: DistillOptions) -> Plan:
@@ -197,22 +198,21 @@ def _as_overrides(data: Mapping[str, Mapping[str, Any]]) -> tuple[str, ...]:
     )
 
 
-def show_result(plan: Plan, summary: Mapping[str, Any], console: Console) -> None:
+def show_result(plan: Plan, summary: Summary, console: Console) -> None:
     """Show the table of rounds, the certificate, and what to do next."""
     from edgeelad.cli.show import certificate_sentence, rounds_table
-    from edgeelad.files import read_jsonl
     from edgeelad.run.folder import RunFolder
 
     def show(text: str) -> None:
         console.print(clean(text), highlight=False, soft_wrap=True, markup=False)
 
     folder = RunFolder(plan.folder)
-    console.print(rounds_table(read_jsonl(folder.metrics)))
-    show(certificate_sentence(summary["certificate"]))
-    seconds = sum(summary["seconds"].values())
-    show(f"Stopped: {summary['stopped_because']}. {seconds / 60:.1f} minutes.")
+    console.print(rounds_table(folder.metrics.read()))
+    show(certificate_sentence(summary.certificate))
+    seconds = sum(summary.seconds.values())
+    show(f"Stopped: {summary.stopped_because}. {seconds / 60:.1f} minutes.")
     show(f"Report:  {folder.report}\nPackage: {folder.package}")
-    if summary["stopped_because"] == "budget":
+    if summary.stopped_because == "budget":
         show(f"Resume with a larger budget: {plan.resume_command} --set teacher.max_usd=…")
     if plan.is_quickstart:
         show(NEXT_COMMANDS.format(package=folder.package))

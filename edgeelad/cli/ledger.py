@@ -108,9 +108,9 @@ def _bought(run_folder: Path) -> Iterator[tuple[Question, Annotation]]:
     """A run's annotations in the order in which they were bought, with their questions."""
     from edgeelad.config import load_config
     from edgeelad.pool import load_pool
-    from edgeelad.run.annotations import read_annotations
+    from edgeelad.run.folder import RunFolder
 
     questions = {question.id: question for question in load_pool(load_config(run_folder / "config.toml").pool)}
-    for path in sorted((run_folder / "rounds").glob("*/annotations.jsonl")):
-        for annotation in read_annotations(path):
+    for here in RunFolder(run_folder).rounds():
+        for annotation in here.annotations.read_if_there():
             yield questions[annotation.question_id], annotation

@@ -8,7 +8,6 @@ from __future__ import annotations
 import time
 from collections.abc import Iterable
 from datetime import timedelta
-from typing import Any
 
 from rich.box import SIMPLE_HEAD
 from rich.console import Console
@@ -26,6 +25,8 @@ from rich.progress import Progress as Bars
 from rich.table import Table
 
 from edgeelad.cli.terminal import clean
+from edgeelad.records import Certificate
+from edgeelad.run.records import RoundMetrics
 
 TELL_S = 60.0
 
@@ -115,43 +116,43 @@ class TerminalProgress:
         self._stop_bars()
 
 
-def rounds_table(rows: Iterable[dict[str, Any]]) -> Table:
-    """The table of rounds, from the rows of metrics.jsonl; fits a terminal of 80 columns."""
+def rounds_table(rows: Iterable[RoundMetrics]) -> Table:
+    """The table of rounds; fits a terminal of 80 columns."""
     rows = list(rows)
-    is_priced = any(row["teacher"]["cost_usd"] is not None for row in rows)
+    is_priced = any(row.teacher.cost_usd is not None for row in rows)
     table = Table(box=SIMPLE_HEAD, pad_edge=False, padding=0)
-    quantized = next((row["shipping"] for row in reversed(rows) if row["shipping"] != "fp32"), "int8")
+    quantized = next((row.shipping for row in reversed(rows) if row.shipping != "fp32"), "int8")
     names = ["round", "annotated", "accuracy", quantized, "agree", "differ ≤", "requests", "tokens"]
     for name in [*names, *(["cost"] if is_priced else []), "s"]:
         table.add_column(name, justify="right", no_wrap=True)
     for row in rows:
-        look, teacher = row["agreement"], row["teacher"]
+        counts, look, teacher = row.agreement, row.certificate, row.teacher
         cells = [
-            "base" if row["round"] == 0 else str(row["round"]),
-            str(row["annotated"]),
-            _share(row["accuracy"]),
-            _share(row["package_accuracy"]),
-            f"{look['n'] - look['k']}/{look['n']}" if look else "–",
-            f"{look['upper']:.1%}" if look and look["upper"] is not None else "–",
-            f"{teacher['requests']:,}",
-            f"{teacher['prompt_tokens'] + teacher['completion_tokens']:,}",
+            str(row.round or "base"),
+            str(row.annotated),
+            _share(row.accuracy),
+            _share(row.package_accuracy),
+            f"{counts.num_audited - counts.num_disagreements}/{counts.num_audited}" if counts else "–",
+            f"{look.upper:.1%}" if look else "–",
+            f"{teacher.requests:,}",
+            f"{teacher.prompt_tokens + teacher.completion_tokens:,}",
         ]
-        cost = [f"${teacher['cost_usd'] or 0:.4f}"] if is_priced else []
-        table.add_row(*cells, *cost, f"{sum(row['seconds'].values()):.0f}")
+        cost = [f"${teacher.cost_usd or 0:.4f}"] if is_priced else []
+        table.add_row(*cells, *cost, f"{sum(row.seconds.values()):.0f}")
     return table
 
 
-def certificate_sentence(certificate: dict[str, Any] | None) -> str:
+def certificate_sentence(certificate: Certificate | None) -> str:
     """What the certificate says, in a sentence."""
     if certificate is None:
         return "No certificate: the run had no audit sample."
-    agreed = certificate["num_audited"] - certificate["num_disagreements"]
-    counts = f"student and teacher agree on {agreed} of {certificate['num_audited']} audited questions"
-    whom = "questions like the pool's" if certificate["population"] is None else "this pool's questions"
-    bound = f"they disagree on at most {certificate['upper']:.1%} of {whom}"
-    if certificate["is_certified"]:
-        return f"Certified at {certificate['confidence']:.0%} confidence: {counts}; {bound}."
-    return f"Not certified (the bar is {certificate['epsilon']:.0%}): {counts}; at this confidence {bound}."
+    agreed = certificate.num_audited - certificate.num_disagreements
+    counts = f"student and teacher agree on {agreed} of {certificate.num_audited} audited questions"
+    whom = "questions like the pool's" if certificate.population is None else "this pool's questions"
+    bound = f"they disagree on at most {certificate.upper:.1%} of {whom}"
+    if certificate.is_certified:
+        return f"Certified at {certificate.confidence:.0%} confidence: {counts}; {bound}."
+    return f"Not certified (the bar is {certificate.epsilon:.0%}): {counts}; at this confidence {bound}."
 
 
 def _share(value: float | None) -> str:

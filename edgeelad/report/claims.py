@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from edgeelad.records import Certificate, TeacherUsage
 from edgeelad.report import figures
-from edgeelad.run.records import Run, RunSummary
+from edgeelad.report.read import ReportedRun
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,21 +33,24 @@ class Headline:
         return self.annotated / self.pool if self.pool else None
 
 
-def make_headline(run: Run, summary: RunSummary) -> Headline:
+def make_headline(run: ReportedRun) -> Headline:
     """Take the headline's figures from the summary, or from the last finished round where there is none yet."""
     first = run.metrics[0] if run.metrics and run.metrics[0].round == 0 else None
     last = run.metrics[-1] if run.metrics else None
-    base = summary.base_accuracy if summary.base_accuracy is not None else (first.accuracy if first else None)
-    final = summary.accuracy if summary.accuracy is not None else (last.accuracy if last else None)
-    annotated = summary.annotated if summary.annotated is not None else (last.annotated if last else 0)
-    state, text = certificate_sentence(summary.certificate, is_finished=run.summary is not None)
+    summary = run.summary
+    state, text = certificate_sentence(summary.certificate if summary else None, is_finished=summary is not None)
+    if summary is not None:
+        base, final, annotated, usage = summary.base_accuracy, summary.accuracy, summary.annotated, summary.teacher
+    else:
+        base = first.accuracy if first else None
+        final, annotated, usage = (last.accuracy, last.annotated, last.teacher) if last else (None, 0, TeacherUsage())
     return Headline(
         base=base,
         final=final,
         num_rounds=last.round if last else len(run.rounds),
         annotated=annotated,
-        pool=summary.pool,
-        usage=summary.teacher or (last.teacher if last else TeacherUsage()),
+        pool=summary.pool if summary else None,
+        usage=usage,
         certificate_state=state,
         certificate_text=text,
     )

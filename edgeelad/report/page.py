@@ -16,8 +16,8 @@ from edgeelad.files import write_text
 from edgeelad.report import charts, figures
 from edgeelad.report.claims import make_headline, stop_sentence
 from edgeelad.report.questions import QuestionCard, make_cards
-from edgeelad.run.read import read_run
-from edgeelad.run.records import MAX_SHOWN_PER_ROUND, RoundMetrics, RoundQuestions, Run, RunSummary
+from edgeelad.report.read import MAX_SHOWN_PER_ROUND, ReportedRun, RoundQuestions, read_run
+from edgeelad.run.records import RoundMetrics
 
 REPORT_FILE = "report.html"
 STATUSES = ("accepted", "revised", "completed", "rationale", "set_aside")
@@ -71,9 +71,9 @@ def write_report(run_folder: Path) -> Path:
     return path
 
 
-def render(run: Run) -> str:
+def render(run: ReportedRun) -> str:
     """The page's HTML."""
-    summary = run.summary or RunSummary()
+    summary = run.summary
     sections = _sections(run)
     return (
         _environment()
@@ -81,17 +81,16 @@ def render(run: Run) -> str:
         .render(
             title=run.path.resolve().name,
             version=__version__,
-            is_finished=run.summary is not None,
             summary=summary,
-            headline=make_headline(run, summary),
-            stop=stop_sentence(summary.stopped_because),
+            headline=make_headline(run),
+            stop=stop_sentence(summary.stopped_because if summary else None),
             metrics=run.metrics,
             taught=[row for row in run.metrics if row.round > 0],
             accuracy_by_questions=_accuracy_chart(run.metrics, "questions annotated"),
             accuracy_by_tokens=_accuracy_chart(run.metrics, "teacher tokens"),
-            agreement=_agreement_chart(run.metrics, _epsilon(summary, run.settings)),
+            agreement=_agreement_chart(run.metrics, _epsilon(run)),
             skills=_skills(run.metrics),
-            seconds=sorted(_seconds(run, summary).items(), key=lambda item: -item[1]),
+            seconds=sorted(_seconds(run).items(), key=lambda item: -item[1]),
             statuses=STATUSES,
             rungs=RUNGS,
             rounds=sections,
@@ -159,8 +158,8 @@ def _agreement_chart(metrics: Sequence[RoundMetrics], epsilon: float | None) -> 
         name = f"round {row.round}" if row.round else "base student"
         title = f"{name}: {look.num_audited - look.num_disagreements} of {look.num_audited} agree"
         low = high = None
-        if look.upper is not None and look.lower is not None:
-            low, high = 1 - look.upper, 1 - look.lower
+        if row.certificate is not None:
+            low, high = 1 - row.certificate.upper, 1 - row.certificate.lower
             title += f"; bounds {figures.percent(low)} and {figures.percent(high)}"
         points.append(charts.Point(row.round, agreed, title, low, high))
     return charts.line_chart(
@@ -174,10 +173,11 @@ def _agreement_chart(metrics: Sequence[RoundMetrics], epsilon: float | None) -> 
     )
 
 
-def _epsilon(summary: RunSummary, settings: Mapping[str, Mapping[str, Any]]) -> float | None:
-    if summary.certificate is not None:
-        return summary.certificate.epsilon
-    epsilon = settings.get("stopping", {}).get("epsilon")
+def _epsilon(run: ReportedRun) -> float | None:
+    looks = [row.certificate for row in run.metrics if row.certificate is not None]
+    if looks:
+        return looks[-1].epsilon
+    epsilon = run.settings.get("stopping", {}).get("epsilon")
     return float(epsilon) if isinstance(epsilon, int | float) else None
 
 
@@ -198,9 +198,9 @@ def _share(tally: tuple[int, int] | None) -> float | None:
     return tally[0] / tally[1] if tally is not None and tally[1] else None
 
 
-def _seconds(run: Run, summary: RunSummary) -> Mapping[str, float]:
-    if summary.seconds:
-        return summary.seconds
+def _seconds(run: ReportedRun) -> Mapping[str, float]:
+    if run.summary is not None:
+        return run.summary.seconds
     total: dict[str, float] = {}
     for row in run.metrics:
         for stage, seconds in row.seconds.items():
@@ -208,7 +208,7 @@ def _seconds(run: Run, summary: RunSummary) -> Mapping[str, float]:
     return total
 
 
-def _sections(run: Run) -> list[RoundSection]:
+def _sections(run: ReportedRun) -> list[RoundSection]:
     step_scores = [
         score
         for questions in run.rounds
@@ -228,7 +228,7 @@ def _sections(run: Run) -> list[RoundSection]:
     ]
 
 
-def _is_other_teacher(run: Run) -> bool:
+def _is_other_teacher(run: ReportedRun) -> bool:
     """Whether the check in the run folder was made of another teacher than the run's."""
     if run.teacher_check is None:
         return False

@@ -13,7 +13,9 @@ from dataclasses import dataclass
 from typing import Literal
 
 from edgeelad.records import Annotation, Correction
-from edgeelad.run.records import RoundQuestions, ScoredExplanation, SelectedQuestion
+from edgeelad.report.read import RoundQuestions
+from edgeelad.run.records import SelectedRow
+from edgeelad.run.scores import ScoreRow
 from edgeelad.text.prompts import CHOICE_LABELS
 
 Origin = Literal["kept", "corrected", "student", "teacher"]
@@ -82,7 +84,7 @@ class QuestionCard:
 
 
 def make_cards(
-    questions: Sequence[SelectedQuestion], round_questions: RoundQuestions, heat_scale: float
+    questions: Sequence[SelectedRow], round_questions: RoundQuestions, heat_scale: float
 ) -> list[QuestionCard]:
     """Make the cards of a round's questions; a step score of `heat_scale` gets the strongest color."""
     return [
@@ -97,7 +99,7 @@ def make_cards(
 
 
 def make_card(
-    question: SelectedQuestion, annotation: Annotation, explanation: ScoredExplanation | None, heat_scale: float
+    question: SelectedRow, annotation: Annotation, explanation: ScoreRow | None, heat_scale: float
 ) -> QuestionCard:
     """Make the card of one question."""
     student_steps = annotation.student_steps or (explanation.steps if explanation is not None else ())
@@ -107,7 +109,7 @@ def make_card(
     used = {(row.number - 1, "".join(part.text for part in row.after)) for row in rows if row.origin == "corrected"}
     return QuestionCard(
         id=question.id,
-        text=question.text,
+        text=question.question,
         choices=tuple(f"({label}) {text}" for label, text in zip(CHOICE_LABELS, question.choices, strict=False)),
         reason=question.reason,
         score=question.score,
@@ -123,7 +125,7 @@ def make_card(
 
 
 def _rows(
-    student_steps: tuple[str, ...], annotation: Annotation, scored: ScoredExplanation | None, heat_scale: float
+    student_steps: tuple[str, ...], annotation: Annotation, scored: ScoreRow | None, heat_scale: float
 ) -> tuple[StepRow, ...]:
     final = annotation.steps
     corrections = {(item.step, item.after): item for item in annotation.corrections}
@@ -163,7 +165,7 @@ def _origin(is_kept: bool, is_corrected: bool, status: str) -> Origin:
     return "teacher" if status in ("completed", "rationale") else "student"
 
 
-def _branches(scored: ScoredExplanation | None, index: int) -> tuple[tuple[str | None, ...], tuple[str | None, ...]]:
+def _branches(scored: ScoreRow | None, index: int) -> tuple[tuple[str | None, ...], tuple[str | None, ...]]:
     if scored is None or index + 1 >= len(scored.branch_answers):
         return (), ()
     without, given = scored.branch_answers[index], scored.branch_answers[index + 1]

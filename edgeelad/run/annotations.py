@@ -1,4 +1,4 @@
-"""Read annotations, and write what was bought in the forms that other training tools read (TRL's).
+"""Write annotations in the forms that other training tools read (TRL's).
 
 Forms: `sft` a chat of question and explanation; `prompt-completion` the same as two texts; `stepwise` the student's
 steps with a label each, for process reward models; `preference` the corrected step against the flawed one, after the
@@ -7,35 +7,17 @@ steps that both follow (Step-DPO). Takes annotations with their questions, gives
 
 from __future__ import annotations
 
-import json
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
-from edgeelad.errors import InputError, MissingExtraError, UsageError
+from edgeelad.errors import MissingExtraError, UsageError
 from edgeelad.files import atomic_file, storage_errors, write_jsonl
-from edgeelad.records import Annotation, Correction, Question, TeacherUsage
+from edgeelad.records import Annotation, Question
 from edgeelad.text import explanation
 from edgeelad.text.prompts import question_text
 
 Row = dict[str, Any]
-
-
-def read_annotations(path: Path) -> Iterator[Annotation]:
-    """Read a round's annotations.jsonl.
-
-    Raises:
-        InputError: It is missing, or a line is no annotation.
-    """
-    try:
-        with path.open(encoding="utf-8") as lines:
-            for number, line in enumerate(lines, start=1):
-                try:
-                    yield _annotation(json.loads(line))
-                except (ValueError, TypeError, KeyError) as error:
-                    raise InputError(f"{path}:{number}: no annotation ({error})") from None
-    except OSError as error:
-        raise InputError(f"{path}: cannot be read: {error.strerror}") from error
 
 
 def export_annotations(
@@ -115,18 +97,6 @@ FORMS: dict[str, Callable[[str, Annotation], list[Row]]] = {
 def _text(annotation: Annotation) -> str:
     assert annotation.answer is not None, "a usable annotation has an answer"
     return explanation.join(annotation.steps, annotation.answer)
-
-
-def _annotation(row: Row) -> Annotation:
-    return Annotation(
-        **{
-            **row,
-            "steps": tuple(row["steps"]),
-            "student_steps": tuple(row["student_steps"]),
-            "corrections": tuple(Correction(**item) for item in row["corrections"]),
-            "usage": TeacherUsage(**row["usage"]),
-        }
-    )
 
 
 def _write_parquet(out: Path, rows: list[Row]) -> int:

@@ -1,7 +1,7 @@
-"""A run folder: where each file lies, the lock that keeps a second process out, and what a round leaves behind.
+"""A run folder: which file holds which records, and the lock that keeps a second process out.
 
-A stage is done when its file is there, for every file appears whole or not at all; so a run resumes by doing what is
-missing. `state.json` says for people and programs which round and stage is under way, and how long each stage took.
+A stage is done when its files are there, for each appears whole or not at all; so a run resumes by doing what is
+missing. `state.json` tells people and programs which stage the run is in, and how long each stage took.
 """
 
 from __future__ import annotations
@@ -11,13 +11,26 @@ import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
 
 from edgeelad.errors import RunError, StorageError
-from edgeelad.files import read_json, storage_errors, sweep_folder, write_json
+from edgeelad.files import storage_errors, sweep_folder
 from edgeelad.locks import lock_file
+from edgeelad.record_files import RecordFile, RowFile
+from edgeelad.records import Annotation
+from edgeelad.run.records import (
+    AnswerRow,
+    AuditRow,
+    BudgetStop,
+    PoolSplit,
+    RoundMetrics,
+    RunState,
+    SelectedRow,
+    Summary,
+)
+from edgeelad.run.scores import ScoreRow
+from edgeelad.run.teacher_check import CHECK_FILE
 
 LOCK_FILE = ".lock"
 
@@ -29,19 +42,29 @@ class RoundFolder:
     path: Path
 
     @property
-    def scores(self) -> Path:
-        """One row a scored question."""
-        return self.path / "scores.jsonl"
+    def number(self) -> int:
+        """The round."""
+        return int(self.path.name)
 
     @property
-    def selected(self) -> Path:
+    def scores(self) -> RowFile[ScoreRow]:
+        """Every scored question."""
+        return RowFile(self.path / "scores.jsonl", ScoreRow)
+
+    @property
+    def selected(self) -> RowFile[SelectedRow]:
         """The batch, with the reason for each choice."""
-        return self.path / "selected.jsonl"
+        return RowFile(self.path / "selected.jsonl", SelectedRow)
 
     @property
-    def annotations(self) -> Path:
-        """What the teacher's work produced, one row a selected question."""
-        return self.path / "annotations.jsonl"
+    def annotations(self) -> RowFile[Annotation]:
+        """The result of the teacher's work on each selected question."""
+        return RowFile(self.path / "annotations.jsonl", Annotation)
+
+    @property
+    def budget(self) -> RecordFile[BudgetStop]:
+        """The cap that stopped the revision, if one did."""
+        return RecordFile(self.path / "budget.json", BudgetStop)
 
     @property
     def student(self) -> Path:
@@ -54,14 +77,14 @@ class RoundFolder:
         return self.path / "onnx"
 
     @property
-    def answers(self) -> Path:
-        """The student's answers to the test and audit questions."""
-        return self.path / "answers.jsonl"
+    def answers(self) -> RowFile[AnswerRow]:
+        """The student's answers to the test, audit and training questions."""
+        return RowFile(self.path / "answers.jsonl", AnswerRow)
 
     @property
-    def metrics(self) -> Path:
+    def metrics(self) -> RecordFile[RoundMetrics]:
         """The round's figures."""
-        return self.path / "metrics.json"
+        return RecordFile(self.path / "metrics.json", RoundMetrics)
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,19 +99,19 @@ class RunFolder:
         return self.path / "config.toml"
 
     @property
-    def state(self) -> Path:
+    def state(self) -> RecordFile[RunState]:
         """Round, stage and seconds so far."""
-        return self.path / "state.json"
+        return RecordFile(self.path / "state.json", RunState)
 
     @property
-    def pool(self) -> Path:
-        """The pool's fingerprint and the split into test, audit and askable questions."""
-        return self.path / "pool.json"
+    def pool(self) -> RecordFile[PoolSplit]:
+        """The split into test, audit and askable questions."""
+        return RecordFile(self.path / "pool.json", PoolSplit)
 
     @property
-    def audit(self) -> Path:
+    def audit(self) -> RowFile[AuditRow]:
         """The audit sample with the teacher's answers."""
-        return self.path / "audit.jsonl"
+        return RowFile(self.path / "audit.jsonl", AuditRow)
 
     @property
     def ledger(self) -> Path:
@@ -96,14 +119,19 @@ class RunFolder:
         return self.path / "ledger.sqlite"
 
     @property
-    def metrics(self) -> Path:
-        """One line a round."""
-        return self.path / "metrics.jsonl"
+    def metrics(self) -> RowFile[RoundMetrics]:
+        """The figures of all rounds, one per line."""
+        return RowFile(self.path / "metrics.jsonl", RoundMetrics)
 
     @property
-    def summary(self) -> Path:
+    def summary(self) -> RecordFile[Summary]:
         """How the run ended, and its figures."""
-        return self.path / "summary.json"
+        return RecordFile(self.path / "summary.json", Summary, Summary.to_json)
+
+    @property
+    def teacher_check(self) -> Path:
+        """A check of the teacher, if one was kept here; see `run.teacher_check`."""
+        return self.path / CHECK_FILE
 
     @property
     def report(self) -> Path:
@@ -118,6 +146,11 @@ class RunFolder:
     def round(self, number: int) -> RoundFolder:
         """The files of one round."""
         return RoundFolder(self.path / "rounds" / f"{number:02d}")
+
+    def rounds(self) -> list[RoundFolder]:
+        """The rounds that have a folder, in order."""
+        paths = (path for path in (self.path / "rounds").glob("[0-9]*") if path.name.isdigit())
+        return sorted(map(RoundFolder, paths), key=lambda folder: folder.number)
 
     @contextmanager
     def lock(self) -> Iterator[None]:
@@ -149,30 +182,30 @@ class RunFolder:
 
     @contextmanager
     def stage(self, round_number: int, name: str) -> Iterator[None]:
-        """Note in `state.json` that a stage is under way, and add its seconds when it ends (well or not)."""
-        state = self.read_state()
-        write_json(self.state, {**state, "round": round_number, "stage": name, "status": "running"})
+        """Note in `state.json` that a stage is running, and add its seconds when it ends (well or not)."""
+        before = self.read_state()
+        running = replace(before, round=round_number, stage=name, status="running")
+        self.state.write(running)
         start = time.monotonic()
         try:
             yield
         finally:
-            seconds: dict[str, float] = state.get("seconds", {})
             key = f"{round_number}:{name}"
-            seconds[key] = round(seconds.get(key, 0.0) + time.monotonic() - start, 3)
+            seconds = round(before.seconds.get(key, 0.0) + time.monotonic() - start, 3)
             try:
-                write_json(self.state, {**state, "round": round_number, "stage": name, "seconds": seconds})
+                self.state.write(replace(running, status="ended", seconds={**before.seconds, key: seconds}))
             except StorageError:
                 if sys.exc_info()[0] is None:  # pragma: no cover - else the first error is the one to show
                     raise
 
-    def read_state(self) -> dict[str, Any]:
-        """What `state.json` says; empty where there is none yet."""
-        return dict(read_json(self.state)) if self.state.exists() else {}
+    def read_state(self) -> RunState:
+        """Read `state.json`; the start of a run if it is missing."""
+        return self.state.read() if self.state.exists() else RunState()
 
     def seconds_by_stage(self, round_number: int | None = None) -> dict[str, float]:
         """Seconds spent in each stage, of one round or of all."""
         total: dict[str, float] = {}
-        for key, seconds in self.read_state().get("seconds", {}).items():
+        for key, seconds in self.read_state().seconds.items():
             number, _, name = key.partition(":")
             if round_number is None or int(number) == round_number:
                 total[name] = round(total.get(name, 0.0) + seconds, 3)

@@ -1,154 +1,202 @@
-"""What a run folder says of a run, as records: the border between its files and the page.
+"""The records in a run folder's files; `folder` says which file holds which. Facts only: nothing is computed here.
 
-Facts only, as the run wrote them; a figure that it did not write is None.
+`Annotation`, `Certificate` and `TeacherUsage` are in `edgeelad.records`, `ScoreRow` is in `run.scores`.
 """
 
 from __future__ import annotations
 
-from array import array
 from collections.abc import Mapping
-from dataclasses import dataclass, field
-from pathlib import Path
-from typing import Any
+from dataclasses import asdict, dataclass, field
+from typing import Any, Literal
 
-from edgeelad.records import Annotation, Certificate, TeacherUsage
-from edgeelad.run.teacher_check import KeptCheck
+from edgeelad.records import Certificate, SelectionReason, TeacherUsage
 
-MAX_SHOWN_PER_ROUND = 40
+
+@dataclass(frozen=True, slots=True)
+class PoolSplit:
+    """`pool.json`: how the pool was split when the run began, and what it was split from.
+
+    Attributes:
+        run_id: Distinguishes the run's spending from that of others in a shared ledger.
+        fingerprint: Of the pool's questions.
+        test: Ids of the questions held out for testing; empty if `pool.test_path` names a test file.
+        audit: Ids of the audit sample, in random order.
+        too_long: Ids of questions that leave no room for an explanation in the student's context.
+    """
+
+    run_id: str
+    fingerprint: str
+    test: tuple[str, ...]
+    audit: tuple[str, ...]
+    too_long: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class RunState:
+    """`state.json`: the round and stage that the run is in, and seconds by "round:stage"."""
+
+    round: int = 0
+    stage: str = ""
+    status: Literal["running", "ended"] = "ended"
+    seconds: Mapping[str, float] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class AuditRow:
+    """One row of `audit.jsonl`: the teacher's answer to an audited question, None if it gave no usable one.
+
+    `second_answer` is its answer when it was asked again, as it is for the first few (`is_checked`).
+    """
+
+    id: str
+    answer: str | None
+    second_answer: str | None = None
+    is_checked: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class SelectedRow:
+    """One row of `selected.jsonl`: a question that was chosen for the teacher, why, and how probably.
+
+    `score` is None if the strategy needs no scores.
+    """
+
+    id: str
+    question: str
+    choices: tuple[str, ...]
+    reason: SelectionReason
+    score: float | None
+    propensity: float
+
+
+@dataclass(frozen=True, slots=True)
+class BudgetStop:
+    """`budget.json`: the cap that stopped a round's revision, and the caps that the run was under."""
+
+    reason: str
+    caps: Mapping[str, float | None]
+
+
+@dataclass(frozen=True, slots=True)
+class AnswerRow:
+    """One row of `answers.jsonl`: a student's answer to an evaluated question, beside the reference answer.
+
+    `package_answer` is the quantized student's, None if nothing is quantized or the question was trained on.
+    """
+
+    id: str
+    split: Literal["test", "audit", "trained"]
+    reference: str | None
+    answer: str | None
+    package_answer: str | None
+    is_correct: bool
+
+
+@dataclass(frozen=True, slots=True)
+class AuditCounts:
+    """How many audited questions student and teacher answer differently, of how many that the teacher was asked."""
+
+    num_audited: int
+    num_disagreements: int
+
+
+@dataclass(frozen=True, slots=True)
+class RoundMetrics:
+    """`metrics.json` of a round, and one line of `metrics.jsonl`.
+
+    Attributes:
+        round: 0 is the base student.
+        selected: Questions in the round's batch.
+        annotated: Verified explanations bought up to this round.
+        set_aside: Annotations up to this round that could not be verified.
+        accuracy: On the test questions, lenient; None without labeled test questions, as are the next four.
+        accuracy_strict: Of answers in the stated format only.
+        low: Lower end of the exact 95% interval of `accuracy`.
+        high: Its upper end.
+        num_unanswered: Test questions without an answer.
+        num_test: Test questions.
+        by_skill: Skill to (correct, total).
+        package_accuracy: Of the quantized student.
+        package_agreement: Share of questions on which the quantized student answers as fp32 does.
+        shipping: The precision that would be packaged.
+        agreement: Of the student that would be packaged with the teacher, on the audit; None without an audit.
+        certificate: The look at the audit; None for the base student, which is no candidate.
+        kappa: Cohen's κ of this student's answers with the last one's.
+        trained_wrong: Questions trained on and still answered wrong.
+        outliers: Those among them that were also wrong after the last round.
+        teacher: What the teacher has cost up to this round.
+        rungs: Annotations that each rung of the ladder verified, up to this round.
+        statuses: Annotations by status, up to this round.
+        student_tokens: Tokens that scoring the pool took in this round.
+        mean_score: Mean score of the pool in this round.
+        seconds: By stage.
+    """
+
+    round: int
+    selected: int
+    annotated: int
+    set_aside: int
+    accuracy: float | None
+    accuracy_strict: float | None
+    low: float | None
+    high: float | None
+    num_unanswered: int | None
+    num_test: int
+    by_skill: Mapping[str, tuple[int, int]]
+    package_accuracy: float | None
+    package_agreement: float | None
+    shipping: Literal["fp32", "int8", "int4"]
+    agreement: AuditCounts | None
+    certificate: Certificate | None
+    kappa: float | None
+    trained_wrong: int
+    outliers: tuple[str, ...]
+    teacher: TeacherUsage
+    rungs: Mapping[str, int]
+    statuses: Mapping[str, int]
+    student_tokens: int
+    mean_score: float | None
+    seconds: Mapping[str, float]
 
 
 @dataclass(frozen=True, slots=True)
 class SelfAgreement:
     """How often the teacher gave the same answer when it was asked twice."""
 
-    num_same: int
-    num_asked_twice: int
+    same: int
+    asked_twice: int
 
 
 @dataclass(frozen=True, slots=True)
-class RunSummary:
-    """`summary.json`: how the run ended. None where the run did not say."""
+class Summary:
+    """`summary.json`: how the run ended.
 
-    stopped_because: str | None = None
-    pool: int | None = None
-    too_long: int | None = None
-    annotated: int | None = None
-    set_aside: int | None = None
-    base_accuracy: float | None = None
-    accuracy: float | None = None
-    package_accuracy: float | None = None
-    package_agreement: float | None = None
-    certificate: Certificate | None = None
-    teacher: TeacherUsage | None = None
-    teacher_self_agreement: SelfAgreement | None = None
-    seconds: Mapping[str, float] = field(default_factory=dict)
-    quantization: str | None = None
-    student: str | None = None
-    strategy: str | None = None
-    seed: int | None = None
-
-
-@dataclass(frozen=True, slots=True)
-class AuditLook:
-    """One look at the audit: k of n disagree; the exact one-sided bounds, None where the look was free (round 0)."""
-
-    num_disagreements: int
-    num_audited: int
-    upper: float | None
-    lower: float | None
-
-
-@dataclass(frozen=True, slots=True)
-class RoundMetrics:
-    """One line of `metrics.jsonl`; `annotated`, `set_aside` and `teacher` are totals up to this round.
-
-    `package_accuracy` and `package_agreement` (same answers as fp32) are of the quantized student.
+    `package_accuracy` and `package_agreement` (same answers as fp32) are of the student that ships, whose precision is
+    `quantization`. `pool` counts questions that are not held out; `too_long` those that do not fit the student.
     """
 
-    round: int
+    stopped_because: str
+    rounds: int
+    pool: int
+    too_long: int
     annotated: int
     set_aside: int
-    selected: int
+    base_accuracy: float | None
     accuracy: float | None
-    accuracy_strict: float | None
-    low: float | None
-    high: float | None
-    num_test: int | None
     package_accuracy: float | None
     package_agreement: float | None
-    by_skill: Mapping[str, tuple[int, int]]
-    agreement: AuditLook | None
-    kappa: float | None
+    quantization: str
+    certificate: Certificate | None
     teacher: TeacherUsage
-    student_tokens: int | None
+    teacher_self_agreement: SelfAgreement | None
     seconds: Mapping[str, float]
-    mean_score: float | None
+    student: str | None
+    strategy: str
+    seed: int
 
-
-@dataclass(frozen=True, slots=True)
-class SelectedQuestion:
-    """One row of `selected.jsonl`: a question that was chosen for the teacher, and why."""
-
-    id: str
-    text: str
-    choices: tuple[str, ...]
-    reason: str
-    score: float | None
-    propensity: float | None
-
-
-@dataclass(frozen=True, slots=True)
-class ScoredExplanation:
-    """What `scores.jsonl` says of one question: the student's steps with the uncertainty of each."""
-
-    steps: tuple[str, ...]
-    step_scores: tuple[float, ...]
-    answer: str | None
-    branch_answers: tuple[tuple[str | None, ...], ...]
-
-
-@dataclass(frozen=True, slots=True)
-class RoundQuestions:
-    """The questions of one round.
-
-    Attributes:
-        number: The round, from 1.
-        num_selected: How many were selected.
-        shown: The most uncertain ones that the teacher settled, at most MAX_SHOWN_PER_ROUND.
-        set_aside: Those set aside, at most MAX_SHOWN_PER_ROUND.
-        num_settled: How many were settled, shown or not.
-        num_set_aside: How many were set aside, shown or not.
-        statuses: How many annotations ended in each status.
-        rungs: How many annotations each rung of the ladder verified.
-        reasons: How many were set aside for each reason.
-        annotations: Annotations of the questions in `shown` and `set_aside`, by question id.
-        explanations: Scored explanations of the same, by question id, where they were scored.
-        pool_scores: The scores of all questions scored in this round.
-        selected_scores: The scores of the selected ones.
-    """
-
-    number: int
-    num_selected: int
-    shown: tuple[SelectedQuestion, ...]
-    set_aside: tuple[SelectedQuestion, ...]
-    num_settled: int
-    num_set_aside: int
-    statuses: Mapping[str, int]
-    rungs: Mapping[str, int]
-    reasons: Mapping[str, int]
-    annotations: Mapping[str, Annotation]
-    explanations: Mapping[str, ScoredExplanation]
-    pool_scores: array[float]
-    selected_scores: tuple[float, ...]
-
-
-@dataclass(frozen=True, slots=True)
-class Run:
-    """All that the page shows."""
-
-    path: Path
-    summary: RunSummary | None
-    metrics: tuple[RoundMetrics, ...]
-    rounds: tuple[RoundQuestions, ...]
-    settings: Mapping[str, Mapping[str, Any]]
-    teacher_check: KeptCheck | None = None
+    def to_json(self) -> dict[str, Any]:
+        """The summary for a program, which is told whether the certificate holds."""
+        row = asdict(self)
+        if self.certificate is not None:
+            row["certificate"]["is_certified"] = self.certificate.is_certified
+        return row

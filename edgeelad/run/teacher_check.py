@@ -1,18 +1,15 @@
-"""A teacher check as it is kept: `teacher_check.json` in a run folder, from where the run's report takes it.
-
-Turns a check with its circumstances into JSON and back; the figures of a file are read as counts, so that shares and
-intervals are computed in one place.
-"""
+"""teacher_check.json: a check of the teacher, kept in a run folder so that the run's report can show it."""
 
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from edgeelad.files import write_json
+from edgeelad.errors import RunError
+from edgeelad.files import PRIVATE, read_errors, write_json
+from edgeelad.record_files import parse_record
 from edgeelad.records import TeacherUsage
 from edgeelad.teacher.check.measure import Share, TeacherCheck
 
@@ -29,7 +26,7 @@ MEASURES = {
 
 @dataclass(frozen=True, slots=True)
 class KeptCheck:
-    """A check, and what it was made of: the teacher's URL and model, and the rows' origin in words."""
+    """A check, and what it was made of: the teacher's URL and model, and the origin of the rows in words."""
 
     url: str
     model: str
@@ -40,6 +37,34 @@ class KeptCheck:
     def shares(self) -> dict[str, Share]:
         """What was measured, by the words for it."""
         return {label: getattr(self.result, name) for name, label in MEASURES.items()}
+
+
+@dataclass(frozen=True, slots=True)
+class _Teacher:
+    url: str
+    model: str
+
+
+@dataclass(frozen=True, slots=True)
+class _Counts:
+    hits: int
+    of: int
+
+
+@dataclass(frozen=True, slots=True)
+class _File:
+    """The file's layout; intervals are left out, for they follow from the counts."""
+
+    teacher: _Teacher
+    data: str
+    rows: int
+    found: _Counts
+    near: _Counts
+    cleared: _Counts
+    fixed: _Counts
+    answered: _Counts
+    unusable: _Counts
+    usage: TeacherUsage
 
 
 def check_to_json(kept: KeptCheck) -> dict[str, Any]:
@@ -58,29 +83,31 @@ def check_to_json(kept: KeptCheck) -> dict[str, Any]:
     }
 
 
-def check_from_json(row: Mapping[str, Any]) -> KeptCheck:
-    """Read back what `check_to_json` gave.
-
-    Raises:
-        KeyError, TypeError, ValueError: It is something else.
-    """
-    shares = {name: Share(int(row[name]["hits"]), int(row[name]["of"])) for name in MEASURES}
-    if any(not 0 <= share.num_hits <= share.num for share in shares.values()):
-        raise ValueError("a share of more hits than were tried")
-    return KeptCheck(
-        url=str(row["teacher"]["url"]),
-        model=str(row["teacher"]["model"]),
-        data=str(row["data"]),
-        result=TeacherCheck(num_rows=int(row["rows"]), usage=TeacherUsage(**row["usage"]), **shares),
-    )
-
-
 def keep_check(kept: KeptCheck, run_folder: Path) -> Path:
-    """Write a check into a run folder, made where there is none; gives the file.
+    """Write a check into a run folder, made if it is missing; gives the file.
 
     Raises:
         StorageError: It cannot be written.
     """
     path = run_folder / CHECK_FILE
-    write_json(path, check_to_json(kept))
+    write_json(path, check_to_json(kept), PRIVATE)
     return path
+
+
+def read_check(path: Path) -> KeptCheck:
+    """Read a check that `keep_check` wrote.
+
+    Raises:
+        RunError: The file is missing, unreadable or damaged; the message names file and field.
+    """
+    with read_errors(path):
+        data = path.read_bytes()
+    row = parse_record(data, _File, str(path))
+    counts: dict[str, _Counts] = {name: getattr(row, name) for name in MEASURES}
+    for name, count in counts.items():
+        if not 0 <= count.hits <= count.of:
+            raise RunError(f"{path}: damaged (field {name}: {count.hits} hits of {count.of}); run the check again")
+    shares = {name: Share(count.hits, count.of) for name, count in counts.items()}
+    return KeptCheck(
+        row.teacher.url, row.teacher.model, row.data, TeacherCheck(num_rows=row.rows, usage=row.usage, **shares)
+    )

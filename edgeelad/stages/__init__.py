@@ -1,29 +1,5 @@
-"""The stages of a run, in order: each reads the run folder, calls one part of edgeelad, and writes its own file there.
+"""The stages of a run, one file each, named as in `loop`; `run` holds what they share.
 
-A stage whose file is there returns at once, so a killed run goes on where it was. What a stage computes depends on the
-configuration, the seed and the files before it alone.
+A stage reads the run folder, calls one part of edgeelad, and writes its own files there. If they are there already it
+returns at once, so a killed run resumes. Its result depends on the configuration, the seed and earlier files alone.
 """
-
-from edgeelad.stages.ask import audit, revise, score, select
-from edgeelad.stages.end import package, reason_to_stop, reason_without_annotations, summarize
-from edgeelad.stages.estimate import dry_run
-from edgeelad.stages.run import Run, open_run, prepare_base
-from edgeelad.stages.teach import evaluate, export, fine_tune
-
-__all__ = [
-    "Run",
-    "audit",
-    "dry_run",
-    "evaluate",
-    "export",
-    "fine_tune",
-    "open_run",
-    "package",
-    "prepare_base",
-    "reason_to_stop",
-    "reason_without_annotations",
-    "revise",
-    "score",
-    "select",
-    "summarize",
-]

@@ -25,9 +25,9 @@ def finished(small_run: SmallRun, tmp_path_factory: pytest.TempPathFactory) -> P
     out = tmp_path_factory.mktemp("distill") / "run"
     with TeacherServer() as server:
         summary = distill(small_run.config(out, server.url), Silent())
-        assert summary["teacher"]["requests"] == server.billed.requests
-        assert summary["teacher"]["prompt_tokens"] == server.billed.prompt_tokens
-        assert summary["teacher"]["completion_tokens"] == server.billed.completion_tokens
+        assert summary.teacher.requests == server.billed.requests
+        assert summary.teacher.prompt_tokens == server.billed.prompt_tokens
+        assert summary.teacher.completion_tokens == server.billed.completion_tokens
     return out
 
 
@@ -122,20 +122,20 @@ def test_a_spent_budget_trains_on_what_was_bought_and_goes_on_with_a_larger_one(
         # spent before the audit is answered and anything is annotated
         config = small_run.config(tmp_path / "run", server.url, *settings, "teacher.max_requests=10")
         nothing = distill(config, Silent())
-        assert (nothing["stopped_because"], nothing["annotated"]) == ("budget", 0)
+        assert (nothing.stopped_because, nothing.annotated) == ("budget", 0)
         assert len(list(read_jsonl(tmp_path / "run" / "audit.jsonl"))) == 10
         config = small_run.config(tmp_path / "run", server.url, *settings, "teacher.max_requests=45")
         first = distill(config, Silent())
-        assert first["stopped_because"] == "budget"
-        assert 0 < first["annotated"] < 24
-        assert server.billed.requests == first["teacher"]["requests"] <= 45
+        assert first.stopped_because == "budget"
+        assert 0 < first.annotated < 24
+        assert server.billed.requests == first.teacher.requests <= 45
         more = small_run.config(tmp_path / "run", server.url, *settings)
         second = distill(more, Silent())
-        assert second["stopped_because"] == "max_rounds"
-        assert second["annotated"] > first["annotated"]
-        assert server.billed.requests == second["teacher"]["requests"]
+        assert second.stopped_because == "max_rounds"
+        assert second.annotated > first.annotated
+        assert server.billed.requests == second.teacher.requests
         assert len(list(read_jsonl(tmp_path / "run" / "audit.jsonl"))) == 12
-        assert second["certificate"]["num_audited"] == 12
+        assert second.certificate.num_audited == 12
 
 
 def test_a_dry_run_sends_nothing_and_a_replay_pays_nothing(small_run: SmallRun, finished: Path, tmp_path: Path) -> None:
@@ -158,7 +158,7 @@ def test_a_dry_run_sends_nothing_and_a_replay_pays_nothing(small_run: SmallRun, 
     url = load_config(finished / "config.toml").teacher.url
     assert url is not None
     replayed = distill(small_run.config(tmp_path / "replay", url, f"run.ledger={bought}", "run.replay=true"), Silent())
-    assert replayed["teacher"]["requests"] == 0
+    assert replayed.teacher.requests == 0
     for number in ("01", "02"):
         assert list(read_jsonl(tmp_path / "replay" / "rounds" / number / "annotations.jsonl")) == list(
             read_jsonl(finished / "rounds" / number / "annotations.jsonl")

@@ -9,11 +9,13 @@ from pathlib import Path
 from fixtures.batch_server import BatchServer
 from fixtures.small_run import SmallRun, start
 
-from edgeelad.files import read_json, read_jsonl
+from edgeelad.files import read_jsonl
 from edgeelad.loop import distill
 from edgeelad.progress import Silent
 from edgeelad.quickstart.replies import NO_FAULTS, ChatMessage, reply
 from edgeelad.quickstart.server import TeacherServer
+from edgeelad.run.folder import RunFolder
+from edgeelad.run.records import SelfAgreement
 
 BATCHED = ("teacher.batch=true", "teacher.batch_poll_s=0.02", "selection.num_rounds=1")
 
@@ -76,6 +78,6 @@ def test_the_audit_is_one_batch(small_run: SmallRun, tmp_path: Path) -> None:
         summary = distill(small_run.config(tmp_path / "run", server.url, *BATCHED), Silent())
         first = server.files[server.batches["batch-0"]["input_file_id"]]
     assert len(first.splitlines()) == 12 + 4  # every audited question, and the first of them twice
-    assert summary["teacher_self_agreement"] == {"same": 4, "asked_twice": 4}
-    assert summary["certificate"]["num_audited"] == 12
-    assert read_json(tmp_path / "run" / "summary.json") == summary
+    assert summary.teacher_self_agreement == SelfAgreement(4, 4)
+    assert summary.certificate.num_audited == 12
+    assert RunFolder(tmp_path / "run").summary.read() == summary

@@ -17,7 +17,7 @@ from edgeelad.loop import distill
 from edgeelad.progress import Silent
 from edgeelad.quickstart.server import TeacherServer
 from edgeelad.records import Question
-from edgeelad.stages import teach
+from edgeelad.stages.evaluate import explain
 
 POISON = "pool-040"
 
@@ -33,7 +33,7 @@ def test_a_question_that_kills_is_not_asked(
     said = Silent()
     with TeacherServer() as server:
         summary = distill(small_run.config(tmp_path / "run", server.url, *faults), said)
-    assert summary["rounds"] == 1
+    assert summary.rounds == 1
     scored = {row["id"] for row in read_jsonl(tmp_path / "run" / "rounds" / "01" / "scores.jsonl")}
     assert scored == {f"pool-{number:03d}" for number in range(NUM_POOL)} - {POISON}
     (told,) = (warning for warning in said.warnings if POISON in warning)
@@ -43,7 +43,7 @@ def test_a_question_that_kills_is_not_asked(
 def test_a_question_that_cannot_be_explained_counts_as_not_answered(students: StudentFolders) -> None:
     asked = [Question("short", "What is 1 + 2?"), Question("long", "Why? " * MAX_CONTEXT)]
     run: Any = SimpleNamespace(config=RunConfig(), num_workers=1, progress=Silent())
-    trees = teach._explain(run, students.trained_onnx(), asked, "fp32")
+    trees = explain(run, students.trained_onnx(), asked, "fp32")
     assert set(trees) == {"short", "long"}
     assert trees["short"].text != ""
     assert (trees["long"].text, trees["long"].answer) == ("", None)

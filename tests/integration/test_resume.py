@@ -50,14 +50,14 @@ def test_killed_in_every_stage_it_ends_the_same_and_pays_once(small_run: SmallRu
             assert list(read_jsonl(left)) == list(read_jsonl(right)), name
     actual = read_json(killed / "summary.json")
     for name in ("accuracy", "annotated", "set_aside", "stopped_because", "certificate", "package_accuracy"):
-        assert actual[name] == expected[name], name
+        assert actual[name] == expected.to_json()[name], name
     assert _replies(whole / "ledger.sqlite") == _replies(killed / "ledger.sqlite")
     with sqlite3.connect(f"file:{killed / 'ledger.sqlite'}?mode=ro", uri=True) as connection:
         (in_doubt,) = connection.execute(
             "SELECT count(*) FROM attempts WHERE outcome IN ('open', 'in_doubt')"
         ).fetchone()
     # what the server billed is what the ledger holds, and at most what was in the air when a kill came
-    assert billed - in_doubt <= expected["teacher"]["requests"] <= billed
+    assert billed - in_doubt <= expected.teacher.requests <= billed
 
 
 def test_two_processes_on_one_run_folder(small_run: SmallRun, tmp_path: Path) -> None:

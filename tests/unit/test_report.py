@@ -12,8 +12,9 @@ from edgeelad.records import Annotation, Certificate, Correction, TeacherUsage
 from edgeelad.report import write_report
 from edgeelad.report.claims import certificate_sentence
 from edgeelad.report.questions import make_card
-from edgeelad.run.read import read_run
-from edgeelad.run.records import ScoredExplanation, SelectedQuestion
+from edgeelad.report.read import read_run
+from edgeelad.run.records import SelectedRow
+from edgeelad.run.scores import ScoreRow
 from edgeelad.run.teacher_check import KeptCheck, keep_check
 from edgeelad.teacher.check.measure import Share, TeacherCheck
 
@@ -151,7 +152,7 @@ def test_a_damaged_teacher_check_is_named(own_run, damage):
     path = own_run / "teacher_check.json"
     row = json.loads(damage)
     path.write_text(json.dumps({**json.loads(path.read_text()), **row} if row else row))
-    with pytest.raises(RunError, match=r"teacher_check\.json: not what edgeelad writes"):
+    with pytest.raises(RunError, match=r"teacher_check\.json: damaged \("):
         write_report(own_run)
 
 
@@ -201,11 +202,11 @@ def test_not_a_run_folder(tmp_path):
     ("file", "line", "expected"),
     [
         ("metrics.jsonl", "{", r"metrics\.jsonl:2: damaged"),
-        ("metrics.jsonl", "{}", r"metrics\.jsonl:2: not what edgeelad writes \(field 'round' is missing\)"),
-        ("metrics.jsonl", "[]", r"metrics\.jsonl:2: not what edgeelad writes"),
-        ("rounds/01/scores.jsonl", '{"id": "x", "score": "high"}', r"scores\.jsonl:2: not what edgeelad writes"),
-        ("rounds/01/selected.jsonl", '{"id": "x"}', r"selected\.jsonl:2: .*'question' is missing"),
-        ("rounds/01/annotations.jsonl", '{"question_id": "x"}', r"annotations\.jsonl:2: .*'status' is missing"),
+        ("metrics.jsonl", "{}", r"metrics\.jsonl:2: damaged \(field round is missing\)"),
+        ("metrics.jsonl", "[]", r"metrics\.jsonl:2: damaged \(input should be an object\)"),
+        ("rounds/01/scores.jsonl", '{"id": "x", "score": "high"}', r"scores\.jsonl:2: damaged"),
+        ("rounds/01/selected.jsonl", '{"id": "x"}', r"selected\.jsonl:2: .*question is missing"),
+        ("rounds/01/annotations.jsonl", '{"question_id": "x"}', r"annotations\.jsonl:2: .*status is missing"),
     ],
 )
 def test_damaged_files_are_named(own_run, file, line, expected):
@@ -231,8 +232,14 @@ def test_read_run_keeps_the_most_uncertain(run_folder):
     assert set(first.explanations) == {question.id for question in (*first.shown, *first.set_aside)}
 
 
-QUESTION = SelectedQuestion("q", "What is 2 + 3, doubled?", (), "score", 0.5, 0.1)
-SCORED = ScoredExplanation(("2 + 3 = 6.", "6 * 2 = 12."), (0.75, 0.0), "12", (("10", "12"), ("12", "12"), ("12", "12")))
+QUESTION = SelectedRow("q", "What is 2 + 3, doubled?", (), "score", 0.5, 0.1)
+
+
+def scored(steps, step_scores, answer, branch_answers):
+    return ScoreRow("q", "elad", 0.5, "\n".join(steps), steps, answer, branch_answers, step_scores, -0.3, 0.4, 12)
+
+
+SCORED = scored(("2 + 3 = 6.", "6 * 2 = 12."), (0.75, 0.0), "12", (("10", "12"), ("12", "12"), ("12", "12")))
 
 
 def annotation(status, steps, corrections=(), **fields):
@@ -280,7 +287,7 @@ def test_steps_with_little_in_common_are_not_marked_word_by_word():
 
 
 def test_card_does_not_give_scores_to_other_steps():
-    other = ScoredExplanation(("Something else.",), (0.9,), "1", ())
+    other = scored(("Something else.",), (0.9,), "1", ())
     card = make_card(QUESTION, annotation("accepted", SCORED.steps), other, 1.0)
     assert [row.score for row in card.rows] == [None, None]
 

@@ -55,9 +55,9 @@ def test_seconds_add_up_over_interruptions(tmp_path: Path) -> None:
         raise ValueError("stop")
     first = folder.seconds_by_stage()["score"]
     with folder.stage(1, "score"):
-        assert folder.read_state()["status"] == "running"
+        assert folder.read_state().status == "running"
     with folder.stage(2, "score"):
         pass
     assert folder.seconds_by_stage()["score"] >= first
     assert set(folder.seconds_by_stage(2)) == {"score"}
-    assert folder.read_state()["round"] == 2
+    assert folder.read_state().round == 2

@@ -6,10 +6,11 @@ from fixtures.chaos_server import ChaosServer
 from fixtures.planted import make_questions, solver, student_of
 
 from edgeelad.config import TeacherConfig
-from edgeelad.errors import InputError, UsageError
+from edgeelad.errors import InputError, RunError, UsageError
 from edgeelad.files import write_jsonl
+from edgeelad.record_files import RowFile
 from edgeelad.records import Annotation, Correction, Question
-from edgeelad.run.annotations import FORMS, export_annotations, read_annotations
+from edgeelad.run.annotations import FORMS, export_annotations
 from edgeelad.teacher import open_teacher
 from edgeelad.teacher.ledger.files import IMPORTED_RUN, export_ledger, import_ledger, ledger_stats, verify_ledger
 from edgeelad.teacher.ledger.ledger import Ledger
@@ -158,10 +159,12 @@ def test_unknown_forms_and_endings(tmp_path):
 
 
 def test_annotations_are_read_as_they_were_written(bought, tmp_path):
-    write_jsonl(tmp_path / "a.jsonl", map(dataclasses.asdict, [*bought[1], REVISED, ASIDE]))
-    assert list(read_annotations(tmp_path / "a.jsonl")) == [*bought[1], REVISED, ASIDE]
-    (tmp_path / "b.jsonl").write_text('{"question_id": "q"}\n')
-    with pytest.raises(InputError, match=r"b\.jsonl:1: no annotation"):
-        list(read_annotations(tmp_path / "b.jsonl"))
-    with pytest.raises(InputError, match="cannot be read"):
-        list(read_annotations(tmp_path / "none.jsonl"))
+    file = RowFile(tmp_path / "a.jsonl", Annotation)
+    file.write([*bought[1], REVISED, ASIDE])
+    assert list(file.read()) == [*bought[1], REVISED, ASIDE]
+    (tmp_path / "a.jsonl").write_text('{"question_id": "q"}\n')
+    with pytest.raises(RunError, match=r"a\.jsonl:1: damaged \(field status is missing"):
+        list(file.read())
+    (tmp_path / "a.jsonl").unlink()
+    with pytest.raises(RunError, match=r"a\.jsonl: missing"):
+        list(file.read())

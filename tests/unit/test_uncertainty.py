@@ -9,8 +9,9 @@ from hypothesis import strategies as st
 
 from edgeelad.config import ScoringConfig
 from edgeelad.errors import ConfigError, ModelError, RunError, StorageError
+from edgeelad.record_files import RowFile
 from edgeelad.records import Branch, Probe, Question, ReasoningTree, TokenCounts
-from edgeelad.run.scores import read_scores, write_scores
+from edgeelad.run.scores import ScoreRow, make_row
 from edgeelad.uncertainty import STRATEGIES, find_strategy, score, tree_params
 from edgeelad.uncertainty.pairs import agreement_between, agreement_within, entropy, squared_distance
 
@@ -255,6 +256,14 @@ def test_a_score_that_is_not_finite_is_an_error():
 # --- the file -------------------------------------------------------------------------------------------------------
 
 
+def write_scores(path, rows):
+    return RowFile(path, ScoreRow).write(make_row(tree, scored) for tree, scored in rows)
+
+
+def read_scores(path):
+    return RowFile(path, ScoreRow).read()
+
+
 def scored_trees():
     trees = [
         make_tree([["5", "5", "7"], ["5", None]], question_id="q1", logprobs=(-1 / 3,)),
@@ -307,10 +316,10 @@ def test_a_scores_file_appears_whole_or_not_at_all(tmp_path):
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        (lambda row: row.pop("score"), "no field 'score'"),
-        (lambda row: row.update(score="high"), "score is not a number"),
-        (lambda row: row.update(id=3), "id is not a string"),
-        (lambda row: row.update(step_scores=None), "not iterable"),
+        (lambda row: row.pop("score"), "field score is missing"),
+        (lambda row: row.update(score="high"), "field score: input should be a valid number"),
+        (lambda row: row.update(id=3), "field id: input should be a valid string"),
+        (lambda row: row.update(step_scores=None), "field step_scores: input should be a valid array"),
     ],
 )
 def test_a_damaged_row_is_named(tmp_path, change, message):

@@ -9,12 +9,14 @@ from typing import Any
 from edgeelad.config import RunConfig, TeacherConfig
 from edgeelad.engine.codec import Codec
 from edgeelad.engine.student import Student
-from edgeelad.files import read_jsonl
 from edgeelad.progress import Progress
 from edgeelad.records import TeacherUsage
 from edgeelad.run.folder import RunFolder
-from edgeelad.stages.ask import revision_params, score, select
-from edgeelad.stages.run import Run, ledger_path, open_run, prepare_base
+from edgeelad.stages.export import export
+from edgeelad.stages.open_run import open_run
+from edgeelad.stages.run import Run
+from edgeelad.stages.score import score
+from edgeelad.stages.select import select
 from edgeelad.teacher.estimate import GUESSED_COMPLETION, Estimate, estimate_round
 from edgeelad.teacher.ledger.budget import PICO, TOKENS_AROUND_MESSAGE, prices_of
 from edgeelad.teacher.ledger.exchange import Billing
@@ -73,19 +75,18 @@ def dry_run(config: RunConfig, folder: RunFolder, progress: Progress) -> DryRun:
         EdgeeladError: What would stop the run as well.
     """
     run = open_run(config, folder, progress)
-    prepare_base(run)
+    export(run, 0)
     score(run, 1)
     select(run, 1)
-    batch = [run.pool[row["id"]] for row in read_jsonl(folder.round(1).selected)]
+    batch = [run.pool[row.id] for row in folder.round(1).selected.read()]
     codec = Codec.load(folder.round(0).student)
 
     def count(text: str) -> int:
         return len(codec.encode_completion(text))
 
     with Student.open(folder.round(0).onnx, num_threads=run.num_workers) as student:
-        trees = {tree.question.id: tree for tree in student.generate_trees(batch, revision_params(run, 1))}
-    ledger = ledger_path(config, folder)
-    estimate = estimate_round(batch, trees, config.teacher, ledger_path=ledger, run=run.id, count_tokens=count)
+        trees = {tree.question.id: tree for tree in student.generate_trees(batch, run.tree_params(1))}
+    estimate = estimate_round(batch, trees, config.teacher, ledger_path=run.ledger, run=run.id, count_tokens=count)
     return DryRun(len(run.pool), len(run.audit), _audit(run, count), estimate, config.selection.num_rounds)
 
 

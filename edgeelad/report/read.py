@@ -1,0 +1,142 @@
+"""Read from a run folder what the report shows: a run in progress too, whose later files are missing.
+
+Scores are streamed: a pool of a million questions costs eight megabytes.
+"""
+
+from __future__ import annotations
+
+import sys
+from array import array
+from collections import Counter
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from edgeelad.errors import RunError
+from edgeelad.files import read_errors
+from edgeelad.record_files import RowFile
+from edgeelad.records import Annotation
+from edgeelad.run.folder import RoundFolder, RunFolder
+from edgeelad.run.records import RoundMetrics, SelectedRow, Summary
+from edgeelad.run.scores import ScoreRow
+from edgeelad.run.teacher_check import KeptCheck, read_check
+
+if sys.version_info >= (3, 11):
+    import tomllib
+else:  # pragma: no cover
+    import tomli as tomllib
+
+MAX_SHOWN_PER_ROUND = 40
+
+
+@dataclass(frozen=True, slots=True)
+class RoundQuestions:
+    """The questions of one round.
+
+    Attributes:
+        number: The round, from 1.
+        num_selected: Questions selected.
+        shown: The most uncertain ones that the teacher settled, at most MAX_SHOWN_PER_ROUND.
+        set_aside: Those set aside, at most MAX_SHOWN_PER_ROUND.
+        num_settled: Questions settled, shown or not.
+        num_set_aside: Questions set aside, shown or not.
+        statuses: Annotations by status.
+        rungs: Annotations by the rung of the ladder that verified them.
+        reasons: Questions set aside, by reason.
+        annotations: Annotations of the questions in `shown` and `set_aside`, by question id.
+        explanations: The scored explanations of the same questions, by question id.
+        pool_scores: The scores of all questions scored in this round.
+        selected_scores: The scores of the selected ones.
+    """
+
+    number: int
+    num_selected: int
+    shown: tuple[SelectedRow, ...]
+    set_aside: tuple[SelectedRow, ...]
+    num_settled: int
+    num_set_aside: int
+    statuses: Mapping[str, int]
+    rungs: Mapping[str, int]
+    reasons: Mapping[str, int]
+    annotations: Mapping[str, Annotation]
+    explanations: Mapping[str, ScoreRow]
+    pool_scores: array[float]
+    selected_scores: tuple[float, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class ReportedRun:
+    """All that the page shows; `summary` is None for a run that has not ended."""
+
+    path: Path
+    summary: Summary | None
+    metrics: tuple[RoundMetrics, ...]
+    rounds: tuple[RoundQuestions, ...]
+    settings: Mapping[str, Mapping[str, Any]]
+    teacher_check: KeptCheck | None = None
+
+
+def read_run(path: Path) -> ReportedRun:
+    """Read a run folder.
+
+    Raises:
+        RunError: It is no run folder, it has no results yet, or a file in it is damaged.
+    """
+    if not path.is_dir():
+        raise RunError(f"{path}: no such run folder; give the folder that `edgeelad distill --out` wrote")
+    folder = RunFolder(path)
+    summary = folder.summary.read() if folder.summary.exists() else None
+    metrics = tuple(folder.metrics.read_if_there())
+    if summary is None and not metrics:
+        raise RunError(
+            f"{path}: no results to report: neither summary.json nor metrics.jsonl is there; "
+            "if this is a run, resume it: edgeelad distill FOLDER --resume"
+        )
+    rounds = tuple(_read_round(here) for here in folder.rounds() if here.selected.exists())
+    check = read_check(folder.teacher_check) if folder.teacher_check.exists() else None
+    return ReportedRun(path, summary, metrics, rounds, _settings(folder.config), check)
+
+
+def _read_round(here: RoundFolder) -> RoundQuestions:
+    """Read one round; of annotations and scores, only those of questions that will be shown are kept."""
+    selected = list(here.selected.read())
+    selected.sort(key=lambda row: (-(row.score or 0.0), row.id))
+    annotations = {item.question_id: item for item in here.annotations.read_if_there()}
+    aside = [row for row in selected if row.id in annotations and not annotations[row.id].is_usable]
+    settled = [row for row in selected if row.id in annotations and annotations[row.id].is_usable]
+    shown = (*settled[:MAX_SHOWN_PER_ROUND], *aside[:MAX_SHOWN_PER_ROUND])
+    explanations, pool_scores = _read_scores(here.scores, {row.id for row in shown})
+    return RoundQuestions(
+        number=here.number,
+        num_selected=len(selected),
+        shown=tuple(settled[:MAX_SHOWN_PER_ROUND]),
+        set_aside=tuple(aside[:MAX_SHOWN_PER_ROUND]),
+        num_settled=len(settled),
+        num_set_aside=len(aside),
+        statuses=Counter(item.status for item in annotations.values()),
+        rungs=Counter(item.rung for item in annotations.values() if item.rung),
+        reasons=Counter(item.reason for item in annotations.values() if not item.is_usable),
+        annotations={row.id: annotations[row.id] for row in shown},
+        explanations=explanations,
+        pool_scores=pool_scores,
+        selected_scores=tuple(row.score for row in selected if row.score is not None),
+    )
+
+
+def _read_scores(file: RowFile[ScoreRow], wanted: set[str]) -> tuple[dict[str, ScoreRow], array[float]]:
+    explanations: dict[str, ScoreRow] = {}
+    scores: array[float] = array("d")
+    for row in file.read_if_there():
+        scores.append(row.score)
+        if row.id in wanted:
+            explanations[row.id] = row
+    return explanations, scores
+
+
+def _settings(path: Path) -> dict[str, dict[str, Any]]:
+    if not path.exists():
+        return {}
+    with read_errors(path):
+        data = tomllib.loads(path.read_text(encoding="utf-8"))
+    return {section: keys for section, keys in data.items() if isinstance(keys, dict)}

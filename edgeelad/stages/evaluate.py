@@ -1,0 +1,182 @@
+"""Evaluate a round's student: accuracy on the test questions, agreement with the teacher, the quantized student."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+
+from edgeelad.accuracy import agreement, cohens_kappa
+from edgeelad.accuracy import evaluate as evaluate_trees
+from edgeelad.engine.tree import greedy_params
+from edgeelad.engine.workers import SetAside, generate_trees
+from edgeelad.progress import track
+from edgeelad.records import Certificate, Question, ReasoningTree
+from edgeelad.run.records import AnswerRow, AuditCounts, RoundMetrics
+from edgeelad.stages.run import Run
+from edgeelad.stopping import certify
+from edgeelad.teacher.ledger.totals import run_totals
+from edgeelad.text.answers import agree
+
+Answers = Mapping[str, str | None]
+
+
+def evaluate(run: Run, number: int) -> None:
+    """Evaluate a round's student on the test questions, the audit and what it was trained on."""
+    here = run.folder.round(number)
+    if not here.metrics.exists():
+        run.progress.start(f"Round {number}: evaluating")
+        with run.folder.stage(number, "evaluate"):
+            taught = {example.question.id: example.answer for example in run.examples(number)}
+            asked = [*run.test, *run.audit, *(run.pool[id_] for id_ in taught)]
+            trees = explain(run, here.onnx, asked, "fp32")
+            rows = _answer_rows(run, taught, trees, _packaged_answers(run, here.onnx))
+            here.answers.write(rows)
+        metrics = _metrics(run, number, rows, trees)
+        here.metrics.write(metrics)
+        run.progress.finish(_headline(metrics))
+    run.folder.metrics.write(run.folder.round(n).metrics.read() for n in range(number + 1))
+
+
+def explain(run: Run, onnx: Path, questions: Sequence[Question], precision: str) -> dict[str, ReasoningTree]:
+    """The student's greedy explanation of each question, by id; one that kills its process has none, and no answer."""
+    config = run.config.scoring
+    unexplained: dict[str, ReasoningTree] = {}
+
+    def without_answer(aside: SetAside) -> None:
+        run.progress.warn(f"question {aside.question.id} counts as not answered: {aside.reason}")
+        unexplained[aside.question.id] = ReasoningTree(aside.question, "", (), None, "length", (), (), ())
+
+    trees = generate_trees(
+        onnx,
+        questions,
+        greedy_params(config.max_explanation_tokens),
+        num_workers=run.num_workers if len(questions) > 64 else 1,
+        batch_size=config.batch_size,
+        precision="int8" if precision == "int8" else "fp32",
+        on_set_aside=without_answer,
+    )
+    return {tree.question.id: tree for tree in track(trees, run.progress)} | unexplained
+
+
+def _packaged_answers(run: Run, onnx: Path) -> Answers | None:
+    """The quantized student's answers on test and audit; None if nothing is quantized."""
+    if run.config.export.quantize == "none":
+        return None
+    return {id_: tree.answer for id_, tree in explain(run, onnx, [*run.test, *run.audit], "int8").items()}
+
+
+def _answer_rows(
+    run: Run, taught: Answers, trees: Mapping[str, ReasoningTree], packaged: Answers | None
+) -> list[AnswerRow]:
+    audited = {row.id: row.answer for row in run.audit_rows()}
+    splits: tuple[tuple[str, Answers], ...] = (
+        ("test", {question.id: question.answer for question in run.test}),
+        ("audit", {question.id: audited.get(question.id) for question in run.audit}),
+        ("trained", taught),
+    )
+    return [
+        AnswerRow(
+            id=id_,
+            split=split,  # type: ignore[arg-type]  # one of the three above
+            reference=reference,
+            answer=trees[id_].answer,
+            package_answer=packaged.get(id_) if packaged is not None else None,
+            is_correct=agree(trees[id_].answer, reference),
+        )
+        for split, references in splits
+        for id_, reference in references.items()
+    ]
+
+
+def _metrics(run: Run, number: int, rows: Sequence[AnswerRow], trees: Mapping[str, ReasoningTree]) -> RoundMetrics:
+    here, config = run.folder.round(number), run.config
+    held_out = [row for row in rows if row.split != "trained"]
+    fp32 = {row.id: row.answer for row in held_out}
+    quantized = {row.id: row.package_answer for row in held_out}
+    test = evaluate_trees([trees[question.id] for question in run.test], run.test) if run.test else None
+    shipping, same = "fp32", None
+    if config.export.quantize != "none" and held_out:
+        same = agreement(fp32, quantized).share_of_answered
+        shipping = config.export.quantize if same >= config.export.min_agreement else "fp32"
+    counts = _audit_counts(run, fp32 if shipping == "fp32" else quantized)
+    annotations = list(run.annotations(number))
+    scores = list(here.scores.read_if_there())
+    return RoundMetrics(
+        round=number,
+        selected=sum(1 for _ in here.selected.read_if_there()),
+        annotated=sum(item.is_usable for item in annotations),
+        set_aside=sum(not item.is_usable for item in annotations),
+        accuracy=None if test is None else test.accuracy,
+        accuracy_strict=None if test is None else test.accuracy_strict,
+        low=None if test is None else test.low,
+        high=None if test is None else test.high,
+        num_unanswered=None if test is None else test.num_unanswered,
+        num_test=len(run.test),
+        by_skill=test.by_skill if test else {},
+        package_accuracy=_accuracy(quantized, run.test) if same is not None and run.test else None,
+        package_agreement=same,
+        shipping=shipping,  # type: ignore[arg-type]
+        agreement=counts,
+        certificate=_look(run, number, counts),
+        kappa=_kappa(run, number, fp32),
+        trained_wrong=sum(not row.is_correct for row in rows if row.split == "trained"),
+        outliers=_outliers(run, number, rows),
+        teacher=run_totals(run.ledger, run.id, config.teacher).usage,
+        rungs=dict(Counter(item.rung for item in annotations if item.rung)),
+        statuses=dict(Counter(item.status for item in annotations)),
+        student_tokens=sum(row.num_tokens for row in scores),
+        mean_score=sum(row.score for row in scores) / len(scores) if scores else None,
+        seconds=run.folder.seconds_by_stage(number),
+    )
+
+
+def _accuracy(answers: Answers, test: Sequence[Question]) -> float:
+    return sum(agree(answers[question.id], question.answer) for question in test) / len(test)
+
+
+def _audit_counts(run: Run, answers: Answers) -> AuditCounts | None:
+    audited = [row for row in run.audit_rows() if row.answer is not None]
+    if not audited:
+        return None
+    return AuditCounts(len(audited), sum(not agree(answers[row.id], row.answer) for row in audited))
+
+
+def _look(run: Run, number: int, counts: AuditCounts | None) -> Certificate | None:
+    """Look at the audit, which spends the look's share of α; the base student is no candidate, so it gets none."""
+    if number == 0 or counts is None:
+        return None
+    stopping = run.config.stopping
+    population = len(run.pool) if stopping.claim == "pool" else None
+    return certify(counts.num_disagreements, counts.num_audited, population, number, stopping.epsilon, stopping.alpha)
+
+
+def _kappa(run: Run, number: int, answers: Answers) -> float | None:
+    """Cohen's κ of this student's answers with the last one's, on questions that neither was trained on."""
+    if number == 0:
+        return None
+    before = {row.id: row.answer for row in run.folder.round(number - 1).answers.read()}
+    both = [id_ for id_ in answers if id_ in before]
+    return cohens_kappa([before[id_] for id_ in both], [answers[id_] for id_ in both]) if both else None
+
+
+def _outliers(run: Run, number: int, rows: Sequence[AnswerRow]) -> tuple[str, ...]:
+    """Questions still answered wrong after two rounds of training on them (Karamcheti et al. 2021)."""
+    if number < 2:
+        return ()
+    before = _trained_wrong(run.folder.round(number - 1).answers.read())
+    return tuple(sorted(_trained_wrong(rows) & before))
+
+
+def _trained_wrong(rows: Iterable[AnswerRow]) -> set[str]:
+    return {row.id for row in rows if row.split == "trained" and not row.is_correct}
+
+
+def _headline(metrics: RoundMetrics) -> str:
+    parts = []
+    if metrics.accuracy is not None:
+        parts.append(f"accuracy {metrics.accuracy:.3f}")
+    if (counts := metrics.agreement) is not None:
+        num_same = counts.num_audited - counts.num_disagreements
+        parts.append(f"agrees with the teacher on {num_same} of {counts.num_audited}")
+    return ", ".join(parts)

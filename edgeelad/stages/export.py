@@ -1,0 +1,28 @@
+"""Export a round's student to ONNX, check it against torch, and quantize it."""
+
+from __future__ import annotations
+
+from edgeelad.stages.run import Run
+
+
+def export(run: Run, number: int) -> None:
+    """Export a round's student; from round 1 on its weights go into the last round's graphs if they fit."""
+    from edgeelad.export import export_student
+
+    here = run.folder.round(number)
+    if here.onnx.exists():
+        return
+    questions = [question for question in run.pool.values() if question.id not in run.too_long]
+    run.progress.start(f"Round {number}: exporting to ONNX")
+    with run.folder.stage(number, "export"):
+        result = export_student(
+            here.student,
+            here.onnx,
+            run.config.export,
+            parity_questions=questions[: run.config.export.num_parity_prompts],
+            previous=run.folder.round(number - 1).onnx if number else None,
+        )
+    how = ", weights put into the last round's graphs" if result.graphs == "swapped" else ""
+    run.progress.finish(f"parity {result.max_logit_difference:.1e}{how}")
+    if result.warning is not None:
+        run.progress.warn(result.warning)

@@ -1,0 +1,31 @@
+"""Fine-tune the student on everything verified so far."""
+
+from __future__ import annotations
+
+from edgeelad.stages.run import Run
+
+
+def fine_tune(run: Run, number: int) -> None:
+    """Fine-tune a round's student, from the base student (or the last one, if so configured)."""
+    from edgeelad.training import fine_tune as train
+
+    here = run.folder.round(number)
+    if here.student.exists():
+        return
+    start = 0 if run.config.training.restart else number - 1
+    examples = [*run.seed_examples, *run.examples(number)]
+    run.progress.start(f"Round {number}: fine-tuning on {len(examples):,} examples")
+    with run.folder.stage(number, "fine-tune"):
+        result = train(
+            run.folder.round(start).student,
+            examples,
+            here.student,
+            run.config.training,
+            run.seed(number, "fine-tune"),
+            progress=lambda step, total, loss: run.progress.update(step, f"loss {loss:.3f}", total=total),
+        )
+    if result.num_skipped:
+        run.progress.warn(f"{result.num_skipped} examples do not fit the student's context and were not trained on")
+    run.progress.finish(f"loss {result.final_loss:.3f}")
+    if result.warning is not None:
+        run.progress.warn(result.warning)

@@ -1,0 +1,179 @@
+"""Open a run: read the pool, prepare the base student, and split the pool into test, audit and askable questions."""
+
+from __future__ import annotations
+
+import platform
+import shutil
+import uuid
+from collections.abc import Iterable
+from importlib.metadata import PackageNotFoundError, version
+
+import numpy as np
+
+import edgeelad
+from edgeelad.config import RunConfig, dump_toml
+from edgeelad.engine.codec import Codec
+from edgeelad.engine.student import fits
+from edgeelad.errors import ConfigError, PoolError, RunError
+from edgeelad.files import PRIVATE, storage_errors, write_text
+from edgeelad.pool import load_pool, read_examples
+from edgeelad.pool.fingerprint import pool_fingerprint
+from edgeelad.progress import Progress
+from edgeelad.records import Example, Question
+from edgeelad.run.folder import RunFolder
+from edgeelad.run.records import PoolSplit
+from edgeelad.selection import check_strategy
+from edgeelad.stages.run import Run, derive_seed, ledger_path
+from edgeelad.stopping import draw_audit
+from edgeelad.teacher import open_teacher
+
+MAX_AUDIT_SHARE = 0.25  # of a small pool, or too little would be left to teach with
+
+
+def open_run(config: RunConfig, folder: RunFolder, progress: Progress) -> Run:
+    """Read the pool, prepare the base student, and draw the test and audit samples; or find them as they were drawn.
+
+    Raises:
+        ConfigError: The configuration lacks a pool or a student.
+        PoolError: The pool cannot be read, or nothing in it can be asked.
+        RunError: The run folder belongs to another pool, or a file in it is damaged.
+    """
+    if config.pool.path is None:
+        raise ConfigError("pool.path is not set: name the file of questions, for example --pool questions.jsonl")
+    if config.student.model is None:
+        raise ConfigError(
+            "student.model is not set: name a model folder or a Hugging Face id, for example --student DIR"
+        )
+    check_strategy(config.selection.strategy)
+    with storage_errors(folder.path):
+        folder.path.mkdir(parents=True, exist_ok=True)
+    # a teacher that cannot be asked is reported now, not after the student has been prepared and scored
+    with open_teacher(config.teacher, ledger_path(config, folder), {}, is_replay=config.run.replay):
+        pass
+    progress.start("Reading the pool")
+    questions = {question.id: question for question in load_pool(config.pool)}
+    seeds = _seed_examples(config)
+    progress.finish(f"{len(questions):,} questions")
+    _record_config(config, folder)
+    split = _split(config, folder, questions, progress)
+    test_ids = set(split.test)
+    return Run(
+        config=config,
+        folder=folder,
+        progress=progress,
+        pool={id_: question for id_, question in questions.items() if id_ not in test_ids},
+        test=_test_file(config) if config.pool.test_path else tuple(questions[id_] for id_ in split.test),
+        audit=tuple(questions[id_] for id_ in split.audit),
+        too_long=frozenset(split.too_long),
+        seed_examples=seeds,
+        id=split.run_id,
+    )
+
+
+def _record_config(config: RunConfig, folder: RunFolder) -> None:
+    """Write config.toml; until the pool is split nothing has begun, and another configuration may take its place."""
+    text = dump_toml(config, header=_versions())
+    if folder.pool.exists() or (folder.config.exists() and folder.config.read_text(encoding="utf-8") == text):
+        return
+    student = folder.round(0).student
+    if student.exists():
+        with storage_errors(student):
+            shutil.rmtree(student)
+    write_text(folder.config, text, PRIVATE)
+
+
+def _split(config: RunConfig, folder: RunFolder, questions: dict[str, Question], progress: Progress) -> PoolSplit:
+    # the dataset teacher teaches the pool's explanations; any other never sees them
+    fingerprint, _ = pool_fingerprint(questions.values(), explanations=config.teacher.kind == "dataset")
+    if folder.pool.exists():
+        split = folder.pool.read()
+        if split.fingerprint != fingerprint:
+            raise RunError(
+                f"{folder.path}: this run was started on another pool than {config.pool.path} holds now; "
+                "restore the pool, or start a new run with another --out"
+            )
+        return split
+    _prepare_student(config, folder, progress)
+    codec = Codec.load(folder.round(0).student)
+    too_long = {question.id: None for question in questions.values() if not fits(codec, question)}
+    if too_long:
+        progress.warn(
+            f"{len(too_long):,} questions do not fit the student's context and are set aside: {next(iter(too_long))}, …"
+        )
+    rest = [question for question in questions.values() if question.id not in too_long]
+    test = [] if config.pool.test_path else _draw_test(config, rest)
+    rest = [question for question in rest if question.id not in set(test)]
+    if not rest:
+        raise PoolError(
+            f"{config.pool.path}: no question is left to ask: all {len(questions):,} are too long or held out"
+        )
+    num_audit = min(config.stopping.audit_size, max(int(len(rest) * MAX_AUDIT_SHARE), 1))
+    audit = draw_audit(rest, num_audit, np.random.default_rng(derive_seed(config.run.seed, 0, "audit")))
+    split = PoolSplit(
+        run_id=uuid.uuid4().hex,
+        fingerprint=fingerprint,
+        test=tuple(test),
+        audit=tuple(question.id for question in audit),
+        too_long=tuple(too_long),
+    )
+    folder.pool.write(split)
+    return split
+
+
+def _draw_test(config: RunConfig, questions: list[Question]) -> list[str]:
+    """Ids of the labeled questions that are held out for testing."""
+    labeled = _labeled(questions)
+    num = min(int(len(labeled) * config.pool.test_share), config.pool.max_test)
+    rng = np.random.default_rng(derive_seed(config.run.seed, 0, "test"))
+    return [labeled[i].id for i in sorted(rng.choice(len(labeled), num, replace=False))] if num else []
+
+
+def _test_file(config: RunConfig) -> tuple[Question, ...]:
+    named = config.pool.model_copy(update={"path": config.pool.test_path, "limit": None})
+    return tuple(_labeled(load_pool(named)))[: config.pool.max_test]
+
+
+def _prepare_student(config: RunConfig, folder: RunFolder, progress: Progress) -> None:
+    from edgeelad.training import prepare_student
+
+    target = folder.round(0).student
+    if not target.exists():
+        progress.start("Loading the student")
+        with folder.stage(0, "prepare"):
+            prepare_student(str(config.student.model), target, config.student)
+        progress.finish()
+
+
+def _labeled(questions: Iterable[Question]) -> list[Question]:
+    return [question for question in questions if question.answer is not None]
+
+
+def _seed_examples(config: RunConfig) -> tuple[Example, ...]:
+    if config.training.seed_examples is None:
+        return ()
+    names = config.pool
+    examples = tuple(
+        read_examples(
+            config.training.seed_examples,
+            question_field=names.question_field,
+            answer_field=names.answer_field,
+            choices_field=names.choices_field,
+            explanation_field=names.explanation_field,
+            kind=names.kind,
+        )
+    )
+    if config.training.max_seed_examples is None or len(examples) <= config.training.max_seed_examples:
+        return examples
+    rng = np.random.default_rng(derive_seed(config.run.seed, 0, "seed-examples"))
+    chosen = rng.choice(len(examples), config.training.max_seed_examples, replace=False)
+    return tuple(examples[i] for i in sorted(chosen))
+
+
+def _versions() -> str:
+    lines = [f"edgeelad {edgeelad.__version__}, Python {platform.python_version()}, {platform.platform()}"]
+    for name in ("numpy", "onnxruntime", "tokenizers", "torch", "transformers", "optimum", "optimum-onnx"):
+        try:
+            lines.append(f"{name} {version(name)}")
+        except PackageNotFoundError:
+            continue
+    return "\n".join(lines)

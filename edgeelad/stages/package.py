@@ -1,0 +1,49 @@
+"""Write the folder that ships, from a round's student."""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+from typing import Any
+
+from edgeelad.package import PackageInfo, write_package
+from edgeelad.records import Certificate
+from edgeelad.stages.run import Run
+
+NUM_GOLDEN = 8
+
+
+def package(run: Run, number: int) -> None:
+    """Package a round's student."""
+    metrics = run.folder.round(number).metrics.read()
+    quantize, same = run.config.export.quantize, metrics.package_agreement
+    if same is not None and metrics.shipping == "fp32":
+        run.progress.warn(
+            f"the {quantize} student gives fp32's answer on only {same:.1%} of questions (export.min_agreement is "
+            f"{run.config.export.min_agreement:.0%}): fp32 is packaged instead"
+        )
+    run.progress.start("Packaging")
+    with run.folder.stage(number, "package"):
+        write_package(
+            run.folder.round(number).onnx,
+            run.folder.package,
+            PackageInfo(
+                base_model=str(run.config.student.model),
+                quantization=metrics.shipping,
+                include_fp32=run.config.export.include_fp32,
+                golden_questions=tuple(list(run.test or run.pool.values())[:NUM_GOLDEN]),
+                metrics={
+                    "accuracy_fp32": metrics.accuracy,
+                    f"accuracy_{quantize}": metrics.package_accuracy,
+                    "same_answers_as_fp32": metrics.package_agreement,
+                    "num_test": metrics.num_test,
+                    "annotated": metrics.annotated,
+                },
+                certificate=_certificate(metrics.certificate),
+                max_explanation_tokens=run.config.scoring.max_explanation_tokens,
+            ),
+        )
+    run.progress.finish(str(run.folder.package))
+
+
+def _certificate(certificate: Certificate | None) -> dict[str, Any] | None:
+    return None if certificate is None else {**asdict(certificate), "is_certified": certificate.is_certified}

@@ -1,0 +1,47 @@
+"""Select a round's batch by score, exploration and diversity."""
+
+from __future__ import annotations
+
+from edgeelad.records import Score
+from edgeelad.run.records import SelectedRow
+from edgeelad.selection import TEXT_STRATEGIES
+from edgeelad.selection import select as select_batch
+from edgeelad.stages.candidates import candidates
+from edgeelad.stages.run import Run
+
+
+def select(run: Run, number: int) -> bool:
+    """Select a round's batch; False if no question is left."""
+    here = run.folder.round(number)
+    if not here.selected.exists():
+        scores: dict[str, Score] = {}
+        if run.config.selection.strategy in TEXT_STRATEGIES:
+            questions = candidates(run, number)
+        else:
+            scores = {row.id: Score(row.id, row.strategy, row.score) for row in here.scores.read()}
+            questions = [run.pool[id_] for id_ in scores]
+        earlier = [row.id for n in range(1, number) for row in run.folder.round(n).selected.read()]
+        run.progress.start(f"Round {number}: selecting")
+        with run.folder.stage(number, "select"):
+            chosen = select_batch(
+                questions,
+                scores,
+                run.config.selection,
+                num=min(run.config.selection.batch_size, len(questions)),
+                first_round=number == 1,
+                rng=run.rng(number, "select"),
+                already=[run.pool[id_] for id_ in earlier],
+            )
+            here.selected.write(
+                SelectedRow(
+                    choice.question_id,
+                    run.pool[choice.question_id].text,
+                    run.pool[choice.question_id].choices,
+                    choice.reason,
+                    choice.score,
+                    choice.propensity,
+                )
+                for choice in chosen
+            )
+        run.progress.finish(f"{len(chosen)} questions")
+    return any(True for _ in here.selected.read())
