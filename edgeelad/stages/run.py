@@ -12,8 +12,8 @@ import numpy as np
 
 from edgeelad.config import RunConfig
 from edgeelad.engine.codec import Codec
+from edgeelad.engine.options import num_cores
 from edgeelad.engine.tree import TreeParams
-from edgeelad.engine.workers import num_cores
 from edgeelad.progress import Progress
 from edgeelad.records import Annotation, Example, Question
 from edgeelad.run.folder import RunFolder

@@ -15,7 +15,8 @@ import edgeelad.export.fused.build
 import edgeelad.export.standard
 from edgeelad.config import ExportConfig
 from edgeelad.engine.codec import Codec
-from edgeelad.engine.session import OnnxGraph
+from edgeelad.engine.options import EngineOptions
+from edgeelad.engine.plain.graph import OnnxGraph
 from edgeelad.engine.student import Student
 from edgeelad.engine.tree import TreeParams
 from edgeelad.errors import ModelError, ParityError, StorageError
@@ -247,7 +248,10 @@ def test_an_architecture_without_engine_graphs_falls_back_and_says_so(
     assert {path.name for path in result.folder.glob("*.onnx*")} == {"model.onnx", "model_quantized.onnx"}
     kinds = {node.op_type for node in onnx.load(str(result.quantized)).graph.node}
     assert "MatMulNBits" in kinds
-    with Student.open(result.folder) as student, Student.open(result.folder, precision="int8") as quantized:
+    with (
+        Student.open(result.folder) as student,
+        Student.open(result.folder, EngineOptions(precision="int8")) as quantized,
+    ):
         assert (
             len(list(student.generate_trees(ASKED, TREE)))
             == len(list(quantized.generate_trees(ASKED, TREE)))
