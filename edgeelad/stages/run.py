@@ -82,6 +82,7 @@ class Run:
             run=self.id,
             count_tokens=lambda text: len(codec.encode_completion(text)),
             is_replay=self.config.run.replay,
+            say=self.progress.warn,
         )
 
     def audit_rows(self) -> list[AuditRow]:
