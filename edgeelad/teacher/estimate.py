@@ -148,10 +148,10 @@ def _calls(
 
 def _completion(prompt_id: str, level: str, config: TeacherConfig, rates: Mapping[str, PromptRates]) -> float:
     if level == "high":
-        return config.max_completion_tokens
+        return config.completion_cap
     known = rates.get(prompt_id)
     typical = known.completion_tokens if known is not None else GUESSED_COMPLETION[prompt_id]
-    return min(float(typical), config.max_completion_tokens)
+    return min(float(typical), config.completion_cap)
 
 
 def _prompts(

@@ -102,7 +102,7 @@ class OpenAITeacher:
         parse: Callable[[str], Reply],
         sample: int = 0,
     ) -> Reply:
-        cap = self._config.max_completion_tokens
+        cap = self._config.completion_cap
         temperature = self._config.temperature if sample == 0 else self._config.resample_temperature
         request = TeacherRequest(
             endpoint=self.client.endpoint.url,

@@ -1,8 +1,11 @@
+import json
 import random
+import re
 import socket
 import threading
 import time
 from contextlib import contextmanager
+from email.utils import formatdate
 
 import pytest
 from fixtures.chaos_server import BROKEN_OFF, ChaosServer, Raw
@@ -69,9 +72,9 @@ def totals(path):
         return ledger.totals("r")
 
 
-def fails(teacher, kind, message, sample=0):
+def fails(teacher, kind, message, sample=0, question=QUESTION):
     with pytest.raises(kind, match=message):
-        teacher.answer(QUESTION, sample)
+        teacher.answer(question, sample)
 
 
 @pytest.fixture
@@ -224,7 +227,7 @@ def test_another_questions_answer_is_an_answer(ledger):
         assert teacher.answer(QUESTION, sample=1).answer == "7"
 
 
-@pytest.mark.parametrize("status", [400, 401, 402, 403, 404])
+@pytest.mark.parametrize("status", [401, 402, 404, 405])
 def test_refusals_are_final_and_name_the_remedy(ledger, status):
     with ChaosServer(lambda number, body: Raw(status, b'{"error": {"message": "no such thing"}}')) as server:
         with opened(server, ledger) as teacher, pytest.raises(TeacherRefusedError, match=f"status {status}: no such"):
@@ -232,6 +235,14 @@ def test_refusals_are_final_and_name_the_remedy(ledger, status):
         assert len(server.requests) == 1
     counted = totals(ledger)
     assert (counted.requests, counted.num_doubtful) == (1, 0)
+
+
+@pytest.mark.parametrize("refused", [Raw(401), Raw(200, b'{"error": "Unexpected endpoint or method."}')])
+def test_a_final_refusal_cancels_what_waits(ledger, refused):
+    with ChaosServer(lambda number, body: refused) as server, opened(server, ledger, max_concurrency=2) as teacher:
+        errors = _run_threads(32, lambda number: _error_of(teacher, Question(str(number), f"What is {number}?")))
+        assert {type(error) for error in errors} == {TeacherRefusedError}
+        assert len(server.requests) <= 2
 
 
 def test_a_used_up_quota_is_final(ledger):
@@ -256,18 +267,26 @@ def test_a_malformed_request_among_good_ones_concerns_itself_only(ledger):
     def act(number, body):
         return odd if "odd" in body["messages"][1]["content"] else "ok"
 
-    with ChaosServer(act) as server, opened(server, ledger) as teacher:
-        # nothing was taken yet: it may be anything
-        with pytest.raises(TeacherRefusedError, match="invalid character"):
-            teacher.answer(Question("o", "odd?"))
-        teacher.answer(QUESTION)
-        for number in range(3):
-            with pytest.raises(TeacherReplyError, match="invalid character"):
-                teacher.answer(Question("o", f"odd {number}?"))
-        teacher.answer(QUESTION, sample=1)
-        # but not one after the other
-        errors = [_error_of(teacher, Question("o", f"odd {number}!")) for number in range(5)]
-    assert [type(error) for error in errors] == [TeacherReplyError] * 4 + [TeacherRefusedError]
+    with ChaosServer(act) as server:
+        with opened(server, ledger) as teacher:
+            # however often it is asked for, and though nothing was answered yet
+            for sample in range(4):
+                fails(teacher, TeacherReplyError, "invalid character", sample, Question("o", "odd?"))
+            teacher.answer(QUESTION)
+            for number in range(3):
+                fails(teacher, TeacherReplyError, "invalid character", 0, Question(f"o{number}", f"odd {number}?"))
+        with opened(server, ledger) as teacher:
+            errors = [_error_of(teacher, Question(f"p{number}", f"odd {number}!")) for number in range(5)]
+        # one question after the other: it is not the questions
+        assert [type(error) for error in errors] == [TeacherReplyError] * 4 + [TeacherRefusedError]
+        assert "refused 5 questions in a row" in str(errors[-1])
+
+
+def test_an_endpoint_that_refuses_its_first_questions_is_given_up_soon(ledger):
+    with ChaosServer(lambda number, body: Raw(400, b"no")) as server, opened(server, ledger) as teacher:
+        errors = [_error_of(teacher, Question(str(number), f"{number}?")) for number in range(3)]
+        assert [type(error) for error in errors] == [TeacherReplyError, TeacherRefusedError, TeacherRefusedError]
+        assert len(server.requests) == 2
 
 
 def test_a_question_that_gives_orders_is_a_question(ledger):
@@ -301,24 +320,88 @@ def test_retry_after_is_kept_in_full(ledger):
     assert max(time_.slept) <= 37
 
 
-def test_a_wait_beyond_the_limit_is_not_begun(ledger):
+@pytest.mark.parametrize("seconds", [700, 86_400, 10**12])
+def test_a_wait_beyond_the_limit_is_not_begun(ledger, seconds):
     time_ = Time()
-    wait = Raw(429, b"{}", {"Retry-After": "700"})
-    with ChaosServer(lambda number, body: wait) as server, opened(server, ledger, time_) as teacher:
-        fails(teacher, TeacherUnavailableError, "does not answer")
-        assert len(server.requests) == 1
+    wait = Raw(429, b"{}", {"Retry-After": str(seconds)})
+    with ChaosServer(lambda number, body: wait) as server:
+        with opened(server, ledger, time_, max_concurrency=2) as teacher:
+            errors = _run_threads(8, lambda number: _error_of(teacher, Question(str(number), f"What is {number}?")))
+        assert len(server.requests) <= 2
+    assert {type(error) for error in errors} == {TeacherUnavailableError}
+    assert all(re.search(r"asks to wait until \d{4}-\d\d-\d\d \d\d:\d\d", str(error)) for error in errors)
     assert time_.slept == []
+
+
+@pytest.mark.parametrize("value", ["0", "-5", formatdate(1e9, usegmt=True)])
+def test_a_wait_of_nothing_is_our_own_backoff(ledger, value):
+    time_ = Time()
+    wait = Raw(429, b"{}", {"Retry-After": value})
+    with ChaosServer(script(*[wait] * 6)) as server, opened(server, ledger, time_) as teacher:
+        teacher.answer(QUESTION)
+        assert len(server.requests) == 7
+    assert sum(time_.slept) >= sum(0.25 * 2**number for number in range(6))
 
 
 def test_backoff_grows_with_jitter_up_to_a_total_time(ledger):
     time_ = Time()
-    with ChaosServer(lambda number, body: "500") as server, opened(server, ledger, time_, max_retry_s=200) as teacher:
-        fails(teacher, TeacherUnavailableError, "the last: status 500: internal")
-    # the server answers, if only with errors, so the whole time is used
-    assert 100 < sum(time_.slept) <= 200
-    for number, seconds in enumerate(time_.slept):
-        assert min(60, 0.5 * 2**number) * 0.5 <= seconds <= min(60, 0.5 * 2**number)
-    assert len(server.requests) < 15
+    with ChaosServer(lambda number, body: "refuse") as server:
+        with opened(server, ledger, time_, max_retry_s=200) as teacher:
+            fails(teacher, TeacherUnavailableError, "the last: status 503: not now")
+        # the server answers, if only with errors, so the whole time is used
+        assert 100 < sum(time_.slept) <= 200
+        for number, seconds in enumerate(time_.slept):
+            assert min(60, 0.5 * 2**number) * 0.5 <= seconds <= min(60, 0.5 * 2**number)
+        assert len(server.requests) < 15
+
+
+TOO_LARGE = (
+    b'{"error": {"message": "Request too large for gpt-4o in organization org-x on tokens per min (TPM): Limit 30000, '
+    b'Requested 35064.", "type": "tokens", "param": null, "code": "rate_limit_exceeded"}}'
+)
+
+
+@pytest.mark.parametrize("fault", ["500", Raw(429, TOO_LARGE), "reset", "truncated_json", Raw(400, b"invalid")])
+def test_a_question_that_always_fails_ends_neither_the_run_nor_its_resume(ledger, fault):
+    """One question after the other, the worst case: nothing else is answered meanwhile."""
+    with ChaosServer(lambda number, body: fault if "bad" in body["messages"][-1]["content"] else "ok") as server:
+        for sample in (0, 1):
+            time_ = Time()
+            with opened(server, ledger, time_) as teacher:
+                for number in range(3):
+                    fails(teacher, TeacherReplyError, "this request", sample, Question("b", f"bad {number}?"))
+                    teacher.answer(Question(f"{number}", f"What is {number}?"), sample)
+            assert sum(time_.slept) < 100
+    assert len(server.requests) <= 2 * 3 * (1 + 5)
+
+
+def test_questions_that_fail_next_to_one_another(ledger):
+    with ChaosServer(lambda number, body: "500" if "bad" in body["messages"][-1]["content"] else "ok") as server:
+        with opened(server, ledger) as teacher:
+            teacher.answer(QUESTION)
+        with opened(server, ledger, max_retry_s=100) as teacher:
+            errors = _run_threads(4, lambda number: _error_of(teacher, Question(f"b{number}", f"bad {number}?")))
+            teacher.answer(QUESTION, sample=1)
+    assert {type(error) for error in errors} == {TeacherReplyError}
+
+
+@pytest.mark.parametrize("fault", ["500", "refuse", Raw(529), Raw(520)])
+def test_an_outage_is_waited_out(ledger, fault):
+    with (
+        ChaosServer(lambda number, body: fault if number < 48 else "ok") as server,
+        opened(server, ledger, max_concurrency=8) as teacher,
+    ):
+        replies = _run_threads(8, lambda number: teacher.answer(Question(str(number), f"What is {number}?")))
+    assert [reply.answer for reply in replies] == ["7"] * 8
+
+
+def test_a_server_that_is_down_ends_the_run(ledger):
+    time_ = Time()
+    with ChaosServer(lambda number, body: "500") as server, opened(server, ledger, time_) as teacher:
+        fails(teacher, TeacherReplyError, "status 500", 0, Question("a", "a?"))
+        fails(teacher, TeacherUnavailableError, "does not answer", 0, Question("b", "b?"))
+        # noticed within the time limit of one request
+        assert sum(time_.slept) <= 650
 
 
 def test_one_request_that_never_succeeds_does_not_stop_the_others(ledger):
@@ -348,9 +431,10 @@ def _error_of(teacher, question):
 
 def test_answers_that_always_break_off_are_not_paid_for_ever(ledger):
     with ChaosServer(lambda number, body: "truncated_json") as server, opened(server, ledger) as teacher:
-        with pytest.raises(TeacherUnavailableError):
-            teacher.answer(QUESTION)
+        fails(teacher, TeacherReplyError, "no reply to this request")
         assert len(server.requests) == 4
+        fails(teacher, TeacherUnavailableError, "does not answer", 0, Question("a", "a?"))
+        assert len(server.requests) == 8
 
 
 def test_nobody_there(ledger):
@@ -399,6 +483,140 @@ def test_structured_output_is_what_the_endpoint_can_do(ledger):
         assert kinds == ["json_schema", "json_object", None, None]
         with opened(server, ledger, structured="json_object") as teacher:
             fails(teacher, TeacherRefusedError, r'teacher\.structured = "auto"', sample=2)
+
+
+def error(message, status=400, **fields):
+    return Raw(status, json.dumps({"error": {"message": message, "type": "invalid_request_error", **fields}}).encode())
+
+
+def refuses_temperature(body):
+    return error("invalid temperature: only 1 is allowed for this model") if "temperature" in body else None
+
+
+def refuses_cold_temperature(body):
+    message = "Input validation error: `temperature` must be strictly positive"
+    return Raw(422, json.dumps({"error": message}).encode()) if body.get("temperature", 1) <= 0 else None
+
+
+def refuses_type_lists(body):
+    message = "Invalid value at 'generation_config.response_schema': Proto field is not repeating, cannot start list."
+    return error(message) if "response_format" in body and '"type": [' in json.dumps(body["response_format"]) else None
+
+
+def refuses_json(body):
+    return error("Json mode is not supported for this model.", 405) if "response_format" in body else None
+
+
+def refuses_parameters(body):
+    message = "No endpoints found that can handle the requested parameters."
+    return error(message, 404, code=404) if {"response_format", "temperature"} & set(body) else None
+
+
+def refuses_system(body):
+    return error("System role not supported") if body["messages"][0]["role"] == "system" else None
+
+
+def fails_on_system(body):
+    return Raw(500, b"Internal Server Error") if body["messages"][0]["role"] == "system" else None
+
+
+def refuses_max_tokens(body):
+    message = (
+        "Unsupported parameter: 'max_tokens' is not supported with this model. Use 'max_completion_tokens' instead."
+    )
+    return error(message, param="max_tokens", code="unsupported_parameter") if "max_tokens" in body else None
+
+
+def refuses_max_completion_tokens(body):
+    detail = [
+        {"type": "extra_forbidden", "loc": ["body", "max_completion_tokens"], "msg": "Extra inputs are not permitted"}
+    ]
+    return Raw(422, json.dumps({"detail": detail}).encode()) if "max_completion_tokens" in body else None
+
+
+def refuses_effort(body):
+    return error("Unrecognized request argument supplied: reasoning_effort") if "reasoning_effort" in body else None
+
+
+def refuses_much(body):
+    refusals = (refuses_temperature, refuses_json, refuses_system, refuses_max_tokens)
+    return next((refused for refused in (refusal(body) for refusal in refusals) if refused is not None), None)
+
+
+@pytest.mark.parametrize(
+    ("refusal", "settings", "most"),
+    [
+        (refuses_temperature, {}, 1),
+        (refuses_cold_temperature, {}, 1),
+        (refuses_type_lists, {}, 0),
+        (refuses_json, {}, 2),
+        (refuses_parameters, {}, 3),
+        (refuses_system, {}, 1),
+        (fails_on_system, {}, 2),
+        (refuses_max_tokens, {}, 1),
+        (refuses_max_completion_tokens, {"token_parameter": "max_completion_tokens"}, 1),
+        (refuses_effort, {"reasoning_effort": "low"}, 1),
+        (refuses_much, {}, 5),
+    ],
+)
+def test_what_an_endpoint_refuses_is_left_out_and_remembered(ledger, refusal, settings, most):
+    reply = '{"answer": "7", "first_error": null}'
+    with ChaosServer(lambda number, body: refusal(body) or "ok", lambda messages: reply) as server:
+        for sample in (0, 1):
+            with opened(server, ledger, **settings) as teacher:
+                assert teacher.answer(QUESTION, sample).answer == "7"
+                assert teacher.find_first_error(QUESTION, [f"3 + 4 = {sample}"], "7", None).step is None
+        assert len(server.requests) == most + 4
+        body = server.requests[-1][2]
+        assert body.get("max_tokens", body.get("max_completion_tokens")) == 512
+        assert "Task: " in body["messages"][0]["content"]
+        assert QUESTION.text in body["messages"][-1]["content"]
+    assert totals(ledger).num_doubtful == 0
+
+
+def test_an_endpoint_that_refuses_both_names_of_the_cap(ledger):
+    def act(number, body):
+        return refuses_max_tokens(body) or refuses_max_completion_tokens(body)
+
+    with ChaosServer(act) as server, opened(server, ledger) as teacher:
+        fails(teacher, TeacherRefusedError, "refused max_tokens and max_completion_tokens")
+        assert len(server.requests) == 2
+
+
+def test_an_unrelated_refusal_that_repeats_the_body_lowers_nothing(ledger):
+    def act(number, body):
+        detail = [{"type": "missing", "loc": ["body", "user"], "msg": "Field required", "input": body}]
+        return Raw(422, json.dumps({"detail": detail}).encode())
+
+    with ChaosServer(act) as server, opened(server, ledger) as teacher:
+        fails(teacher, TeacherReplyError, "Field required")
+        assert len(server.requests) == 1
+        abilities = teacher.client.accounts.ledger.rows("SELECT * FROM abilities", ())
+    assert abilities == []
+
+
+def test_a_malformed_generation_is_asked_for_again_then_a_level_down(ledger):
+    def act(number, body):
+        kind = body.get("response_format", {}).get("type", "text")
+        return error("Failed to generate JSON.", code="json_validate_failed") if kind == "json_schema" else "ok"
+
+    with ChaosServer(act) as server, opened(server, ledger) as teacher:
+        for number in range(5):
+            teacher.answer(Question(str(number), f"What is {number}?"))
+        kinds = [body["response_format"]["type"] for _, _, body in server.requests]
+    # the question that it happens to, and after three in a row all
+    assert kinds == ["json_schema", "json_schema", "json_object"] * 3 + ["json_object"] * 2
+
+
+def test_a_generation_that_stays_malformed_is_set_aside(ledger):
+    failed = error("Parsing failed.", code="output_parse_failed")
+    with (
+        ChaosServer(lambda number, body: failed if "bad" in body["messages"][-1]["content"] else "ok") as server,
+        opened(server, ledger) as teacher,
+    ):
+        fails(teacher, TeacherReplyError, "output_parse_failed", 0, Question("b", "bad?"))
+        assert len(server.requests) <= 9
+        teacher.answer(QUESTION)
 
 
 def test_many_threads_learn_one_lesson(ledger):

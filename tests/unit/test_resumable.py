@@ -7,8 +7,7 @@ from typing import Any
 
 import pytest
 
-from edgeelad.config import RESUMABLE, RunConfig, StoppingConfig, TeacherConfig, load_config
-from edgeelad.config_toml import dump_toml
+from edgeelad.config import RESUMABLE, RunConfig, StoppingConfig, TeacherConfig, dump_toml, load_config
 from edgeelad.errors import ConfigError
 from edgeelad.launch import plan_resume
 from edgeelad.records import Question, TeacherUsage
@@ -43,6 +42,8 @@ CHANGES: dict[str, Any] = {
     "extra_headers": {"X-Team": "a"},
     "token_parameter": "max_completion_tokens",
     "structured": "text",
+    "max_reasoning_tokens": 1000,
+    "reasoning_effort": "low",
 }
 # what the teacher is asked, how its replies are used, or whom: another run
 FIXED = {

@@ -11,7 +11,8 @@ from collections.abc import Callable
 from typing import Any
 
 from edgeelad.config import TeacherConfig
-from edgeelad.teacher.client.outcomes import Again, Answered, Refused, Unsupported
+from edgeelad.teacher.client.outcomes import Answered
+from edgeelad.teacher.client.refusals import Again, Refused, Unsupported
 from edgeelad.teacher.client.usage import believable
 from edgeelad.teacher.ledger.budget import Caps, Prices, Reservation, reserve
 from edgeelad.teacher.ledger.exchange import Billing, StoredReply, TeacherRequest
@@ -22,7 +23,7 @@ class Accounts:
     """The books of one run; thread-safe.
 
     Args:
-        config: Caps, prices, and the name of the completion cap's parameter.
+        config: Caps and prices.
         ledger: Where exchanges are kept.
         run: Whose budget is counted.
         count_tokens: For replies that do not tell their usage; without it the worst case is counted.
@@ -41,7 +42,6 @@ class Accounts:
         self.run = run
         self.prices = Prices.from_config(config, price_factor)
         self._caps = Caps.from_config(config)
-        self._token_parameter = config.token_parameter
         self._count_tokens = count_tokens
         self._extra_prompt_tokens = 0
         self._lock = threading.Lock()
@@ -54,7 +54,8 @@ class Accounts:
     def reserve(self, body: dict[str, Any]) -> Reservation:
         """The worst case of a request's body."""
         num_bytes = len(json.dumps(body, ensure_ascii=False).encode()) + self._extra_prompt_tokens
-        return reserve(num_bytes, len(body["messages"]), body[self._token_parameter], self.prices)
+        cap = body["max_tokens"] if "max_tokens" in body else body["max_completion_tokens"]
+        return reserve(num_bytes, len(body["messages"]), cap, self.prices)
 
     def begin(
         self,
@@ -91,7 +92,7 @@ class Accounts:
         reply = StoredReply(
             request.key, outcome.content, outcome.finish_reason, outcome.problem, completion_cap, billing
         )
-        self.ledger.answer(attempt_id, reply, self.prices.cost(billing), model=outcome.model)
+        self.ledger.answer(attempt_id, reply, self.prices.cost(billing), model=outcome.model, status=200)
         return reply
 
     def fail(self, attempt_id: int, outcome: Again | Refused | Unsupported) -> None:

@@ -13,7 +13,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from edgeelad.errors import TeacherRefusedError, TeacherReplyError, TeacherUnavailableError
-from edgeelad.teacher.client.outcomes import error_message, retry_after
+from edgeelad.teacher.client.api_error import error_message
+from edgeelad.teacher.client.refusals import retry_after
 from edgeelad.teacher.client.transport import HttpReply, Lost, Transport
 
 METADATA_KEY = "edgeelad_batch"

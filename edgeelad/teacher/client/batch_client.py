@@ -21,7 +21,8 @@ from edgeelad.teacher.client.batch_api import BatchApi, RemoteBatch
 from edgeelad.teacher.client.batch_book import BatchBook, OpenAttempt, OpenBatch
 from edgeelad.teacher.client.batch_pending import NotYetError, Pending
 from edgeelad.teacher.client.endpoint import Endpoint, read_key
-from edgeelad.teacher.client.outcomes import Again, Answered, Outcome, Refused, Unsupported, classify
+from edgeelad.teacher.client.outcomes import Answered, Outcome, classify
+from edgeelad.teacher.client.refusals import Again, Refused, Unsupported
 from edgeelad.teacher.client.transport import HttpReply, Transport
 from edgeelad.teacher.ledger.exchange import StoredReply, TeacherRequest
 from edgeelad.teacher.ledger.ledger import Ledger
@@ -158,7 +159,7 @@ class BatchClient:
 
     def _collect(self, batch_id: str, remote: RemoteBatch) -> None:
         opened = self._book.open_attempts(batch_id)
-        example = self.endpoint.body(opened[0].request, opened[0].completion_cap) if opened else {}
+        example = self.endpoint.body(opened[0].request, opened[0].wanted.completion_tokens) if opened else {}
         attempts = {attempt.custom_id: attempt for attempt in opened}
         outcomes: list[Outcome] = []
         for file_id in (remote.output_file_id, remote.error_file_id):
@@ -183,9 +184,11 @@ class BatchClient:
 
     def _settle(self, attempt: OpenAttempt, row: dict[str, Any]) -> Outcome:
         """Write one result into the ledger."""
-        outcome = classify(_reply_of(row), time.time())
+        sent = self.endpoint.body(attempt.request, attempt.wanted.completion_tokens)
+        outcome = classify(_reply_of(row), time.time(), sent)
         if isinstance(outcome, Answered):
-            self.accounts.keep(attempt.attempt_id, attempt.request, outcome, attempt.completion_cap, attempt.wanted)
+            cap = attempt.wanted.completion_tokens
+            self.accounts.keep(attempt.attempt_id, attempt.request, outcome, cap, attempt.wanted)
         elif isinstance(outcome, Unsupported):
             self.accounts.fail(attempt.attempt_id, outcome)
         else:

@@ -12,8 +12,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
-from typing import Any, NoReturn
+from typing import Any
 
 from edgeelad.config import TeacherConfig
 from edgeelad.errors import ConfigError, RunError, TeacherRefusedError, TeacherReplyError, TeacherUnavailableError
@@ -21,35 +20,25 @@ from edgeelad.teacher.client.accounts import Accounts
 from edgeelad.teacher.client.batch_book import BatchBook
 from edgeelad.teacher.client.endpoint import Endpoint, read_key
 from edgeelad.teacher.client.limiter import Entry, Limiter, windows_from_config
-from edgeelad.teacher.client.outcomes import Again, Answered, Outcome, Refused, Unsupported, classify
+from edgeelad.teacher.client.outcomes import Answered, Outcome, classify
+from edgeelad.teacher.client.patience import Patience, Purchase
+from edgeelad.teacher.client.refusals import Again, Refused, Unsupported
 from edgeelad.teacher.client.transport import Lost, Transport
 from edgeelad.teacher.ledger.exchange import StoredReply, TeacherRequest
 from edgeelad.teacher.ledger.ledger import Ledger
 
-FIRST_BACKOFF_S = 0.5
-MAX_BACKOFF_S = 60.0
-# an endpoint that has never answered is given up sooner: a wrong port should not take ten minutes to notice
-FIRST_CONTACT_S = 15.0
-# refusals in a row after which it is not the requests any more
-MAX_UNCLEAR = 5
-# attempts of one request that may have been billed without bringing anything
-MAX_DOUBTFUL = 4
+# replies of one level of structured output that the endpoint itself finds malformed, before a level down is tried
+MAX_MALFORMED = 2
+# requests in a row that were answered only a level down, after which all requests go there
+MAX_LEVELS_DOWN = 3
+# features that one request may lose
+MAX_LESSONS = 12
+# the attempt of a first request that a server answers with bare errors, in which the system turn is the user's
+SYSTEM_ROLE_TRIAL = 3
 # how often to look whether another process has got its reply
 POLL_S = 0.5
 # of English text, for the windows a minute; what it really took is set right afterwards
 BYTES_PER_TOKEN = 4
-
-
-@dataclass(slots=True)
-class _Purchase:
-    """How far the buying of one request has come."""
-
-    request: TeacherRequest
-    question_id: str
-    completion_cap: int
-    began: float
-    num_failures: int = 0
-    num_doubtful: int = 0
 
 
 class ChatClient:
@@ -95,12 +84,14 @@ class ChatClient:
         self._clock = clock
         self._stopped = threading.Event()
         self._sleep = sleep or self._wait
-        self._rng = rng or random.Random()
+        has_answered = ledger.totals(run).replies > 0
+        self._patience = Patience(
+            str(self.endpoint), config.max_retry_s, has_answered, clock, time.time, rng or random.Random()
+        )
         self._lock = threading.Lock()
         self._key_locks: dict[str, tuple[threading.Lock, int]] = {}
-        self._last_contact = float("-inf")
-        self._last_answer = float("-inf")
-        self._num_unclear = 0
+        self._final: TeacherRefusedError | TeacherUnavailableError | None = None
+        self._num_levels_down = 0
         self._settled = threading.Condition()
         self._num_settled = 0
         self._limiter = Limiter(config.max_concurrency, windows_from_config(config), clock, self._sleep)
@@ -117,7 +108,7 @@ class ChatClient:
         self._transport.close()
 
     def interrupt(self) -> None:
-        """Let no request be sent any more; what is under way is still read and written down."""
+        """Send no further request; what is under way is still read and written down."""
         self._stopped.set()
 
     def complete(self, request: TeacherRequest, question_id: str, completion_cap: int) -> StoredReply:
@@ -136,7 +127,16 @@ class ChatClient:
             found = self.accounts.find(request.key, completion_cap)
             if found is not None:
                 return found
-            return self._buy(_Purchase(request, question_id, completion_cap, self._clock()))
+            purchase = Purchase(request, question_id, completion_cap, self._clock())
+            try:
+                return self._buy(purchase)
+            except (TeacherRefusedError, TeacherUnavailableError) as error:
+                # no other request will fare better: those that wait are not sent
+                self._final = self._final or error
+                self._stopped.set()
+                raise
+            finally:
+                self._patience.ended(purchase)
 
     def _recall(self, request: TeacherRequest) -> StoredReply:
         found = self.accounts.ledger.find(request.key)
@@ -147,11 +147,16 @@ class ChatClient:
             )
         return found
 
-    def _buy(self, purchase: _Purchase) -> StoredReply:
+    def _buy(self, purchase: Purchase) -> StoredReply:
         while True:
             self._check_running()
             num_settled = self._num_settled
-            body = self.endpoint.body(purchase.request, purchase.completion_cap)
+            body = self.endpoint.body(
+                purchase.request,
+                purchase.completion_cap,
+                levels_down=purchase.levels_down,
+                has_system_role=purchase.has_system_role,
+            )
             wanted = self.accounts.reserve(body)
             entry = self._limiter.enter(wanted.prompt_tokens / BYTES_PER_TOKEN, wanted.completion_tokens)
             billing = None
@@ -173,7 +178,7 @@ class ChatClient:
                             begun.attempt_id, purchase.request, outcome, purchase.completion_cap, wanted
                         )
                         billing = reply.billing
-                        self._note_reply()
+                        self._note_reply(purchase)
                         return reply
                     self._note_failure(begun.attempt_id, outcome, entry)
             finally:
@@ -190,13 +195,18 @@ class ChatClient:
             self.accounts.fail(attempt_id, Refused(str(error)))
             raise
         if not isinstance(reply, Lost):
-            self._last_contact = self._clock()
-        return classify(reply, time.time())
+            self._patience.contacted()
+        return classify(reply, time.time(), body)
 
-    def _note_reply(self) -> None:
+    def _note_reply(self, purchase: Purchase) -> None:
+        self._patience.answered()
+        if not purchase.has_system_role:
+            self.endpoint.learn_system_role()
         with self._lock:
-            self._last_answer = self._clock()
-            self._num_unclear = 0
+            self._num_levels_down = self._num_levels_down + 1 if purchase.levels_down else 0
+            is_level_lost = self._num_levels_down >= MAX_LEVELS_DOWN
+        if is_level_lost:
+            self.endpoint.lower_structure()
         self._limiter.succeeded()
         self._note_settled()
 
@@ -204,46 +214,37 @@ class ChatClient:
         self.accounts.fail(attempt_id, outcome)
         self._note_settled()
         if isinstance(outcome, Again) and outcome.is_throttle:
-            self._limiter.throttled(entry, outcome.retry_after_s)
+            told = outcome.retry_after_s
+            self._limiter.throttled(entry, told if told is None or told <= self.config.max_retry_s else None)
 
-    def _delay(self, purchase: _Purchase, outcome: Outcome, body: dict[str, Any]) -> float:
-        """Seconds until this request may be sent again; raises where it may not."""
+    def _delay(self, purchase: Purchase, outcome: Outcome, body: dict[str, Any]) -> float:
+        """Seconds until this request may be sent again; raises if it may not."""
+        assert not isinstance(outcome, Answered)
+        if isinstance(outcome, Refused):
+            self._patience.refused(purchase, outcome)
         if isinstance(outcome, Unsupported):
+            purchase.num_lessons += 1
+            if purchase.num_lessons > MAX_LESSONS:
+                raise TeacherRefusedError(f"{self.endpoint} refused: {outcome.reason}")
             self.endpoint.learn(outcome, body)
             return 0.0
-        if isinstance(outcome, Refused):
-            if outcome.is_about_request or self._is_odd_one_out(outcome):
-                raise TeacherReplyError(f"the teacher refused this request: {outcome.reason}")
-            raise TeacherRefusedError(f"{self.endpoint} refused: {outcome.reason}")
-        assert isinstance(outcome, Again)
-        purchase.num_failures += 1
-        purchase.num_doubtful += outcome.outcome == "in_doubt"
-        if purchase.num_doubtful >= MAX_DOUBTFUL:
-            self._give_up(purchase, outcome)
-        backoff = min(MAX_BACKOFF_S, FIRST_BACKOFF_S * 2.0 ** min(purchase.num_failures - 1, 16))
-        delay = backoff * self._rng.uniform(0.5, 1.0) if outcome.retry_after_s is None else outcome.retry_after_s
-        limit_s = self.config.max_retry_s
-        if self._last_contact == float("-inf"):
-            limit_s = min(limit_s, FIRST_CONTACT_S)
-        if self._clock() - purchase.began + delay > limit_s:
-            self._give_up(purchase, outcome)
+        if outcome.is_generation and self._can_lower(purchase, body):
+            return 0.0
+        delay = self._patience.delay(purchase, outcome)
+        is_bare = outcome.suspect == "server or request" and outcome.outcome == "unbilled"
+        is_trial = is_bare and not self._patience.has_answered and purchase.num_alike == SYSTEM_ROLE_TRIAL - 1
+        purchase.has_system_role = not is_trial
         return delay
 
-    def _is_odd_one_out(self, outcome: Refused) -> bool:
-        """Whether others are taken, so that an unclear refusal is about this request."""
-        with self._lock:
-            self._num_unclear += 1
-            has_answered = self._last_answer > float("-inf")
-            return outcome.is_unclear and has_answered and self._num_unclear < MAX_UNCLEAR
-
-    def _give_up(self, purchase: _Purchase, outcome: Again) -> NoReturn:
-        tries = (
-            f"{purchase.num_failures} attempts in {self._clock() - purchase.began:.0f} s; the last: {outcome.reason}"
-        )
-        if self._last_answer > purchase.began:
-            # it answers others, so it is this request
-            raise TeacherReplyError(f"no reply to this request, though the teacher answers others: {tries}")
-        raise TeacherUnavailableError(f"{self.endpoint} does not answer: {tries}; everything is kept, try again later")
+    def _can_lower(self, purchase: Purchase, body: dict[str, Any]) -> bool:
+        """Ask again for a reply whose form the endpoint refused, then a level of structured output down."""
+        if "response_format" not in body or self.config.structured != "auto":
+            return False
+        purchase.num_malformed += 1
+        if purchase.num_malformed >= MAX_MALFORMED:
+            purchase.levels_down += 1
+            purchase.num_malformed = 0
+        return True
 
     def _note_settled(self) -> None:
         """What an attempt really cost is known: those that wait for room in the budget may look again."""
@@ -260,6 +261,8 @@ class ChatClient:
         self._check_running()
 
     def _check_running(self) -> None:
+        if self._final is not None:
+            raise type(self._final)(str(self._final))
         if self._stopped.is_set():
             raise TeacherUnavailableError("interrupted before this request was sent; everything is kept")
 

@@ -1,31 +1,42 @@
 """An OpenAI-compatible endpoint: its URL, its key, the body of a request, and what was learned about what it can do.
 
-What it can do (structured output, a temperature) is kept in the ledger, so that a lesson is paid for once.
+One rule: what an endpoint refuses by name is left out or lowered, and the ledger remembers it, so that a lesson is
+learned once. A level of structured output that the user chose is not lowered: its refusal is an error that names it.
 """
 
 from __future__ import annotations
 
 import json
 import os
+import threading
 import urllib.parse
 from typing import Any
 
 from edgeelad.config import TeacherConfig
 from edgeelad.errors import ConfigError, TeacherRefusedError
-from edgeelad.teacher.client.outcomes import Unsupported
+from edgeelad.teacher.client.refusals import Unsupported
+from edgeelad.teacher.client.vocabulary import Feature
 from edgeelad.teacher.ledger.exchange import TeacherRequest
 from edgeelad.teacher.ledger.ledger import Ledger
 from edgeelad.teacher.prompts.schemas import response_format
 
 STRUCTURE_LEVELS = ("json_schema", "json_object", "text")
+TOKEN_PARAMETERS = ("max_tokens", "max_completion_tokens")
 # fields that decide cost or form: they have options of their own, or would change how replies are read
 OWN_FIELDS = frozenset(
-    {"model", "messages", "temperature", "max_tokens", "max_completion_tokens", "response_format", "stream", "n"}
-)
+    {
+        "model", "messages", "temperature", "max_tokens", "max_completion_tokens", "response_format", "stream",
+        "stream_options", "n",
+    }
+)  # fmt: skip
+# what is remembered of a feature that is left out; `stream` is a feature that is added
+LEFT_OUT: dict[Feature, str] = {
+    "temperature": "no", "system_role": "no", "reasoning_effort": "no", "stream": "yes", "stream_options": "no"
+}  # fmt: skip
 
 
 class Endpoint:
-    """One model at one endpoint.
+    """One model at one endpoint; thread-safe.
 
     Raises:
         ConfigError: No usable URL, no model, or an extra_body that sets what other options set.
@@ -38,6 +49,7 @@ class Endpoint:
         self.model = config.model
         self._config = config
         self._ledger = ledger
+        self._lock = threading.Lock()
         taken = sorted(OWN_FIELDS & set(config.extra_body))
         if taken:
             raise ConfigError(f"teacher.extra_body must not set {', '.join(taken)}: edgeelad sets these itself")
@@ -45,40 +57,85 @@ class Endpoint:
     def __str__(self) -> str:
         return f"the teacher {self.model} at {self.url}"
 
-    def body(self, request: TeacherRequest, completion_cap: int) -> dict[str, Any]:
-        """The JSON body that is posted."""
-        body: dict[str, Any] = {
-            "model": request.model,
-            "messages": [{"role": message.role, "content": message.content} for message in request.messages],
-            self._config.token_parameter: completion_cap,
-        }
+    def body(
+        self, request: TeacherRequest, completion_cap: int, *, levels_down: int = 0, has_system_role: bool = True
+    ) -> dict[str, Any]:
+        """The JSON body that is posted.
+
+        Args:
+            request: What is asked.
+            completion_cap: The most tokens of the reply.
+            levels_down: How far below the endpoint's level of structured output this request goes.
+            has_system_role: Whether to send the system turn as such, if the endpoint is not known to refuse it.
+        """
+        messages = [{"role": message.role, "content": message.content} for message in request.messages]
+        if not has_system_role or self._ability("system_role") == "no":
+            messages = _without_system_role(messages)
+        body: dict[str, Any] = {"model": request.model, "messages": messages, self._token_parameter(): completion_cap}
         if self._ability("temperature") != "no":
             body["temperature"] = request.temperature
-        structure = response_format(request.prompt_id, self._structured())
+        if self._config.reasoning_effort is not None and self._ability("reasoning_effort") != "no":
+            body["reasoning_effort"] = self._config.reasoning_effort
+        level = STRUCTURE_LEVELS.index(self._structured()) + levels_down
+        structure = response_format(request.prompt_id, STRUCTURE_LEVELS[min(level, len(STRUCTURE_LEVELS) - 1)])
         if structure is not None:
             body["response_format"] = structure
+        if self._ability("stream") == "yes":
+            body["stream"] = True
+            if self._ability("stream_options") != "no":
+                body["stream_options"] = {"include_usage": True}
         return {**body, **json.loads(request.extra_body)}
 
     def learn(self, outcome: Unsupported, body: dict[str, Any]) -> None:
         """Remember that a request's `body` asked for something that the endpoint does not know.
 
         Raises:
-            TeacherRefusedError: There is nothing to leave out.
+            TeacherRefusedError: Nothing can be left out, or a setting forbids it.
         """
-        if outcome.feature == "temperature":
-            if "temperature" not in body:
-                raise TeacherRefusedError(f"{self} refused: {outcome.reason}")
-            self._remember("temperature", "no")
-            return
-        asked = body.get("response_format", {}).get("type", "text")
+        feature = outcome.feature
+        with self._lock:
+            if feature == "structured":
+                self._lower_structure(outcome, body)
+            elif feature == "token_parameter":
+                self._swap_token_parameter(outcome, body)
+            elif feature in self._config.extra_body:
+                raise TeacherRefusedError(f"{self} refused: {outcome.reason}; remove it from teacher.extra_body")
+            else:
+                self._remember(feature, LEFT_OUT[feature])
+
+    def learn_system_role(self) -> None:
+        """Remember that a request was taken once its system turn was part of the user's."""
+        self._remember("system_role", "no")
+
+    def lower_structure(self) -> None:
+        """Remember that replies get a form only a level of structured output down."""
+        with self._lock:
+            level = STRUCTURE_LEVELS.index(self._structured())
+            self._remember("structured", STRUCTURE_LEVELS[min(level + 1, len(STRUCTURE_LEVELS) - 1)])
+
+    def _lower_structure(self, outcome: Unsupported, body: dict[str, Any]) -> None:
         if self._config.structured != "auto":
             raise TeacherRefusedError(f'{self} refused: {outcome.reason}; set teacher.structured = "auto"')
+        asked = body.get("response_format", {}).get("type", "text")
         if asked == "text":
             raise TeacherRefusedError(f"{self} refused: {outcome.reason}")
         below = STRUCTURE_LEVELS[STRUCTURE_LEVELS.index(asked) + 1]
         # several threads may learn the same lesson at once: never climb again
         if STRUCTURE_LEVELS.index(self._structured()) < STRUCTURE_LEVELS.index(below):
             self._remember("structured", below)
+
+    def _swap_token_parameter(self, outcome: Unsupported, body: dict[str, Any]) -> None:
+        for name in TOKEN_PARAMETERS:
+            if name in body:
+                self._remember(name, "no")
+        if all(self._ability(name) == "no" for name in TOKEN_PARAMETERS):
+            raise TeacherRefusedError(f"{self} refused {' and '.join(TOKEN_PARAMETERS)}: {outcome.reason}")
+
+    def _token_parameter(self) -> str:
+        chosen = self._config.token_parameter
+        if self._ability(chosen) != "no":
+            return chosen
+        return next(name for name in TOKEN_PARAMETERS if name != chosen)
 
     def _structured(self) -> str:
         if self._config.structured != "auto":
@@ -90,6 +147,15 @@ class Endpoint:
 
     def _remember(self, name: str, value: str) -> None:
         self._ledger.remember_ability(self.url, self.model, name, value)
+
+
+def _without_system_role(messages: list[dict[str, str]]) -> list[dict[str, str]]:
+    """The same with the system turn put before the first user turn."""
+    system = [message["content"] for message in messages if message["role"] == "system"]
+    rest = [message for message in messages if message["role"] != "system"]
+    if not system or not rest:
+        return messages
+    return [{"role": rest[0]["role"], "content": "\n\n".join([*system, rest[0]["content"]])}, *rest[1:]]
 
 
 def endpoint_url(base: str | None) -> str:

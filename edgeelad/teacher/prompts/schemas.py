@@ -1,11 +1,15 @@
-"""JSON schemas of the replies, one a prompt, in the strict form: every field required, none besides."""
+"""JSON schemas of the replies, one per prompt, in the strict form: every field required, no others.
+
+No `type` is a list: Gemini refuses these ("Proto field is not repeating").
+"""
 
 from __future__ import annotations
 
 from typing import Any
 
 _TEXT = {"type": "string"}
-_MAYBE_TEXT = {"type": ["string", "null"]}
+_MAYBE_TEXT = {"anyOf": [_TEXT, {"type": "null"}]}
+_MAYBE_NUMBER = {"anyOf": [{"type": "integer"}, {"type": "null"}]}
 _STEPS = {"type": "array", "items": _TEXT}
 
 
@@ -15,9 +19,7 @@ def _strict(**fields: dict[str, Any]) -> dict[str, Any]:
 
 SCHEMAS: dict[str, dict[str, Any]] = {
     "answer": _strict(work=_TEXT, answer=_TEXT),
-    "find_first_error": _strict(
-        first_error={"type": ["integer", "null"]}, corrected_step=_MAYBE_TEXT, answer=_MAYBE_TEXT
-    ),
+    "find_first_error": _strict(first_error=_MAYBE_NUMBER, corrected_step=_MAYBE_TEXT, answer=_MAYBE_TEXT),
     "judge_step": _strict(correct={"type": "boolean"}, corrected_step=_MAYBE_TEXT),
     "complete": _strict(steps=_STEPS, answer=_TEXT),
     "rationale": _strict(steps=_STEPS, answer=_TEXT),
