@@ -16,7 +16,6 @@ import sys
 import click
 
 import edgeelad
-from edgeelad.cli.config import config
 from edgeelad.cli.distill import distill, export, report
 from edgeelad.cli.ledger import annotations_group, ledger_group
 from edgeelad.cli.score import evaluate, score
@@ -34,8 +33,7 @@ def cli() -> None:
 
 
 for command in (
-    config, distill, export, report, score, evaluate, run, serve, verify, teacher_group, ledger_group,
-    annotations_group,
+    distill, export, report, score, evaluate, run, serve, verify, teacher_group, ledger_group, annotations_group,
 ):  # fmt: skip
     cli.add_command(command)
 

@@ -1,5 +1,6 @@
 """What requests knows of networks holds for the teacher too: proxies, private certificates, keep-alive."""
 
+import socket
 import ssl
 import subprocess
 import threading
@@ -10,6 +11,7 @@ from fixtures.chaos_server import ChaosServer
 
 from edgeelad.errors import TeacherRefusedError
 from edgeelad.teacher.client.outcomes import classify
+from edgeelad.teacher.client.refusals import Again
 from edgeelad.teacher.client.transport import HttpReply, Lost, Transport
 
 
@@ -103,6 +105,41 @@ def test_an_unknown_certificate_is_refused_at_once(https_server):
     assert "REQUESTS_CA_BUNDLE" in classify(reply, 0.0).reason
     assert https_server.requests == []
     assert TeacherRefusedError("x").is_retryable is False
+
+
+@pytest.mark.parametrize("num_bytes", [16, 65_536])
+def test_a_handshake_that_is_cut_is_tried_again(https_server, certificate, monkeypatch, num_bytes):
+    """By a reset, or by an end of file (`SSLEOFError`)."""
+    monkeypatch.setenv("REQUESTS_CA_BUNDLE", str(certificate / "cert.pem"))
+    accept = https_server._http.socket.accept
+    cuts = iter([True])
+
+    def cut_once():
+        if next(cuts, False):
+            raw, address = socket.socket.accept(https_server._http.socket)
+            raw.recv(num_bytes)
+            raw.close()
+            raise OSError(f"cut off {address}")
+        return accept()
+
+    monkeypatch.setattr(https_server._http.socket, "accept", cut_once)
+    transport = make(https_server.url.replace("http:", "https:"))
+    cut = transport.post({"model": "m", "messages": []})
+    assert isinstance(cut, Lost)
+    assert (cut.was_sent, cut.is_final) == (False, False)
+    assert isinstance(classify(cut, 0.0), Again)
+    assert transport.post({"model": "m", "messages": []}).status == 200
+    transport.close()
+
+
+def test_a_server_that_speaks_no_tls_is_named():
+    with ChaosServer() as server:
+        transport = make(server.url.replace("http:", "https:"))
+        reply = transport.post({})
+        transport.close()
+    assert isinstance(reply, Lost)
+    assert "http only" in reply.reason
+    assert not reply.was_sent
 
 
 def test_a_private_certificate_is_accepted_where_it_is_named(https_server, certificate, monkeypatch):

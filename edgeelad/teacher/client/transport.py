@@ -13,7 +13,7 @@ import json
 import socket
 import threading
 import urllib.parse
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, AnyStr
 
@@ -140,7 +140,7 @@ class Transport:
         import requests
 
         session = self._session()
-        with _deadline(self._timeouts[0] + self._timeouts[1]) as is_late:
+        with _deadline(self._timeouts[0] + self._timeouts[1]) as watch:
             try:
                 response = session.request(
                     method,
@@ -155,9 +155,9 @@ class Transport:
             except (requests.exceptions.InvalidURL, requests.exceptions.InvalidHeader, ValueError) as error:
                 raise ConfigError(f"teacher.url or teacher.extra_headers: {error}") from None
             except requests.exceptions.RequestException as error:
-                return _lost(error, is_late())
+                return _lost(error, watch)
             with response:
-                body, problem = _read(response, is_late, max_bytes)
+                body, problem = _read(response, watch, max_bytes)
         received = {name.lower(): self._hide(value) for name, value in response.headers.items()}
         return HttpReply(response.status_code, received, self._hide(body), problem)
 
@@ -193,6 +193,11 @@ class _Watch:
         self.is_late = False
         self._is_over = False
         self._lock = threading.Lock()
+
+    @property
+    def was_sent(self) -> bool:
+        """Whether the whole request went out: only then an answer is waited for."""
+        return self.connection is not None
 
     def cut(self) -> None:
         with self._lock:
@@ -251,21 +256,21 @@ def _make_session() -> requests.Session:
 
 
 @contextlib.contextmanager
-def _deadline(seconds: float) -> Iterator[Callable[[], bool]]:
-    """Cut this thread's connection after so long: requests' read timeout starts anew with every byte that drips in."""
+def _deadline(seconds: float) -> Iterator[_Watch]:
+    """Cut this thread's connection after so long: requests' read timeout starts again with every byte that drips in."""
     watch = _Watch()
     _thread.watch = watch
     timer = threading.Timer(seconds, watch.cut)
     timer.daemon = True
     timer.start()
     try:
-        yield lambda: watch.is_late
+        yield watch
     finally:
         timer.cancel()
         watch.end()
 
 
-def _read(response: requests.Response, is_late: Callable[[], bool], max_bytes: int) -> tuple[bytes, str]:
+def _read(response: requests.Response, watch: _Watch, max_bytes: int) -> tuple[bytes, str]:
     import requests
 
     chunks: list[bytes] = []
@@ -277,22 +282,24 @@ def _read(response: requests.Response, is_late: Callable[[], bool], max_bytes: i
             if num_bytes > max_bytes:
                 return b"".join(chunks), f"a body of more than {max_bytes} bytes"
     except requests.exceptions.RequestException as error:
-        reason = "too slow" if is_late() else type(error).__name__
+        reason = "too slow" if watch.is_late else type(error).__name__
         return b"".join(chunks), f"the body broke off after {num_bytes} bytes ({reason})"
-    if is_late():
+    if watch.is_late:
         return b"".join(chunks), f"the body broke off after {num_bytes} bytes (too slow)"
     return b"".join(chunks), ""
 
 
-def _lost(error: requests.exceptions.RequestException, is_late: bool) -> Lost:
+def _lost(error: requests.exceptions.RequestException, watch: _Watch) -> Lost:
     import requests
     from urllib3.exceptions import NewConnectionError
 
-    if is_late:
+    if watch.is_late:
         return Lost("no complete answer within the read timeout", was_sent=True)
     if isinstance(error, requests.exceptions.SSLError):
-        reason = "its certificate cannot be verified; name a private CA in the variable REQUESTS_CA_BUNDLE"
-        return Lost(reason, was_sent=False, is_final=True)
+        if "CERTIFICATE_VERIFY_FAILED" in str(error) or "doesn't match" in str(error):
+            reason = "its certificate cannot be verified; name a private CA in the variable REQUESTS_CA_BUNDLE"
+            return Lost(reason, was_sent=False, is_final=True)
+        return Lost("the TLS connection broke; if it always does, the server may speak http only", watch.was_sent)
     if isinstance(error, requests.exceptions.ConnectTimeout):
         return Lost("no connection within the connect timeout", was_sent=False)
     if isinstance(error, requests.exceptions.ProxyError):
@@ -302,7 +309,7 @@ def _lost(error: requests.exceptions.RequestException, is_late: bool) -> Lost:
     cause = getattr(error.args[0] if error.args else None, "reason", None)
     if isinstance(cause, NewConnectionError):
         return Lost("no connection (refused, or an unknown host)", was_sent=False)
-    return Lost(f"the connection broke ({type(error).__name__})", was_sent=True)
+    return Lost(f"the connection broke ({type(error).__name__})", watch.was_sent)
 
 
 def _origin(url: str) -> tuple[str, str | None, int | None]:
