@@ -7,8 +7,8 @@ Token counts are in the student's tokens unless a name says otherwise; log-proba
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
-from typing import Literal
+from dataclasses import asdict, dataclass, field
+from typing import Any, Literal
 
 AnswerKind = Literal["number", "choice", "boolean", "text"]
 AnnotationStatus = Literal["accepted", "revised", "completed", "rationale", "set_aside"]
@@ -257,19 +257,32 @@ class Evaluation:
 
 
 @dataclass(frozen=True, slots=True)
+class AuditCounts:
+    """Audited questions, those that student and teacher answer differently, and those without a teacher answer.
+
+    The last are among the disagreements.
+    """
+
+    num_audited: int
+    num_disagreements: int
+    num_unanswered: int = 0
+
+
+@dataclass(frozen=True, slots=True)
 class Certificate:
     """The outcome of one look at the audit sample (docs/METHOD.md §5).
 
     Attributes:
         look: t, counted from 1.
-        num_audited: n, questions in the sample whose teacher answer is known.
-        num_disagreements: k, those that student and teacher answer differently.
+        num_audited: n, questions in the sample that the teacher was asked.
+        num_disagreements: k, those that student and teacher answer differently, `num_unanswered` included.
         population: N, the pool's size; None for an unbounded stream (Clopper-Pearson).
         alpha: α_t, the share of the error budget spent on this look.
         epsilon: ε, the disagreement to be certified.
         upper: Exact one-sided upper bound on the disagreement at level α_t.
         lower: Exact one-sided lower bound on the disagreement at level α_t.
         confidence: 1 − α, of the whole sequence of looks.
+        num_unanswered: Questions to which the teacher gave no usable answer; they count as disagreements.
     """
 
     look: int
@@ -281,8 +294,13 @@ class Certificate:
     upper: float
     lower: float
     confidence: float
+    num_unanswered: int = 0
 
     @property
     def is_certified(self) -> bool:
         """Whether disagreement ≤ ε is certified at this look."""
         return self.upper <= self.epsilon
+
+    def to_json(self) -> dict[str, Any]:
+        """The certificate for a program."""
+        return {**asdict(self), "is_certified": self.is_certified}

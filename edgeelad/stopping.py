@@ -7,7 +7,7 @@ that going on will not help.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -15,7 +15,8 @@ import numpy as np
 
 from edgeelad.bounds import binomial_lower, binomial_upper, hypergeometric_lower, hypergeometric_upper
 from edgeelad.config import StoppingConfig
-from edgeelad.records import Certificate, Question
+from edgeelad.records import AuditCounts, Certificate, Question
+from edgeelad.text.answers import agree
 
 StopReason = Literal[
     "certified",  # disagreement with the teacher is at most ε, at the stated confidence
@@ -62,7 +63,13 @@ def spent_alpha(look: int, alpha: float) -> float:
 
 
 def certify(
-    num_disagreements: int, num_audited: int, population: int | None, look: int, epsilon: float, alpha: float
+    num_disagreements: int,
+    num_audited: int,
+    population: int | None,
+    look: int,
+    epsilon: float,
+    alpha: float,
+    num_unanswered: int = 0,
 ) -> Certificate:
     """Look at the audit: exact one-sided bounds on the disagreement at level α_t.
 
@@ -70,11 +77,12 @@ def certify(
 
     Args:
         num_disagreements: k, audited questions that student and teacher answer differently.
-        num_audited: n, audited questions that the teacher has answered.
+        num_audited: n, audited questions that the teacher was asked.
         population: N, the size of the pool that the audit was drawn from; None for a stream of such questions.
         look: t, counted from 1.
         epsilon: ε, the disagreement to be certified.
         alpha: α, the error budget of all looks together.
+        num_unanswered: Audited questions to which the teacher gave no usable answer, all of them among the k.
     """
     level = spent_alpha(look, alpha)
     if num_audited == 0:
@@ -95,6 +103,20 @@ def certify(
         upper=upper,
         lower=lower,
         confidence=1.0 - alpha,
+        num_unanswered=num_unanswered,
+    )
+
+
+def count_disagreements(teacher: Mapping[str, str | None], student: Mapping[str, str | None]) -> AuditCounts:
+    """Compare the student's answers with the teacher's on the audit; both by question id.
+
+    A question to which the teacher gave no usable answer counts as a disagreement: left out, it would be assumed to
+    agree as often as the others.
+    """
+    return AuditCounts(
+        num_audited=len(teacher),
+        num_disagreements=sum(not agree(student[id_], answer) for id_, answer in teacher.items()),
+        num_unanswered=sum(answer is None for answer in teacher.values()),
     )
 
 

@@ -200,7 +200,8 @@ def _as_overrides(data: Mapping[str, Mapping[str, Any]]) -> tuple[str, ...]:
 
 def show_result(plan: Plan, summary: Summary, console: Console) -> None:
     """Show the table of rounds, the certificate, and what to do next."""
-    from edgeelad.cli.show import certificate_sentence, rounds_table
+    from edgeelad.certificate import certificate_sentence
+    from edgeelad.cli.show import rounds_table
     from edgeelad.run.folder import RunFolder
 
     def show(text: str) -> None:

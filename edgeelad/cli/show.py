@@ -25,7 +25,6 @@ from rich.progress import Progress as Bars
 from rich.table import Table
 
 from edgeelad.cli.terminal import clean
-from edgeelad.records import Certificate
 from edgeelad.run.records import RoundMetrics
 
 TELL_S = 60.0
@@ -140,19 +139,6 @@ def rounds_table(rows: Iterable[RoundMetrics]) -> Table:
         cost = [f"${teacher.cost_usd or 0:.4f}"] if is_priced else []
         table.add_row(*cells, *cost, f"{sum(row.seconds.values()):.0f}")
     return table
-
-
-def certificate_sentence(certificate: Certificate | None) -> str:
-    """What the certificate says, in a sentence."""
-    if certificate is None:
-        return "No certificate: the run had no audit sample."
-    agreed = certificate.num_audited - certificate.num_disagreements
-    counts = f"student and teacher agree on {agreed} of {certificate.num_audited} audited questions"
-    whom = "questions like the pool's" if certificate.population is None else "this pool's questions"
-    bound = f"they disagree on at most {certificate.upper:.1%} of {whom}"
-    if certificate.is_certified:
-        return f"Certified at {certificate.confidence:.0%} confidence: {counts}; {bound}."
-    return f"Not certified (the bar is {certificate.epsilon:.0%}): {counts}; at this confidence {bound}."
 
 
 def _share(value: float | None) -> str:

@@ -4,15 +4,15 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Mapping
 from functools import lru_cache
 from pathlib import Path
-from typing import Any
 
 import jinja2
 
+from edgeelad.certificate import certificate_sentence
 from edgeelad.engine.graph_files import find_graphs
 from edgeelad.package.manifest import Manifest
+from edgeelad.records import Certificate
 
 CARD_FILE = "README.md"
 _HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*")
@@ -26,12 +26,13 @@ _LABELS = {
 }
 
 
-def write_card(folder: Path, manifest: Manifest, example: str, num_bytes: int) -> None:
+def write_card(folder: Path, manifest: Manifest, certificate: Certificate | None, example: str, num_bytes: int) -> None:
     """Write a package's model card.
 
     Args:
         folder: The package.
         manifest: What the card says is taken from it; its files are not looked at.
+        certificate: The last look at the audit, or None.
         example: A question to show in the commands.
         num_bytes: Size of the package.
     """
@@ -55,27 +56,10 @@ def write_card(folder: Path, manifest: Manifest, example: str, num_bytes: int) -
             figures=[
                 (_LABELS.get(name, _text(name)), _figure(name, value)) for name, value in manifest.metrics.items()
             ],
-            certificate=certificate_text(manifest.certificate),
+            certificate=certificate_sentence(certificate),
         )
     )
     (folder / CARD_FILE).write_text(text, encoding="utf-8")
-
-
-def certificate_text(certificate: Mapping[str, Any] | None) -> str:
-    """What the audit showed, in a sentence."""
-    if certificate is None:
-        return "Agreement with the teacher was not audited."
-    counts = f"{certificate['num_disagreements']} of {certificate['num_audited']}"
-    look = f"{counts} audited questions were answered differently"
-    upper, epsilon = f"{certificate['upper']:.1%}", f"{certificate['epsilon']:.1%}"
-    whom = "questions like the pool's" if certificate["population"] is None else "the pool's questions"
-    if certificate["is_certified"]:
-        return (
-            f"Certified at {certificate['confidence']:.0%} confidence: student and teacher differ on at most {epsilon}"
-            f" of {whom} ({look})."
-        )
-    bound = f"the upper bound {upper} is over the {epsilon} asked for"
-    return f"Agreement with the teacher is **not** certified: {look}; {bound}."
 
 
 def _engine(folder: Path, manifest: Manifest) -> str | None:

@@ -4,10 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any
 
 from edgeelad.engine.graph_files import Precision
-from edgeelad.records import AnswerKind, Question
+from edgeelad.records import AnswerKind, Certificate, Question
 
 MIN_GOLDEN = 5
 # where a run gives fewer golden questions than MIN_GOLDEN, these join them: any text will do, for what is compared is
@@ -30,7 +29,7 @@ class PackageInfo:
         quantization: Precision of the graph that ships.
         golden_questions: Questions whose explanations are recorded, for `verify` on another device.
         metrics: Figures of the run, by name; None where one is not known.
-        certificate: The outcome of the last look at the audit sample (`records.Certificate`'s fields), or None.
+        certificate: The outcome of the last look at the audit sample or None.
         max_explanation_tokens: Tokens after which an explanation was cut in the run.
         include_fp32: Whether the fp32 graph is put into the package beside the quantized one.
         name: What the student is called when it is served; default: after the base model.
@@ -40,7 +39,7 @@ class PackageInfo:
     quantization: Precision
     golden_questions: tuple[Question, ...]
     metrics: Mapping[str, float | int | str | None] = field(default_factory=dict)
-    certificate: Mapping[str, Any] | None = None
+    certificate: Certificate | None = None
     max_explanation_tokens: int = 256
     include_fp32: bool = False
     name: str | None = None

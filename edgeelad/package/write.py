@@ -124,11 +124,11 @@ def _fill(folder: Path, onnx_folder: Path, info: PackageInfo) -> None:
         answer_format=f"{ANSWER_PREFIX} A",
         max_explanation_tokens=info.max_explanation_tokens,
         metrics=info.metrics,
-        certificate=info.certificate,
+        certificate=None if info.certificate is None else info.certificate.to_json(),
         versions=_versions(),
     )
     size = sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())
-    write_card(folder, manifest, info.all_golden[0].text, size)
+    write_card(folder, manifest, info.certificate, info.all_golden[0].text, size)
     paths = sorted(path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file())
     files = tuple(describe_file(folder, path) for path in paths)
     write_json(folder / MANIFEST_FILE, replace(manifest, files=files).to_json())

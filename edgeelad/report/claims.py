@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from edgeelad.records import Certificate, TeacherUsage
-from edgeelad.report import figures
+from edgeelad.certificate import certificate_sentence, certificate_state
+from edgeelad.records import TeacherUsage
 from edgeelad.report.read import ReportedRun
 
 
@@ -38,7 +38,7 @@ def make_headline(run: ReportedRun) -> Headline:
     first = run.metrics[0] if run.metrics and run.metrics[0].round == 0 else None
     last = run.metrics[-1] if run.metrics else None
     summary = run.summary
-    state, text = certificate_sentence(summary.certificate if summary else None, is_finished=summary is not None)
+    certificate = summary.certificate if summary else (last.certificate if last else None)
     if summary is not None:
         base, final, annotated, usage = summary.base_accuracy, summary.accuracy, summary.annotated, summary.teacher
     else:
@@ -51,37 +51,8 @@ def make_headline(run: ReportedRun) -> Headline:
         annotated=annotated,
         pool=summary.pool if summary else None,
         usage=usage,
-        certificate_state=state,
-        certificate_text=text,
-    )
-
-
-def certificate_sentence(certificate: Certificate | None, *, is_finished: bool = True) -> tuple[str, str]:
-    """What the audit allows to be said: "certified", "open", "refuted" or "none", and the sentence."""
-    if certificate is None:
-        when = "in this run" if is_finished else "yet"
-        return "none", f"No audit has been looked at {when}, so nothing is claimed about agreement with the teacher."
-    found = (
-        f"{certificate.num_disagreements} of {certificate.num_audited} audited questions differ"
-        f" (look {certificate.look}; exact upper bound {figures.percent(certificate.upper)})"
-    )
-    confidence = f"{100 * certificate.confidence:g}%"
-    over = "the pool" if certificate.population is not None else "questions like these"
-    if certificate.is_certified:
-        return "certified", (
-            f"Certified at {confidence} confidence: student and teacher give different answers on at most"
-            f" {figures.percent(certificate.epsilon)} of {over}. {found}."
-        )
-    if certificate.lower > certificate.epsilon:
-        return "refuted", (
-            f"Not certified, and out of reach as things are: student and teacher differ on at least"
-            f" {figures.percent(certificate.lower)} of {over}, more than the"
-            f" {figures.percent(certificate.epsilon)} asked for. {found}. The student is too small, or the teaching"
-            " has reached its limit."
-        )
-    return "open", (
-        f"Not certified: at {confidence} confidence the audit does not show that student and teacher differ on at most"
-        f" {figures.percent(certificate.epsilon)} of {over}. {found}."
+        certificate_state=certificate_state(certificate),
+        certificate_text=certificate_sentence(certificate),
     )
 
 

@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from typing import Any, Literal
 
-from edgeelad.records import Certificate, SelectionReason, TeacherUsage
+from edgeelad.records import AuditCounts, Certificate, SelectionReason, TeacherUsage
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,14 +90,6 @@ class AnswerRow:
     answer: str | None
     package_answer: str | None
     is_correct: bool
-
-
-@dataclass(frozen=True, slots=True)
-class AuditCounts:
-    """How many audited questions student and teacher answer differently, of how many that the teacher was asked."""
-
-    num_audited: int
-    num_disagreements: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -195,8 +187,8 @@ class Summary:
     seed: int
 
     def to_json(self) -> dict[str, Any]:
-        """The summary for a program, which is told whether the certificate holds."""
+        """The summary for a program."""
         row = asdict(self)
         if self.certificate is not None:
-            row["certificate"]["is_certified"] = self.certificate.is_certified
+            row["certificate"] = self.certificate.to_json()
         return row

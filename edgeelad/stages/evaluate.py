@@ -11,10 +11,10 @@ from edgeelad.accuracy import evaluate as evaluate_trees
 from edgeelad.engine.tree import greedy_params
 from edgeelad.engine.workers import SetAside, generate_trees
 from edgeelad.progress import track
-from edgeelad.records import Certificate, Question, ReasoningTree
-from edgeelad.run.records import AnswerRow, AuditCounts, RoundMetrics
+from edgeelad.records import AuditCounts, Certificate, Question, ReasoningTree
+from edgeelad.run.records import AnswerRow, RoundMetrics
 from edgeelad.stages.run import Run
-from edgeelad.stopping import certify
+from edgeelad.stopping import certify, count_disagreements
 from edgeelad.teacher.ledger.totals import run_totals
 from edgeelad.text.answers import agree
 
@@ -136,10 +136,8 @@ def _accuracy(answers: Answers, test: Sequence[Question]) -> float:
 
 
 def _audit_counts(run: Run, answers: Answers) -> AuditCounts | None:
-    audited = [row for row in run.audit_rows() if row.answer is not None]
-    if not audited:
-        return None
-    return AuditCounts(len(audited), sum(not agree(answers[row.id], row.answer) for row in audited))
+    teacher = {row.id: row.answer for row in run.audit_rows()}
+    return count_disagreements(teacher, answers) if teacher else None
 
 
 def _look(run: Run, number: int, counts: AuditCounts | None) -> Certificate | None:
@@ -148,7 +146,15 @@ def _look(run: Run, number: int, counts: AuditCounts | None) -> Certificate | No
         return None
     stopping = run.config.stopping
     population = len(run.pool) if stopping.claim == "pool" else None
-    return certify(counts.num_disagreements, counts.num_audited, population, number, stopping.epsilon, stopping.alpha)
+    return certify(
+        counts.num_disagreements,
+        counts.num_audited,
+        population,
+        number,
+        stopping.epsilon,
+        stopping.alpha,
+        counts.num_unanswered,
+    )
 
 
 def _kappa(run: Run, number: int, answers: Answers) -> float | None:

@@ -2,11 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict
-from typing import Any
-
 from edgeelad.package import PackageInfo, write_package
-from edgeelad.records import Certificate
 from edgeelad.stages.run import Run
 
 NUM_GOLDEN = 8
@@ -38,12 +34,8 @@ def package(run: Run, number: int) -> None:
                     "num_test": metrics.num_test,
                     "annotated": metrics.annotated,
                 },
-                certificate=_certificate(metrics.certificate),
+                certificate=metrics.certificate,
                 max_explanation_tokens=run.config.scoring.max_explanation_tokens,
             ),
         )
     run.progress.finish(str(run.folder.package))
-
-
-def _certificate(certificate: Certificate | None) -> dict[str, Any] | None:
-    return None if certificate is None else {**asdict(certificate), "is_certified": certificate.is_certified}

@@ -1,17 +1,19 @@
 import errno
 import json
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import yaml
 from fixtures.students import MAX_CONTEXT, questions
 
+from edgeelad.certificate import certificate_sentence
 from edgeelad.errors import PackageError, StorageError
 from edgeelad.package import PackageInfo, is_package, open_package, verify_package, write_package
 from edgeelad.package.golden import GOLDEN_FILE, read_golden
 from edgeelad.package.manifest import describe_file
-from edgeelad.records import Question
+from edgeelad.records import Certificate, Question
 
 QUESTIONS = tuple(questions(2))
 METRICS = {
@@ -21,10 +23,7 @@ METRICS = {
     "num_test": 400,
     "annotated": None,
 }
-CERTIFICATE = {
-    "look": 2, "num_audited": 100, "num_disagreements": 3, "population": 2000, "alpha": 0.0083, "epsilon": 0.1,
-    "upper": 0.0985, "lower": 0.004, "confidence": 0.95, "is_certified": True,
-}  # fmt: skip
+CERTIFICATE = Certificate(2, 100, 3, 2000, 0.0083, 0.1, 0.0985, 0.004, 0.95)
 
 
 def info(**changes):
@@ -160,14 +159,14 @@ def test_the_card_says_what_was_measured(package):
     assert data["model-index"][0]["results"][0]["metrics"] == [{"type": "accuracy", "value": 0.895}]
     assert "| accuracy, int8 | 89.5% |" in body
     assert "| questions annotated by the teacher | not measured |" in body
-    assert "Certified at 95% confidence: student and teacher differ on at most 10.0% of the pool's questions" in body
+    assert certificate_sentence(CERTIFICATE) in body
 
 
 def test_the_card_claims_nothing_that_is_not_known(onnx_folder, tmp_path):
-    failed = {**CERTIFICATE, "is_certified": False, "upper": 0.2}
+    failed = replace(CERTIFICATE, upper=0.2)
     folder = write_package(onnx_folder, tmp_path / "a", info(metrics={}, certificate=failed))
     text = (folder / "README.md").read_text()
-    assert "**not** certified" in text
+    assert certificate_sentence(failed) in text
     assert "model-index" not in text
     folder = write_package(onnx_folder, tmp_path / "b", info(certificate=None))
     assert "was not audited" in (folder / "README.md").read_text()

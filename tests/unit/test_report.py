@@ -8,9 +8,8 @@ import pytest
 from fixtures.report_run import make_run
 
 from edgeelad.errors import RunError
-from edgeelad.records import Annotation, Certificate, Correction, TeacherUsage
+from edgeelad.records import Annotation, Correction, TeacherUsage
 from edgeelad.report import write_report
-from edgeelad.report.claims import certificate_sentence
 from edgeelad.report.questions import make_card
 from edgeelad.report.read import read_run
 from edgeelad.run.records import SelectedRow
@@ -162,7 +161,7 @@ def test_run_under_way_is_reported_from_its_metrics(own_run):
     text = " ".join("".join(outline(write_report(own_run)).text).split())
     assert "This run has not ended" in text
     assert "42.0% → 87.4%" in text
-    assert "No audit has been looked at yet" in text
+    assert "at 95% confidence" in text
 
 
 def test_summary_alone_is_enough(own_run):
@@ -181,7 +180,7 @@ def test_unlabeled_pool_has_no_accuracy_charts(own_run):
     text = " ".join("".join(outline(write_report(own_run)).text).split())
     assert "so no accuracy is known" in text
     assert "Accuracy against" not in text
-    assert "nothing is claimed about agreement" in text
+    assert "so nothing is claimed about it" in text
 
 
 def test_selected_but_not_yet_annotated(own_run):
@@ -290,21 +289,3 @@ def test_card_does_not_give_scores_to_other_steps():
     other = scored(("Something else.",), (0.9,), "1", ())
     card = make_card(QUESTION, annotation("accepted", SCORED.steps), other, 1.0)
     assert [row.score for row in card.rows] == [None, None]
-
-
-def certificate(num_disagreements, upper, lower, population=2000):
-    return Certificate(2, 100, num_disagreements, population, 0.0083, 0.1, upper, lower, 0.95)
-
-
-def test_certificate_sentences():
-    state, text = certificate_sentence(certificate(3, 0.098, 0.004))
-    assert state == "certified"
-    assert "at most 10.0% of the pool. 3 of 100 audited questions differ" in text
-    state, text = certificate_sentence(certificate(12, 0.21, 0.06))
-    assert state == "open"
-    assert text.startswith("Not certified")
-    state, text = certificate_sentence(certificate(30, 0.41, 0.19))
-    assert state == "refuted"
-    assert "at least 19.0%" in text
-    assert "questions like these" in certificate_sentence(certificate(3, 0.098, 0.004, population=None))[1]
-    assert certificate_sentence(None)[0] == "none"
