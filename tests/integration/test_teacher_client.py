@@ -574,6 +574,29 @@ def test_what_an_endpoint_refuses_is_left_out_and_remembered(ledger, refusal, se
     assert totals(ledger).num_doubtful == 0
 
 
+def test_a_stream_that_was_not_asked_for_is_read(ledger):
+    with ChaosServer(lambda number, body: "stream") as server, opened(server, ledger) as teacher:
+        assert teacher.answer(QUESTION).answer == "7"
+        assert len(server.requests) == 1
+    counted = totals(ledger)
+    assert (counted.num_estimated, counted.num_doubtful) == (0, 0)
+    assert counted.billing.completion_tokens == server.delivered.completion_tokens
+
+
+def test_an_endpoint_that_insists_on_streaming(ledger):
+    def act(number, body):
+        if not body.get("stream"):
+            return error("This model only support stream mode, please enable the stream parameter to access the model.")
+        return error("Unknown parameter: 'stream_options'.") if "stream_options" in body else "stream"
+
+    with ChaosServer(act) as server:
+        for sample in (0, 1):
+            with opened(server, ledger) as teacher:
+                assert teacher.answer(QUESTION, sample).answer == "7"
+    assert [body.get("stream") for _, _, body in server.requests] == [None, True, True, True]
+    assert [body.get("stream_options") for _, _, body in server.requests[1:]] == [{"include_usage": True}, None, None]
+
+
 def test_an_endpoint_that_refuses_both_names_of_the_cap(ledger):
     def act(number, body):
         return refuses_max_tokens(body) or refuses_max_completion_tokens(body)

@@ -1,4 +1,5 @@
 """POST a JSON body and read the whole answer, with requests: pooled connections, one deadline, no redirects elsewhere.
+A stream of server-sent events is read to its end and put together.
 
 Gives what came back, or why nothing did and whether the request may have reached the server; decides nothing about
 retries or money. The key to the API is put into the Authorization header here and nowhere else, and where an answer
@@ -9,6 +10,7 @@ in requests.
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import json
 import socket
 import threading
@@ -18,12 +20,14 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, AnyStr
 
 from edgeelad.errors import ConfigError, MissingExtraError
+from edgeelad.teacher.client.event_stream import CONTENT_TYPE, assemble, is_event_stream
 
 if TYPE_CHECKING:
     import requests
 
-# no reply to a capped completion is longer
+# no reply to a capped completion is longer; in a stream, each token brings some hundred bytes of its own
 MAX_BODY_BYTES = 8 * 2**20
+MAX_STREAM_BYTES = 64 * 2**20
 MAX_REDIRECTS = 3
 CHUNK_BYTES = 2**16
 # a shorter key ("EMPTY", "none") is a placeholder for a server that asks for none, and may be a word of an honest reply
@@ -100,7 +104,12 @@ class Transport:
         headers = {"Content-Type": "application/json"}
         if request_id:
             headers["X-Client-Request-Id"] = request_id
-        return self._send("POST", url or self.url, json.dumps(body, ensure_ascii=False).encode(), headers)
+        reply = self._send("POST", url or self.url, json.dumps(body, ensure_ascii=False).encode(), headers)
+        if not isinstance(reply, HttpReply) or not is_event_stream(reply.headers, reply.body):
+            return reply
+        whole, problem = assemble(reply.body)
+        # a key that comes in two deltas is whole only now
+        return dataclasses.replace(reply, body=self._hide(whole), problem=reply.problem or problem)
 
     def get(self, url: str, max_bytes: int = MAX_BODY_BYTES) -> HttpReply | Lost:
         """Read what is at a URL of the same host."""
@@ -156,6 +165,8 @@ class Transport:
                 raise ConfigError(f"teacher.url or teacher.extra_headers: {error}") from None
             except requests.exceptions.RequestException as error:
                 return _lost(error, watch)
+            if response.headers.get("Content-Type", "").startswith(CONTENT_TYPE):
+                max_bytes = max(max_bytes, MAX_STREAM_BYTES)
             with response:
                 body, problem = _read(response, watch, max_bytes)
         received = {name.lower(): self._hide(value) for name, value in response.headers.items()}
