@@ -8,7 +8,6 @@ it does not look at files that the configuration names.
 from __future__ import annotations
 
 import difflib
-import json
 import sys
 from collections.abc import Iterable, Mapping
 from pathlib import Path
@@ -46,141 +45,198 @@ RESUMABLE = {
 class Section(BaseModel):
     """Base of all sections: immutable, unknown keys forbidden."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
 
 class PoolConfig(Section):
     """Where the questions come from."""
 
     path: str | None = Field(
-        None, description="pool file (jsonl, csv, parquet), dataset folder or Hugging Face dataset name"
+        None,
+        description="Pool of questions: a file (jsonl, csv, parquet), a dataset folder or a Hugging Face dataset.",
+        examples=["questions.jsonl"],
     )
-    format: str = Field("auto", description="auto, jsonl, csv, parquet, hf, or a published format such as gsm8k")
-    split: str = Field("train", description="split of a Hugging Face dataset")
-    question_field: str = "question"
-    answer_field: str = "answer"
-    choices_field: str = "choices"
-    explanation_field: str = "explanation"
-    kind: Literal["auto", "number", "choice", "boolean", "text"] = "auto"
-    limit: int | None = Field(None, ge=1, description="use only the first N questions")
+    format: str = Field("auto", description="auto, jsonl, json, csv, parquet, hf, or a published format such as gsm8k.")
+    split: str = Field("train", description="Split of a Hugging Face dataset.")
+    question_field: str = Field("question", description="Field that holds the question.")
+    answer_field: str = Field("answer", description="Field that holds the reference answer, if there is one.")
+    choices_field: str = Field("choices", description="Field that holds the choices of a multiple-choice question.")
+    explanation_field: str = Field("explanation", description="Field that holds a reference explanation.")
+    kind: Literal["auto", "number", "choice", "boolean", "text"] = Field(
+        "auto", description="Answer type; auto: by each row's answer, so required if the pool has no answers."
+    )
+    limit: int | None = Field(None, ge=1, description="Use only the first N questions.", examples=[1000])
     test_path: str | None = Field(
-        None, description="labeled test file; without it test_share of a labeled pool is held out"
+        None,
+        description="Labeled test file; without one, test_share of a labeled pool is held out.",
+        examples=["test.jsonl"],
     )
-    test_share: float = Field(0.1, ge=0.0, le=0.5)
-    max_test: int = Field(500, ge=1, description="at most this many held-out questions")
+    test_share: float = Field(0.1, ge=0.0, le=0.5, description="Share of a labeled pool held out for testing.")
+    max_test: int = Field(500, ge=1, description="Maximum number of test questions.")
 
 
 class StudentConfig(Section):
     """The small model that is taught."""
 
     model: str | None = Field(
-        None, description="folder or Hugging Face id of a causal LM (safetensors, no remote code)"
+        None,
+        description="Causal language model: a folder or a Hugging Face id (safetensors; no remote code).",
+        examples=["HuggingFaceTB/SmolLM2-135M-Instruct"],
     )
     prompt_template: str | None = Field(
-        None, description="jinja2 template; default: the chat template, else a plain prompt"
+        None,
+        description="Jinja2 template of the prompt; default: the model's chat template, else a plain prompt.",
+        examples=["Question: {{ question }}\nExplanation:\n"],
     )
     instruction: str = Field(
-        "Solve the problem step by step, one step a line. End with a line 'The answer is ' and the answer.",
-        description="put before the question where the student has a chat template",
+        "Solve the problem step by step, one step per line. End with a line 'The answer is ' and the answer.",
+        description="Text before the question, for a student with a chat template.",
     )
 
 
 class ScoringConfig(Section):
     """How the student explains, branches and is scored (docs/METHOD.md §1)."""
 
-    num_branches: int = Field(3, ge=2, le=64, description="m, sampled continuations from each step prefix")
-    num_explanations: int = Field(3, ge=2, le=256, description="K, sampled explanations from the bare question")
-    temperature: float = Field(0.7, gt=0.0, le=5.0)
-    top_k: int = Field(0, ge=0, description="0 = off")
-    top_p: float = Field(1.0, gt=0.0, le=1.0)
-    max_explanation_tokens: int = Field(256, ge=1)
-    max_branch_tokens: int = Field(256, ge=1)
-    inter_weight: float = Field(1.0, ge=0.0, description="λ of the elad score")
-    max_questions: int | None = Field(
-        None, ge=1, description="score a random sample of the unasked pool, not all of it"
+    num_branches: int = Field(3, ge=2, le=64, description="Sampled continuations per step prefix (m).")
+    num_explanations: int = Field(3, ge=2, le=256, description="Sampled explanations per question (K).")
+    temperature: float = Field(0.7, gt=0.0, le=5.0, description="Sampling temperature of branches and explanations.")
+    top_k: int = Field(0, ge=0, description="Sample from the k most likely tokens only; 0: off.")
+    top_p: float = Field(
+        1.0, gt=0.0, le=1.0, description="Sample from the most likely tokens that reach this probability; 1: off."
     )
-    batch_size: int = Field(64, ge=1)
-    num_workers: int | None = Field(None, ge=1, description="worker processes; default: one a core")
-    precision: Literal["fp32", "int8"] = Field("fp32", description="which exported student scores the pool")
+    max_explanation_tokens: int = Field(256, ge=1, description="Maximum tokens per explanation.")
+    max_branch_tokens: int = Field(256, ge=1, description="Maximum tokens per branch.")
+    inter_weight: float = Field(
+        1.0, ge=0.0, description="Weight λ of the disagreement between explanations in the elad score."
+    )
+    max_questions: int | None = Field(
+        None, ge=1, description="Score a random sample of this size per round, not the whole pool.", examples=[5000]
+    )
+    batch_size: int = Field(64, ge=1, description="Questions that a worker processes together.")
+    num_workers: int | None = Field(None, ge=1, description="Worker processes; default: one per core.", examples=[4])
+    precision: Literal["fp32", "int8"] = Field("fp32", description="Precision of the student that scores the pool.")
 
 
 class SelectionConfig(Section):
     """Which questions the teacher sees (docs/METHOD.md §3)."""
 
-    strategy: str = "elad"
-    num_rounds: int = Field(3, ge=1)
-    batch_size: int = Field(100, ge=1, description="questions a round")
-    exploration_share: float = Field(0.15, ge=0.0, le=1.0)
-    first_batch: Literal["score", "representative", "random"] = Field("score", description="how round 1 chooses")
-    gumbel: bool = Field(True, description="Gumbel-top-k on log score; false: plain top by score")
-    max_similarity: float = Field(
-        0.95, gt=0.0, le=1.0, description="TF-IDF cosine above which a question is a near-duplicate"
+    strategy: str = Field("elad", description="Strategy that orders the questions (docs/METHOD.md §2).")
+    num_rounds: int = Field(3, ge=1, description="Maximum number of rounds.")
+    batch_size: int = Field(100, ge=1, description="Questions per round.")
+    exploration_share: float = Field(0.15, ge=0.0, le=1.0, description="Share of each batch drawn at random.")
+    first_batch: Literal["score", "representative", "random"] = Field("score", description="How round 1 chooses.")
+    gumbel: bool = Field(
+        True, description="Draw in proportion to the score (Gumbel-top-k); false: take the highest scores."
     )
-    cluster_cap: float = Field(0.25, gt=0.0, le=1.0, description="largest share of a batch from one cluster")
-    rest_rounds: int = Field(2, ge=0, description="rounds that a question rests after it was set aside")
+    max_similarity: float = Field(
+        0.95, gt=0.0, le=1.0, description="TF-IDF cosine above which a question is a near-duplicate; 1: off."
+    )
+    cluster_cap: float = Field(
+        0.25, gt=0.0, le=1.0, description="Maximum share of a batch from one cluster of questions; 1: off."
+    )
+    rest_rounds: int = Field(2, ge=0, description="Rounds before a question that was set aside can be chosen again.")
 
 
 class TeacherConfig(Section):
     """The paid model that corrects the student, and what it may cost."""
 
-    kind: Literal["openai", "dataset"] = "openai"
-    url: str | None = Field(None, description="base URL of an OpenAI-compatible API, for example https://host/v1")
-    model: str | None = None
-    api_key_env: str | None = Field(
-        "OPENAI_API_KEY", description="environment variable that holds the key; empty: no key"
+    kind: Literal["openai", "dataset"] = Field(
+        "openai", description="openai: an OpenAI-compatible API; dataset: the pool's own answers and explanations."
+    )
+    url: str | None = Field(
+        None, description="Base URL of an OpenAI-compatible API.", examples=["https://api.openai.com/v1"]
+    )
+    model: str | None = Field(None, description="Name of the teacher model.", examples=["gpt-4.1-mini"])
+    api_key_env: str = Field(
+        "OPENAI_API_KEY", description="Environment variable that holds the API key; empty: no key."
     )
     mode: Literal["revise", "rationale"] = Field(
-        "revise", description="revise the student's steps, or pay for full rationales"
+        "revise", description="revise: correct the student's own steps; rationale: buy whole explanations."
     )
-    walk: Literal["single", "per_step"] = "single"
-    max_depth: int = Field(
-        3, ge=1, le=20, description="depth limit of the depth-first search, in corrections on one path"
+    walk: Literal["single", "per_step"] = Field(
+        "single", description="How errors are found: in one call, or by judging one step per call."
     )
-    max_calls: int = Field(8, ge=1, description="teacher calls for one question at most")
+    max_depth: int = Field(3, ge=1, le=20, description="Maximum corrections on one path of the depth-first search.")
+    max_calls: int = Field(8, ge=1, description="Maximum teacher calls per question.")
     max_tokens_per_question: int | None = Field(
-        None, ge=1, description="prompt and completion tokens after which a question gets no further call"
+        None,
+        ge=1,
+        description="No further call for a question after this many prompt and completion tokens.",
+        examples=[4000],
     )
-    style: str = Field(
-        "", description="a sentence on how explanations should be written, put into the teacher's prompts"
-    )
-    temperature: float = Field(0.0, ge=0.0, le=2.0)
+    style: str = Field("", description="Sentence about how to write explanations, added to the teacher's prompts.")
+    temperature: float = Field(0.0, ge=0.0, le=2.0, description="Sampling temperature of the teacher.")
     resample_temperature: float = Field(
-        0.7, ge=0.0, le=2.0, description="for the second and third answer to one question"
+        0.7, ge=0.0, le=2.0, description="Sampling temperature for second and third answers to a question."
     )
-    max_completion_tokens: int = Field(512, ge=1, description="completion cap of one reply, without its reasoning")
+    max_completion_tokens: int = Field(512, ge=1, description="Maximum completion tokens per reply, without reasoning.")
     max_reasoning_tokens: int | None = Field(
-        None, ge=1, description="added to the cap for a model that reasons before it replies"
+        None,
+        ge=1,
+        description="Reasoning tokens allowed besides, for a model that reasons before it replies.",
+        examples=[2048],
     )
-    reasoning_effort: str | None = Field(None, description="sent as it is, for example low; unset: not sent")
+    reasoning_effort: str | None = Field(
+        None, description="Reasoning effort, sent as it is; default: not sent.", examples=["low"]
+    )
     token_parameter: Literal["max_tokens", "max_completion_tokens"] = Field(
-        "max_tokens", description="name of the completion cap; the other one is used if it is refused"
+        "max_tokens",
+        description="Request parameter that limits completion tokens; the other one is used if it is refused.",
     )
-    structured: Literal["auto", "json_schema", "json_object", "text"] = "auto"
-    extra_body: dict[str, Any] = Field(default_factory=dict)
-    extra_headers: dict[str, str] = Field(default_factory=dict)
-    max_concurrency: int = Field(8, ge=1, le=512)
-    requests_per_minute: float | None = Field(None, gt=0)
-    tokens_per_minute: float | None = Field(None, gt=0, description="prompt and completion tokens together")
-    prompt_tokens_per_minute: float | None = Field(None, gt=0)
-    completion_tokens_per_minute: float | None = Field(None, gt=0)
-    connect_timeout_s: float = Field(10.0, gt=0)
-    read_timeout_s: float = Field(120.0, gt=0)
-    max_retry_s: float = Field(600.0, ge=0, description="give up on one request after this long")
-    max_usd: float | None = Field(None, gt=0)
-    max_requests: int | None = Field(None, ge=1)
-    max_prompt_tokens: int | None = Field(None, ge=1)
-    max_completion_tokens_total: int | None = Field(None, ge=1)
-    max_questions: int | None = Field(None, ge=1)
-    usd_per_million_prompt: float | None = Field(None, ge=0)
-    usd_per_million_cached_prompt: float | None = Field(None, ge=0)
-    usd_per_million_completion: float | None = Field(None, ge=0)
-    batch: bool = Field(False, description="use the provider's batch API: cheaper, and hours of delay")
-    batch_poll_s: float = Field(30.0, gt=0, description="how often to ask whether a batch is done")
-    batch_discount: float = Field(0.5, gt=0.0, le=1.0, description="price factor of the provider's batch API")
+    structured: Literal["auto", "json_schema", "json_object", "text"] = Field(
+        "auto", description="Structured output to request; auto: the most that the endpoint supports."
+    )
+    extra_body: dict[str, Any] = Field(
+        default_factory=dict,
+        description="Further fields of the request body, such as {seed = 1}.",
+        examples=[{"seed": 1}],
+    )
+    extra_headers: dict[str, str] = Field(
+        default_factory=dict, description="Further HTTP headers.", examples=[{"X-Team": "research"}]
+    )
+    max_concurrency: int = Field(8, ge=1, le=512, description="Maximum concurrent requests.")
+    requests_per_minute: float | None = Field(None, gt=0, description="Rate limit on requests.", examples=[500.0])
+    tokens_per_minute: float | None = Field(
+        None, gt=0, description="Rate limit on prompt and completion tokens together.", examples=[200000.0]
+    )
+    prompt_tokens_per_minute: float | None = Field(
+        None, gt=0, description="Rate limit on prompt tokens.", examples=[150000.0]
+    )
+    completion_tokens_per_minute: float | None = Field(
+        None, gt=0, description="Rate limit on completion tokens.", examples=[50000.0]
+    )
+    connect_timeout_s: float = Field(10.0, gt=0, description="Seconds to wait for a connection.")
+    read_timeout_s: float = Field(120.0, gt=0, description="Seconds to wait for a reply.")
+    max_retry_s: float = Field(600.0, ge=0, description="Seconds after which a request is given up.")
+    max_usd: float | None = Field(
+        None, gt=0, description="Maximum cost of the run in dollars; needs the prices below.", examples=[20.0]
+    )
+    max_requests: int | None = Field(None, ge=1, description="Maximum requests of the run.", examples=[10000])
+    max_prompt_tokens: int | None = Field(
+        None, ge=1, description="Maximum prompt tokens of the run.", examples=[5000000]
+    )
+    max_completion_tokens_total: int | None = Field(
+        None, ge=1, description="Maximum completion tokens of the run.", examples=[1000000]
+    )
+    max_questions: int | None = Field(
+        None, ge=1, description="Maximum number of questions that the run asks about.", examples=[1000]
+    )
+    usd_per_million_prompt: float | None = Field(
+        None, ge=0, description="Price of a million prompt tokens in dollars.", examples=[0.4]
+    )
+    usd_per_million_cached_prompt: float | None = Field(
+        None, ge=0, description="Price of a million cached prompt tokens; default: as others.", examples=[0.1]
+    )
+    usd_per_million_completion: float | None = Field(
+        None, ge=0, description="Price of a million completion tokens in dollars.", examples=[1.6]
+    )
+    batch: bool = Field(False, description="Use the provider's batch API: cheaper, and hours of delay.")
+    batch_poll_s: float = Field(30.0, gt=0, description="Seconds between requests for a batch's state.")
+    batch_discount: float = Field(0.5, gt=0.0, le=1.0, description="Price factor of the provider's batch API.")
 
     @property
     def completion_cap(self) -> int:
-        """The most tokens that one reply may have, its reasoning included."""
+        """Maximum tokens per reply, reasoning included."""
         return self.max_completion_tokens + (self.max_reasoning_tokens or 0)
 
     @model_validator(mode="after")
@@ -197,83 +253,99 @@ class TeacherConfig(Section):
 class TrainingConfig(Section):
     """Fine-tuning, with transformers' Trainer."""
 
-    method: Literal["full", "lora"] = "full"
-    epochs: float = Field(3.0, gt=0, description="passes over the examples")
-    min_steps: int = Field(100, ge=1, description="fewest optimizer steps; few examples are passed over more often")
+    method: Literal["full", "lora"] = Field("full", description="Train all weights, or a LoRA.")
+    epochs: float = Field(3.0, gt=0, description="Passes over the examples.")
+    min_steps: int = Field(100, ge=1, description="Minimum optimizer steps; few examples are repeated more often.")
     max_steps: int | None = Field(
-        None, ge=1, description="exact number of optimizer steps; overrides epochs and min_steps"
+        None, ge=1, description="Exact number of optimizer steps; overrides epochs and min_steps.", examples=[500]
     )
-    batch_size: int = Field(16, ge=1)
-    gradient_accumulation: int = Field(1, ge=1)
+    batch_size: int = Field(16, ge=1, description="Examples per forward pass.")
+    gradient_accumulation: int = Field(1, ge=1, description="Forward passes per optimizer step.")
     learning_rate: float | None = Field(
         None,
         gt=0,
-        description="peak learning rate; default: by size, 5e-5 × sqrt(1e9 / parameters), ten times that for a LoRA, "
-        "2e-3 at most",
+        description="Peak learning rate; default: by size, 5e-5 × sqrt(1e9 / parameters), ten times that for a LoRA, "
+        "maximum 2e-3.",
+        examples=[1e-4],
     )
     held_out_share: float = Field(
-        0.05, ge=0.0, le=0.5, description="share of the examples whose loss is watched instead of trained on"
+        0.05, ge=0.0, le=0.5, description="Share of the examples whose loss is watched instead of trained on."
     )
-    warmup_share: float = Field(0.05, ge=0.0, le=1.0)
-    weight_decay: float = Field(0.0, ge=0.0)
-    schedule: Literal["cosine", "linear", "constant"] = "cosine"
-    max_grad_norm: float = Field(1.0, gt=0)
-    lora_rank: int = Field(16, ge=1)
-    lora_alpha: float = Field(32.0, gt=0)
-    lora_dropout: float = Field(0.0, ge=0.0, lt=1.0)
-    restart: bool = Field(True, description="start each round from the base student; false: go on from the last")
+    warmup_share: float = Field(0.05, ge=0.0, le=1.0, description="Share of the steps in which the rate rises.")
+    weight_decay: float = Field(0.0, ge=0.0, description="Weight decay of AdamW.")
+    schedule: Literal["cosine", "linear", "constant"] = Field(
+        "cosine", description="How the learning rate falls after the warm-up."
+    )
+    max_grad_norm: float = Field(1.0, gt=0, description="Gradient norm above which gradients are clipped.")
+    lora_rank: int = Field(16, ge=1, description="Rank of the LoRA matrices.")
+    lora_alpha: float = Field(32.0, gt=0, description="Scale of the LoRA update.")
+    lora_dropout: float = Field(0.0, ge=0.0, lt=1.0, description="Dropout before the LoRA matrices.")
+    restart: bool = Field(True, description="Start each round from the base student; false: from the last round's.")
     seed_examples: str | None = Field(
-        None, description="file with question, explanation and answer, mixed into every round"
+        None,
+        description="File of questions with explanation and answer, mixed into every round.",
+        examples=["seed_examples.jsonl"],
     )
-    max_seed_examples: int | None = Field(None, ge=0)
-    precision: Literal["auto", "fp32", "bf16"] = Field("auto", description="auto: bf16 on a GPU that has it, else fp32")
-    device: Literal["auto", "cpu", "cuda"] = "auto"
+    max_seed_examples: int | None = Field(
+        None, ge=0, description="Use a random sample of the seed examples of this size.", examples=[500]
+    )
+    precision: Literal["auto", "fp32", "bf16"] = Field(
+        "auto", description="auto: bf16 on a GPU that has it, else fp32."
+    )
+    device: Literal["auto", "cpu", "cuda"] = Field("auto", description="Where to train; auto: a GPU if there is one.")
 
 
 class ExportConfig(Section):
     """ONNX export, parity and quantization."""
 
-    quantize: Literal["int8", "int4", "none"] = "int8"
-    max_logit_difference: float = Field(1e-4, gt=0)
-    num_parity_prompts: int = Field(8, ge=1)
-    min_agreement: float = Field(
-        0.95, ge=0.0, le=1.0, description="same answers as fp32 below which the quantized student is not shipped"
+    quantize: Literal["int8", "int4", "none"] = Field("int8", description="Quantization of the packaged student.")
+    max_logit_difference: float = Field(
+        1e-4, gt=0, description="Maximum difference between the logits of ONNX (fp32) and torch."
     )
-    fresh: bool = Field(False, description="always export anew instead of swapping weights into the last graph")
-    include_fp32: bool = Field(False, description="put the fp32 graph into the package as well")
+    num_parity_prompts: int = Field(8, ge=1, description="Prompts on which ONNX and torch are compared.")
+    min_agreement: float = Field(
+        0.95,
+        ge=0.0,
+        le=1.0,
+        description="Share of answers equal to fp32's below which fp32 is packaged instead of the quantized student.",
+    )
+    fresh: bool = Field(False, description="Export every round from scratch instead of swapping weights.")
+    include_fp32: bool = Field(False, description="Put the fp32 graph into the package as well.")
 
 
 class StoppingConfig(Section):
     """When enough has been transferred (docs/METHOD.md §5)."""
 
     audit_size: int = Field(
-        100, ge=0, description="n, questions the teacher answers once to certify agreement; 0: no audit"
+        100, ge=0, description="Questions that the teacher answers once to certify agreement (n); 0: no audit."
     )
-    epsilon: float = Field(0.10, gt=0.0, lt=1.0)
-    alpha: float = Field(0.05, gt=0.0, lt=1.0)
+    epsilon: float = Field(0.10, gt=0.0, lt=1.0, description="Disagreement with the teacher to certify (ε).")
+    alpha: float = Field(0.05, gt=0.0, lt=1.0, description="Error probability of the certificate (α).")
     claim: Literal["stream", "pool"] = Field(
         "stream",
-        description="what is certified: questions like the pool's (Clopper-Pearson), or this pool (hypergeometric)",
+        description="What is certified: questions like the pool's (Clopper-Pearson), or this pool (hypergeometric).",
     )
     num_self_checks: int = Field(
-        20, ge=0, description="audit questions that the teacher answers twice, for its own agreement"
+        20, ge=0, description="Audit questions that the teacher answers twice, to measure its own agreement."
     )
-    stop_when_certified: bool = True
+    stop_when_certified: bool = Field(True, description="Stop as soon as agreement is certified.")
     kappa: float = Field(
-        0.99, gt=0.0, le=1.0, description="agreement of successive students at which more data no longer helps"
+        0.99, gt=0.0, le=1.0, description="Agreement κ of successive students at which more data no longer helps."
     )
-    kappa_rounds: int = Field(3, ge=2)
-    min_gain: float = Field(0.005, ge=0.0, description="accuracy gain a round under which the curve counts as flat")
-    flat_rounds: int = Field(3, ge=2)
+    kappa_rounds: int = Field(3, ge=2, description="Successive rounds that must reach kappa.")
+    min_gain: float = Field(0.005, ge=0.0, description="Gain in accuracy below which the learning curve is flat.")
+    flat_rounds: int = Field(3, ge=2, description="Rounds without that gain after which the run stops.")
 
 
 class RunSection(Section):
     """The run itself."""
 
-    out: str = Field("edgeelad-run", description="run folder")
-    seed: int = Field(0, ge=0)
-    ledger: str | None = Field(None, description="teacher ledger; default: ledger.sqlite in the run folder")
-    replay: bool = Field(False, description="answer from the ledger only and send nothing to the teacher")
+    out: str = Field("edgeelad-run", description="Run folder.")
+    seed: int = Field(0, ge=0, description="Random seed.")
+    ledger: str | None = Field(
+        None, description="Teacher ledger; default: ledger.sqlite in the run folder.", examples=["ledger.sqlite"]
+    )
+    replay: bool = Field(False, description="Answer from the ledger only; send nothing to the teacher.")
 
 
 class RunConfig(Section):
@@ -329,7 +401,7 @@ def make_config(data: Mapping[str, Any], overrides: Iterable[str] = (), source: 
 
 
 def parse_override(text: str) -> tuple[str, str, Any]:
-    """Parse `section.key=value`; the value is read as TOML, and as a plain string where it is none.
+    """Parse `section.key=value`; the value is read as TOML, and as plain text if it is not valid TOML.
 
     >>> parse_override("training.epochs=2")
     ('training', 'epochs', 2)
@@ -343,24 +415,6 @@ def parse_override(text: str) -> tuple[str, str, Any]:
     except tomllib.TOMLDecodeError:
         value = raw
     return section, key, value
-
-
-def dump_toml(config: RunConfig, header: str = "") -> str:
-    """Write a configuration as TOML that `load_config` reads back to an equal one; unset keys are left out."""
-    lines = [f"# {line}" for line in header.splitlines()]
-    for section, keys in config.model_dump().items():
-        lines.append(f"\n[{section}]")
-        lines.extend(f"{key} = {_toml_value(value)}" for key, value in keys.items() if value is not None)
-    return "\n".join(lines).lstrip("\n") + "\n"
-
-
-def _toml_value(value: Any) -> str:
-    if isinstance(value, dict):
-        return "{" + ", ".join(f"{json.dumps(key)} = {_toml_value(item)}" for key, item in value.items()) + "}"
-    if isinstance(value, list | tuple):
-        return "[" + ", ".join(_toml_value(item) for item in value) + "]"
-    # JSON's strings, numbers and booleans are TOML's; DEL is the one character that TOML wants escaped besides
-    return json.dumps(value, ensure_ascii=False).replace("\x7f", "\\u007f")
 
 
 def _explain(problem: Any) -> str:

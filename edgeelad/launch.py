@@ -16,7 +16,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from edgeelad.config import RESUMABLE, RunConfig, dump_toml, load_config, parse_override
+from edgeelad.config import RESUMABLE, RunConfig, load_config, parse_override
+from edgeelad.config_toml import dump_toml
 from edgeelad.errors import ConfigError, MissingExtraError, RunError, UsageError
 from edgeelad.files import write_text
 from edgeelad.progress import Progress

@@ -10,6 +10,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from edgeelad.config import RunConfig
+from edgeelad.engine.processes import check_main_guard
 from edgeelad.progress import Progress
 from edgeelad.run.folder import RunFolder
 from edgeelad.run.records import Summary
@@ -36,6 +37,7 @@ def distill(config: RunConfig, progress: Progress) -> Summary:
     Raises:
         EdgeeladError: Why the run stopped early; everything finished is kept, and the run can be resumed.
     """
+    check_main_guard()
     folder = RunFolder(Path(config.run.out))
     with folder.lock():
         run = open_run(config, folder, progress)

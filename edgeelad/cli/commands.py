@@ -16,6 +16,7 @@ import sys
 import click
 
 import edgeelad
+from edgeelad.cli.config import config
 from edgeelad.cli.distill import distill, export, report
 from edgeelad.cli.ledger import annotations_group, ledger_group
 from edgeelad.cli.score import evaluate, score
@@ -33,7 +34,8 @@ def cli() -> None:
 
 
 for command in (
-    distill, export, report, score, evaluate, run, serve, verify, teacher_group, ledger_group, annotations_group,
+    config, distill, export, report, score, evaluate, run, serve, verify, teacher_group, ledger_group,
+    annotations_group,
 ):  # fmt: skip
     cli.add_command(command)
 

@@ -46,10 +46,13 @@ def ledger_stats(path: Path, as_json: bool) -> None:
 
 @ledger_group.command("verify")
 @click.argument("path", type=PATH)
-def ledger_verify(path: Path) -> int:
+@click.option("--delete", is_flag=True, help="Delete altered replies; they are bought again.")
+def ledger_verify(path: Path, delete: bool) -> int:
     """Recompute every hash of a ledger; exit code 1 if one is wrong."""
-    from edgeelad.teacher.ledger.files import verify_ledger
+    from edgeelad.teacher.ledger.files import delete_altered, verify_ledger
 
+    if delete:
+        write_error(f"{delete_altered(path)} altered replies deleted")
     wrong = verify_ledger(path)
     write("\n".join(wrong) if wrong else f"{path}: every request and reply is as it was written")
     return 1 if wrong else 0

@@ -16,8 +16,8 @@ from edgeelad.errors import UsageError
 
 if TYPE_CHECKING:
     from edgeelad.engine.graph_files import Precision
+    from edgeelad.engine.options import EngineOptions
     from edgeelad.pool.check import Kind
-    from edgeelad.scoring.score import Workers
 
 Value = TypeVar("Value")
 
@@ -40,7 +40,7 @@ MAX_TOKENS = click.option(
     "--max-tokens", default=256, show_default=True, type=click.IntRange(min=1), help="Maximum tokens per explanation."
 )
 PRECISION = click.option(
-    "--precision", type=click.Choice(["fp32", "int8"]), help="Graph to run; default: fp32 if there is one."
+    "--precision", type=click.Choice(["fp32", "int8", "int4"]), help="Graph to run; default: fp32 if there is one."
 )
 
 
@@ -128,7 +128,7 @@ def _score(options: ScoreOptions) -> dict[str, Any]:
     from edgeelad.scoring.shards import Shard
 
     model, pool = _required("--model", options.model), _required("--pool", options.pool)
-    workers = _workers(options)
+    engine = _engine_options(options)
     try:
         with progress_shown(options.quiet) as progress:
             return score_pool(
@@ -139,11 +139,10 @@ def _score(options: ScoreOptions) -> dict[str, Any]:
                 strategy=options.strategy,
                 format_=options.format,
                 kind=options.kind,
-                workers=workers,
+                options=engine,
                 branches=options.branches,
                 explanations=options.explanations,
                 max_tokens=options.max_tokens,
-                precision=options.precision,
                 seed=options.seed,
                 shard=Shard.parse(options.shard) if options.shard is not None else None,
             )
@@ -178,7 +177,7 @@ def evaluate(options: EvalOptions) -> None:
     """Measure a student's accuracy on labeled questions, strict and lenient, with its exact 95 % interval."""
     from edgeelad.scoring.score import evaluate_model
 
-    workers = _workers(options)
+    engine = _engine_options(options)
     with progress_shown(options.quiet) as progress:
         figures = evaluate_model(
             options.model,
@@ -187,9 +186,8 @@ def evaluate(options: EvalOptions) -> None:
             format_=options.format,
             kind=options.kind,
             limit=options.limit,
-            workers=workers,
+            options=engine,
             max_tokens=options.max_tokens,
-            precision=options.precision,
         )
     if options.as_json:
         write_json(figures)
@@ -201,12 +199,12 @@ def evaluate(options: EvalOptions) -> None:
         )
 
 
-def _workers(options: ScoreOptions | EvalOptions) -> Workers:
+def _engine_options(options: ScoreOptions | EvalOptions) -> EngineOptions:
     from edgeelad.cli.sizes import parse_size
-    from edgeelad.scoring.score import Workers
+    from edgeelad.engine.options import EngineOptions
 
     kv_bytes = parse_size(options.kv_memory, "--kv-memory") if options.kv_memory is not None else None
-    return Workers.choose(options.workers, options.threads, kv_bytes)
+    return EngineOptions.for_machine(options.workers, options.threads, precision=options.precision, kv_bytes=kv_bytes)
 
 
 def _required(option: str, value: Value | None) -> Value:

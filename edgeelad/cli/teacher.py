@@ -82,7 +82,10 @@ def check(options: CheckOptions) -> None:
         out = Path(whole.run.out)
     require("teacher", "edgeelad teacher check")
     rows = list(read_check_rows(data)) if data is not None else planted_rows(options.num, options.seed)
-    with progress_shown(options.quiet) as progress, open_teacher(config, options.ledger, {}, run="check") as opened:
+    with (
+        progress_shown(options.quiet) as progress,
+        open_teacher(config, options.ledger, {}, run="check", say=progress.warn) as opened,
+    ):
         progress.start("Checking the teacher", len(rows))
         result = check_teacher(rows, opened, config, progress.update)
         progress.finish(f"{result.usage.requests} requests")

@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager
 from pathlib import Path
 
+from edgeelad.engine.options import EngineOptions
 from edgeelad.engine.student import Student
 from edgeelad.errors import UsageError
 from edgeelad.files import dump_json
@@ -20,9 +21,7 @@ from edgeelad.text.explanation import split
 
 def open_student(package: Package, *, num_threads: int = 1) -> AbstractContextManager[Student]:
     """The package's student, on the graph that ships."""
-    return Student.open(
-        package.path, num_threads=num_threads, batch_size=1, precision=package.precision, with_lanes=False
-    )
+    return Student.open(package.path, EngineOptions.for_device(package.precision, num_threads))
 
 
 def make_question(text: str, kind: AnswerKind) -> Question:

@@ -23,7 +23,7 @@ from edgeelad.edge.api import ApiError, Kind, parse_request
 from edgeelad.edge.generation import Generation, ServedStudent, Turns, check_length, close, prepare
 from edgeelad.edge.guard import LOOPBACK, Guard, RepeatsFilter, guarded_protocol, is_loopback
 from edgeelad.edge.responses import Envelope, chunk_body, models_body, usage_body, whole_body
-from edgeelad.engine.workers import num_cores
+from edgeelad.engine.options import num_cores
 from edgeelad.errors import MissingExtraError, PromptTooLongError, UsageError
 from edgeelad.files import dump_json
 

@@ -1,9 +1,8 @@
-"""Processes that work through blocks of items side by side, replaced when they die; results in the order of the items.
+"""Map a function over blocks of items in worker processes, which are replaced when they die; results keep the order.
 
-What the work is comes from outside, as a function that every process calls once. A block whose process dies is worked
-on once more by another; if that one dies too, its items are tried one by one, and an item that kills a process again is
-given back as lost, with the reason. At most a few blocks are under way at once, so that a stream of any length passes
-through in bounded memory.
+The work is a function that every process calls once to start. A block whose process dies goes to another one; if that
+one dies too, its items are tried one by one, and an item that kills a process again is returned as lost, with the
+reason. Only a few blocks are in progress at once, so a stream of any length needs bounded memory.
 """
 
 from __future__ import annotations
@@ -16,7 +15,7 @@ import threading
 import traceback
 from collections import deque
 from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, suppress
 from dataclasses import dataclass
 from multiprocessing.connection import Connection, wait
 from multiprocessing.context import SpawnProcess
@@ -26,14 +25,17 @@ from typing import Any, Generic, TypeVar
 from edgeelad.engine.memory import peak_memory_bytes
 from edgeelad.errors import EdgeeladError, RunError
 
-# a process that is fast may be this many blocks, per process, ahead of the slowest
+# blocks per process by which a fast process may be ahead of the slowest
 MAX_BLOCKS_AHEAD = 2
-# processes that die one after another before they are ready to work: there is no room for them
+# deaths in a row before being ready after which there is no room for more processes
 MAX_FAILED_STARTS = 3
-# deaths, besides one for each process, without any work done between them: it is not the items' fault
+# deaths in a row, besides one per process, after which it is not the items' fault
 MAX_DEATHS_IN_A_ROW = 10
-# a process that has closed its pipe may take this long to end
+# time for a process that has closed its pipe to end
 END_S = 10.0
+PROCESS_NAME = "edgeelad-worker"
+UNGUARDED_EXIT = 83  # exit code of a process that would start others: see `check_main_guard`
+SIGKILL = getattr(signal, "SIGKILL", 9)  # Windows has none
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")
@@ -43,7 +45,7 @@ _log = logging.getLogger(__name__)
 
 @dataclass(frozen=True, slots=True)
 class Lost(Generic[Item]):
-    """An item that no process survived, and how they ended."""
+    """An item that kills its process, and how."""
 
     item: Item
     reason: str
@@ -51,7 +53,7 @@ class Lost(Generic[Item]):
 
 @dataclass(slots=True, eq=False)
 class _Block(Generic[Item]):
-    """A block under way: what has come of its items; None: nothing yet."""
+    """A block in progress; the result of an item is None until it is known."""
 
     items: list[Item]
     results: list[Any]
@@ -59,7 +61,7 @@ class _Block(Generic[Item]):
 
 @dataclass(slots=True, eq=False)
 class _Task(Generic[Item]):
-    """Items of one block that go to a process together: `places` says which."""
+    """The items of a block, at `places`, that go to a process together."""
 
     block: _Block[Item]
     places: range
@@ -72,7 +74,7 @@ class _Task(Generic[Item]):
 
 @dataclass(slots=True, eq=False)
 class _Worker(Generic[Item]):
-    """A process and the pipe to it; it is ready when it has said so, and free while it has no task."""
+    """A process, the pipe to it, and its task if it has one."""
 
     process: SpawnProcess
     pipe: Connection
@@ -82,12 +84,12 @@ class _Worker(Generic[Item]):
 
 @dataclass(frozen=True, slots=True)
 class _Ready:
-    """A process says that it can work."""
+    """Message of a process that can start work."""
 
 
 @dataclass(frozen=True, slots=True)
 class _Done:
-    """A process has worked; and the most memory that it has held so far."""
+    """Message with a task's results, and the process's peak memory."""
 
     results: list[Any]
     peak_bytes: int | None
@@ -95,26 +97,26 @@ class _Done:
 
 @dataclass(frozen=True, slots=True)
 class _Failed:
-    """A process ends for an exception that its items may have caused."""
+    """Message of a process that ends with an exception, perhaps caused by its items."""
 
     reason: str
 
 
 @dataclass(frozen=True, slots=True)
 class _Refused:
-    """A process ends for an error of ours, which ends all work: its class and its message."""
+    """Message of a process that ends with an error of edgeelad, which ends all work: its class and message."""
 
     error: type[EdgeeladError]
     message: str
 
 
 class WorkerProcesses(Generic[Item, Result]):
-    """Processes at work; use it as a context manager, which ends them, whatever they are doing.
+    """Worker processes; leaving the context kills them.
 
     Attributes:
-        num_processes: At most so many; fewer when there is no room for all.
-        peak_bytes: The most memory that one of them has told of; None where the system does not say.
-        num_replaced: Those that died.
+        num_processes: Maximum number of processes; lowered if there is no room for all.
+        peak_bytes: Peak memory of the largest process; None if the system does not report it.
+        num_replaced: Processes that died.
     """
 
     def __init__(
@@ -123,12 +125,12 @@ class WorkerProcesses(Generic[Item, Result]):
         num_processes: int,
         warn: Callable[[str], None] = _log.warning,
     ) -> None:
-        """Take the work; processes are started as there is something to do.
+        """Start no process until there is work for it.
 
         Args:
-            start: Called once in every process; gives the function that does a block. Must pickle.
-            num_processes: At most so many.
-            warn: Told of every death.
+            start: Called once in every process; returns the function from a block to its results. Must pickle.
+            num_processes: Maximum number of processes.
+            warn: Called with a message for every death.
         """
         self.num_processes = num_processes
         self.peak_bytes: int | None = None
@@ -150,37 +152,37 @@ class WorkerProcesses(Generic[Item, Result]):
             _join(self._workers.pop())
 
     def map(self, blocks: Iterator[list[Item]]) -> Iterator[Result | Lost[Item]]:
-        """What comes of each item, in order.
+        """The result of each item, in order.
 
         Raises:
-            EdgeeladError: As the work itself raised it.
+            EdgeeladError: Raised by the work itself.
             RunError: No process can be started, or one after another dies.
         """
-        under_way: deque[_Block[Item]] = deque()
+        in_progress: deque[_Block[Item]] = deque()
         while True:
-            # 1. work for everyone, unless the slowest is far behind
-            while len(self._waiting) < self._num_free and len(under_way) < MAX_BLOCKS_AHEAD * self.num_processes:
+            # 1. hand out blocks, unless the slowest process is far behind
+            while len(self._waiting) < self._num_free and len(in_progress) < MAX_BLOCKS_AHEAD * self.num_processes:
                 items = next(blocks, None)
                 if items is None:
                     break
-                under_way.append(_Block(items, [None] * len(items)))
-                self._waiting.append(_Task(under_way[-1], range(len(items))))
+                in_progress.append(_Block(items, [None] * len(items)))
+                self._waiting.append(_Task(in_progress[-1], range(len(items))))
             self._hand_out()
-            # 2. what is next
-            if under_way and all(result is not None for result in under_way[0].results):
-                yield from under_way.popleft().results
+            # 2. return the results of the first block, once complete
+            if in_progress and all(result is not None for result in in_progress[0].results):
+                yield from in_progress.popleft().results
                 continue
-            if not under_way:
+            if not in_progress:
                 return
-            # 3. what there is to hear
+            # 3. wait for messages
             pipes = {worker.pipe: worker for worker in self._workers}
             for pipe in wait(list(pipes)):
                 assert isinstance(pipe, Connection)
-                self._hear(pipes[pipe])
+                self._receive(pipes[pipe])
 
     @property
     def _num_free(self) -> int:
-        """Processes, started or not, that have nothing to do."""
+        """Processes, started or not, without a task."""
         return self.num_processes - sum(worker.task is not None for worker in self._workers)
 
     def _hand_out(self) -> None:
@@ -190,67 +192,73 @@ class WorkerProcesses(Generic[Item, Result]):
                 try:
                     worker.pipe.send(task.items)
                     worker.task = task
-                except OSError:  # it died before it began: that is not the items' fault
+                except OSError:  # it died before it began: not the items' fault
                     self._waiting.appendleft(task)
-                    self._bury(worker)
-        num_coming = sum(not worker.is_ready for worker in self._workers)
-        for _ in range(min(len(self._waiting) - num_coming, self.num_processes - len(self._workers))):
+                    self._handle_death(worker)
+        num_starting = sum(not worker.is_ready for worker in self._workers)
+        for _ in range(min(len(self._waiting) - num_starting, self.num_processes - len(self._workers))):
             self._workers.append(self._start())
 
     def _start(self) -> _Worker[Item]:
+        check_main_guard()
         context = multiprocessing.get_context("spawn")
         ours, theirs = context.Pipe()
-        process = context.Process(target=_live, args=(theirs, self._start_work), daemon=True)
+        process = context.Process(target=_run, args=(theirs, self._start_work), name=PROCESS_NAME, daemon=True)
         process.start()
         theirs.close()  # so that the pipe ends when the process does
         return _Worker(process, ours)
 
-    def _hear(self, worker: _Worker[Item]) -> None:
-        try:
+    def _receive(self, worker: _Worker[Item]) -> None:
+        message = None
+        with suppress(EOFError, OSError):
             message = worker.pipe.recv()
-        except (EOFError, OSError):
-            self._bury(worker)
-            return
         match message:
+            case None:
+                self._handle_death(worker)
             case _Ready():
                 worker.is_ready, self._num_failed_starts = True, 0
             case _Done(results, peak_bytes):
                 assert worker.task is not None
-                assert len(results) == len(worker.task.places), "a result an item"
+                assert len(results) == len(worker.task.places), "one result per item"
                 for place, result in zip(worker.task.places, results, strict=True):
                     worker.task.block.results[place] = result
                 worker.task, self._num_deaths_in_a_row = None, 0
                 self.peak_bytes = max(filter(None, (self.peak_bytes, peak_bytes)), default=None)
             case _Failed(reason):
-                self._bury(worker, reason)
+                self._handle_death(worker, reason)
             case _Refused(kind, text):
                 error = Exception.__new__(kind)  # without its __init__, which may want other arguments
                 error.args = (text,)
                 raise error
 
-    def _bury(self, worker: _Worker[Item], reason: str | None = None) -> None:
-        """What a death means: another process, and another try for what it was working on."""
+    def _handle_death(self, worker: _Worker[Item], reason: str | None = None) -> None:
+        """Replace a dead process, and try its task again."""
         self._workers.remove(worker)
         code = _join(worker)
+        if code == UNGUARDED_EXIT:
+            raise RunError(
+                "this script starts worker processes without the guard that multiprocessing needs; put the code that "
+                'calls edgeelad under: if __name__ == "__main__":'
+            )
         how = reason or (f"killed by signal {-code}" if code < 0 else f"exit code {code}")
-        if code == -signal.SIGKILL:
+        if code == -SIGKILL:
             how += ": out of memory, or killed by hand"
         if not worker.is_ready:
-            self._give_up_one(how)
+            self._handle_failed_start(how)
             return
         self.num_replaced += 1
         self._num_deaths_in_a_row += 1
         if self._num_deaths_in_a_row > MAX_DEATHS_IN_A_ROW + self.num_processes:
             raise RunError(
                 f"the last {self._num_deaths_in_a_row} worker processes died without finishing anything ({how}); "
-                "use fewer workers or less memory for each, then run the command again: it goes on where it was"
+                "use fewer workers or less memory per worker, then run the command again to resume"
             )
         self._warn(f"a worker process died ({how}); another takes its place")
         if worker.task is not None:
             self._try_again(worker.task, how)
 
-    def _give_up_one(self, how: str) -> None:
-        """A process died before it was ready: after a few of these, do with those that there are."""
+    def _handle_failed_start(self, how: str) -> None:
+        """After a few processes that died before they were ready, continue with the others."""
         self._num_failed_starts += 1
         if self._num_failed_starts < MAX_FAILED_STARTS:
             return
@@ -260,7 +268,7 @@ class WorkerProcesses(Generic[Item, Result]):
                 f"({how}); use fewer workers or a smaller student, then run the command again"
             )
         self.num_processes, self._num_failed_starts = len(self._workers), 0
-        self._warn(f"worker processes die before they are ready ({how}): going on with {self.num_processes}")
+        self._warn(f"worker processes die before they are ready ({how}): continuing with {self.num_processes}")
 
     def _try_again(self, task: _Task[Item], how: str) -> None:
         task.num_deaths += 1
@@ -274,8 +282,18 @@ class WorkerProcesses(Generic[Item, Result]):
             task.block.results[task.places.start] = Lost(item, f"{task.num_deaths} worker processes died of it ({how})")
 
 
+def check_main_guard() -> None:
+    """Exit if this process is a worker that is still importing the user's script, which is then about to start workers.
+
+    multiprocessing imports the main script anew in every process that it spawns. A script without the guard
+    `if __name__ == "__main__":` would do there all that it does here. Call this before anything that takes a lock.
+    """
+    if multiprocessing.current_process().name == PROCESS_NAME:
+        raise SystemExit(UNGUARDED_EXIT)
+
+
 def _join(worker: _Worker[Any]) -> int:
-    """Wait for the end of a process, which is near; gives its exit code."""
+    """Wait for a process that is about to end; returns its exit code."""
     worker.process.join(END_S)
     worker.process.kill()
     worker.process.join()
@@ -285,10 +303,10 @@ def _join(worker: _Worker[Any]) -> int:
     return code
 
 
-def _live(pipe: Connection, start: Callable[[], AbstractContextManager[Work[Any, Any]]]) -> None:
-    """A process's life: blocks come in, results go out, until the pipe ends. Ctrl-C is for the parent to handle."""
+def _run(pipe: Connection, start: Callable[[], AbstractContextManager[Work[Any, Any]]]) -> None:
+    """Work on blocks from the pipe until it ends, in a worker process. Ctrl-C is left to the parent."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
-    threading.Thread(target=_die_with_parent, daemon=True).start()
+    threading.Thread(target=_exit_with_parent, daemon=True).start()
     try:
         with start() as work:
             pipe.send(_Ready())
@@ -298,13 +316,13 @@ def _live(pipe: Connection, start: Callable[[], AbstractContextManager[Work[Any,
         pipe.send(_Refused(type(error), str(error)))
     except (EOFError, ConnectionError):
         return
-    except Exception as error:  # whatever the item did to the work: it is tried again in a process of its own
+    except Exception as error:  # whatever an item caused: it is tried again in a process of its own
         where = traceback.extract_tb(error.__traceback__)[-1]
         reason = f"{type(error).__name__}: {error} ({where.filename}:{where.lineno})"
         pipe.send(_Failed(" ".join(reason.split())[:600]))
 
 
-def _die_with_parent() -> None:
+def _exit_with_parent() -> None:
     parent = multiprocessing.parent_process()
     if parent is not None:
         wait([parent.sentinel])

@@ -11,8 +11,8 @@ from types import TracebackType
 
 from edgeelad.engine.codec import Codec
 from edgeelad.engine.generate import ForcedToken, GeneratedTokens, Limits, TokenGenerator, TreeRequest, TreeResult
-from edgeelad.engine.graph_files import Precision
 from edgeelad.engine.open import open_generator
+from edgeelad.engine.options import EngineOptions
 from edgeelad.engine.sampling import SamplingParams
 from edgeelad.engine.tree import TreeParams, answer_stop, greedy_params, read_answer, tree_request
 from edgeelad.errors import PromptTooLongError
@@ -37,40 +37,19 @@ class Student:
         self._limits = Limits(codec.eos_ids, codec.max_context, answer_stop(codec))
 
     @classmethod
-    def open(
-        cls,
-        folder: Path,
-        *,
-        num_threads: int = 1,
-        batch_size: int = 64,
-        precision: Precision | None = None,
-        kv_bytes: int | None = None,
-        with_lanes: bool = True,
-    ) -> Student:
-        """Open an exported folder or a package.
+    def open(cls, folder: Path, options: EngineOptions | None = None) -> Student:
+        """Open an exported folder or a package in this process.
 
         Args:
             folder: The folder.
-            num_threads: Threads of the session.
-            batch_size: Sequences that run together at most, and questions whose trees grow together.
-            precision: Which graphs; default: fp32 where there are any, else the quantized ones.
-            kv_bytes: Keys and values held at most, as far as one question fits; default: what runs fastest.
-            with_lanes: Whether many questions are to run; False for one at a time, as on a device.
+            options: How to run the student.
 
         Raises:
             ModelError: A file is missing, or cannot be used.
         """
+        options = options or EngineOptions()
         codec = Codec.load(folder)
-        generator = open_generator(
-            folder,
-            codec,
-            num_threads=num_threads,
-            batch_size=batch_size,
-            precision=precision,
-            kv_bytes=kv_bytes,
-            with_lanes=with_lanes,
-        )
-        return cls(codec, generator, batch_size)
+        return cls(codec, open_generator(folder, codec, options), options.batch_size)
 
     def close(self) -> None:
         """Let go of the session and its memory."""

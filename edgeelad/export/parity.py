@@ -18,8 +18,8 @@ from numpy.typing import NDArray
 from transformers import PreTrainedModel
 
 from edgeelad.engine.generate import BranchPoint, GeneratedTokens, Limits, TokenGenerator, TreeRequest
+from edgeelad.engine.plain.graph import OnnxGraph
 from edgeelad.engine.sampling import SamplingParams
-from edgeelad.engine.session import OnnxGraph
 from edgeelad.errors import ParityError
 from edgeelad.export.result import Parity
 

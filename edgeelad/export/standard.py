@@ -1,30 +1,36 @@
-"""Optimum's own graph of a student, for architectures that the fused graphs do not serve: standard names, no engine.
+"""Write Optimum's own graph of a student, for architectures that have no fused graphs: standard names, no engine.
 
-Writes `model.onnx` and, quantized block by block, `model_quantized.onnx`; each with `_data` beside it where it is
-large.
+    model.onnx, model.onnx_data                         fp32
+    model_quantized.onnx, model_quantized.onnx_data     int8 or int4, block by block
+
+A head that is tied to the embedding reads the same bytes.
 """
 
 from __future__ import annotations
 
 import shutil
 from pathlib import Path
+from typing import Literal
 
 import onnx
-from onnx import ModelProto
+from onnx import NodeProto, helper
 from optimum.exporters.onnx import main_export
 
 from edgeelad.engine.graph_files import GraphFiles
 from edgeelad.errors import EdgeeladError, ModelError
-from edgeelad.export.quantize import quantize_graph
+from edgeelad.export.fused.edit import EditedGraph, attribute, read_graph
+from edgeelad.export.fused.files import write_graphs
+from edgeelad.export.fused.passes import tie_product
+from edgeelad.export.fused.quantize import quantize_blocks
 from edgeelad.files import storage_errors
 from edgeelad.training.extra import quiet
 from edgeelad.training.load import EXPORT_TASK
 
-MAX_INLINE_BYTES = 1_500_000_000  # a protobuf file ends at 2 GB; beyond this weights lie in a file of their own
+Quantize = Literal["none", "int8", "int4"]
 BITS = {"int8": 8, "int4": 4}
 
 
-def write_standard_graphs(student: Path, folder: Path, quantize: str) -> None:
+def write_standard_graphs(student: Path, folder: Path, quantize: Quantize) -> None:
     """Write Optimum's graph into `folder`, and a quantized one unless `quantize` is "none".
 
     Optimum's own validation is left out: it compares one made-up input, and `parity` compares more.
@@ -32,7 +38,6 @@ def write_standard_graphs(student: Path, folder: Path, quantize: str) -> None:
     Raises:
         ModelError: Optimum cannot export this student.
     """
-    model = GraphFiles(folder).standard
     scratch = folder / "optimum"
     try:
         with storage_errors(folder), quiet():
@@ -44,28 +49,58 @@ def write_standard_graphs(student: Path, folder: Path, quantize: str) -> None:
                 library_name="transformers",
                 local_files_only=True,
                 do_validation=False,
+                no_post_process=True,
             )
-            for path in scratch.glob(model.name + "*"):
-                path.rename(folder / path.name)
+            graph = read_graph(onnx.load(str(scratch / "model.onnx")))
             shutil.rmtree(scratch)
     except EdgeeladError:
         raise
     except Exception as error:  # torch's tracer and Optimum raise whatever the model's code raises
         raise cannot_export(student, error) from error
-    if quantize in BITS:
-        graph = onnx.load(str(model))
-        quantize_graph(graph, BITS[quantize])
-        with storage_errors(folder):
-            save_graph(graph, GraphFiles(folder, "int8").standard)
+    prepare_products(graph)
+    with storage_errors(folder):
+        _write(graph, GraphFiles(folder))
+        if quantize != "none":
+            quantize_blocks(graph, BITS[quantize])
+            _write(graph, GraphFiles(folder, quantize))
+
+
+def prepare_products(graph: EditedGraph) -> None:
+    """Write every product with a constant weight as MatMul, or as FusedMatMul over the embedding that it is tied to."""
+    for node in list(graph.nodes):
+        if node.op_type == "Transpose" and node.input[0] in graph.weights:
+            order = list(helper.get_node_attr_value(node, "perm"))
+            graph.weights[node.output[0]] = graph.weights[node.input[0]].transpose(order)
+            graph.remove(node)
+        elif node.op_type == "Gemm" and node.input[1] in graph.weights:
+            _split_gemm(graph, node)
+    for node in [node for node in graph.nodes if node.op_type == "MatMul" and node.input[1] in graph.weights]:
+        tie_product(graph, node)
+    graph.prune()
+
+
+def _split_gemm(graph: EditedGraph, node: NodeProto) -> None:
+    """Write a Gemm (GPT-2's projections) as MatMul and Add; one with a factor or a transposed input stays."""
+    if any(attribute(node, name, 1.0) != 1.0 for name in ("alpha", "beta")) or attribute(node, "transA", 0):
+        return
+    weight = node.input[1]
+    if attribute(node, "transB", 0):
+        weight = f"{node.input[1]}.T"
+        graph.weights[weight] = graph.weights[node.input[1]].T
+    has_bias = len(node.input) > 2 and node.input[2] != ""
+    product = graph.new_name("product") if has_bias else node.output[0]
+    nodes = [helper.make_node("MatMul", [node.input[0], weight], [product], name=node.name)]
+    if has_bias:
+        nodes.append(helper.make_node("Add", [product, node.input[2]], [node.output[0]], name=f"{node.name}/bias"))
+    graph.insert_before(node, nodes)
+    graph.remove(node)
+
+
+def _write(graph: EditedGraph, files: GraphFiles) -> None:
+    write_graphs({files.standard: graph}, files.weights)
 
 
 def cannot_export(student: Path, error: Exception) -> ModelError:
     """What the exporter raised, in one line."""
     reason = (str(error).strip() or type(error).__name__).splitlines()[0]
     return ModelError(f"{student}: Optimum cannot export this student to ONNX: {reason}")
-
-
-def save_graph(graph: ModelProto, path: Path) -> None:
-    """Write a graph; weights beyond MAX_INLINE_BYTES go into `<name>_data` beside it."""
-    size = sum(len(tensor.raw_data) for tensor in graph.graph.initializer)
-    onnx.save(graph, str(path), save_as_external_data=size > MAX_INLINE_BYTES, location=f"{path.name}_data")

@@ -20,7 +20,7 @@ from edgeelad.engine.codec import Codec
 from edgeelad.engine.graph_files import GraphFiles, Precision
 from edgeelad.engine.packed.generator import PackedGenerator
 from edgeelad.engine.packed.graph import PackedGraph
-from edgeelad.engine.session import OnnxGraph
+from edgeelad.engine.plain.graph import OnnxGraph
 from edgeelad.errors import EdgeeladError, ModelError
 from edgeelad.export.fused.build import traced_graph, write_student_graphs
 from edgeelad.export.fused.modules import UnservedArchitectureError

@@ -15,6 +15,7 @@ from edgeelad.engine.codec import Codec
 from edgeelad.engine.generate import Limits
 from edgeelad.engine.graph_files import Precision
 from edgeelad.engine.open import open_generator
+from edgeelad.engine.options import EngineOptions
 from edgeelad.errors import PackageError, RunError
 from edgeelad.files import read_jsonl, write_jsonl
 from edgeelad.records import Question
@@ -60,9 +61,7 @@ class GoldenStudent:
 
     def __init__(self, folder: Path, precision: Precision, num_threads: int = 1) -> None:
         self.codec = Codec.load(folder)
-        self._generator = open_generator(
-            folder, self.codec, num_threads=num_threads, batch_size=1, precision=precision, with_lanes=False
-        )
+        self._generator = open_generator(folder, self.codec, EngineOptions.for_device(precision, num_threads))
         self._limits = Limits(self.codec.eos_ids, self.codec.max_context)
 
     def write(self, prompt_ids: Sequence[int], max_tokens: int) -> tuple[int, ...]:

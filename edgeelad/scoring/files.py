@@ -20,6 +20,7 @@ from itertools import chain
 from pathlib import Path
 from typing import Any
 
+from edgeelad.engine.graph_files import Precision
 from edgeelad.errors import RunError, UsageError
 from edgeelad.files import dump_json, read_json, storage_errors, write_json
 from edgeelad.locks import lock_file
@@ -49,7 +50,7 @@ class ScoreSettings:
     branches: int
     explanations: int
     max_tokens: int
-    precision: str
+    precision: Precision
     seed: int
     shard: int = 1
     num_shards: int = 1

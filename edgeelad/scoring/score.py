@@ -1,14 +1,13 @@
-"""Score a pool, or evaluate a student on labeled questions, with an exported student: what `edgeelad score` and
-`edgeelad eval` do on a CPU server. Streams the pool; needs no torch.
+"""Score a pool (`edgeelad score`) or evaluate a student on labeled questions (`edgeelad eval`) on a CPU server.
 
-A pool is read twice: once to see that every row can be used and how many there are, then to score it. What is written
-follows from the pool, the student and the settings alone: not from the number of workers, shards, or restarts.
+Needs no torch, and streams the pool: it is read once to check and count its rows, then again to score them. The output
+follows from the pool, the student and the settings alone, not from the number of workers, shards or restarts.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from itertools import islice
 from pathlib import Path
@@ -18,10 +17,12 @@ import edgeelad
 from edgeelad.accuracy import evaluate
 from edgeelad.config import ScoringConfig
 from edgeelad.engine.codec import Codec
-from edgeelad.engine.graph_files import Precision, find_graphs
+from edgeelad.engine.graph_files import find_graphs
 from edgeelad.engine.memory import peak_memory_bytes
+from edgeelad.engine.options import EngineOptions
+from edgeelad.engine.processes import check_main_guard
 from edgeelad.engine.tree import greedy_params
-from edgeelad.engine.workers import SetAside, generate_trees, num_cores, set_aside_lost, student_opener, tree_processes
+from edgeelad.engine.workers import SetAside, generate_trees, set_aside_lost, student_opener, tree_processes
 from edgeelad.errors import ModelError, PoolError, UsageError
 from edgeelad.files import read_jsonl
 from edgeelad.pool import read_pool
@@ -38,41 +39,8 @@ from edgeelad.uncertainty import STRATEGIES, score, tree_params
 
 
 @dataclass(frozen=True, slots=True)
-class Workers:
-    """How the work is spread, and what it may take.
-
-    Attributes:
-        num: Worker processes.
-        threads: Threads of each.
-        kv_bytes: Keys and values that each holds at most; None: what runs fastest.
-    """
-
-    num: int
-    threads: int = 1
-    kv_bytes: int | None = None
-
-    @classmethod
-    def choose(cls, num: int | None, threads: int = 1, kv_bytes: int | None = None) -> Workers:
-        """By default a worker a core.
-
-        Raises:
-            UsageError: There are not so many cores.
-        """
-        cores = num_cores()
-        if num is None:
-            num = max(cores // threads, 1)
-        if num * threads > cores:
-            wanted = f"--workers {num}" + (f" with --threads {threads}" if threads > 1 else "")
-            raise UsageError(
-                f"{wanted}: this process may use {cores} {'core' if cores == 1 else 'cores'}, and more workers than "
-                "cores only take memory; leave it out for one a core"
-            )
-        return cls(num, threads, kv_bytes)
-
-
-@dataclass(frozen=True, slots=True)
 class _Scored:
-    """What leaves a worker for each question."""
+    """A worker's result for one question."""
 
     line: bytes
     tokens: TokenCounts
@@ -87,21 +55,21 @@ def score_pool(
     strategy: str,
     format_: str = "auto",
     kind: Kind = "auto",
-    workers: Workers | None = None,
+    options: EngineOptions | None = None,
     branches: int = 3,
     explanations: int = 3,
     max_tokens: int = 256,
-    precision: Precision | None = None,
     seed: int = 0,
     shard: Shard | None = None,
 ) -> dict[str, Any]:
-    """Score every question of a pool into `out` (a row a question, in the pool's order) and give a summary.
+    """Score every question of a pool into `out` (one row per question, in the pool's order) and return a summary.
 
-    Goes on where an earlier run with the same settings ended. Questions that cannot be scored are listed, with the
-    reason, in `out` + `.set_aside.jsonl`.
+    Resumes an earlier run with the same settings. Questions that cannot be scored are listed, with the reason, in
+    `out` + `.set_aside.jsonl`. How the student is run changes no score but for its precision; the batch size follows
+    from the pool.
 
     Raises:
-        UsageError: An unknown strategy, or `out` was begun with other settings.
+        UsageError: An unknown strategy, or `out` was started with other settings.
         PoolError, ModelError: The pool or the model cannot be used, or no question can be scored.
         RunError: Another process writes `out`, or the workers die whatever they work on.
         StorageError: `out` cannot be written.
@@ -113,9 +81,10 @@ def score_pool(
         )
     if strategy not in STRATEGIES:
         raise UsageError(f"--strategy {strategy}: unknown; known: {', '.join(STRATEGIES)}")
-    workers, shard = workers or Workers.choose(None), shard or Shard()
+    check_main_guard()
+    options, shard = options or EngineOptions.for_machine(), shard or Shard()
     Codec.load(model)
-    graphs = find_graphs(model, precision)
+    graphs = find_graphs(model, options.precision)
     progress.start("Reading the pool")
     rows = read_pool(pool, format_, kind=kind)
     questions, count = pool_fingerprint(rows, answers=False, explanations=False)  # a score depends on neither
@@ -144,8 +113,8 @@ def score_pool(
         if num_done == len(places):
             progress.say(f"{out} is complete: {files.num_scored:,} scored, {files.num_set_aside:,} set aside")
         elif num_done:
-            progress.say(f"{out} has {num_done:,} of {len(places):,} questions; going on")
-        summary = _score_rest(model, settings, workers, files, blocks, num_skipped, len(places) - num_done, progress)
+            progress.say(f"{out} has {num_done:,} of {len(places):,} questions; resuming")
+        summary = _score_rest(model, settings, options, files, blocks, num_skipped, len(places) - num_done, progress)
         if files.num_scored + files.num_set_aside != len(places):
             raise PoolError(f"{pool}: it became shorter while it was scored; restore it, then run the command again")
     if files.num_set_aside:
@@ -161,7 +130,7 @@ def score_pool(
 def _score_rest(
     model: Path,
     settings: ScoreSettings,
-    workers: Workers,
+    options: EngineOptions,
     files: ScoreFiles,
     blocks: Iterator[list[Question]],
     num_skipped: int,
@@ -176,13 +145,12 @@ def _score_rest(
         max_branch_tokens=settings.max_tokens,
     )
     params = tree_params(settings.strategy, config, settings.seed)
-    precision: Precision = "int8" if settings.precision == "int8" else "fp32"
-    opener = student_opener(model, workers.num, workers.threads, LARGEST_BLOCK, precision, workers.kv_bytes)
+    opener = student_opener(model, replace(options, batch_size=LARGEST_BLOCK, precision=settings.precision))
     then = partial(_score_tree, strategy=settings.strategy, inter_weight=config.inter_weight, seed=settings.seed)
     before, rate = files.num_scored, Rate()
     if num_left:
         progress.start("Student explains and is scored", num_left)
-    with tree_processes(opener, params, then, workers.num, progress.warn) as processes:
+    with tree_processes(opener, params, then, options.num_workers, progress.warn) as processes:
         results = set_aside_lost(processes.map(blocks))
         for done, result in enumerate(islice(results, num_skipped, None), start=1):
             if isinstance(result, SetAside):
@@ -198,7 +166,7 @@ def _score_rest(
         "set_aside": files.num_set_aside,
         "strategy": settings.strategy,
         **rate.figures(),
-        "workers": workers.num,
+        "workers": options.num_workers,
         "replaced_workers": processes.num_replaced,
         "peak_memory_bytes": {"parent": peak_memory_bytes(), "largest_worker": processes.peak_bytes},
         "resumed_from": before,
@@ -222,20 +190,20 @@ def evaluate_model(
     format_: str = "auto",
     kind: Kind = "auto",
     limit: int | None = None,
-    workers: Workers | None = None,
+    options: EngineOptions | None = None,
     max_tokens: int = 256,
-    precision: Precision | None = None,
 ) -> dict[str, Any]:
-    """Evaluate a student on labeled questions: the figures of `records.Evaluation`, as a dictionary.
+    """Evaluate a student on labeled questions; returns the figures of `records.Evaluation` as a dictionary.
 
-    Questions that do not fit the student's context, or that no worker survives, do not count; they are counted apart.
+    Questions that do not fit the student's context, or that kill their workers, are left out and counted separately.
 
     Raises:
         UsageError: More workers than cores.
         PoolError: The data cannot be read, or holds no answers.
         ModelError: The model cannot be used, or none of the questions fits it.
     """
-    workers = workers or Workers.choose(None)
+    check_main_guard()
+    options = options or EngineOptions.for_machine()
     questions = [
         question for question in read_pool(data, format_, kind=kind, limit=limit) if question.answer is not None
     ]
@@ -247,16 +215,13 @@ def evaluate_model(
         model,
         questions,
         greedy_params(max_tokens),
-        num_workers=workers.num,
-        num_threads=workers.threads,
-        kv_bytes=workers.kv_bytes,
-        precision=precision,
+        options,
         on_set_aside=aside.append,
     )
-    grown = list(track(trees, progress))
-    if not grown:
+    explained = list(track(trees, progress))
+    if not explained:
         raise ModelError(f"{data}: none of its {len(questions):,} questions can be explained: {aside[0].reason}")
-    result = evaluate(grown, [tree.question for tree in grown])
+    result = evaluate(explained, [tree.question for tree in explained])
     progress.finish(f"accuracy {result.accuracy:.3f}")
     if aside:
         progress.warn(f"{len(aside):,} questions do not count: {aside[0].question.id}: {aside[0].reason}, …")

@@ -8,6 +8,7 @@ from typing import Any
 
 from edgeelad.config import RunConfig, TeacherConfig
 from edgeelad.engine.codec import Codec
+from edgeelad.engine.options import EngineOptions
 from edgeelad.engine.student import Student
 from edgeelad.progress import Progress
 from edgeelad.records import TeacherUsage
@@ -84,7 +85,7 @@ def dry_run(config: RunConfig, folder: RunFolder, progress: Progress) -> DryRun:
     def count(text: str) -> int:
         return len(codec.encode_completion(text))
 
-    with Student.open(folder.round(0).onnx, num_threads=run.num_workers) as student:
+    with Student.open(folder.round(0).onnx, EngineOptions(num_threads=run.num_workers)) as student:
         trees = {tree.question.id: tree for tree in student.generate_trees(batch, run.tree_params(1))}
     estimate = estimate_round(batch, trees, config.teacher, ledger_path=run.ledger, run=run.id, count_tokens=count)
     return DryRun(len(run.pool), len(run.audit), _audit(run, count), estimate, config.selection.num_rounds)

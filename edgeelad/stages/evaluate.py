@@ -8,6 +8,8 @@ from pathlib import Path
 
 from edgeelad.accuracy import agreement, cohens_kappa
 from edgeelad.accuracy import evaluate as evaluate_trees
+from edgeelad.engine.graph_files import Precision
+from edgeelad.engine.options import EngineOptions
 from edgeelad.engine.tree import greedy_params
 from edgeelad.engine.workers import SetAside, generate_trees
 from edgeelad.progress import track
@@ -38,7 +40,7 @@ def evaluate(run: Run, number: int) -> None:
     run.folder.metrics.write(run.folder.round(n).metrics.read() for n in range(number + 1))
 
 
-def explain(run: Run, onnx: Path, questions: Sequence[Question], precision: str) -> dict[str, ReasoningTree]:
+def explain(run: Run, onnx: Path, questions: Sequence[Question], precision: Precision) -> dict[str, ReasoningTree]:
     """The student's greedy explanation of each question, by id; one that kills its process has none, and no answer."""
     config = run.config.scoring
     unexplained: dict[str, ReasoningTree] = {}
@@ -51,9 +53,7 @@ def explain(run: Run, onnx: Path, questions: Sequence[Question], precision: str)
         onnx,
         questions,
         greedy_params(config.max_explanation_tokens),
-        num_workers=run.num_workers if len(questions) > 64 else 1,
-        batch_size=config.batch_size,
-        precision="int8" if precision == "int8" else "fp32",
+        EngineOptions(run.num_workers if len(questions) > 64 else 1, batch_size=config.batch_size, precision=precision),
         on_set_aside=without_answer,
     )
     return {tree.question.id: tree for tree in track(trees, run.progress)} | unexplained
@@ -61,9 +61,10 @@ def explain(run: Run, onnx: Path, questions: Sequence[Question], precision: str)
 
 def _packaged_answers(run: Run, onnx: Path) -> Answers | None:
     """The quantized student's answers on test and audit; None if nothing is quantized."""
-    if run.config.export.quantize == "none":
+    quantize = run.config.export.quantize
+    if quantize == "none":
         return None
-    return {id_: tree.answer for id_, tree in explain(run, onnx, [*run.test, *run.audit], "int8").items()}
+    return {id_: tree.answer for id_, tree in explain(run, onnx, [*run.test, *run.audit], quantize).items()}
 
 
 def _answer_rows(

@@ -11,7 +11,8 @@ from importlib.metadata import PackageNotFoundError, version
 import numpy as np
 
 import edgeelad
-from edgeelad.config import RunConfig, dump_toml
+from edgeelad.config import RunConfig
+from edgeelad.config_toml import dump_toml
 from edgeelad.engine.codec import Codec
 from edgeelad.engine.student import fits
 from edgeelad.errors import ConfigError, PoolError, RunError

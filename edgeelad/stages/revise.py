@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 
 from edgeelad.config import TeacherConfig
+from edgeelad.engine.options import EngineOptions
 from edgeelad.engine.student import Student
 from edgeelad.errors import BudgetError
 from edgeelad.records import Annotation, Question
@@ -62,7 +63,7 @@ def _annotations(run: Run, number: int, questions: Sequence[Question]) -> Iterat
     config = run.config.scoring
     onnx = run.folder.round(number - 1).onnx
     with (
-        Student.open(onnx, num_threads=run.num_workers, batch_size=config.batch_size) as student,
+        Student.open(onnx, EngineOptions(num_threads=run.num_workers, batch_size=config.batch_size)) as student,
         run.teacher() as teacher,
     ):
         trees = {tree.question.id: tree for tree in student.generate_trees(questions, run.tree_params(number))}

@@ -12,8 +12,8 @@ import numpy as np
 
 from edgeelad.config import RunConfig
 from edgeelad.engine.codec import Codec
+from edgeelad.engine.options import num_cores
 from edgeelad.engine.tree import TreeParams
-from edgeelad.engine.workers import num_cores
 from edgeelad.progress import Progress
 from edgeelad.records import Annotation, Example, Question
 from edgeelad.run.folder import RunFolder
@@ -82,6 +82,7 @@ class Run:
             run=self.id,
             count_tokens=lambda text: len(codec.encode_completion(text)),
             is_replay=self.config.run.replay,
+            say=self.progress.warn,
         )
 
     def audit_rows(self) -> list[AuditRow]:

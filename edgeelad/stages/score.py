@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
+from edgeelad.engine.options import EngineOptions
 from edgeelad.engine.workers import SetAside, generate_trees
 from edgeelad.progress import track
 from edgeelad.records import Question, ReasoningTree
@@ -41,9 +42,7 @@ def _trees(run: Run, number: int, questions: list[Question]) -> Iterator[Reasoni
         run.folder.round(number - 1).onnx,
         questions,
         tree_params(strategy.name, config, run.seed(number, "score")),
-        num_workers=run.num_workers,
-        batch_size=config.batch_size,
-        precision=config.precision,
+        EngineOptions(run.num_workers, batch_size=config.batch_size, precision=config.precision),
         on_set_aside=without_score,
     )
 

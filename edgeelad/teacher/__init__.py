@@ -25,16 +25,18 @@ def open_teacher(
     run: str = "",
     count_tokens: Callable[[str], int] | None = None,
     is_replay: bool = False,
+    say: Callable[[str], None] = lambda message: None,
 ) -> Iterator[Teacher]:
-    """Open the teacher that a configuration names, and close it when the block ends.
+    """Open the teacher that a configuration names; it is closed when the block ends.
 
     Args:
         config: Which teacher, and its limits.
-        ledger_path: The ledger; made where there is none. The dataset teacher needs none.
+        ledger_path: The ledger, created if it does not exist; not used by the dataset teacher.
         pool: The questions by id, for the dataset teacher.
-        run: Whose budget is counted in a ledger that several runs share; the same each time that a run goes on.
+        run: Whose budget is counted in a ledger that several runs share; the same each time that a run is resumed.
         count_tokens: Counts a text's tokens, for endpoints that do not tell their usage.
         is_replay: Answer from the ledger only, and send nothing.
+        say: Called, from any thread, with what the user should know: for whom it waits.
 
     Raises:
         ConfigError: No usable URL, model or key.
@@ -44,7 +46,7 @@ def open_teacher(
     if config.kind == "dataset":
         yield DatasetTeacher(pool)
         return
-    with Ledger(ledger_path) as ledger:
+    with Ledger(ledger_path, say=say) as ledger:
         client: ChatClient | BatchClient
         if config.batch and not is_replay:
             client = BatchClient(config, ledger, run=run, count_tokens=count_tokens)

@@ -15,12 +15,14 @@ import edgeelad.export.fused.build
 import edgeelad.export.standard
 from edgeelad.config import ExportConfig
 from edgeelad.engine.codec import Codec
-from edgeelad.engine.session import OnnxGraph
+from edgeelad.engine.options import EngineOptions
+from edgeelad.engine.plain.graph import OnnxGraph
 from edgeelad.engine.student import Student
 from edgeelad.engine.tree import TreeParams
 from edgeelad.errors import ModelError, ParityError, StorageError
 from edgeelad.export import ExportResult, export_student
 from edgeelad.export.parity import check_parity
+from edgeelad.export.standard import write_standard_graphs
 from edgeelad.records import Question
 
 ASKED = questions(6)
@@ -244,10 +246,14 @@ def test_an_architecture_without_engine_graphs_falls_back_and_says_so(
     assert result.max_logit_difference < 1e-4
     assert result.quantized is not None
     assert result.quantized_bytes < result.model_bytes
-    assert {path.name for path in result.folder.glob("*.onnx*")} == {"model.onnx", "model_quantized.onnx"}
+    names = {"model.onnx", "model.onnx_data", "model_quantized.onnx", "model_quantized.onnx_data"}
+    assert {path.name for path in result.folder.glob("*.onnx*")} == names
     kinds = {node.op_type for node in onnx.load(str(result.quantized)).graph.node}
     assert "MatMulNBits" in kinds
-    with Student.open(result.folder) as student, Student.open(result.folder, precision="int8") as quantized:
+    with (
+        Student.open(result.folder) as student,
+        Student.open(result.folder, EngineOptions(precision="int8")) as quantized,
+    ):
         assert (
             len(list(student.generate_trees(ASKED, TREE)))
             == len(list(quantized.generate_trees(ASKED, TREE)))
@@ -314,21 +320,29 @@ def test_a_prompt_that_almost_fills_the_context_is_compared_as_far_as_it_goes(tm
     assert result.parity.num_tokens == 64 - len(codec.encode_prompt(question))
 
 
-def test_standard_weights_of_a_large_student_lie_in_a_file_of_their_own(
-    unserved: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(edgeelad.export.standard, "MAX_INLINE_BYTES", 1000)
-    monkeypatch.setenv("FORCE_ONNX_EXTERNAL_DATA", "1")  # Optimum's own switch, which 2 GB would throw
-    config = ExportConfig(num_parity_prompts=2)
-    result = export_student(unserved, tmp_path / "out", config, parity_questions=ASKED)
-    names = {path.name for path in result.folder.iterdir()}
-    assert {"model.onnx", "model.onnx_data", "model_quantized.onnx", "model_quantized.onnx_data"} <= names
-    assert result.quantized is not None
-    assert result.quantized.stat().st_size < result.quantized_bytes < result.model_bytes
-    moved = shutil.move(result.folder, tmp_path / "moved")
-    assert (
-        OnnxGraph(Path(moved) / "model_quantized.onnx").vocab_size == OnnxGraph(Path(moved) / "model.onnx").vocab_size
-    )
+@pytest.mark.parametrize("is_tied", [True, False])
+def test_standard_graphs_store_each_weight_once_and_can_be_moved(tmp_path: Path, is_tied: bool) -> None:
+    student = make_student(tmp_path / "student", "llama", is_tied=is_tied)
+    num_parameters = sum(p.numel() for p in AutoModelForCausalLM.from_pretrained(student).parameters())
+    folders = {}
+    for quantize in ("int8", "int4"):
+        folder = folders[quantize] = tmp_path / quantize
+        folder.mkdir()
+        write_standard_graphs(student, folder, quantize)
+    sizes = {quantize: (folder / "model_quantized.onnx_data").stat().st_size for quantize, folder in folders.items()}
+    padding = 4096 * 40  # large tensors begin at page boundaries
+    assert (folders["int8"] / "model.onnx_data").stat().st_size < 4 * num_parameters + padding
+    assert sizes["int8"] < 1.1 * num_parameters + padding
+    assert sizes["int4"] < sizes["int8"]
+    moved = Path(shutil.move(folders["int8"], tmp_path / "moved"))
+    ids = np.arange(3, 63)[None]
+    model = AutoModelForCausalLM.from_pretrained(student).eval()
+    with torch.inference_mode():
+        expected = model(input_ids=torch.from_numpy(ids)).logits.numpy()
+    for name, tolerance in (("model.onnx", 1e-4), ("model_quantized.onnx", 2.0)):
+        graph = OnnxGraph(moved / name)
+        logits, _ = graph.step(ids, np.ones_like(ids), np.arange(60)[None], graph.empty_cache(1))
+        assert np.abs(logits - expected).max() < tolerance
 
 
 def test_an_untied_head_is_served_as_well(tmp_path: Path) -> None:

@@ -1,5 +1,7 @@
 """Quantized products: what they compute, and that a row's result is its own."""
 
+from pathlib import Path
+
 import numpy as np
 import onnx
 import onnxruntime
@@ -8,7 +10,11 @@ from numpy.typing import NDArray
 from onnx import TensorProto, helper, numpy_helper
 
 from edgeelad.errors import ModelError
-from edgeelad.export.quantize import BLOCK_SIZES, MIN_BLOCK_SIZE, PackedWeight, pack_weight, quantize_graph
+from edgeelad.export.fused.edit import read_graph
+from edgeelad.export.fused.files import write_graphs
+from edgeelad.export.fused.quantize import quantize_blocks
+from edgeelad.export.fused.rounding import BLOCK_SIZES, MIN_BLOCK_SIZE, PackedWeight, pack_blocks, round_channels
+from edgeelad.export.standard import prepare_products
 
 Array = NDArray[np.float32]
 SIZES = [(16, 5), (40, 24), (64, 64), (100, 30), (128, 352), (352, 128)]
@@ -32,13 +38,13 @@ def unpack(packed: PackedWeight) -> Array:
 
 
 def product_graph(weight: Array, bias: Array | None = None, *, kind: str = "MatMul") -> onnx.ModelProto:
-    """y = x·w (+ b) as MatMul, as Gemm with a transposed weight, or as the transpose of an embedding (a tied head)."""
+    """y = x·w (+ b) as MatMul, as Gemm with a transposed weight, or by a transposed constant."""
     num_inputs, num_outputs = weight.shape
     stored = weight if kind == "MatMul" or kind == "Gemm" else np.ascontiguousarray(weight.T)
     tensors = [numpy_helper.from_array(stored, "w")]
     if kind == "MatMul":
         nodes = [helper.make_node("MatMul", ["x", "w"], ["y"])]
-    elif kind == "tied":
+    elif kind == "transposed":
         nodes = [
             helper.make_node("Transpose", ["w"], ["w_t"], perm=[1, 0]),
             helper.make_node("MatMul", ["x", "w_t"], ["y"]),
@@ -57,6 +63,19 @@ def product_graph(weight: Array, bias: Array | None = None, *, kind: str = "MatM
     return helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)], ir_version=8)
 
 
+def quantized(model: onnx.ModelProto, bits: int, folder: Path) -> onnx.ModelProto:
+    """The model as the export of a standard graph quantizes it, read back from its files."""
+    graph = read_graph(model)
+    prepare_products(graph)
+    quantize_blocks(graph, bits)
+    write_graphs({folder / "product.onnx": graph}, folder / "weights")
+    return onnx.load(str(folder / "product.onnx"))
+
+
+def num_products(model: onnx.ModelProto) -> int:
+    return sum(node.op_type == "MatMulNBits" for node in model.graph.node)
+
+
 def run(model: onnx.ModelProto, rows: Array) -> Array:
     onnx.checker.check_model(model)
     options = onnxruntime.SessionOptions()
@@ -69,7 +88,7 @@ def run(model: onnx.ModelProto, rows: Array) -> Array:
 def test_eight_bits_of_a_weight_worked_by_hand() -> None:
     weight = np.zeros((16, 1), dtype=np.float32)
     weight[:4, 0] = [1.27, -1.27, 0.5, 0.004]  # s = 1.27 / 127 = 0.01: q − 128 = 127, −127, 50, 0
-    packed = pack_weight(weight, 8)
+    packed = pack_blocks(weight, 8)
     assert packed.block_size == 16
     assert packed.values[0, 0, :5].tolist() == [255, 1, 178, 128, 128]
     assert packed.scales.tolist() == [[pytest.approx(0.01)]]
@@ -79,17 +98,27 @@ def test_eight_bits_of_a_weight_worked_by_hand() -> None:
 def test_four_bits_of_a_weight_worked_by_hand() -> None:
     weight = np.zeros((16, 1), dtype=np.float32)
     weight[:4, 0] = [1.0, -0.5, 0.32, 0.0]  # s = 1.5 / 15 = 0.1, z = 5: q = 15, 0, 8, 5
-    packed = pack_weight(weight, 4)
+    packed = pack_blocks(weight, 4)
     assert packed.values[0, 0, :2].tolist() == [15 | 0 << 4, 8 | 5 << 4]
     assert packed.zero_points is not None
     assert packed.zero_points.tolist() == [[5]]
+
+
+def test_channels_worked_by_hand() -> None:
+    weight = np.array([[1.27, 0.0], [-0.5, 0.0], [0.004, 0.0]], dtype=np.float32)
+    tensors = round_channels("w", weight, is_table=False)
+    assert tensors["w"].tolist() == [[127, 0], [-50, 0], [0, 0]]
+    assert tensors["w.scale"].tolist() == [pytest.approx(0.01), 1.0]
+    table = round_channels("w", weight.T, is_table=True)
+    assert np.array_equal(table["w"], tensors["w"].T)
+    assert np.array_equal(table["w.scale"], tensors["w.scale"])
 
 
 @pytest.mark.parametrize("bits", [8, 4])
 @pytest.mark.parametrize("size", SIZES)
 def test_no_number_is_rounded_by_more_than_half_a_step(size: tuple[int, int], bits: int) -> None:
     weight = random_weight(*size)
-    packed = pack_weight(weight, bits)
+    packed = pack_blocks(weight, bits)
     assert MIN_BLOCK_SIZE <= packed.block_size <= BLOCK_SIZES[bits]
     assert packed.block_size <= size[0]
     steps = np.repeat(packed.scales, packed.block_size, axis=1)[:, : size[0]].T
@@ -99,16 +128,18 @@ def test_no_number_is_rounded_by_more_than_half_a_step(size: tuple[int, int], bi
 
 def test_a_block_of_zeros_stays_zero() -> None:
     for bits in (8, 4):
-        assert not unpack(pack_weight(np.zeros((64, 3), dtype=np.float32), bits)).any()
+        assert not unpack(pack_blocks(np.zeros((64, 3), dtype=np.float32), bits)).any()
 
 
 @pytest.mark.parametrize("bits", [8, 4])
 @pytest.mark.parametrize("size", SIZES)
-def test_onnxruntime_computes_with_the_numbers_that_were_packed(size: tuple[int, int], bits: int) -> None:
+def test_onnxruntime_computes_with_the_numbers_that_were_packed(
+    size: tuple[int, int], bits: int, tmp_path: Path
+) -> None:
     weight, rows = random_weight(*size), np.random.default_rng(1).normal(size=(9, size[0])).astype(np.float32)
-    model = product_graph(weight)
-    assert quantize_graph(model, bits) == 1
-    expected = rows @ unpack(pack_weight(weight, bits))
+    model = quantized(product_graph(weight), bits, tmp_path)
+    assert num_products(model) == 1
+    expected = rows @ unpack(pack_blocks(weight, bits))
     # the rest is the rounding of activations to 8 bits: half a step of 1/127 of a row's largest, K times
     step = np.abs(rows).max() / 127 * np.sqrt(size[0]) * np.abs(weight).max()
     assert np.abs(run(model, rows) - expected).max() < step
@@ -116,9 +147,8 @@ def test_onnxruntime_computes_with_the_numbers_that_were_packed(size: tuple[int,
 
 @pytest.mark.parametrize("bits", [8, 4])
 @pytest.mark.parametrize("size", SIZES)
-def test_a_row_has_the_same_bits_in_every_batch(size: tuple[int, int], bits: int) -> None:
-    model = product_graph(random_weight(*size))
-    quantize_graph(model, bits)
+def test_a_row_has_the_same_bits_in_every_batch(size: tuple[int, int], bits: int, tmp_path: Path) -> None:
+    model = quantized(product_graph(random_weight(*size)), bits, tmp_path)
     rng = np.random.default_rng(2)
     rows = rng.normal(size=(40, size[0])).astype(np.float32)
     together = run(model, rows)
@@ -128,33 +158,73 @@ def test_a_row_has_the_same_bits_in_every_batch(size: tuple[int, int], bits: int
     assert np.array_equal(run(model, loud)[:5], together[:5])
 
 
-@pytest.mark.parametrize("kind", ["MatMul", "tied", "Gemm", "Gemm-transposed"])
+@pytest.mark.parametrize("kind", ["MatMul", "transposed", "Gemm", "Gemm-transposed"])
 @pytest.mark.parametrize("has_bias", [False, True])
-def test_every_form_of_a_product_is_quantized_alike(kind: str, has_bias: bool) -> None:
+def test_every_form_of_a_product_is_quantized_alike(kind: str, has_bias: bool, tmp_path: Path) -> None:
     weight, rows = random_weight(64, 20), np.random.default_rng(1).normal(size=(4, 64)).astype(np.float32)
     bias = random_weight(1, 20, seed=3)[0] if has_bias and kind.startswith("Gemm") else None
-    plain, model = product_graph(weight), product_graph(weight, bias, kind=kind)
-    quantize_graph(plain, 8)
-    assert quantize_graph(model, 8) == 1
+    plain = quantized(product_graph(weight), 8, tmp_path)
+    model = quantized(product_graph(weight, bias, kind=kind), 8, tmp_path)
+    assert num_products(model) == 1
     assert "w" not in {tensor.name for tensor in model.graph.initializer}
     assert not {"MatMul", "Gemm", "Transpose"} & {node.op_type for node in model.graph.node}
     expected = run(plain, rows) + (0 if bias is None else bias)
     assert np.allclose(run(model, rows), expected, atol=1e-6)
 
 
-def test_a_product_that_is_not_with_a_constant_matrix_is_left_alone() -> None:
-    model = product_graph(random_weight(8, 4))  # fewer inputs than the smallest block
-    with pytest.raises(ModelError, match="nothing to quantize"):
-        quantize_graph(model, 8)
+def test_a_tied_head_reads_the_embedding_s_own_bytes(tmp_path: Path) -> None:
+    """The fallback's int8 kept a float32 table and another copy of it for the head: 0.96 GB of 1.07."""
+    table = random_weight(300, 64)
+    nodes = [
+        helper.make_node("Gather", ["table", "input_ids"], ["x"]),
+        helper.make_node("Transpose", ["table"], ["head"], perm=[1, 0]),
+        helper.make_node("MatMul", ["x", "head"], ["logits"]),
+    ]
+    ids = helper.make_tensor_value_info("input_ids", TensorProto.INT64, ["batch", "sequence"])
+    logits = helper.make_tensor_value_info("logits", TensorProto.FLOAT, ["batch", "sequence", 300])
+    graph = helper.make_graph(nodes, "tied", [ids], [logits], [numpy_helper.from_array(table, "table")])
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)], ir_version=8)
+    model = quantized(model, 8, tmp_path)
+    assert (tmp_path / "weights").stat().st_size < 1.15 * table.size + 4096
+    session = onnxruntime.InferenceSession(str(tmp_path / "product.onnx"), providers=["CPUExecutionProvider"])
+    tokens = np.array([[0, 7, 299], [5, 5, 1]])
+    (found,) = session.run(None, {"input_ids": tokens})
+    expected = table[tokens] @ table.T
+    assert found.shape == expected.shape
+    assert np.abs(found - expected).max() < 0.02 * np.abs(expected).max()
+
+
+def test_a_product_that_is_not_with_a_constant_matrix_is_left_alone(tmp_path: Path) -> None:
+    with pytest.raises(ModelError, match="nothing to quantize"):  # fewer inputs than the smallest block
+        quantized(product_graph(random_weight(8, 4)), 8, tmp_path)
     scaled = product_graph(random_weight(64, 4), kind="Gemm")
     scaled.graph.node[0].attribute.append(helper.make_attribute("alpha", 0.5))
     with pytest.raises(ModelError, match="nothing to quantize"):
-        quantize_graph(scaled, 8)
+        quantized(scaled, 8, tmp_path)
 
 
-def test_the_head_keeps_eight_bits() -> None:
+def test_the_head_keeps_eight_bits(tmp_path: Path) -> None:
     model = product_graph(random_weight(64, 20))
     model.graph.node[0].output[0] = model.graph.output[0].name = "logits"
-    quantize_graph(model, 4)
-    (node,) = model.graph.node
+    (node,) = quantized(model, 4, tmp_path).graph.node
     assert {entry.name: entry.i for entry in node.attribute}["bits"] == 8
+
+
+def test_subgraphs_keep_what_they_read_of_the_graph_around_them() -> None:
+    """An Identity and an unread-looking weight that only the branch of an If reads."""
+    inner = [helper.make_node("Add", ["alias", "only_here"], ["sum"])]
+    branch = helper.make_graph(inner, "branch", [], [helper.make_tensor_value_info("sum", TensorProto.FLOAT, [2])])
+    nodes = [
+        helper.make_node("Identity", ["x"], ["alias"]),
+        helper.make_node("If", ["flag"], ["y"], then_branch=branch, else_branch=branch),
+    ]
+    x = helper.make_tensor_value_info("x", TensorProto.FLOAT, [2])
+    flag = helper.make_tensor_value_info("flag", TensorProto.BOOL, [])
+    y = helper.make_tensor_value_info("y", TensorProto.FLOAT, [2])
+    weight = numpy_helper.from_array(np.array([1, 2], np.float32), "only_here")
+    model = helper.make_model(helper.make_graph(nodes, "outer", [x, flag], [y], [weight]))
+    graph = read_graph(model)
+    graph.prune()
+    assert set(graph.weights) == {"only_here"}
+    (kept,) = graph.nodes
+    assert {name for entry in kept.attribute for name in entry.g.node[0].input} == {"x", "only_here"}

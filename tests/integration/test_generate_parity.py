@@ -14,12 +14,13 @@ from hypothesis import strategies as st
 
 from edgeelad.engine.codec import Codec
 from edgeelad.engine.generate import BranchPoint, Limits, TreeRequest
+from edgeelad.engine.options import EngineOptions
 from edgeelad.engine.plain import batch as batch_module
 from edgeelad.engine.plain import prefill as prefill_module
 from edgeelad.engine.plain.batch import BatchGenerator
+from edgeelad.engine.plain.graph import OnnxGraph
 from edgeelad.engine.plain.reference import force_one, generate_one
 from edgeelad.engine.sampling import SamplingParams, make_seed
-from edgeelad.engine.session import OnnxGraph
 from edgeelad.engine.student import Student
 from edgeelad.engine.tree import TreeParams, answer_stop, greedy_params, step_ends
 from edgeelad.errors import PromptTooLongError
@@ -136,7 +137,7 @@ def test_several_end_tokens_end_a_sequence(students):
 
 def test_the_trained_student_explains_as_torch_does(students):
     plain, folder = students.trained(), students.trained_onnx()
-    with Student.open(folder, batch_size=7) as student:
+    with Student.open(folder, EngineOptions(batch_size=7)) as student:
         trees = student.explain(ASKED, 48)
         prompts = [student.codec.encode_prompt(question) for question in ASKED]
         for tree, ids in zip(trees, torch_continuations(plain, prompts, 48, student.codec.eos_ids), strict=True):
@@ -266,7 +267,7 @@ def precision(request):
 @pytest.fixture(scope="module")
 def trees_of_all(students, precision):
     """The trees of ASKED, all grown together."""
-    with Student.open(students.trained_onnx(), precision=precision) as student:
+    with Student.open(students.trained_onnx(), EngineOptions(precision=precision)) as student:
         return {tree.question.id: tree for tree in student.generate_trees(ASKED, TREE)}
 
 
@@ -279,9 +280,8 @@ def trees_of_all(students, precision):
 def test_a_tree_is_the_same_bits_alone_in_any_batch_in_any_order_and_memory(
     students, precision, trees_of_all, asked, batch_size, kv_bytes
 ):
-    with Student.open(
-        students.trained_onnx(), batch_size=batch_size, precision=precision, kv_bytes=kv_bytes
-    ) as student:
+    options = EngineOptions(batch_size=batch_size, precision=precision, kv_bytes=kv_bytes)
+    with Student.open(students.trained_onnx(), options) as student:
         found = list(student.generate_trees(asked, TREE))
     assert found == [trees_of_all[question.id] for question in asked]
 
@@ -290,7 +290,7 @@ def test_a_tree_is_the_same_bits_alone_in_any_batch_in_any_order_and_memory(
 def test_int8_trees_of_every_family_are_the_same_bits_alone_and_together(students, family):
     trees = []
     for batch_size in (1, 5, 64):
-        with Student.open(students.onnx(family), precision="int8", batch_size=batch_size) as student:
+        with Student.open(students.onnx(family), EngineOptions(precision="int8", batch_size=batch_size)) as student:
             trees.append(list(student.generate_trees(ASKED[:7], TREE)))
     assert trees[0] == trees[1] == trees[2]
 
@@ -347,7 +347,7 @@ def test_the_stream_joins_to_the_explanation(students):
 
 
 def test_continuing_from_its_own_steps_writes_the_rest_of_an_explanation(students):
-    with Student.open(students.trained_onnx(), batch_size=4) as student:
+    with Student.open(students.trained_onnx(), EngineOptions(batch_size=4)) as student:
         trees = student.explain(KNOWN, 48)
         items = [(tree.question, tree.steps[: index % 3]) for index, tree in enumerate(trees)]
         for (_, steps), tree, text in zip(items, trees, student.continue_from(items, 48), strict=True):

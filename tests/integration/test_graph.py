@@ -19,7 +19,7 @@ from edgeelad.engine.packed.buffers import KeyValueBuffers
 from edgeelad.engine.packed.graph import Feed, PackedGraph
 from edgeelad.engine.packed.layout import lay_out
 from edgeelad.engine.packed.rows import TopRows
-from edgeelad.engine.session import OnnxGraph
+from edgeelad.engine.plain.graph import OnnxGraph
 from edgeelad.errors import ModelError
 from edgeelad.export.fused.build import traced_graph, write_student_graphs
 from edgeelad.export.fused.modules import UnservedArchitectureError

@@ -19,12 +19,12 @@ from fixtures.poisoned import open_poisoned
 from fixtures.students import MAX_CONTEXT, StudentFolders, make_sum
 
 import edgeelad
-from edgeelad.engine.workers import num_cores
+from edgeelad.engine.options import EngineOptions, num_cores
 from edgeelad.errors import ModelError, PoolError, RunError, UsageError
 from edgeelad.progress import Silent
 from edgeelad.scoring import score as scoring
 from edgeelad.scoring.files import aside_path, meta_path
-from edgeelad.scoring.score import Workers, score_pool
+from edgeelad.scoring.score import score_pool
 from edgeelad.scoring.shards import Shard, block_size, merge_shards
 
 NUM = 199
@@ -57,7 +57,7 @@ def pool(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def whole(model: Path, pool: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The scores of that pool, made at once."""
     out = tmp_path_factory.mktemp("whole") / "scores.jsonl"
-    summary = score_pool(model, str(pool), out, Silent(), workers=Workers(1), **SETTINGS)
+    summary = score_pool(model, str(pool), out, Silent(), options=EngineOptions(1), **SETTINGS)
     assert (summary["questions"], summary["set_aside"], summary["new_questions"]) == (NUM - 3, 3, NUM - 3)
     return out
 
@@ -75,7 +75,7 @@ def test_rows_are_in_the_order_of_the_pool_whatever_the_workers(
     reason = "prompt longer than the student's context"
     assert aside == [{"id": f"q{number}", "reason": reason} for number in (2, 70, NUM - 1)]
     out = tmp_path / "deeper" / "scores.jsonl"
-    summary = score_pool(model, str(pool), out, Silent(), workers=Workers(3), **SETTINGS)
+    summary = score_pool(model, str(pool), out, Silent(), options=EngineOptions(3), **SETTINGS)
     assert same(out, whole)
     assert summary["workers"] == 3
     assert summary["tokens"]["prompt"] > 0
@@ -147,7 +147,7 @@ def test_a_torn_file_is_repaired(model: Path, pool: Path, whole: Path, tmp_path:
     if torn == "a bad byte":
         with out.open("ab") as file:
             file.write(b"\0\xff\n")
-    summary = score_pool(model, str(pool), out, Silent(), workers=Workers(2), **SETTINGS)
+    summary = score_pool(model, str(pool), out, Silent(), options=EngineOptions(2), **SETTINGS)
     assert same(out, whole)
     kept = sum(end <= size for end in ends)
     assert summary["resumed_from"] == kept
@@ -158,7 +158,7 @@ def test_a_torn_list_of_what_was_set_aside_is_repaired(model: Path, pool: Path, 
     out = copy_scores(whole, tmp_path, line_ends(whole)[5])
     with aside_path(out).open("ab") as file:
         file.write(b'{"id": "q1')
-    score_pool(model, str(pool), out, Silent(), workers=Workers(2), **SETTINGS)
+    score_pool(model, str(pool), out, Silent(), options=EngineOptions(2), **SETTINGS)
     assert same(out, whole)
 
 
@@ -191,7 +191,7 @@ def test_other_settings_are_refused(
     refused("strategy elad and not elad-mc", strategy="elad-mc")
     refused("branches 2 and not 3", branches=3)
     refused("max_tokens 16 and not 17", max_tokens=17)
-    refused("precision fp32 and not int8", precision="int8")
+    refused("precision fp32 and not int8", options=EngineOptions(precision="int8"))
     refused("shard 1 and not 2, num_shards 1 and not 2", shard=Shard(2, 2))
     refused("another student", model=students.onnx())
     refused("other questions", pool=write_pool(tmp_path / "other.jsonl", NUM, too_long=(3,)))
@@ -246,7 +246,9 @@ def test_nothing_is_left_where_nothing_was_scored(model: Path, pool: Path, tmp_p
 def test_merged_shards_are_the_whole(model: Path, pool: Path, whole: Path, tmp_path: Path, num_shards: int) -> None:
     shards = [tmp_path / f"{number}.jsonl" for number in range(1, num_shards + 1)]
     for number, out in enumerate(shards, start=1):
-        score_pool(model, str(pool), out, Silent(), workers=Workers(1), shard=Shard(number, num_shards), **SETTINGS)
+        score_pool(
+            model, str(pool), out, Silent(), options=EngineOptions(1), shard=Shard(number, num_shards), **SETTINGS
+        )
     random.Random(num_shards).shuffle(shards)
     merged = tmp_path / "deeper" / "scores.jsonl"
     assert merge_shards(shards, merged) == {"questions": NUM - 3, "set_aside": 3}
@@ -267,9 +269,11 @@ def test_shards_are_disjoint_and_cover_the_pool(num_questions: int, total: int) 
 def test_shards_that_do_not_make_a_whole(model: Path, pool: Path, tmp_path: Path) -> None:
     first, second = tmp_path / "1.jsonl", tmp_path / "2.jsonl"
     for number, out in ((1, first), (2, second)):
-        score_pool(model, str(pool), out, Silent(), workers=Workers(1), shard=Shard(number, 2), **SETTINGS)
+        score_pool(model, str(pool), out, Silent(), options=EngineOptions(1), shard=Shard(number, 2), **SETTINGS)
     other = tmp_path / "other.jsonl"
-    score_pool(model, str(pool), other, Silent(), workers=Workers(1), shard=Shard(2, 2), **{**SETTINGS, "seed": 1})
+    score_pool(
+        model, str(pool), other, Silent(), options=EngineOptions(1), shard=Shard(2, 2), **{**SETTINGS, "seed": 1}
+    )
     copy = copy_scores(second, tmp_path)
     out = tmp_path / "merged.jsonl"
 
@@ -300,7 +304,7 @@ def test_questions_that_kill_are_set_aside(
     monkeypatch.setattr(scoring, "student_opener", lambda *given: partial(open_poisoned, opener(*given), poison))
     said = Told()
     out = tmp_path / "scores.jsonl"
-    summary = score_pool(model, str(pool), out, said, workers=Workers(2), **SETTINGS)
+    summary = score_pool(model, str(pool), out, said, options=EngineOptions(2), **SETTINGS)
     assert (summary["questions"], summary["set_aside"], summary["replaced_workers"]) == (NUM - 5, 5, 6)
     kept = [line for line in whole.read_bytes().splitlines() if json.loads(line)["id"] not in poison]
     assert out.read_bytes().splitlines() == kept

@@ -1,27 +1,145 @@
-"""The configuration: validated whole, round trips through TOML, errors that help."""
+"""The configuration: validated whole, round trips through TOML, errors that help, every key described."""
 
+import re
+import subprocess
+import sys
 from pathlib import Path
+from typing import Any, Literal, get_args, get_origin
 
 import pytest
+import tomllib
 from hypothesis import given
 from hypothesis import strategies as st
 
-from edgeelad.config import RunConfig, dump_toml, load_config, make_config, parse_override
+from edgeelad.config import RunConfig, load_config, make_config, parse_override
+from edgeelad.config_toml import Key, describe_keys, dump_toml
 from edgeelad.errors import ConfigError
+
+KEYS = {(key.section, key.name): key for key in describe_keys()}
+
+
+def other_value(key: Key) -> Any:
+    """A valid value that is not the default."""
+    kind = type(getattr(RunConfig(), key.section)).model_fields[key.name].annotation
+    if get_origin(kind) is Literal:
+        return next(value for value in get_args(kind) if value != key.default)
+    if key.default is None or key.default == {}:
+        return key.example
+    if isinstance(key.default, bool):
+        return not key.default
+    if isinstance(key.default, str):
+        return key.default + " other"
+    numbers = (key.default + 1, key.default * 0.5, key.default + 0.25)
+    return next(value for value in numbers if accepted(key, type(key.default)(value)) and value != key.default)
+
+
+def accepted(key: Key, value: Any) -> bool:
+    try:
+        make_config({key.section: {key.name: value}})
+    except ConfigError:
+        return False
+    return True
+
+
+def dumped(config: RunConfig, path: Path) -> RunConfig:
+    path.write_text(dump_toml(config), encoding="utf-8", newline="")
+    return load_config(path)
 
 
 def test_defaults_round_trip_through_toml(tmp_path: Path) -> None:
-    path = tmp_path / "run.toml"
-    path.write_text(dump_toml(RunConfig(), header="two\nlines"), encoding="utf-8")
-    assert load_config(path) == RunConfig()
+    assert dumped(RunConfig(), tmp_path / "run.toml") == RunConfig()
+
+
+@pytest.mark.parametrize(("section", "name"), KEYS)
+def test_every_key_round_trips(section: str, name: str, tmp_path: Path) -> None:
+    key = KEYS[section, name]
+    data: dict[str, dict[str, Any]] = {section: {name: other_value(key)}}
+    if name == "max_usd":
+        data[section] |= {"usd_per_million_prompt": 1.0, "usd_per_million_completion": 2.0}
+    config = make_config(data)
+    assert getattr(getattr(config, section), name) != key.default
+    assert dumped(config, tmp_path / "run.toml") == config
+
+
+@pytest.mark.parametrize(("section", "name"), KEYS)
+def test_every_key_is_described(section: str, name: str) -> None:
+    key = KEYS[section, name]
+    assert re.fullmatch(r".{10,}\.", key.description), key.description
+    assert key.allowed.startswith(("Text", "Integer", "Number", "Boolean", "Table", "One of "))
+    assert key.example is not None
+    assert accepted(key, key.example) or name == "max_usd"
+    assert key.default is not None or f"{name} = " in dump_toml(RunConfig())
+
+
+@pytest.mark.parametrize(
+    ("section", "name", "text"),
+    [
+        ("scoring", "num_branches", "Sampled continuations per step prefix (m). Integer, 2 to 64. Default: 3."),
+        ("training", "epochs", "Passes over the examples. Number, above 0. Default: 3.0."),
+        ("training", "lora_dropout", "Dropout before the LoRA matrices. Number, minimum 0, below 1. Default: 0.0."),
+        ("training", "method", 'Train all weights, or a LoRA. One of full, lora. Default: "full".'),
+        ("export", "fresh", "Export every round from scratch instead of swapping weights. Boolean. Default: false."),
+        ("pool", "limit", "Use only the first N questions. Integer, minimum 1."),
+    ],
+)
+def test_range_and_default_are_told(section: str, name: str, text: str) -> None:
+    assert KEYS[section, name].text == text
+
+
+def test_the_text_lists_every_key_once_and_what_is_not_set_as_a_comment() -> None:
+    text = dump_toml(RunConfig())
+    assert max(map(len, text.splitlines())) <= 120
+    for (section, name), key in KEYS.items():
+        body = text.partition(f"\n[{section}]")[2].partition("\n\n[")[0] or text.partition(f"[{section}]")[2]
+        (line,) = re.findall(rf"^(?:# )?{name} = .*$", body.partition("\n[")[0], re.MULTILINE)
+        assert line.startswith("# ") == (key.default is None)
+
+
+def test_with_its_comments_removed_every_example_is_valid() -> None:
+    text = re.sub(r"^# (\w+ = )", r"\1", dump_toml(RunConfig()), flags=re.MULTILINE)
+    config = make_config(tomllib.loads(text))
+    assert config.teacher.max_usd == 20.0
+    for (section, name), key in KEYS.items():
+        expected = key.example if key.default is None else key.default
+        assert getattr(getattr(config, section), name) == expected
 
 
 @given(text=st.text(st.characters(codec="utf-8"), max_size=40))
 def test_any_text_value_round_trips(text: str, tmp_path_factory: pytest.TempPathFactory) -> None:
     path = tmp_path_factory.getbasetemp() / "text.toml"
-    config = make_config({"teacher": {"style": text, "extra_headers": {"X-Note": text}}})
-    path.write_text(dump_toml(config), encoding="utf-8", newline="")
-    assert load_config(path) == config
+    config = make_config({"teacher": {"style": text, "extra_headers": {text: text}}})
+    assert dumped(config, path) == config
+    assert dump_toml(RunConfig(), header=text).endswith(dump_toml(RunConfig()))
+    assert make_config(tomllib.loads(dump_toml(RunConfig(), header=text))) == RunConfig()
+
+
+JSON_VALUES = st.recursive(
+    st.booleans() | st.integers(-(2**63), 2**63 - 1) | st.floats(allow_nan=False) | st.text(max_size=8),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=5), inner, max_size=3),
+    max_leaves=6,
+)
+
+
+@given(body=st.dictionaries(st.text(max_size=5), JSON_VALUES, max_size=3))
+def test_any_request_body_round_trips(body: dict[str, Any], tmp_path_factory: pytest.TempPathFactory) -> None:
+    config = make_config({"teacher": {"extra_body": body}})
+    assert dumped(config, tmp_path_factory.getbasetemp() / "body.toml") == config
+
+
+def test_what_toml_cannot_hold_is_named() -> None:
+    with pytest.raises(ConfigError, match=r"teacher\.extra_body: cannot be written as TOML"):
+        dump_toml(make_config({"teacher": {"extra_body": {"stop": None}}}))
+
+
+def test_the_command_prints_a_configuration_that_it_reads(tmp_path: Path) -> None:
+    def printed(*arguments: str) -> str:
+        command = [sys.executable, "-m", "edgeelad", "config", *arguments]
+        return subprocess.run(command, check=True, capture_output=True, text=True).stdout
+
+    path = tmp_path / "run.toml"
+    path.write_text(printed("--set", "training.epochs=2"), encoding="utf-8")
+    assert load_config(path) == make_config({"training": {"epochs": 2}})
+    assert printed(str(path)) == path.read_text(encoding="utf-8")
 
 
 @pytest.mark.parametrize(
@@ -33,6 +151,7 @@ def test_any_text_value_round_trips(text: str, tmp_path_factory: pytest.TempPath
         ({"scoring": {"num_branches": 1}}, "scoring.num_branches: input should be greater than or equal to 2, found 1"),
         ({"teacher": {"max_usd": 3}}, "max_usd needs usd_per_million_prompt"),
         ({"selection": {"strategy": 3}}, "selection.strategy: input should be a valid string, found 3"),
+        ({"training": {"epochs": float("inf")}}, "training.epochs: input should be a finite number, found inf"),
     ],
 )
 def test_mistakes_are_named(data: dict[str, object], message: str) -> None:

@@ -171,4 +171,4 @@ def test_where_there_is_room_for_one_it_does_all_the_work(tmp_path: Path) -> Non
     with WorkerProcesses(partial(crowded, tmp_path), 2, told.append) as workers:
         assert list(workers.map(_blocks(list(range(40))))) == [2 * n for n in range(40)]
     assert workers.num_processes == 1
-    assert told == ["worker processes die before they are ready (exit code 3): going on with 1"]
+    assert told == ["worker processes die before they are ready (exit code 3): continuing with 1"]

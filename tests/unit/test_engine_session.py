@@ -7,7 +7,9 @@ import pytest
 from fixtures.students import questions
 
 from edgeelad.engine.graph_files import GraphFiles, find_graphs
-from edgeelad.engine.session import OnnxGraph, check_onnxruntime
+from edgeelad.engine.options import EngineOptions
+from edgeelad.engine.plain.graph import OnnxGraph
+from edgeelad.engine.session import check_onnxruntime
 from edgeelad.engine.shape import CacheShape, cache_shape, max_context
 from edgeelad.engine.student import Student
 from edgeelad.errors import ModelError
@@ -70,7 +72,7 @@ def test_an_empty_graph_and_one_that_is_something_else(folder):
 
 def test_a_missing_graph_says_which_other_one_is_there(folder):
     (folder / "model_quantized.onnx").unlink()
-    assert "use its fp32 graph" in error_of(lambda: Student.open(folder, precision="int8"))
+    assert "use its fp32 graph" in error_of(lambda: Student.open(folder, EngineOptions(precision="int8")))
     (folder / "model.onnx").unlink()
     assert "no model.onnx or model_quantized.onnx" in error_of(lambda: Student.open(folder))
     assert "edgeelad export" in error_of(lambda: Student.open(folder))
@@ -171,7 +173,7 @@ def test_graphs_are_found_in_folders_and_packages(folder, tmp_path):
     for path in folder.glob("*_quantized.onnx*"):
         shutil.copy(path, package / "onnx")
     assert find_graphs(package).standard == package / "onnx" / "model_quantized.onnx"
-    with Student.open(package, precision="int8") as student:
+    with Student.open(package, EngineOptions(precision="int8")) as student:
         assert student.explain(questions(1), 4)[0].tokens.explanation > 0
 
 
@@ -184,4 +186,4 @@ def test_lanes_serve_many_questions_and_the_plain_engine_one(folder):
     assert graphs.find_engine(with_lanes=True) == folder / names[False]
     (folder / names[False]).unlink()
     assert graphs.find_engine(with_lanes=True) is None
-    assert "engine_quantized.onnx is missing" in error_of(lambda: Student.open(folder, precision="int8"))
+    assert "engine_quantized.onnx is missing" in error_of(lambda: Student.open(folder, EngineOptions(precision="int8")))

@@ -14,10 +14,12 @@ import pytest
 from fixtures.students import MAX_CONTEXT, StudentFolders, make_sum, questions
 
 from edgeelad.engine import memory
+from edgeelad.engine.graph_files import Precision
 from edgeelad.engine.memory import kv_share
-from edgeelad.engine.open import Precision
+from edgeelad.engine.options import EngineOptions
+from edgeelad.engine.processes import MAX_BLOCKS_AHEAD
 from edgeelad.engine.tree import TreeParams
-from edgeelad.engine.workers import MAX_BLOCKS_AHEAD, SetAside, generate_trees
+from edgeelad.engine.workers import SetAside, generate_trees
 from edgeelad.errors import ModelError, PromptTooLongError
 from edgeelad.records import Question
 
@@ -46,24 +48,26 @@ def test_workers_share_the_memory_that_is_free(monkeypatch: pytest.MonkeyPatch) 
 def test_trees_do_not_depend_on_the_number_of_workers(students: StudentFolders, precision: Precision) -> None:
     asked = questions(11)  # one worker is this process, which does not flush denormals; two are others, which do
     folder = students.trained_onnx()
-    alone = list(generate_trees(folder, asked, PARAMS, num_workers=1, batch_size=BATCH, precision=precision))
-    together = list(generate_trees(folder, iter(asked), PARAMS, num_workers=2, batch_size=BATCH, precision=precision))
+    alone = list(generate_trees(folder, asked, PARAMS, EngineOptions(1, batch_size=BATCH, precision=precision)))
+    together = list(
+        generate_trees(folder, iter(asked), PARAMS, EngineOptions(2, batch_size=BATCH, precision=precision))
+    )
     assert [tree.question for tree in alone] == asked
     assert together == alone
     assert multiprocessing.active_children() == []
 
 
 def test_questions_of_one_block_start_no_process(students: StudentFolders) -> None:
-    trees = generate_trees(students.trained_onnx(), questions(BATCH), GREEDY, num_workers=2, batch_size=BATCH)
+    trees = generate_trees(students.trained_onnx(), questions(BATCH), GREEDY, EngineOptions(2, batch_size=BATCH))
     next(trees)
     assert multiprocessing.active_children() == []
     assert len(list(trees)) == BATCH - 1
 
 
 def test_no_questions_are_no_trees_but_the_student_is_looked_at(students: StudentFolders, tmp_path: Path) -> None:
-    assert list(generate_trees(students.trained_onnx(), [], GREEDY, num_workers=2)) == []
+    assert list(generate_trees(students.trained_onnx(), [], GREEDY, EngineOptions(2))) == []
     with pytest.raises(ModelError, match="no such folder"):
-        list(generate_trees(tmp_path / "none", [], GREEDY, num_workers=2))
+        list(generate_trees(tmp_path / "none", [], GREEDY, EngineOptions(2)))
 
 
 def test_an_endless_stream_is_read_a_few_blocks_ahead(students: StudentFolders) -> None:
@@ -75,7 +79,7 @@ def test_an_endless_stream_is_read_a_few_blocks_ahead(students: StudentFolders) 
             num_read += 1
             yield question
 
-    trees = generate_trees(students.trained_onnx(), counted(), GREEDY, num_workers=2, batch_size=BATCH)
+    trees = generate_trees(students.trained_onnx(), counted(), GREEDY, EngineOptions(2, batch_size=BATCH))
     for number, tree in enumerate(itertools.islice(trees, 10 * BATCH)):
         assert tree.question.id == str(number)
         # a block being handed out, and for each of two workers those that it may be ahead
@@ -86,14 +90,14 @@ def test_an_endless_stream_is_read_a_few_blocks_ahead(students: StudentFolders) 
 
 def test_killed_workers_are_replaced(students: StudentFolders, caplog: pytest.LogCaptureFixture) -> None:
     asked, folder = list(itertools.islice(_endless(), 8 * BATCH)), students.trained_onnx()
-    whole = list(generate_trees(folder, asked, PARAMS, num_workers=1, batch_size=BATCH))
-    trees = generate_trees(folder, asked, PARAMS, num_workers=2, batch_size=BATCH)
-    grown = [next(trees)]
+    whole = list(generate_trees(folder, asked, PARAMS, EngineOptions(1, batch_size=BATCH)))
+    trees = generate_trees(folder, asked, PARAMS, EngineOptions(2, batch_size=BATCH))
+    trees_found = [next(trees)]
     for victim in multiprocessing.active_children():  # one that is not ready yet would die without a word
         assert victim.pid is not None
         os.kill(victim.pid, signal.SIGKILL)
-    grown += trees
-    assert grown == whole
+    trees_found += trees
+    assert trees_found == whole
     assert "a worker process died (killed by signal 9: out of memory, or killed by hand)" in caplog.text
     assert multiprocessing.active_children() == []
 
@@ -103,7 +107,11 @@ def test_a_question_that_does_not_fit_is_told(students: StudentFolders) -> None:
     for num_workers in (1, 2):
         told: list[SetAside] = []
         trees = generate_trees(
-            students.trained_onnx(), asked, GREEDY, num_workers=num_workers, batch_size=BATCH, on_set_aside=told.append
+            students.trained_onnx(),
+            asked,
+            GREEDY,
+            EngineOptions(num_workers, batch_size=BATCH),
+            on_set_aside=told.append,
         )
         assert [tree.question for tree in trees] == [question for question in asked if question.id != "long"]
         assert told == [SetAside(asked[BATCH], "prompt longer than the student's context", is_too_long=True)]
@@ -112,7 +120,7 @@ def test_a_question_that_does_not_fit_is_told(students: StudentFolders) -> None:
 def test_an_error_of_a_worker_is_raised_here(students: StudentFolders) -> None:
     asked = [*questions(2 * BATCH), Question("long", "many " * MAX_CONTEXT)]
     with pytest.raises(PromptTooLongError, match="question long: "):
-        list(generate_trees(students.trained_onnx(), asked, GREEDY, num_workers=2, batch_size=BATCH))
+        list(generate_trees(students.trained_onnx(), asked, GREEDY, EngineOptions(2, batch_size=BATCH)))
     assert multiprocessing.active_children() == []
 
 
@@ -122,23 +130,64 @@ def test_an_error_of_the_questions_leaves_no_process(students: StudentFolders) -
         raise OSError("the pool's disk is gone")
 
     with pytest.raises(OSError, match="disk is gone"):
-        list(generate_trees(students.trained_onnx(), torn(), GREEDY, num_workers=2, batch_size=BATCH))
+        list(generate_trees(students.trained_onnx(), torn(), GREEDY, EngineOptions(2, batch_size=BATCH)))
     assert multiprocessing.active_children() == []
 
 
 ENDLESS_RUN = """
 import itertools, multiprocessing, sys
 from pathlib import Path
+from edgeelad.engine.options import EngineOptions
 from edgeelad.engine.tree import greedy_params
 from edgeelad.engine.workers import generate_trees
 from edgeelad.records import Question
 
 if __name__ == "__main__":
     asked = (Question(str(number), "What is 1 + 1?") for number in itertools.count())
-    for tree in generate_trees(Path(sys.argv[1]), asked, greedy_params(24), num_workers=2, batch_size=4):
+    for tree in generate_trees(Path(sys.argv[1]), asked, greedy_params(24), EngineOptions(2, batch_size=4)):
         if tree.question.id == "20":
             print(*(child.pid for child in multiprocessing.active_children()), flush=True)
 """
+
+
+UNGUARDED = {
+    "trees": """
+from edgeelad.engine.tree import greedy_params
+from edgeelad.engine.workers import generate_trees
+from edgeelad.records import Question
+
+asked = [Question(str(number), "What is 1 + 1?") for number in range(12)]
+options = EngineOptions(2, batch_size=4)
+list(generate_trees(folder, asked, greedy_params(8), options))
+""",
+    "score": """
+from edgeelad.progress import Silent
+from edgeelad.scoring.score import score_pool
+
+pool = folder.parent / "pool.jsonl"
+score_pool(folder, str(pool), folder.parent / "scores.jsonl", Silent(), strategy="elad", options=EngineOptions(1))
+""",
+}
+
+
+@pytest.mark.parametrize("kind", UNGUARDED)
+def test_a_script_without_the_main_guard_is_told_so(students: StudentFolders, tmp_path: Path, kind: str) -> None:
+    script, folder = tmp_path / "script.py", tmp_path / "student"
+    folder.symlink_to(students.trained_onnx())
+    rows = (f'{{"id": "{number}", "question": "What is 1 + {number}?"}}\n' for number in range(5))
+    (tmp_path / "pool.jsonl").write_text("".join(rows), encoding="utf-8")
+    imports = "from pathlib import Path\nfrom edgeelad.engine.options import EngineOptions\n"
+    head = f"{imports}folder = Path({str(folder)!r})\n"
+    script.write_text(head + UNGUARDED[kind] + 'print("done")', encoding="utf-8")
+    ended = subprocess.run([sys.executable, str(script)], capture_output=True, text=True, check=False)
+    assert ended.returncode == 1
+    assert ended.stdout == ""
+    assert ended.stderr.count("Traceback") == 1  # the parent's own, and none of a worker
+    assert 'put the code that calls edgeelad under: if __name__ == "__main__":' in ended.stderr.splitlines()[-1]
+    guarded = head + 'if __name__ == "__main__":\n' + UNGUARDED[kind].replace("\n", "\n    ") + 'print("done")'
+    script.write_text(guarded, encoding="utf-8")
+    ended = subprocess.run([sys.executable, str(script)], capture_output=True, text=True, check=True)
+    assert ended.stdout == "done\n"
 
 
 @pytest.mark.skipif(not hasattr(os, "pidfd_open"), reason="needs process descriptors (Linux)")

@@ -15,9 +15,9 @@ from edgeelad.engine.graph_files import GraphFiles
 from edgeelad.engine.packed import group, sequential_trees
 from edgeelad.engine.packed.generator import PackedGenerator
 from edgeelad.engine.packed.graph import PackedGraph
+from edgeelad.engine.plain.graph import OnnxGraph
 from edgeelad.engine.plain.reference import force_one, generate_one
 from edgeelad.engine.sampling import SamplingParams
-from edgeelad.engine.session import OnnxGraph
 from edgeelad.errors import ModelError
 
 LIMITS = Limits(frozenset({2, 17, 40}), MAX_CONTEXT)

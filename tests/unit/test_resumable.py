@@ -7,7 +7,8 @@ from typing import Any
 
 import pytest
 
-from edgeelad.config import RESUMABLE, RunConfig, StoppingConfig, TeacherConfig, dump_toml, load_config
+from edgeelad.config import RESUMABLE, RunConfig, StoppingConfig, TeacherConfig, load_config
+from edgeelad.config_toml import dump_toml
 from edgeelad.errors import ConfigError
 from edgeelad.launch import plan_resume
 from edgeelad.records import Question, TeacherUsage

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from edgeelad.cli.sizes import parse_size
-from edgeelad.engine.workers import num_cores
+from edgeelad.engine.options import num_cores
 from edgeelad.errors import UsageError
 
 

@@ -65,7 +65,7 @@ def test_an_export_moves_to_another_ledger_and_replays_there(bought, tmp_path):
         (lambda row: {**row, "request": row["request"].replace("Task", "Tusk")}, "was altered"),
         (lambda row: {**row, "content": 7}, "the field content"),
         (lambda row: {name: value for name, value in row.items() if name != "model"}, "the field model"),
-        (lambda row: [row], "no reply of an exported ledger"),
+        (lambda row: [row], "not a reply of an exported ledger"),
     ],
 )
 def test_an_altered_export_is_refused_whole(bought, tmp_path, change, message):

@@ -15,10 +15,10 @@ import numpy as np
 
 from edgeelad.engine.generate import BranchPoint, ForcedToken, GeneratedTokens, Limits, TreeRequest, TreeResult
 from edgeelad.engine.plain.decode import Rows, decode
+from edgeelad.engine.plain.graph import IntArray, OnnxGraph
 from edgeelad.engine.plain.prefill import Prefilled, cut_prefixes, left_mask, prefill
 from edgeelad.engine.plain.stream import stream_tokens
 from edgeelad.engine.sampling import SamplingParams, Seeds, normalizers_and_entropies
-from edgeelad.engine.session import IntArray, OnnxGraph
 
 # keys and values of a batch's rows, and of the requests that they come from: large students get smaller batches
 MAX_CACHE_BYTES = 512 << 20
@@ -157,7 +157,7 @@ class BatchGenerator:
 
     def _batches(self, order: Iterable[int], lengths: Sequence[int]) -> Iterator[list[int]]:
         """Consecutive items of `order` that run together; `lengths[item]` tokens of each are cached in the end."""
-        max_tokens = self._max_cache_bytes // self.graph.cache_bytes_per_token
+        max_tokens = self._max_cache_bytes // self.graph.bytes_per_token
         batch: list[int] = []
         longest = 0
         for item in order:

@@ -13,9 +13,9 @@ import numpy as np
 import numpy.typing as npt
 
 from edgeelad.engine.generate import GeneratedTokens, Limits
+from edgeelad.engine.plain.graph import IntArray, OnnxGraph, take_rows
 from edgeelad.engine.plain.prefill import left_mask
 from edgeelad.engine.sampling import Choices, Logits, SamplingParams, Seeds, choose_tokens
-from edgeelad.engine.session import IntArray, OnnxGraph, take_rows
 from edgeelad.errors import ModelError
 from edgeelad.records import FinishReason
 

@@ -10,7 +10,7 @@ import numpy as np
 import numpy.typing as npt
 import onnxruntime
 
-from edgeelad.engine.session import IntArray, OnnxGraph
+from edgeelad.engine.plain.graph import IntArray, OnnxGraph
 
 # a pass gives logits of shape [rows, tokens, vocabulary]: no more than this at once
 MAX_LOGIT_BYTES = 128 << 20

@@ -10,8 +10,8 @@ from collections.abc import Sequence
 import numpy as np
 
 from edgeelad.engine.generate import ForcedToken, GeneratedTokens, Limits
+from edgeelad.engine.plain.graph import OnnxGraph
 from edgeelad.engine.sampling import Logits, SamplingParams, choose_tokens, normalizers_and_entropies
-from edgeelad.engine.session import OnnxGraph
 
 
 def generate_one(

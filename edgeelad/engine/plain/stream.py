@@ -7,8 +7,8 @@ from collections.abc import Iterator, Sequence
 import numpy as np
 
 from edgeelad.engine.generate import Limits
+from edgeelad.engine.plain.graph import OnnxGraph
 from edgeelad.engine.plain.prefill import prefill
-from edgeelad.engine.session import OnnxGraph
 
 
 def stream_tokens(graph: OnnxGraph, prompt: Sequence[int], max_tokens: int, limits: Limits) -> Iterator[int]:

@@ -6,7 +6,7 @@ can be written over one file of weights (`graph_files`).
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -82,9 +82,10 @@ class EditedGraph:
     def redirect(self, old: str, new: str, readers: Iterable[NodeProto] | None = None) -> None:
         """Let every reader of `old` (or only `readers`) read `new`."""
         for node in self.nodes if readers is None else readers:
-            for position, name in enumerate(node.input):
-                if name == old:
-                    node.input[position] = new
+            for reader in (node, *_inner_nodes(node)):
+                for position, name in enumerate(reader.input):
+                    if name == old:
+                        reader.input[position] = new
         self._readers = None
 
     def set_input(self, node: NodeProto, position: int, tensor: str) -> None:
@@ -115,8 +116,7 @@ class EditedGraph:
         for node in reversed(self.nodes):
             if any(name in needed for name in node.output):
                 kept.append(node)
-                needed.update(name for name in node.input if name)
-                needed.update(_subgraph_reads(node))
+                needed.update(name for reader in (node, *_inner_nodes(node)) for name in reader.input if name)
         self.nodes = kept[::-1]
         self._producers = self._readers = None
         self.weights = {name: value for name, value in self.weights.items() if name in needed}
@@ -145,7 +145,7 @@ def read_graph(model: ModelProto) -> EditedGraph:
     }
     nodes: list[NodeProto] = []
     for node in model.graph.node:
-        if node.op_type == "Constant":
+        if node.op_type == "Constant" and node.attribute[0].name == "value":
             weights[node.output[0]] = numpy_helper.to_array(helper.get_node_attr_value(node, "value"))
         else:
             nodes.append(node)
@@ -172,6 +172,10 @@ def _copied(node: NodeProto) -> NodeProto:
     return copy
 
 
-def _subgraph_reads(node: NodeProto) -> set[str]:
-    graphs = [entry.g for entry in node.attribute if entry.type == onnx.AttributeProto.GRAPH]
-    return {name for graph in graphs for inner in graph.node for name in inner.input if name}
+def _inner_nodes(node: NodeProto) -> Iterator[NodeProto]:
+    """The nodes of a node's subgraphs, at any depth; they may read the tensors of the graph around them."""
+    for entry in node.attribute:
+        if entry.type == onnx.AttributeProto.GRAPH:
+            for inner in entry.g.node:
+                yield inner
+                yield from _inner_nodes(inner)

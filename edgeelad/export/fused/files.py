@@ -32,7 +32,7 @@ def write_graphs(graphs: Mapping[Path, EditedGraph], weights_path: Path) -> None
         for path, graph in graphs.items():
             tensors = []
             for name, array in graph.weights.items():
-                array = np.ascontiguousarray(array)
+                array = np.asarray(array, order="C")  # ascontiguousarray would give a scalar a dimension
                 if array.nbytes <= MAX_INLINE_BYTES and name not in graph.learned:
                     tensors.append(onnx.numpy_helper.from_array(array, name))
                     continue

@@ -127,24 +127,41 @@ def head_node(graph: EditedGraph) -> NodeProto:
 
 
 def tie_head(graph: EditedGraph) -> None:
-    """Let the head read the embedding itself, transposed on the fly, where the two are tied; note the vocabulary."""
+    """Let the head read the embedding itself where the two are tied; note the vocabulary."""
     head = head_node(graph)
-    lookup = embedding_node(graph)
-    embedding, weight = graph.weights[lookup.input[0]], graph.weights[head.input[1]]
-    vocab_size = weight.shape[1]
+    vocab_size = graph.weights[head.input[1]].shape[1]
     graph.metadata[VOCAB_SIZE_KEY] = str(vocab_size)
     logits = next(value for value in graph.outputs if value.name == "logits")
     logits.type.tensor_type.shape.dim[-1].dim_value = vocab_size
-    if weight.shape == embedding.shape[::-1] and np.array_equal(weight.T, embedding):
-        inputs = [head.input[0], lookup.input[0]]
-        tied = helper.make_node("FusedMatMul", inputs, ["logits"], domain=MICROSOFT, name=head.name, transB=1)
-        graph.insert_before(head, [tied])
-        graph.remove(head)
+    tie_product(graph, head)
 
 
-def embedding_node(graph: EditedGraph) -> NodeProto:
-    """The node that looks tokens up."""
-    return next(node for node in graph.nodes if node.op_type == "Gather" and node.input[1] == "input_ids")
+def tie_product(graph: EditedGraph, product: NodeProto) -> None:
+    """Let a product read the embedding itself, transposed on the fly, if its weight is the same numbers."""
+    lookup = embedding_node(graph)
+    if lookup is None:
+        return
+    table, weight = graph.weights[lookup.input[0]], graph.weights[product.input[1]]
+    if weight.shape != table.shape[::-1] or not np.array_equal(weight.T, table):
+        return
+    inputs = [product.input[0], lookup.input[0]]
+    tied = helper.make_node("FusedMatMul", inputs, list(product.output), domain=MICROSOFT, name=product.name, transB=1)
+    graph.insert_before(product, [tied])
+    graph.remove(product)
+
+
+def embedding_node(graph: EditedGraph) -> NodeProto | None:
+    """The node that looks tokens up in a table of weights; None if there is no such node."""
+    for node in graph.nodes:
+        if (
+            node.op_type == "Gather"
+            and node.input[0] in graph.weights
+            and graph.weights[node.input[0]].ndim == 2
+            and not attribute(node, "axis", 0)
+            and _before_layout(graph, node.input[1]) == "input_ids"
+        ):
+            return node
+    return None
 
 
 def fuse_skip_norms(graph: EditedGraph) -> None:

@@ -21,7 +21,7 @@ from onnx import TensorProto, helper
 from edgeelad.engine.graph_files import GraphFiles, Precision
 from edgeelad.errors import ModelError
 from edgeelad.export.fused.build import load_parameters
-from edgeelad.export.fused.quantize import block_tensors, int8_tensors
+from edgeelad.export.fused.rounding import pack_blocks, round_channels
 
 Weight = NDArray[np.generic]
 LEARNED = re.compile(
@@ -126,8 +126,8 @@ def _make(name: str, parameters: Mapping[str, Weight]) -> dict[str, Weight]:
         return {stem: weight}
     stem = f"{stem}.{kind}"
     if kind == "int8":
-        return int8_tensors(stem, weight.astype(np.float32), is_table=is_table)
-    return block_tensors(stem, weight.astype(np.float32), int(kind[-1]))[1]
+        return round_channels(stem, weight.astype(np.float32), is_table=is_table)
+    return pack_blocks(weight.astype(np.float32), int(kind[-1])).tensors(stem)
 
 
 def _checked(tensor: TensorProto, value: Weight) -> Weight:

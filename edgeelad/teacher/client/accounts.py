@@ -92,7 +92,7 @@ class Accounts:
         reply = StoredReply(
             request.key, outcome.content, outcome.finish_reason, outcome.problem, completion_cap, billing
         )
-        self.ledger.answer(attempt_id, reply, self.prices.cost(billing), model=outcome.model, status=200)
+        self.ledger.answer(attempt_id, reply, self.prices.cost(billing), model=outcome.model)
         return reply
 
     def fail(self, attempt_id: int, outcome: Again | Refused | Unsupported) -> None:

@@ -12,8 +12,9 @@ from dataclasses import dataclass
 from typing import Any
 
 from edgeelad.teacher.ledger.budget import Reservation
-from edgeelad.teacher.ledger.exchange import TeacherRequest
+from edgeelad.teacher.ledger.exchange import TeacherRequest, content_key
 from edgeelad.teacher.ledger.ledger import Ledger
+from edgeelad.teacher.ledger.schema import damaged
 from edgeelad.teacher.prompts.messages import Message
 
 
@@ -33,6 +34,7 @@ class OpenAttempt:
 
     attempt_id: int
     request: TeacherRequest
+    completion_cap: int
     wanted: Reservation
 
     @property
@@ -52,6 +54,7 @@ class BatchBook:
     def create(self) -> str:
         """Write a new batch, and give its id."""
         batch_id = uuid.uuid4().hex
+        self._ledger.register()
         with self._ledger.transaction() as connection:
             connection.execute(
                 "INSERT INTO batches (id, run, endpoint, session, created_at, state) VALUES (?, ?, ?, ?, ?, 'new')",
@@ -79,13 +82,16 @@ class BatchBook:
     def open_attempts(self, batch_id: str) -> list[OpenAttempt]:
         """A batch's attempts that have no outcome yet, in the order in which they were written."""
         sql = (
-            "SELECT a.id, r.canonical, a.reserved_prompt_tokens, a.reserved_completion_tokens, a.reserved_cost "
+            "SELECT a.id, r.key, r.canonical, a.completion_cap, a.reserved_prompt_tokens, "
+            "a.reserved_completion_tokens, a.reserved_cost "
             "FROM attempts a JOIN requests r ON r.key = a.key WHERE a.batch = ? AND a.outcome = 'open' ORDER BY a.id"
         )
-        return [
-            OpenAttempt(attempt_id, _request(json.loads(canonical)), Reservation(prompt, completion, cost))
-            for attempt_id, canonical, prompt, completion, cost in self._ledger.rows(sql, (batch_id,))
-        ]
+        opened = []
+        for attempt_id, key, canonical, cap, *wanted in self._ledger.rows(sql, (batch_id,)):
+            if content_key(canonical) != key:
+                raise damaged(self._ledger.path, f"the request {key} was altered")
+            opened.append(OpenAttempt(attempt_id, _request(json.loads(canonical)), cap, Reservation(*wanted)))
+        return opened
 
 
 def _request(fields: dict[str, Any]) -> TeacherRequest:

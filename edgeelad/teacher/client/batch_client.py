@@ -159,7 +159,7 @@ class BatchClient:
 
     def _collect(self, batch_id: str, remote: RemoteBatch) -> None:
         opened = self._book.open_attempts(batch_id)
-        example = self.endpoint.body(opened[0].request, opened[0].wanted.completion_tokens) if opened else {}
+        example = self.endpoint.body(opened[0].request, opened[0].completion_cap) if opened else {}
         attempts = {attempt.custom_id: attempt for attempt in opened}
         outcomes: list[Outcome] = []
         for file_id in (remote.output_file_id, remote.error_file_id):
@@ -187,8 +187,7 @@ class BatchClient:
         sent = self.endpoint.body(attempt.request, attempt.wanted.completion_tokens)
         outcome = classify(_reply_of(row), time.time(), sent)
         if isinstance(outcome, Answered):
-            cap = attempt.wanted.completion_tokens
-            self.accounts.keep(attempt.attempt_id, attempt.request, outcome, cap, attempt.wanted)
+            self.accounts.keep(attempt.attempt_id, attempt.request, outcome, attempt.completion_cap, attempt.wanted)
         elif isinstance(outcome, Unsupported):
             self.accounts.fail(attempt.attempt_id, outcome)
         else:

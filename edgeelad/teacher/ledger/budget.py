@@ -39,11 +39,13 @@ class Prices:
         )
 
     def cost(self, billing: Billing) -> int | None:
-        """What a bill comes to, in picodollars; None where a price is not known.
+        """What a bill comes to, in picodollars: the price that was told, else tokens times prices, None if unknown.
 
         >>> Prices(prompt=150_000, completion=600_000).cost(Billing(1000, 100))
         210000000
         """
+        if billing.cost_pico is not None:
+            return billing.cost_pico
         if self.prompt is None or self.completion is None:
             return None
         cached_price = self.prompt if self.cached_prompt is None else self.cached_prompt

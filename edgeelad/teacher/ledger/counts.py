@@ -7,13 +7,17 @@ the caps at what was reserved for it, and is told apart from what was surely pai
 from __future__ import annotations
 
 import sqlite3
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from edgeelad.records import TeacherUsage
 from edgeelad.teacher.ledger.budget import PICO, Prices, Reservation, Spent
-from edgeelad.teacher.ledger.exchange import Billing, content_key, content_sha256
+from edgeelad.teacher.ledger.exchange import Billing, content_key, reply_digest
+from edgeelad.teacher.ledger.schema import damage
+
+# what a reply's hash covers
+DIGESTED = ("key", "content", "finish_reason", "completion_cap", "model")
 
 # the cost of a row, where it was written without prices at today's: ?1 a prompt token, ?2 a cached one, ?3 a completion
 _COSTED = """
@@ -46,14 +50,6 @@ _TOTALS = """
         COALESCE(SUM(CASE WHEN held THEN full_cost ELSE 0 END), 0) AS doubtful_cost,
         TOTAL(held AND full_cost IS NULL) AS num_doubtful_unpriced
     FROM ({rows})"""
-
-
-_WRONG_TOTALS = """
-    SELECT s.run, s.requests, s.prompt, s.completion FROM (
-        SELECT run, COUNT(*) AS requests, SUM(prompt) AS prompt, SUM(completion) AS completion
-        FROM counted WHERE outcome <> 'open' GROUP BY run) s
-    LEFT JOIN run_totals t ON t.run = s.run
-    WHERE (s.requests, s.prompt, s.completion) IS NOT (t.requests, t.prompt, t.completion)"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -164,19 +160,32 @@ def rates(connection: sqlite3.Connection, model: str) -> dict[str, PromptRates]:
 
 
 def verify(connection: sqlite3.Connection) -> list[str]:
-    """Recompute every hash; one line for each thing that is wrong."""
-    problems = [f"integrity: {row[0]}" for row in connection.execute("PRAGMA integrity_check") if row[0] != "ok"]
+    """Recompute every hash and sum; one line per thing that is wrong."""
+    problems = list(damage(connection))
     for key, canonical in connection.execute("SELECT key, canonical FROM requests"):
         if content_key(canonical) != key:
             problems.append(f"request {key}: its text hashes to {content_key(canonical)}")
-    for attempt_id, content, digest in connection.execute("SELECT attempt_id, content, content_sha256 FROM replies"):
-        if content_sha256(content) != digest:
-            problems.append(f"reply of attempt {attempt_id}: its text does not have the hash written with it")
-    for run, requests, prompt, completion in connection.execute(_WRONG_TOTALS):
-        problems.append(f"run {run!r}: its attempts come to {requests} requests, {prompt} and {completion} tokens")
-    for table, row_id, parent, _ in connection.execute("PRAGMA foreign_key_check"):
-        problems.append(f"{table} row {row_id}: refers to a missing row of {parent}")
+    problems += [f"reply of attempt {id_}: it does not have the hash written with it" for id_ in altered(connection)]
     return problems
+
+
+def altered(connection: sqlite3.Connection) -> Iterator[int]:
+    """The attempts whose reply is not what was written."""
+    for id_, *fields, digest in connection.execute(f"SELECT attempt_id, {', '.join(DIGESTED)}, digest FROM replies"):
+        if reply_digest(*fields) != digest:
+            yield id_
+
+
+def overruns(connection: sqlite3.Connection, run: str) -> tuple[int, int, float]:
+    """How far replies have exceeded what was reserved for them: prompt and completion tokens, and the cost's factor."""
+    row = connection.execute(
+        "SELECT MAX(prompt_tokens - reserved_prompt_tokens), MAX(completion_tokens - reserved_completion_tokens), "
+        "MAX(1.0 * cost / NULLIF(reserved_cost, 0)) FROM attempts "
+        "WHERE run = ? AND outcome = 'answered' AND NOT is_estimated",
+        (run,),
+    ).fetchone()
+    prompt, completion, factor = (value or 0 for value in row)
+    return max(0, prompt), max(0, completion), max(1.0, factor)
 
 
 def _named(connection: sqlite3.Connection, sql: str, values: tuple[Any, ...]) -> dict[str, Any]:

@@ -70,8 +70,9 @@ class TeacherRequest:
 class Billing:
     """Tokens that one reply was billed for.
 
-    `is_estimated` says that the reply did not tell and the counts are ours; `reasoning_tokens` are among
-    `completion_tokens`, `cached_prompt_tokens` among `prompt_tokens`.
+    `is_estimated` says that the reply did not tell, and that the counts are estimates; `reasoning_tokens` are among
+    `completion_tokens`, `cached_prompt_tokens` among `prompt_tokens`. `cost_pico` is the price that the endpoint says
+    it charged, in picodollars; None if it does not say.
     """
 
     prompt_tokens: int = 0
@@ -79,6 +80,7 @@ class Billing:
     cached_prompt_tokens: int = 0
     reasoning_tokens: int = 0
     is_estimated: bool = False
+    cost_pico: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -112,9 +114,10 @@ def content_key(canonical: str) -> str:
     return f"{KEY_TAG}:{digest}"
 
 
-def content_sha256(content: str) -> str:
-    """The hash that is kept beside a reply's text."""
-    return hashlib.sha256(content.encode()).hexdigest()
+def reply_digest(key: str, content: str, finish_reason: str, completion_cap: int, model: str) -> str:
+    """The hash that is kept beside a reply, of all that is read of it."""
+    text = canonical_json([key, content, finish_reason, completion_cap, model])
+    return hashlib.sha256(f"edgeelad-reply-1\n{text}".encode()).hexdigest()
 
 
 def canonical_json(value: Any) -> str:

@@ -1,12 +1,13 @@
 """Look at a ledger, and move what it holds to another: what `edgeelad ledger stats|export|import` do.
 
-An export is JSON lines, one a reply that can be used, with the request it answers; an import takes what the ledger does
-not have yet and recomputes every key. What is imported was paid for elsewhere: it counts against no run's budget.
+An export is JSON lines, one per reply that can be used, with the request that it answers; an import takes what the
+ledger does not have yet and recomputes every key. What is imported was paid for elsewhere: it counts against no budget.
 """
 
 from __future__ import annotations
 
 import json
+import sqlite3
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,9 +16,10 @@ from typing import Any
 from edgeelad.errors import InputError
 from edgeelad.files import write_jsonl
 from edgeelad.teacher.ledger.budget import PICO
-from edgeelad.teacher.ledger.counts import LedgerTotals
-from edgeelad.teacher.ledger.exchange import content_key, content_sha256
+from edgeelad.teacher.ledger.counts import DIGESTED, LedgerTotals, altered
+from edgeelad.teacher.ledger.exchange import content_key, reply_digest
 from edgeelad.teacher.ledger.ledger import Ledger
+from edgeelad.teacher.ledger.schema import DELETED, damaged
 
 # the run that imported replies belong to; no run that spends has this name
 IMPORTED_RUN = "imported"
@@ -59,13 +61,29 @@ def ledger_stats(path: Path) -> LedgerStats:
 
 
 def verify_ledger(path: Path) -> list[str]:
-    """Recompute every hash of a ledger; one line for each thing that is wrong.
+    """Recompute every hash and sum of a ledger; one line per thing that is wrong.
 
     Raises:
         InputError: There is no such file.
     """
-    with _opened(path) as ledger:
+    with _opened(path, is_checked=False) as ledger:
         return ledger.verify()
+
+
+def delete_altered(path: Path) -> int:
+    """Delete the replies that do not have the hash written with them; gives their number. They are bought again.
+
+    What they cost stays counted.
+
+    Raises:
+        InputError: There is no such file.
+        StorageError: It cannot be written.
+    """
+    with _opened(path, is_checked=False) as ledger, ledger.transaction() as connection:
+        ids = [(id_,) for id_ in altered(connection)]
+        connection.executemany("DELETE FROM replies WHERE attempt_id = ?", ids)
+        connection.executemany(f"UPDATE attempts SET problem = '{DELETED}' WHERE id = ?", ids)
+        return len(ids)
 
 
 def export_ledger(path: Path, out: Path) -> int:
@@ -73,6 +91,7 @@ def export_ledger(path: Path, out: Path) -> int:
 
     Raises:
         InputError: There is no such ledger.
+        RunError: A reply is not what was written.
         StorageError: `out` cannot be written.
     """
     with _opened(path) as ledger:
@@ -80,40 +99,42 @@ def export_ledger(path: Path, out: Path) -> int:
 
 
 def import_ledger(path: Path, source: Path) -> int:
-    """Take the replies of an export into a ledger, made where there is none; gives the number of new ones.
-
-    All or nothing.
+    """Add the replies of an export to a ledger, all or nothing; gives the number of new ones.
 
     Raises:
-        InputError: A line is no reply of an export, or was altered.
+        InputError: A line is not a reply of an export, or was altered.
         StorageError: The ledger cannot be written.
     """
     num_new = 0
-    with Ledger(path) as ledger, ledger.transaction() as connection:
-        for number, row in _lines(source):
-            key = _check(row, f"{source}:{number}")
-            if ledger.find(key) is not None:
-                continue
-            now = ledger.clock()
-            connection.execute("INSERT OR IGNORE INTO requests VALUES (?, ?, ?)", (key, row["request"], now))
-            billing = [row[name] for name in _BILLED]
-            cursor = connection.execute(
-                "INSERT INTO attempts (key, run, question_id, session, started_at, finished_at, outcome, "
-                f"reserved_prompt_tokens, reserved_completion_tokens, cost, {', '.join(_BILLED)}) "
-                "VALUES (?, ?, ?, ?, ?, ?, 'open', 0, 0, ?, ?, ?, ?, ?, ?)",
-                (key, IMPORTED_RUN, row["question_id"], ledger.session, now, now, row["cost"], *billing),
-            )
-            connection.execute("UPDATE attempts SET outcome = 'answered' WHERE id = ?", (cursor.lastrowid,))
-            connection.execute(
-                "INSERT INTO replies VALUES (?, ?, ?, ?, ?, '', ?, ?)",
-                (cursor.lastrowid, key, row["content"], content_sha256(row["content"]), *(row[name] for name in _KEPT)),
-            )
-            num_new += 1
+    with Ledger(path) as ledger:
+        ledger.register()
+        with ledger.transaction() as connection:
+            for number, row in _lines(source):
+                key = _check(row, f"{source}:{number}")
+                if ledger.find(key) is None:
+                    _insert(connection, ledger, row)
+                    num_new += 1
     return num_new
 
 
+def _insert(connection: sqlite3.Connection, ledger: Ledger, row: dict[str, Any]) -> None:
+    now = ledger.clock()
+    connection.execute("INSERT OR IGNORE INTO requests VALUES (?, ?, ?)", (row["key"], row["request"], now))
+    head = (row["key"], IMPORTED_RUN, row["question_id"], ledger.session, row["completion_cap"], now, now, row["cost"])
+    cursor = connection.execute(
+        "INSERT INTO attempts (key, run, question_id, session, completion_cap, started_at, finished_at, cost, outcome, "
+        f"reserved_prompt_tokens, reserved_completion_tokens, {', '.join(_BILLED)}) "
+        f"VALUES (?, ?, ?, ?, ?, ?, ?, ?, 'open', 0, 0, {', '.join('?' for _ in _BILLED)})",
+        (*head, *(row[name] for name in _BILLED)),
+    )
+    connection.execute("UPDATE attempts SET outcome = 'answered' WHERE id = ?", (cursor.lastrowid,))
+    fields = [row[name] for name in DIGESTED]
+    connection.execute(
+        "INSERT INTO replies VALUES (?, ?, ?, ?, ?, ?, ?, '')", (cursor.lastrowid, *fields, reply_digest(*fields))
+    )
+
+
 _BILLED = ("prompt_tokens", "completion_tokens", "cached_prompt_tokens", "reasoning_tokens", "is_estimated")
-_KEPT = ("finish_reason", "completion_cap", "model")
 _FIELDS: dict[str, type | tuple[type, ...]] = {
     "key": str,
     "request": str,
@@ -130,11 +151,14 @@ _FIELDS: dict[str, type | tuple[type, ...]] = {
 def _rows(ledger: Ledger) -> Iterator[dict[str, Any]]:
     sql = (
         "SELECT r.key, q.canonical, a.question_id, r.content, r.finish_reason, r.completion_cap, r.model, a.cost, "
-        f"{', '.join(f'a.{name}' for name in _BILLED)} FROM replies r JOIN attempts a ON a.id = r.attempt_id "
+        f"{', '.join(f'a.{name}' for name in _BILLED)}, r.digest FROM replies r JOIN attempts a ON a.id = r.attempt_id "
         "JOIN requests q ON q.key = r.key WHERE r.problem = '' ORDER BY r.attempt_id"
     )
-    for row in ledger.rows(sql, ()):
-        yield dict(zip(_FIELDS, row, strict=True))
+    for *values, digest in ledger.rows(sql, ()):
+        row = dict(zip(_FIELDS, values, strict=True))
+        if reply_digest(*(row[name] for name in DIGESTED)) != digest:
+            raise damaged(ledger.path, f"the reply to {row['key']} was altered")
+        yield row
 
 
 def _lines(source: Path) -> Iterator[tuple[int, dict[str, Any]]]:
@@ -151,7 +175,7 @@ def _lines(source: Path) -> Iterator[tuple[int, dict[str, Any]]]:
 
 def _check(row: Any, where: str) -> str:
     if not isinstance(row, dict):
-        raise InputError(f"{where}: no reply of an exported ledger")
+        raise InputError(f"{where}: not a reply of an exported ledger")
     for name, kind in _FIELDS.items():
         if name not in row or not isinstance(row[name], kind) or isinstance(row[name], bool):
             raise InputError(f"{where}: the field {name} is missing or of another type; export the ledger again")
@@ -177,7 +201,7 @@ def _prompt_stats(ledger: Ledger) -> Iterator[PromptStats]:
         )
 
 
-def _opened(path: Path) -> Ledger:
+def _opened(path: Path, is_checked: bool = True) -> Ledger:
     if not path.is_file():
         raise InputError(f"{path}: no such ledger")
-    return Ledger(path)
+    return Ledger(path, is_checked=is_checked)

@@ -2,8 +2,8 @@
 
 A row for every HTTP attempt is committed (WAL, full synchronous) before it is sent and completed after it. A process
 that dies in between leaves the row open: it is *in doubt* and counts at what was reserved for it. Several threads,
-processes and runs may share a ledger; caps are checked in the transaction that writes the attempt. Keeps neither keys
-to the API nor headers. Times come from the clock that it is given.
+processes and runs may share a ledger; caps are checked in the transaction that writes the attempt. A reply is read only
+if it has the hash that was written with it. API keys and headers are not kept.
 """
 
 from __future__ import annotations
@@ -20,15 +20,14 @@ from dataclasses import astuple, dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-from edgeelad.errors import BudgetError, RunError, StorageError
+from edgeelad.errors import BudgetError, RunError
 from edgeelad.records import TeacherUsage
 from edgeelad.teacher.ledger import counts as ledger_counts
 from edgeelad.teacher.ledger.budget import Caps, Prices, Reservation, Spent, check
 from edgeelad.teacher.ledger.counts import LedgerTotals, PromptRates
-from edgeelad.teacher.ledger.exchange import Billing, StoredReply, TeacherRequest, content_key, content_sha256
-from edgeelad.teacher.ledger.schema import migrate
-
-BUSY_TIMEOUT_S = 60.0
+from edgeelad.teacher.ledger.exchange import Billing, StoredReply, TeacherRequest, content_key, reply_digest
+from edgeelad.teacher.ledger.schema import damage, damaged, open_file, read_errors, storage_errors
+from edgeelad.teacher.ledger.sessions import Session, is_alive
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,32 +45,39 @@ class Begun:
 class Ledger:
     """An open ledger; close it, or use it as a context manager."""
 
-    def __init__(self, path: Path, clock: Callable[[], float] = time.time) -> None:
+    def __init__(
+        self,
+        path: Path,
+        clock: Callable[[], float] = time.time,
+        *,
+        say: Callable[[str], None] = lambda message: None,
+        is_checked: bool = True,
+    ) -> None:
         """Open or create a ledger.
 
+        Args:
+            path: Its file.
+            clock: The time of day, in seconds.
+            say: Told when this process waits for another one.
+            is_checked: Refuse a file with damage that can be seen without reading every reply.
+
         Raises:
-            RunError: The file is no ledger, damaged, or from a newer edgeelad.
+            RunError: The file is not a ledger, is damaged, or was written by another version of edgeelad.
             StorageError: It cannot be written.
         """
         self.path = path
         self.clock = clock
-        self._lock = threading.RLock()
         self.session = uuid.uuid4().hex
-        with _storage_errors(path):
-            self._connection = sqlite3.connect(
-                path, timeout=BUSY_TIMEOUT_S, isolation_level=None, check_same_thread=False
-            )
+        self._say = say
+        self._lock = threading.RLock()
+        self._waited_for: set[str] = set()
+        self._held: Session | None = None
+        self._connection = open_file(path)
         try:
-            with _storage_errors(path):
-                self._connection.execute("PRAGMA journal_mode = WAL")
-                self._connection.execute("PRAGMA synchronous = FULL")
-                self._connection.execute("PRAGMA foreign_keys = ON")
-                migrate(self._connection, path)
-            with self.transaction() as connection:
-                connection.execute(
-                    "INSERT INTO sessions VALUES (?, ?, ?, ?)",
-                    (self.session, os.getpid(), socket.gethostname(), clock()),
-                )
+            with read_errors(path):
+                found = next(damage(self._connection), "") if is_checked else ""
+            if found:
+                raise damaged(path, found)
         except BaseException:
             self._connection.close()
             raise
@@ -83,25 +89,38 @@ class Ledger:
         self.close()
 
     def close(self) -> None:
-        """Close the file."""
+        """Close the file. Idempotent."""
         with self._lock:
             self._connection.close()
+            if self._held is not None:
+                self._held.close()
 
     def find(self, key: str) -> StoredReply | None:
-        """The reply to a request, if it was ever bought: a usable one before an unusable one, else the latest."""
+        """The reply to a request, if it was ever bought: a usable one before an unusable one, else the latest.
+
+        Raises:
+            RunError: The reply is not what was written.
+        """
         row = self._one(
-            "SELECT r.key, r.content, r.finish_reason, r.problem, r.completion_cap, a.prompt_tokens, "
-            "a.completion_tokens, a.cached_prompt_tokens, a.reasoning_tokens, a.is_estimated "
+            "SELECT r.attempt_id, r.digest, r.model, r.key, r.content, r.finish_reason, r.problem, r.completion_cap, "
+            "a.prompt_tokens, a.completion_tokens, a.cached_prompt_tokens, a.reasoning_tokens, a.is_estimated "
             "FROM replies r JOIN attempts a ON a.id = r.attempt_id WHERE r.key = ? "
             "ORDER BY r.problem = '' DESC, r.attempt_id DESC LIMIT 1",
             (key,),
         )
         if row is None:
             return None
-        key, content, finish_reason, problem, completion_cap, *billed, is_estimated = row
-        prompt, completion, cached, reasoning = billed
-        billing = Billing(prompt, completion, cached, reasoning, bool(is_estimated))
-        return StoredReply(key, content, finish_reason, problem, completion_cap, billing)
+        attempt_id, digest, model, _, content, finish_reason, problem, completion_cap, *billed = row
+        with read_errors(self.path):
+            if reply_digest(key, content, finish_reason, completion_cap, model) != digest:
+                raise RunError(
+                    f"{self.path}: the reply of attempt {attempt_id} was altered after it was written, so it is not "
+                    "used; restore the file from a copy, or delete what was altered with "
+                    f"`edgeelad ledger verify --delete {self.path}` (it is bought again)"
+                )
+            prompt, completion, cached, reasoning, is_estimated = billed
+            billing = Billing(prompt, completion, cached, reasoning, bool(is_estimated))
+            return StoredReply(key, content, finish_reason, problem, completion_cap, billing)
 
     def begin(
         self,
@@ -133,6 +152,7 @@ class Ledger:
         """
         canonical = request.canonical()
         key = content_key(canonical)
+        self.register()
         with self.transaction() as connection:
             found = self.find(key)
             if found is not None and (not found.problem or found.completion_cap >= completion_cap):
@@ -149,28 +169,28 @@ class Ledger:
             now = self.clock()
             connection.execute("INSERT OR IGNORE INTO requests VALUES (?, ?, ?)", (key, canonical, now))
             cursor = connection.execute(
-                "INSERT INTO attempts (key, run, question_id, session, started_at, outcome, batch, "
+                "INSERT INTO attempts (key, run, question_id, session, started_at, outcome, batch, completion_cap, "
                 "reserved_prompt_tokens, reserved_completion_tokens, reserved_cost) "
-                "VALUES (?, ?, ?, ?, ?, 'open', ?, ?, ?, ?)",
-                (key, run, question_id, self.session, now, batch, *astuple(wanted)),
+                "VALUES (?, ?, ?, ?, ?, 'open', ?, ?, ?, ?, ?)",
+                (key, run, question_id, self.session, now, batch, completion_cap, *astuple(wanted)),
             )
             return Begun(attempt_id=cursor.lastrowid)
 
-    def answer(self, attempt_id: int, reply: StoredReply, cost_pico: int | None, *, model: str, status: int) -> None:
+    def answer(self, attempt_id: int, reply: StoredReply, cost_pico: int | None, *, model: str) -> None:
         """Complete an attempt with the reply that it bought; `reply.problem` says why it cannot be used, if so."""
         with self.transaction() as connection:
             updated = connection.execute(
-                "UPDATE attempts SET outcome = 'answered', finished_at = ?, http_status = ?, problem = ?, cost = ?, "
+                "UPDATE attempts SET outcome = 'answered', finished_at = ?, problem = ?, cost = ?, "
                 "prompt_tokens = ?, completion_tokens = ?, cached_prompt_tokens = ?, reasoning_tokens = ?, "
                 "is_estimated = ? WHERE id = ? AND outcome = 'open'",
-                (self.clock(), status, reply.problem, cost_pico, *astuple(reply.billing), attempt_id),
+                (self.clock(), reply.problem, cost_pico, *astuple(reply.billing)[:5], attempt_id),
             )
             if not updated.rowcount:
                 return  # another process has brought the same batch's results in
-            digest = content_sha256(reply.content)
+            fields = (reply.key, reply.content, reply.finish_reason, reply.completion_cap, model)
             connection.execute(
                 "INSERT INTO replies VALUES (?, ?, ?, ?, ?, ?, ?, ?)",
-                (attempt_id, reply.key, reply.content, digest, *astuple(reply)[2:5], model),
+                (attempt_id, *fields, reply_digest(*fields), reply.problem),
             )
 
     def note_problem(self, key: str, problem: str) -> None:
@@ -181,35 +201,32 @@ class Ledger:
                 (problem, key),
             )
 
-    def fail(
-        self, attempt_id: int, outcome: Literal["unbilled", "in_doubt"], problem: str, status: int | None = None
-    ) -> None:
+    def fail(self, attempt_id: int, outcome: Literal["unbilled", "in_doubt"], problem: str) -> None:
         """Complete an attempt that brought no reply: surely not billed, or in doubt (counted at its reservation)."""
         with self.transaction() as connection:
             connection.execute(
-                "UPDATE attempts SET outcome = ?, finished_at = ?, http_status = ?, problem = ? "
-                "WHERE id = ? AND outcome = 'open'",
-                (outcome, self.clock(), status, problem, attempt_id),
+                "UPDATE attempts SET outcome = ?, finished_at = ?, problem = ? WHERE id = ? AND outcome = 'open'",
+                (outcome, self.clock(), problem, attempt_id),
             )
 
     def spent(self, run: str, prices: Prices | None = None) -> Spent:
         """What counts against a run's caps, open and doubtful attempts at their reservation."""
-        with self._lock, _storage_errors(self.path):
+        with self._lock, read_errors(self.path):
             return ledger_counts.spent(self._connection, run, prices or Prices())
 
     def totals(self, run: str | None = None, prices: Prices | None = None) -> LedgerTotals:
         """What was paid, by one run or by all; at `prices` where a row was written without a cost."""
-        with self._lock, _storage_errors(self.path):
+        with self._lock, read_errors(self.path):
             return ledger_counts.totals(self._connection, prices or Prices(), run=run)
 
     def usage_of(self, keys: Sequence[str], prices: Prices | None = None) -> TeacherUsage:
         """What the replies to these requests cost when they were bought, failed attempts included."""
-        with self._lock, _storage_errors(self.path):
+        with self._lock, read_errors(self.path):
             return ledger_counts.totals(self._connection, prices or Prices(), keys=keys).usage
 
     def rates(self, model: str) -> dict[str, PromptRates]:
         """What each prompt has come to with a model so far, by prompt id."""
-        with self._lock, _storage_errors(self.path):
+        with self._lock, read_errors(self.path):
             return ledger_counts.rates(self._connection, model)
 
     def ability(self, endpoint: str, model: str, name: str) -> str | None:
@@ -224,33 +241,53 @@ class Ledger:
             connection.execute("INSERT OR REPLACE INTO abilities VALUES (?, ?, ?, ?)", (endpoint, model, name, value))
 
     def verify(self) -> list[str]:
-        """Recompute every hash; one line for each thing that is wrong."""
-        with self._lock, _storage_errors(self.path):
+        """Recompute every hash; one line per thing that is wrong."""
+        with self._lock, read_errors(self.path):
             return ledger_counts.verify(self._connection)
 
-    def _is_under_way_elsewhere(self, key: str) -> bool:
+    def overruns(self, run: str) -> tuple[int, int, float]:
+        """How far replies have exceeded what was reserved for them; see `counts.overruns`."""
+        with self._lock, read_errors(self.path):
+            return ledger_counts.overruns(self._connection, run)
+
+    def register(self) -> None:
+        """Make this session known, and show others that it is alive; before its first attempt or batch."""
         with self._lock:
-            rows = self._connection.execute(
-                "SELECT DISTINCT s.pid, s.host FROM attempts a JOIN sessions s ON s.id = a.session "
-                "WHERE a.key = ? AND a.outcome = 'open' AND a.session <> ?",
-                (key, self.session),
-            ).fetchall()
-        return any(host == socket.gethostname() and _is_alive(pid) for pid, host in rows)
+            if self._held is None:
+                with storage_errors(self.path):
+                    held = Session(self.path, self.session)
+                row = (self.session, os.getpid(), socket.gethostname(), self.clock())
+                with self.transaction() as connection:
+                    connection.execute("INSERT INTO sessions VALUES (?, ?, ?, ?)", row)
+                self._held = held
+
+    def _is_under_way_elsewhere(self, key: str) -> bool:
+        rows = self.rows(
+            "SELECT DISTINCT s.id, s.pid, s.host FROM attempts a JOIN sessions s ON s.id = a.session "
+            "WHERE a.key = ? AND a.outcome = 'open' AND a.session <> ?",
+            (key, self.session),
+        )
+        alive = [row for row in rows if is_alive(self.path, row[0])]
+        for id_, pid, host in alive:
+            if id_ not in self._waited_for:
+                self._waited_for.add(id_)
+                self._say(f"waiting for process {pid} on {host}, which has sent the same request ({self.path})")
+        return bool(alive)
 
     def rows(self, sql: str, values: tuple[Any, ...]) -> list[tuple[Any, ...]]:
         """Read rows."""
-        with self._lock, _storage_errors(self.path):
+        with self._lock, read_errors(self.path):
             return self._connection.execute(sql, values).fetchall()
 
     def _one(self, sql: str, values: tuple[Any, ...]) -> tuple[Any, ...] | None:
-        with self._lock, _storage_errors(self.path):
+        with self._lock, read_errors(self.path):
             row: tuple[Any, ...] | None = self._connection.execute(sql, values).fetchone()
             return row
 
     @contextlib.contextmanager
     def transaction(self) -> Iterator[sqlite3.Connection]:
         """One transaction, alone on the ledger; undone where the block raises."""
-        with self._lock, _storage_errors(self.path):
+        with self._lock, storage_errors(self.path):
             self._connection.execute("BEGIN IMMEDIATE")
             try:
                 yield self._connection
@@ -259,28 +296,3 @@ class Ledger:
                 if self._connection.in_transaction:
                     self._connection.execute("ROLLBACK")
                 raise
-
-
-def _is_alive(pid: int) -> bool:
-    try:
-        os.kill(pid, 0)
-    except ProcessLookupError:
-        return False
-    except OSError:
-        return True
-    return True
-
-
-@contextlib.contextmanager
-def _storage_errors(path: Path) -> Iterator[None]:
-    try:
-        yield
-    except sqlite3.OperationalError as error:
-        raise StorageError(
-            f"{path}: the ledger cannot be written or read ({error}); nothing more is sent to the teacher, and "
-            "everything before is intact: make room or fix its permissions, then go on"
-        ) from error
-    except sqlite3.DatabaseError as error:
-        raise RunError(
-            f"{path}: not a ledger, or damaged ({error}); restore it, or name another file with --ledger"
-        ) from error

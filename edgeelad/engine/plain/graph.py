@@ -1,0 +1,127 @@
+"""A decoder graph with the standard names, as Optimum exports it: one forward pass at a time.
+
+Inputs `input_ids, attention_mask, position_ids, past_key_values.*`, outputs `logits, present.*`.
+"""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import onnxruntime
+
+from edgeelad.engine.session import ADVICE, open_session
+from edgeelad.engine.shape import CacheShape
+from edgeelad.errors import ModelError
+
+IntArray = npt.NDArray[np.int64]
+PAST = re.compile(r"past_key_values\.(\d+)\.(key|value)$")
+CACHE_TYPES = {"tensor(float)": np.float32, "tensor(float16)": np.float16}
+
+
+class OnnxGraph:
+    """A decoder graph with standard names.
+
+    Its KV cache is a list of OrtValues in the order of `past_names`, each [rows, num_heads, past length, head_dim].
+
+    Attributes:
+        past_names, present_names: The cache's inputs and outputs.
+        shape: Of the cache.
+        vocab_size: Logits per token.
+    """
+
+    def __init__(self, path: Path, num_threads: int = 1, shape: CacheShape | None = None) -> None:
+        """Open a graph; `shape` is that of the cache by the student's configuration, if it states one.
+
+        Raises:
+            ModelError: The file cannot be loaded, is no decoder with standard names, or has another shape.
+        """
+        self.session = open_session(path, num_threads)
+        inputs = {value.name: value for value in self.session.get_inputs()}
+        outputs = {value.name: value for value in self.session.get_outputs()}
+        self.past_names = [name for name in inputs if PAST.match(name)]
+        self.present_names = [name.replace("past_key_values", "present") for name in self.past_names]
+        _check_names(path, set(inputs), set(outputs), self.past_names, self.present_names)
+        self.has_positions = "position_ids" in inputs
+        self.shape = _cache_shape(path, [inputs[name].shape for name in self.past_names])
+        if shape is not None and shape != self.shape:
+            raise ModelError(
+                f"{path}: the graph caches {self.shape}, but config.json says {shape}: they belong to different "
+                f"students; {ADVICE}"
+            )
+        self.cache_type = CACHE_TYPES.get(inputs[self.past_names[0]].type)
+        if self.cache_type is None:
+            raise ModelError(f"{path}: its cache holds {inputs[self.past_names[0]].type}, not float; {ADVICE}")
+        logits = outputs["logits"].shape
+        if len(logits) != 3 or not isinstance(logits[2], int):
+            raise ModelError(f"{path}: its logits are {logits}, not [rows, tokens, vocabulary]; {ADVICE}")
+        self.vocab_size: int = logits[2]
+
+    @property
+    def bytes_per_token(self) -> int:
+        """Size of one token's keys and values."""
+        assert self.cache_type is not None
+        return self.shape.num_values * np.dtype(self.cache_type).itemsize
+
+    def empty_cache(self, num_rows: int) -> list[Any]:
+        """The cache before the first step."""
+        nothing = np.zeros((num_rows, self.shape.num_heads, 0, self.shape.head_dim), dtype=self.cache_type)
+        return [onnxruntime.OrtValue.ortvalue_from_numpy(nothing) for _ in self.past_names]
+
+    def step(
+        self, input_ids: IntArray, attention_mask: IntArray, position_ids: IntArray, cache: list[Any]
+    ) -> tuple[npt.NDArray[np.float32], list[Any]]:
+        """Run new tokens through the graph.
+
+        Args:
+            input_ids: The new tokens, shape [rows, new].
+            attention_mask: 1 for a token, 0 for padding, over past and new, shape [rows, past + new].
+            position_ids: The new tokens' positions, shape [rows, new].
+            cache: Keys and values of the past.
+
+        Returns:
+            The logits, shape [rows, new, vocabulary], and the cache with the new tokens.
+        """
+        feeds = {"input_ids": _value(input_ids), "attention_mask": _value(attention_mask)}
+        if self.has_positions:
+            feeds["position_ids"] = _value(position_ids)
+        feeds |= dict(zip(self.past_names, cache, strict=True))
+        outputs = self.session.run_with_ort_values(["logits", *self.present_names], feeds)
+        return outputs[0].numpy().astype(np.float32, copy=False), outputs[1:]
+
+
+def take_rows(cache: list[Any], rows: IntArray, num_dropped: int = 0) -> list[Any]:
+    """The cache of the given rows, in that order, without its first `num_dropped` columns; rows may repeat."""
+    return [onnxruntime.OrtValue.ortvalue_from_numpy(value.numpy()[rows, :, num_dropped:]) for value in cache]
+
+
+def _check_names(path: Path, inputs: set[str], outputs: set[str], past: list[str], present: list[str]) -> None:
+    missing = ({"input_ids", "attention_mask"} - inputs) | ({"logits", *present} - outputs)
+    unknown = inputs - {"input_ids", "attention_mask", "position_ids", *past}
+    if not past:
+        missing.add("past_key_values.0.key")
+    if missing or unknown:
+        found = "; ".join(
+            f"{word} {', '.join(sorted(names)[:4])}"
+            for word, names in (("lacks", missing), ("wants", unknown))
+            if names
+        )
+        raise ModelError(f"{path}: not a decoder with cache and standard names: {found}; {ADVICE}")
+
+
+def _cache_shape(path: Path, shapes: list[list[int | str]]) -> CacheShape:
+    sizes = {(shape[1], shape[3]) if len(shape) == 4 else () for shape in shapes}
+    match sizes.pop() if len(sizes) == 1 else ():
+        case (int(num_heads), int(head_dim)):
+            return CacheShape(len(shapes) // 2, num_heads, head_dim)
+    raise ModelError(
+        f"{path}: its cache is not [rows, heads, length, head size] with the same fixed heads and head size in each "
+        f"layer ({shapes[0]}); {ADVICE}"
+    )
+
+
+def _value(array: IntArray) -> Any:
+    return onnxruntime.OrtValue.ortvalue_from_numpy(np.ascontiguousarray(array, dtype=np.int64))
