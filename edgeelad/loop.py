@@ -22,14 +22,20 @@ from edgeelad.stages.open_run import open_run
 from edgeelad.stages.package import package
 from edgeelad.stages.reason_to_stop import reason_to_stop, reason_without_annotations
 from edgeelad.stages.revise import revise
+from edgeelad.stages.run import OwnParts
 from edgeelad.stages.score import score
 from edgeelad.stages.select import select
 from edgeelad.stages.summarize import summarize
 from edgeelad.stopping import StopReason
 
 
-def distill(config: RunConfig, progress: Progress) -> Summary:
+def distill(config: RunConfig, progress: Progress, own: OwnParts | None = None) -> Summary:
     """Run a distillation from pool to package, or resume one, in the run folder `config.run.out`.
+
+    Args:
+        config: The configuration.
+        progress: Receives progress and warnings.
+        own: Objects that take the place of the teacher or the strategy that the configuration names.
 
     Returns:
         What `summary.json` holds.
@@ -40,7 +46,7 @@ def distill(config: RunConfig, progress: Progress) -> Summary:
     check_main_guard()
     folder = RunFolder(Path(config.run.out))
     with folder.lock():
-        run = open_run(config, folder, progress)
+        run = open_run(config, folder, progress, own)
         export(run, 0)
         audit(run)
         evaluate(run, 0)

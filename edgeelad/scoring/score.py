@@ -35,7 +35,7 @@ from edgeelad.scoring.files import ScoreFiles, ScoreSettings, aside_path, open_s
 from edgeelad.scoring.fingerprints import student_fingerprint
 from edgeelad.scoring.shards import LARGEST_BLOCK, Shard, block_size
 from edgeelad.selection import TEXT_STRATEGIES
-from edgeelad.uncertainty import STRATEGIES, score, tree_params
+from edgeelad.uncertainty import find_strategy, score, tree_params
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,7 +69,8 @@ def score_pool(
     from the pool.
 
     Raises:
-        UsageError: An unknown strategy, or `out` was started with other settings.
+        ConfigError: An unknown strategy.
+        UsageError: `out` was started with other settings.
         PoolError, ModelError: The pool or the model cannot be used, or no question can be scored.
         RunError: Another process writes `out`, or the workers die whatever they work on.
         StorageError: `out` cannot be written.
@@ -79,8 +80,7 @@ def score_pool(
             f"--strategy {strategy}: selects questions by their texts and gives no scores; "
             f"use it in `edgeelad distill` with --set selection.strategy={strategy}"
         )
-    if strategy not in STRATEGIES:
-        raise UsageError(f"--strategy {strategy}: unknown; known: {', '.join(STRATEGIES)}")
+    find_strategy(strategy, "--strategy")
     check_main_guard()
     options, shard = options or EngineOptions.for_machine(), shard or Shard()
     Codec.load(model)

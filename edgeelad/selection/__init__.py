@@ -7,21 +7,19 @@ teacher, and scikit-learn (extra `distill`) only if texts are compared.
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Callable, Mapping, Sequence
 
 import numpy as np
 
 from edgeelad.config import SelectionConfig
-from edgeelad.errors import ConfigError
 from edgeelad.records import Question, Score, Selected, SelectionReason
 from edgeelad.selection.batch import Batch, interleave
 from edgeelad.selection.diversity import k_center, typiclust
 from edgeelad.selection.ranking import Indices, Ranking, rank_by_score, rank_uniformly
 from edgeelad.selection.vectors import TextVectors
-from edgeelad.uncertainty import STRATEGIES
+from edgeelad.uncertainty import Strategy, find_strategy
 
-__all__ = ["TEXT_STRATEGIES", "check_strategy", "select"]
+__all__ = ["TEXT_STRATEGIES", "select", "selection_strategy"]
 
 TEXT_STRATEGIES: dict[str, Callable[[TextVectors, Indices, int, np.random.Generator], Ranking]] = {
     "k-center": k_center,
@@ -39,6 +37,7 @@ def select(
     first_round: bool,
     rng: np.random.Generator,
     already: Sequence[Question] = (),
+    strategy: Strategy | None = None,
 ) -> list[Selected]:
     """Select a batch (docs/METHOD.md §3).
 
@@ -56,12 +55,13 @@ def select(
         first_round: Whether `config.first_batch` applies.
         rng: The source of all randomness.
         already: Questions chosen earlier.
+        strategy: The strategy that gave the scores; default: the one that `config` names.
 
     Raises:
         ConfigError: The strategy is unknown.
         MissingExtraError: Texts must be compared and scikit-learn is not installed.
     """
-    way = _way(config, first_round)
+    way = _way(config, strategy or selection_strategy(config.strategy), first_round)
     pool = sorted(questions, key=lambda question: question.id)
     num = min(num, len(pool))
     if num == 0:
@@ -82,27 +82,22 @@ def select(
     )
 
 
-def check_strategy(name: str) -> None:
-    """Check a value of `selection.strategy`: a score of `uncertainty`, or a text strategy.
+def selection_strategy(name: str) -> Strategy | None:
+    """The scoring strategy that a value of `selection.strategy` names; None for a text strategy.
 
     Raises:
         ConfigError: The strategy is unknown; the message suggests the nearest.
     """
-    known = (*STRATEGIES, *TEXT_STRATEGIES)
-    if name not in known:
-        near = difflib.get_close_matches(name, known, n=1)
-        hint = f"did you mean {near[0]}?" if near else f"known: {', '.join(known)}"
-        raise ConfigError(f"selection.strategy: unknown strategy {name!r}; {hint}")
+    return None if name in TEXT_STRATEGIES else find_strategy(name, "selection.strategy", tuple(TEXT_STRATEGIES))
 
 
-def _way(config: SelectionConfig, first_round: bool) -> str:
+def _way(config: SelectionConfig, strategy: Strategy | None, first_round: bool) -> str:
     """How the ranked part of a batch is ranked: gumbel, top, random, or by a text strategy."""
-    check_strategy(config.strategy)
     if first_round and config.first_batch != "score":
         return {"representative": "typiclust", "random": "random"}[config.first_batch]
-    if config.strategy in TEXT_STRATEGIES:
+    if strategy is None:
         return config.strategy
-    if STRATEGIES[config.strategy].is_random:
+    if strategy.is_random:
         return "random"
     return "gumbel" if config.gumbel else "top"
 

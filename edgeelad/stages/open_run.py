@@ -23,15 +23,15 @@ from edgeelad.progress import Progress
 from edgeelad.records import Example, Question
 from edgeelad.run.folder import RunFolder
 from edgeelad.run.records import PoolSplit
-from edgeelad.selection import check_strategy
-from edgeelad.stages.run import Run, derive_seed, ledger_path
+from edgeelad.selection import selection_strategy
+from edgeelad.stages.run import OwnParts, Run, derive_seed, ledger_path
 from edgeelad.stopping import draw_audit
 from edgeelad.teacher import open_teacher
 
 MAX_AUDIT_SHARE = 0.25  # of a small pool, or too little would be left to teach with
 
 
-def open_run(config: RunConfig, folder: RunFolder, progress: Progress) -> Run:
+def open_run(config: RunConfig, folder: RunFolder, progress: Progress, own: OwnParts | None = None) -> Run:
     """Read the pool, prepare the base student, and draw the test and audit samples; or find them as they were drawn.
 
     Raises:
@@ -45,7 +45,9 @@ def open_run(config: RunConfig, folder: RunFolder, progress: Progress) -> Run:
         raise ConfigError(
             "student.model is not set: name a model folder or a Hugging Face id, for example --student DIR"
         )
-    check_strategy(config.selection.strategy)
+    own = own or OwnParts()
+    if own.strategy is None:
+        selection_strategy(config.selection.strategy)
     with storage_errors(folder.path):
         folder.path.mkdir(parents=True, exist_ok=True)
     # a teacher that cannot be asked is reported now, not after the student has been prepared and scored
@@ -68,6 +70,7 @@ def open_run(config: RunConfig, folder: RunFolder, progress: Progress) -> Run:
         too_long=frozenset(split.too_long),
         seed_examples=seeds,
         id=split.run_id,
+        own=own,
     )
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import zlib
 from collections.abc import Iterator
 from contextlib import AbstractContextManager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
@@ -18,8 +18,18 @@ from edgeelad.progress import Progress
 from edgeelad.records import Annotation, Example, Question
 from edgeelad.run.folder import RunFolder
 from edgeelad.run.records import AuditRow
+from edgeelad.selection import selection_strategy
 from edgeelad.teacher import open_teacher
 from edgeelad.teacher.protocol import Teacher
+from edgeelad.uncertainty import Strategy
+
+
+@dataclass(frozen=True, slots=True)
+class OwnParts:
+    """Python objects that a caller brings instead of naming a built-in or installed part in the configuration."""
+
+    teacher: Teacher | None = None
+    strategy: Strategy | None = None
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -36,6 +46,7 @@ class Run:
         too_long: Ids of questions that leave no room for an explanation in the student's context.
         seed_examples: Examples mixed into every fine-tuning.
         id: Distinguishes the run's spending from that of others in a shared ledger.
+        own: Objects of the caller's that take the place of what the configuration names.
     """
 
     config: RunConfig
@@ -47,6 +58,12 @@ class Run:
     too_long: frozenset[str]
     seed_examples: tuple[Example, ...]
     id: str
+    own: OwnParts = field(default_factory=OwnParts)
+
+    @property
+    def strategy(self) -> Strategy | None:
+        """The strategy that scores the pool; None if questions are selected by their texts."""
+        return self.own.strategy or selection_strategy(self.config.selection.strategy)
 
     @property
     def askable(self) -> list[Question]:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from edgeelad.records import Score
 from edgeelad.run.records import SelectedRow
-from edgeelad.selection import TEXT_STRATEGIES
 from edgeelad.selection import select as select_batch
 from edgeelad.stages.candidates import candidates
 from edgeelad.stages.run import Run
@@ -15,7 +14,7 @@ def select(run: Run, number: int) -> bool:
     here = run.folder.round(number)
     if not here.selected.exists():
         scores: dict[str, Score] = {}
-        if run.config.selection.strategy in TEXT_STRATEGIES:
+        if run.strategy is None:
             questions = candidates(run, number)
         else:
             scores = {row.id: Score(row.id, row.strategy, row.score) for row in here.scores.read()}
@@ -31,6 +30,7 @@ def select(run: Run, number: int) -> bool:
                 first_round=number == 1,
                 rng=run.rng(number, "select"),
                 already=[run.pool[id_] for id_ in earlier],
+                strategy=run.strategy,
             )
             here.selected.write(
                 SelectedRow(

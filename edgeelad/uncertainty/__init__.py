@@ -1,43 +1,47 @@
 """From what the student did on each question to how uncertain it is: the table of strategies, and scoring by name.
 
 Takes reasoning trees, gives scores in the same order, one at a time, so that any number of questions fits in memory. To
-add a score: a function in `strategies`, and its line in the table below.
+add a score: a function in `strategies`, and its line in the table below. A score of your own needs neither: pass a
+function or a `Strategy`, or install it (`edgeelad.plugins`).
 """
 
 from __future__ import annotations
 
-import difflib
 import math
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
+from typing import Any
 
 from edgeelad.config import ScoringConfig
 from edgeelad.engine.tree import TreeParams
 from edgeelad.errors import ConfigError, ModelError
+from edgeelad.plugins import find_plugin
 from edgeelad.records import ReasoningTree, Score
 from edgeelad.uncertainty import strategies
 from edgeelad.uncertainty.strategies import ScoreOptions
 
-__all__ = ["STRATEGIES", "ScoreOptions", "Strategy", "find_strategy", "score", "tree_params"]
+__all__ = ["STRATEGIES", "AnyStrategy", "ScoreOptions", "Strategy", "find_strategy", "score", "tree_params"]
 
 
 @dataclass(frozen=True, slots=True)
 class Strategy:
     """A way to score, and what it needs of the student.
 
+    >>> steps = Strategy("steps", lambda tree, options: tree.num_steps, "number of steps")
+
     Attributes:
         name: What the user types.
-        function: From a tree and the options to its score.
+        function: From a tree and the options to its score, or to a number; higher = more uncertain.
         description: One line for help texts and the report.
         needs_branches: Whether it needs branches from every step prefix (then those from the bare question too).
         needs_root_branches: Whether it needs explanations sampled from the bare question.
         needs_probe: Whether it needs the forced answers.
         needs_explanation: Whether it needs the greedy explanation at all.
-        is_random: Whether the score is a coin, so that selection by it is uniform.
+        is_random: Whether the score is random, so that selection by it is uniform.
     """
 
     name: str
-    function: Callable[[ReasoningTree, ScoreOptions], Score]
+    function: Callable[[ReasoningTree, ScoreOptions], Score | float]
     description: str
     needs_branches: bool = False
     needs_root_branches: bool = False
@@ -88,39 +92,53 @@ _TABLE = (
 STRATEGIES: dict[str, Strategy] = {strategy.name: strategy for strategy in _TABLE}
 
 
-def find_strategy(name: str) -> Strategy:
-    """The strategy of that name.
+AnyStrategy = str | Strategy | Callable[[ReasoningTree], float]
+"""The name of a strategy, a strategy, or a function from a tree to a number (higher = more uncertain)."""
+
+
+def find_strategy(strategy: AnyStrategy, key: str = "strategy", also: tuple[str, ...] = ()) -> Strategy:
+    """Find a strategy by its name, or make one of a function.
+
+    A function is given trees with branches from every step prefix, and no forced answers.
+
+    Args:
+        strategy: A name (built in or installed), a strategy, or a function.
+        key: The option or configuration key that holds the name, for messages.
+        also: Other names that the key may hold, for messages.
 
     Raises:
-        ConfigError: There is none; the message suggests the nearest.
+        ConfigError: The name is unknown; the message suggests the nearest.
     """
-    if name not in STRATEGIES:
-        near = difflib.get_close_matches(name, STRATEGIES, n=1)
-        hint = f"did you mean {near[0]}?" if near else f"known: {', '.join(STRATEGIES)}"
-        raise ConfigError(f"unknown scoring strategy {name!r}; {hint}")
-    return STRATEGIES[name]
+    if isinstance(strategy, str):
+        if strategy in STRATEGIES:
+            return STRATEGIES[strategy]
+        found = find_plugin("edgeelad.strategies", strategy, (*STRATEGIES, *also), key)
+        return found if isinstance(found, Strategy) else _from_function(found, strategy)
+    if isinstance(strategy, Strategy):
+        return strategy
+    return _from_function(strategy, getattr(strategy, "__name__", type(strategy).__name__))
 
 
 def score(
-    trees: Iterable[ReasoningTree], strategy: str, *, inter_weight: float = 1.0, seed: int = 0
+    trees: Iterable[ReasoningTree], strategy: AnyStrategy, *, inter_weight: float = 1.0, seed: int = 0
 ) -> Iterator[Score]:
-    """Score trees by the strategy of that name, in their order.
+    """Score trees, in their order.
 
     Args:
-        trees: Grown with `tree_params` of this strategy, or with more.
-        strategy: A name in `STRATEGIES`.
+        trees: Generated with `tree_params` of this strategy, or with more.
+        strategy: See `find_strategy`.
         inter_weight: λ of `elad`.
         seed: Of `random`.
 
     Raises:
-        ConfigError: There is no such strategy.
+        ConfigError: There is no such strategy, or it returns no number.
         ModelError: A score is not finite: the student computes NaN or infinity.
     """
     found, options = find_strategy(strategy), ScoreOptions(inter_weight, seed)
-    return (_checked(found.function(tree, options)) for tree in trees)
+    return (_checked(found.name, tree, found.function(tree, options)) for tree in trees)
 
 
-def tree_params(strategy: str, config: ScoringConfig, seed: int) -> TreeParams:
+def tree_params(strategy: AnyStrategy, config: ScoringConfig, seed: int) -> TreeParams:
     """How trees must be grown for a strategy: only what it needs.
 
     Raises:
@@ -140,10 +158,32 @@ def tree_params(strategy: str, config: ScoringConfig, seed: int) -> TreeParams:
     )
 
 
-def _checked(scored: Score) -> Score:
+def _from_function(function: Any, name: str) -> Strategy:
+    if not callable(function):
+        raise ConfigError(f"strategy {name!r}: expected a Strategy or a function, found {type(function).__name__}")
+    return Strategy(
+        name,
+        lambda tree, options: function(tree),
+        (getattr(function, "__doc__", None) or name).strip().partition("\n")[0],
+        needs_branches=True,
+        needs_root_branches=True,
+    )
+
+
+def _checked(name: str, tree: ReasoningTree, value: Any) -> Score:
+    try:
+        scored = (
+            value
+            if isinstance(value, Score)
+            else Score(tree.question.id, name, float(value), (), tree.tokens.generated)
+        )
+    except (TypeError, ValueError):
+        raise ConfigError(
+            f"strategy {name!r} returned {type(value).__name__} for question {tree.question.id}; expected a number"
+        ) from None
     if not math.isfinite(scored.value):
         raise ModelError(
-            f"question {scored.question_id}: the student's {scored.strategy} score is {scored.value}; its weights "
+            f"question {tree.question.id}: the student's {name} score is {scored.value}; its weights "
             "give no finite probabilities: export a student that was trained without NaN"
         )
     return scored

@@ -10,7 +10,6 @@ from hypothesis import strategies as st
 
 from edgeelad.config import SelectionConfig, make_config
 from edgeelad.errors import ConfigError, UsageError
-from edgeelad.files import read_jsonl
 from edgeelad.progress import Silent
 from edgeelad.records import Question, Score
 from edgeelad.run.folder import RunFolder
@@ -20,8 +19,9 @@ from edgeelad.selection.batch import NUM_CLUSTERS
 from edgeelad.selection.diversity import k_center, typiclust
 from edgeelad.selection.ranking import inclusion_probabilities, rank_by_score, rank_uniformly
 from edgeelad.selection.vectors import TextVectors, cluster
-from edgeelad.stages import ask
 from edgeelad.stages.run import Run
+from edgeelad.stages.score import score as score_stage
+from edgeelad.stages.select import select as select_stage
 from edgeelad.uncertainty import STRATEGIES
 
 unhurried = settings(deadline=None)  # a shared machine has slow moments
@@ -160,11 +160,11 @@ def test_a_text_strategy_needs_no_scores_and_states_none(tmp_path, strategy):
     config = make_config({"selection": {"strategy": strategy, "batch_size": 8}})
     pool = {question.id: question for question in questions}
     run = Run(config, RunFolder(tmp_path), Silent(), pool, (), (), frozenset(), (), "x")
-    ask.score(run, 1)  # there is no student: nothing is explained
+    score_stage(run, 1)  # there is no student: nothing is explained
     assert not run.folder.round(1).scores.exists()
-    assert ask.select(run, 1)
-    rows = list(read_jsonl(run.folder.round(1).selected))
-    assert [(row["score"], row["id"] in pool) for row in rows] == [(None, True)] * 8
+    assert select_stage(run, 1)
+    rows = list(run.folder.round(1).selected.read())
+    assert [(row.score, row.id in pool) for row in rows] == [(None, True)] * 8
     with pytest.raises(UsageError, match=f"gives no scores; use it .* --set selection.strategy={strategy}"):
         score_pool(tmp_path, "pool.jsonl", tmp_path / "out", Silent(), strategy=strategy)
     assert strategy not in STRATEGIES
