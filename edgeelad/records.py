@@ -173,8 +173,13 @@ class TeacherUsage:
 
     @property
     def is_estimated(self) -> bool:
-        """Whether tokens and cost are estimates, in part at least: to be shown with "about"."""
+        """Whether tokens and cost are estimates, in part at least."""
         return self.num_estimated > 0
+
+    @property
+    def about(self) -> str:
+        """What stands before tokens and cost where they are shown: "~" if they are estimates."""
+        return "~" if self.is_estimated else ""
 
     def __add__(self, other: TeacherUsage) -> TeacherUsage:
         # a part with requests of unknown cost makes the sum unknown

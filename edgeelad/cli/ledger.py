@@ -36,7 +36,12 @@ def ledger_stats(path: Path, as_json: bool) -> None:
         return
     total, billing = stats["total"], stats["total"]["billing"]
     cost = "unknown (no prices)" if total["cost_pico"] is None else f"${total['cost_pico'] / PICO:.4f}"
-    write(f"{total['requests']:,} requests, {total['replies']:,} replies, {total['num_doubtful']} in doubt")
+    write(
+        f"{total['requests']:,} requests, {total['replies']:,} replies ({total['num_unusable']:,} could not be used), "
+        f"{total['num_doubtful']:,} in doubt"
+    )
+    if total["num_estimated"]:
+        write(f"{total['num_estimated']:,} replies did not tell their tokens, which are estimates")
     write(f"{billing['prompt_tokens']:,} prompt and {billing['completion_tokens']:,} completion tokens; cost {cost}")
     for row in stats["by_prompt"]:
         cost = "" if row["cost_usd"] is None else f", ${row['cost_usd']:.4f}"

@@ -134,9 +134,9 @@ def rounds_table(rows: Iterable[RoundMetrics]) -> Table:
             f"{counts.num_audited - counts.num_disagreements}/{counts.num_audited}" if counts else "–",
             f"{look.upper:.1%}" if look else "–",
             f"{teacher.requests:,}",
-            f"{teacher.prompt_tokens + teacher.completion_tokens:,}",
+            f"{teacher.about}{teacher.prompt_tokens + teacher.completion_tokens:,}",
         ]
-        cost = [f"${teacher.cost_usd or 0:.4f}"] if is_priced else []
+        cost = [f"{teacher.about}${teacher.cost_usd or 0:.4f}"] if is_priced else []
         table.add_row(*cells, *cost, f"{sum(row.seconds.values()):.0f}")
     return table
 

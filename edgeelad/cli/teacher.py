@@ -114,6 +114,6 @@ def _check_text(kept: KeptCheck) -> str:
         counts = f"{share.num_hits} of {share.num}"
         lines.append(f"{label:42} {share.value:6.1%}  ({counts}; 95 % {low:.1%} to {high:.1%})")
     usage = kept.result.usage
-    cost = "" if usage.cost_usd is None else f", ${usage.cost_usd:.4f}"
-    tokens = f"{usage.prompt_tokens:,} prompt and {usage.completion_tokens:,} completion tokens"
+    cost = "" if usage.cost_usd is None else f", {usage.about}${usage.cost_usd:.4f}"
+    tokens = f"{usage.about}{usage.prompt_tokens:,} prompt and {usage.completion_tokens:,} completion tokens"
     return "\n".join([*lines, f"cost: {usage.requests} requests, {tokens}{cost}"])

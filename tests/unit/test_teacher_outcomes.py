@@ -5,8 +5,7 @@ import pytest
 from edgeelad.teacher.client.outcomes import Answered, classify
 from edgeelad.teacher.client.refusals import Again, Refused, Unsupported
 from edgeelad.teacher.client.transport import HttpReply, Lost
-from edgeelad.teacher.client.usage import believable
-from edgeelad.teacher.ledger.exchange import Billing
+from edgeelad.teacher.client.usage import Told
 
 NOW = 1_700_000_000.0
 
@@ -24,42 +23,7 @@ def chat(content="7", finish_reason="stop", **changes):
 
 def test_a_reply():
     outcome = classify(reply(chat()), NOW)
-    assert outcome == Answered("7", "stop", "", Billing(10, 5), "m")
-
-
-def test_details_of_usage():
-    usage = {
-        "prompt_tokens": 100,
-        "completion_tokens": 50,
-        "prompt_tokens_details": {"cached_tokens": 64},
-        "completion_tokens_details": {"reasoning_tokens": 50},
-    }
-    outcome = classify(reply(chat("", usage=usage)), NOW)
-    assert outcome.billing == Billing(100, 50, 64, 50)
-    assert outcome.problem == "an empty reply (50 reasoning tokens billed)"
-
-
-@pytest.mark.parametrize(
-    "usage",
-    [
-        None,
-        {},
-        [],
-        {"prompt_tokens": -1, "completion_tokens": 5},
-        {"prompt_tokens": "10", "completion_tokens": 5},
-        {"prompt_tokens": True, "completion_tokens": 5},
-        {"prompt_tokens": 10**30, "completion_tokens": 5},
-    ],
-)
-def test_usage_that_cannot_be_is_unknown(usage):
-    assert classify(reply(chat(usage=usage)), NOW).billing is None
-
-
-def test_usage_far_beyond_the_request_is_not_believed():
-    assert believable(Billing(500, 100), 100, 50)
-    assert not believable(Billing(50_000, 100), 100, 50)
-    assert not believable(Billing(100, 50_000), 100, 50)
-    assert not believable(None, 100, 50)
+    assert outcome == Answered("7", "stop", "", Told(10, 5), "m")
 
 
 @pytest.mark.parametrize(

@@ -8,12 +8,13 @@ from __future__ import annotations
 import json
 import threading
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 from edgeelad.config import TeacherConfig
 from edgeelad.teacher.client.outcomes import Answered
 from edgeelad.teacher.client.refusals import Again, Refused, Unsupported
-from edgeelad.teacher.client.usage import believable
+from edgeelad.teacher.client.usage import bill
 from edgeelad.teacher.ledger.budget import Caps, Prices, Reservation, reserve
 from edgeelad.teacher.ledger.exchange import Billing, StoredReply, TeacherRequest
 from edgeelad.teacher.ledger.ledger import Begun, Ledger
@@ -43,7 +44,7 @@ class Accounts:
         self.prices = Prices.from_config(config, price_factor)
         self._caps = Caps.from_config(config)
         self._count_tokens = count_tokens
-        self._extra_prompt_tokens = 0
+        self._excess = ledger.overruns(run)
         self._lock = threading.Lock()
 
     def find(self, key: str, completion_cap: int) -> StoredReply | None:
@@ -53,9 +54,12 @@ class Accounts:
 
     def reserve(self, body: dict[str, Any]) -> Reservation:
         """The worst case of a request's body."""
-        num_bytes = len(json.dumps(body, ensure_ascii=False).encode()) + self._extra_prompt_tokens
+        prompt, completion, factor = self._excess
+        num_bytes = len(json.dumps(body, ensure_ascii=False).encode()) + prompt
         cap = body["max_tokens"] if "max_tokens" in body else body["max_completion_tokens"]
-        return reserve(num_bytes, len(body["messages"]), cap, self.prices)
+        wanted = reserve(num_bytes, len(body["messages"]), cap + completion, self.prices)
+        cost = None if wanted.cost_pico is None else round(wanted.cost_pico * factor)
+        return replace(wanted, cost_pico=cost)
 
     def begin(
         self,
@@ -82,13 +86,9 @@ class Accounts:
         self, attempt_id: int, request: TeacherRequest, outcome: Answered, completion_cap: int, wanted: Reservation
     ) -> StoredReply:
         """Complete an attempt's row with its reply, as it was billed."""
-        billing = outcome.billing
-        if billing is None or not believable(billing, wanted.prompt_tokens, wanted.completion_tokens):
-            billing = self._estimate(request, outcome, wanted)
-        else:
-            with self._lock:
-                # an endpoint that adds to prompts: reserve for that as well from now on
-                self._extra_prompt_tokens += max(0, billing.prompt_tokens - wanted.prompt_tokens)
+        billing = bill(outcome.told, outcome.content, request.messages, wanted, self._count_tokens)
+        if not billing.is_estimated:
+            self._learn(billing, wanted)
         reply = StoredReply(
             request.key, outcome.content, outcome.finish_reason, outcome.problem, completion_cap, billing
         )
@@ -99,11 +99,17 @@ class Accounts:
         """Complete the row of an attempt that brought no reply."""
         self.ledger.fail(attempt_id, outcome.outcome if isinstance(outcome, Again) else "unbilled", outcome.reason)
 
-    def _estimate(self, request: TeacherRequest, outcome: Answered, wanted: Reservation) -> Billing:
-        """Count a reply that does not tell its usage; without a tokenizer, at the worst case."""
-        if self._count_tokens is None:
-            completion = min(len(outcome.content.encode()) + 1, wanted.completion_tokens)
-            return Billing(wanted.prompt_tokens, completion, is_estimated=True)
-        prompt = sum(self._count_tokens(message.content) + 4 for message in request.messages)
-        completion = self._count_tokens(outcome.content) if outcome.content else wanted.completion_tokens
-        return Billing(prompt, completion, is_estimated=True)
+    def _learn(self, billing: Billing, wanted: Reservation) -> None:
+        """Reserve more from now on, if a reply exceeded what was reserved for it.
+
+        Endpoints add to prompts, think beyond the cap, and charge other prices than the configured ones.
+        """
+        cost = self.prices.cost(billing)
+        factor = cost / wanted.cost_pico if cost and wanted.cost_pico else 0.0
+        with self._lock:
+            prompt, completion, cost_factor = self._excess
+            self._excess = (
+                prompt + max(0, billing.prompt_tokens - wanted.prompt_tokens),
+                completion + max(0, billing.completion_tokens - wanted.completion_tokens),
+                cost_factor * max(1.0, factor),
+            )

@@ -5,11 +5,10 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from edgeelad.teacher.ledger.exchange import Billing
 from edgeelad.teacher.prompts.messages import clean_text
 
 
-def read_choice(data: Mapping[str, Any], billing: Billing | None) -> tuple[str, str, str]:
+def read_choice(data: Mapping[str, Any], reasoning_tokens: int) -> tuple[str, str, str]:
     """The first choice's text, why it ended, and why it cannot be used ("" where it can)."""
     choices = data.get("choices")
     choice = choices[0] if isinstance(choices, list) and choices else None
@@ -27,11 +26,10 @@ def read_choice(data: Mapping[str, Any], billing: Billing | None) -> tuple[str, 
     if isinstance(refusal, str) and refusal and not content:
         return content, finish_reason, f"the teacher declined: {excerpt(refusal.encode('utf-8', 'replace'))}"
     if not content.strip():
-        reasoning = billing.reasoning_tokens if billing is not None else 0
         return (
             content,
             finish_reason,
-            "an empty reply" + (f" ({reasoning} reasoning tokens billed)" if reasoning else ""),
+            "an empty reply" + (f" ({reasoning_tokens} reasoning tokens billed)" if reasoning_tokens else ""),
         )
     return content, finish_reason, ""
 

@@ -14,19 +14,18 @@ from typing import Any
 from edgeelad.teacher.client.message import excerpt, read_choice
 from edgeelad.teacher.client.refusals import Again, Refused, Unsupported, judge
 from edgeelad.teacher.client.transport import HttpReply, Lost
-from edgeelad.teacher.client.usage import read_usage
-from edgeelad.teacher.ledger.exchange import Billing
+from edgeelad.teacher.client.usage import Told, read_usage
 from edgeelad.teacher.prompts.messages import clean_text
 
 
 @dataclass(frozen=True, slots=True)
 class Answered:
-    """A reply came, and is billed. `problem` says why its text cannot be used; `billing` None = it does not tell."""
+    """A reply came, and is billed; `told` is what it tells of its bill. `problem` says why its text cannot be used."""
 
     content: str
     finish_reason: str
     problem: str
-    billing: Billing | None
+    told: Told
     model: str
 
 
@@ -58,10 +57,10 @@ def classify(reply: HttpReply | Lost, now: float, sent: Mapping[str, Any] | None
         return _in_doubt(f"status 200 with JSON that is no object: {excerpt(reply.body)}")
     if data.get("error"):
         return judge(200, reply.headers, reply.body, now, sent)
-    billing = read_usage(data, reply.headers)
+    told = read_usage(data, reply.headers)
     model = data.get("model")
-    content, finish_reason, problem = read_choice(data, billing)
-    return Answered(content, finish_reason, problem, billing, clean_text(model) if isinstance(model, str) else "")
+    content, finish_reason, problem = read_choice(data, told.reasoning_tokens)
+    return Answered(content, finish_reason, problem, told, clean_text(model) if isinstance(model, str) else "")
 
 
 def _in_doubt(reason: str) -> Again:
