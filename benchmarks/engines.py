@@ -85,7 +85,14 @@ class RunningEngine:
         command = [str(engine.python), str(PEERS / engine.script)]
         with log.open("w") as errors:
             self._processes = [
-                subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=errors, text=True)
+                subprocess.Popen(
+                    command,
+                    stdin=subprocess.PIPE,
+                    stdout=subprocess.PIPE,
+                    stderr=errors,
+                    text=True,
+                    env=os.environ | {"ORT_DISABLE_TELEMETRY": "1"},
+                )
                 for _ in range(engine.num_processes)
             ]
         try:

@@ -19,10 +19,10 @@ import subprocess
 import sys
 import time
 from dataclasses import replace
+from importlib.metadata import version
 from pathlib import Path
 
 import numpy as np
-import onnxruntime
 import torch
 import transformers
 
@@ -81,7 +81,7 @@ def main() -> None:
     from rich.console import Console
 
     versions = (
-        f"torch {torch.__version__}, transformers {transformers.__version__}, onnxruntime {onnxruntime.__version__}"
+        f"torch {torch.__version__}, transformers {transformers.__version__}, onnxruntime {version('onnxruntime')}"
     )
     print(f"{platform.processor() or platform.machine()}, Python {platform.python_version()}, {versions}")
     Console(width=120).print(rounds_table(read_jsonl(arguments.out / "metrics.jsonl")))

@@ -18,7 +18,6 @@ import time
 from typing import Any
 
 import numpy as np
-import onnxruntime
 from models import Models
 from onnx import TensorProto, helper
 from shapes import SHAPES
@@ -81,6 +80,8 @@ def measure_peak(precision: str, cores: int) -> float:
 
 
 def _peak_of_core(precision: str) -> float:
+    import onnxruntime  # after edgeelad, which turns its telemetry off
+
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = 1
     session = onnxruntime.InferenceSession(_product(precision), options, providers=["CPUExecutionProvider"])

@@ -5,6 +5,7 @@ from pathlib import Path
 
 # set before anything imports the libraries that read them
 os.environ.setdefault("OMP_NUM_THREADS", "1")  # for models this small, threads cost more than they give
+os.environ["ORT_DISABLE_TELEMETRY"] = "1"
 os.environ["HF_HUB_OFFLINE"] = "1"
 os.environ["HF_DATASETS_OFFLINE"] = "1"
 os.environ["TOKENIZERS_PARALLELISM"] = "false"

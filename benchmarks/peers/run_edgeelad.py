@@ -1,10 +1,10 @@
 """edgeelad: the trees of some questions in one `grow` of the product's generator. Runs in edgeelad's environment."""
 
 from collections.abc import Sequence
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-import onnxruntime
 from protocol import Run, Work, serve
 
 from edgeelad.engine.generate import BranchPoint, Limits, TreeRequest
@@ -34,7 +34,7 @@ def load(work: Work) -> tuple[Run, dict[str, Any]]:
         return sum(len(branch.ids) for result in grown for own in result.branches for branch in own)
 
     settings = {key: work.settings[key] for key in ("precision", "threads")} | {"lanes": graph.num_lanes}
-    return run, {"versions": {"onnxruntime": onnxruntime.__version__}, "settings": settings}
+    return run, {"versions": {"onnxruntime": version("onnxruntime")}, "settings": settings}
 
 
 def _request(work: Work, question: int) -> TreeRequest:

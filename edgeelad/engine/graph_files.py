@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal, get_args
 
+from edgeelad.engine.onnx_file import summarize_graph
 from edgeelad.errors import ModelError
 
 Precision = Literal["fp32", "int8", "int4"]
@@ -82,12 +83,29 @@ def find_graphs(folder: Path, precision: Precision | None = None) -> GraphFiles:
     Raises:
         ModelError: There is no standard graph of this precision.
     """
-    wanted = [precision] if precision is not None else list(PRECISIONS)
-    for name in wanted:
-        for place in (folder, folder / ONNX_FOLDER):
-            if GraphFiles(place, name).standard.is_file():
-                return GraphFiles(place, name)
-    there = [name for name in PRECISIONS if any(folder.glob(f"**/{GraphFiles(folder, name).standard.name}"))]
-    names = " or ".join(dict.fromkeys(GraphFiles(folder, name).standard.name for name in wanted))
-    advice = f"use its {there[0]} graph" if there else "export the student with `edgeelad export`"
-    raise ModelError(f"{folder}: no {names} in it or in its folder {ONNX_FOLDER}; {advice}")
+    places = (folder, folder / ONNX_FOLDER)
+    found = [GraphFiles(place) for place in places if GraphFiles(place).standard.is_file()]
+    if not found or precision not in ("fp32", None):
+        found += [
+            GraphFiles(place, quantized_precision(path))
+            for place in places
+            if (path := GraphFiles(place, "int8").standard).is_file()
+        ]
+    for files in found:
+        if precision in (files.precision, None):
+            return files
+    if found:
+        raise ModelError(f"{folder}: has no {precision} graph; use its {found[0].precision} graph")
+    names = " or ".join(GraphFiles(folder, name).standard.name for name in ("fp32", "int8"))
+    raise ModelError(
+        f"{folder}: no {names} in it or in its folder {ONNX_FOLDER}; export the student with `edgeelad export`"
+    )
+
+
+def quantized_precision(path: Path) -> Precision:
+    """Whether a quantized graph is int8 or int4: they have the same file names.
+
+    Raises:
+        ModelError: The file is damaged.
+    """
+    return "int4" if 4 in summarize_graph(path).weight_bits else "int8"

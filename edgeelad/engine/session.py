@@ -8,11 +8,13 @@ from typing import Any
 
 import onnxruntime
 
+from edgeelad.engine.onnx_file import check_graph
 from edgeelad.errors import ModelError
 
 ADVICE = "export the student again with `edgeelad export`"
 MIN_ONNXRUNTIME = (1, 22)  # older ones lack 8-bit MatMulNBits, and die on a Raspberry Pi 4 (onnxruntime #23957)
 SETTINGS = {
+    "session.load_model_format": "ONNX",  # the format that `check_graph` reads, whatever a file is called
     # spinning threads would take the cores from the other workers and from torch (onnxruntime #13808)
     "session.intra_op.allow_spinning": "0",
 }
@@ -22,11 +24,12 @@ def open_session(path: Path, num_threads: int) -> Any:
     """Open a graph on the CPU, with threads that sleep while idle.
 
     Raises:
-        ModelError: The file is missing or damaged, or ONNX Runtime is too old.
+        ModelError: The file is missing, damaged, or runs or reads what no student needs; or ONNX Runtime is too old.
     """
     check_onnxruntime(onnxruntime.__version__)
     if not path.is_file():
         raise ModelError(f"{path}: missing; {ADVICE}")
+    check_graph(path)
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = num_threads
     options.inter_op_num_threads = 1
