@@ -8,12 +8,13 @@ it does not look at files that the configuration names.
 from __future__ import annotations
 
 import difflib
+import re
 import sys
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
 from edgeelad.errors import ConfigError
 
@@ -33,13 +34,21 @@ RESUMABLE = {
         "usd_per_million_completion", "batch_discount",
         "max_concurrency", "requests_per_minute", "tokens_per_minute", "prompt_tokens_per_minute",
         "completion_tokens_per_minute", "connect_timeout_s", "read_timeout_s", "max_retry_s", "batch", "batch_poll_s",
-        "api_key_env", "extra_headers", "token_parameter", "structured", "max_reasoning_tokens", "reasoning_effort",
+        "api_key_env", "extra_headers", "extra_headers_env", "allow_http", "token_parameter", "structured",
+        "max_reasoning_tokens", "reasoning_effort",
     },
     "selection": {"num_rounds"},
     "scoring": {"num_workers"},
     "export": {"fresh"},
     "stopping": {"stop_when_certified"},
 }  # fmt: skip
+
+
+_SECRET_HEADER = re.compile(
+    r"(^|[-_])(proxy-?)?(authorization|auth|api-?key|key|apikey|token|secret|password|cookie|credentials?)($|[-_])",
+    re.IGNORECASE,
+)
+_SECRET_VALUE = re.compile(r"(bearer|basic) |sk-|gsk_|xai-|AIza|hf_", re.IGNORECASE)
 
 
 class Section(BaseModel):
@@ -192,8 +201,14 @@ class TeacherConfig(Section):
         examples=[{"seed": 1}],
     )
     extra_headers: dict[str, str] = Field(
-        default_factory=dict, description="Further HTTP headers.", examples=[{"X-Team": "research"}]
+        default_factory=dict, description="Further HTTP headers, without secrets.", examples=[{"X-Team": "research"}]
     )
+    extra_headers_env: dict[str, str] = Field(
+        default_factory=dict,
+        description="HTTP headers whose values are secret: the environment variable that holds each.",
+        examples=[{"api-key": "AZURE_KEY"}],
+    )
+    allow_http: bool = Field(False, description="Send without encryption to a host other than this machine.")
     max_concurrency: int = Field(8, ge=1, le=512, description="Maximum concurrent requests.")
     requests_per_minute: float | None = Field(None, gt=0, description="Rate limit on requests.", examples=[500.0])
     tokens_per_minute: float | None = Field(
@@ -238,6 +253,17 @@ class TeacherConfig(Section):
     def completion_cap(self) -> int:
         """Maximum tokens per reply, reasoning included."""
         return self.max_completion_tokens + (self.max_reasoning_tokens or 0)
+
+    @field_validator("extra_headers")
+    @classmethod
+    def _no_secrets(cls, headers: dict[str, str]) -> dict[str, str]:
+        for name, value in headers.items():
+            if _SECRET_HEADER.search(name) or _SECRET_VALUE.match(value):
+                raise ValueError(
+                    f"the header {name} looks like a secret, and this file is no place for one; put its value into an "
+                    f'environment variable, and set extra_headers_env = {{"{name}" = "VARIABLE"}} instead'
+                )
+        return headers
 
     @model_validator(mode="after")
     def _prices_for_a_cap(self) -> TeacherConfig:
@@ -401,10 +427,10 @@ def make_config(data: Mapping[str, Any], overrides: Iterable[str] = (), source: 
 
 
 def parse_override(text: str) -> tuple[str, str, Any]:
-    """Parse `section.key=value`; the value is read as TOML, and as plain text if it is not valid TOML.
+    """Parse `section.key=value`; the value is read as TOML, and as plain text if it is not valid TOML, or a key's text.
 
-    >>> parse_override("training.epochs=2")
-    ('training', 'epochs', 2)
+    >>> parse_override("training.epochs=2"), parse_override("teacher.model=4.1")
+    (('training', 'epochs', 2), ('teacher', 'model', '4.1'))
     """
     name, equals, raw = text.partition("=")
     section, dot, key = name.strip().partition(".")
@@ -414,7 +440,14 @@ def parse_override(text: str) -> tuple[str, str, Any]:
         value = tomllib.loads(f"value = {raw}")["value"]
     except tomllib.TOMLDecodeError:
         value = raw
-    return section, key, value
+    return section, key, value if isinstance(value, str) or not _is_text(section, key) else raw
+
+
+def _is_text(section: str, key: str) -> bool:
+    """Whether a key takes text only."""
+    known = RunConfig.model_fields.get(section)
+    field = known.annotation.model_fields.get(key) if known is not None and known.annotation is not None else None
+    return field is not None and field.annotation in (str, str | None)
 
 
 def _explain(problem: Any) -> str:

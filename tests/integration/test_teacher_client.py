@@ -106,6 +106,21 @@ def test_what_is_sent(ledger, monkeypatch):
     )
 
 
+def test_secret_headers_come_from_the_environment_and_stay_out_of_the_ledger(tmp_path, monkeypatch):
+    monkeypatch.setenv("AZURE_KEY", KEY)
+    leak = Raw(401, json.dumps({"error": {"message": f"wrong key {KEY}"}}).encode())
+    path = tmp_path / "ledger.sqlite"
+    with (
+        ChaosServer(script("ok", leak)) as server,
+        opened(server, path, extra_headers_env={"api-key": "AZURE_KEY"}) as teacher,
+    ):
+        teacher.answer(QUESTION)
+        fails(teacher, TeacherRefusedError, r"wrong key \[key\]", sample=1)
+    assert [headers["api-key"] for _, headers, _ in server.requests] == [KEY, KEY]
+    assert "Authorization" not in server.requests[0][1]
+    assert not any(KEY.encode() in file.read_bytes() for file in tmp_path.iterdir())
+
+
 def test_a_netrc_file_does_not_replace_the_key(ledger, monkeypatch, tmp_path):
     (tmp_path / "netrc").write_text("machine 127.0.0.1 login someone password else\n")
     monkeypatch.setenv("NETRC", str(tmp_path / "netrc"))
@@ -756,6 +771,13 @@ def test_a_ledger_that_cannot_be_written_sends_nothing(ledger):
         ({"url": "ftp://host/v1", "model": "m"}, "expected http"),
         ({"url": "http://host:99999/v1", "model": "m"}, "expected http"),
         ({"url": "https://user:secret@host/v1", "model": "m"}, "holds credentials"),
+        ({"url": "http://host/v1", "model": "m"}, r"host would get questions and key without.*teacher\.allow_http"),
+        ({"url": "http://10.0.0.5:8000/v1", "model": "m"}, "allow_http"),
+        ({"url": "https://host/v1?api-key=abc", "model": "m"}, "holds a secret"),
+        (
+            {"url": "https://host/v1", "model": "m", "extra_headers_env": {"api-key": "NOT_SET_ANYWHERE"}},
+            "NOT_SET_ANYWHERE is not set",
+        ),
         ({"url": "https://host/v1"}, "teacher.model is not set"),
         ({"url": "https://host/v1", "model": "m", "api_key_env": "NOT_SET_ANYWHERE"}, "NOT_SET_ANYWHERE is not set"),
         ({"url": "https://host/v1", "model": "m", "extra_body": {"n": 4, "stream": True}}, "must not set n, stream"),
@@ -765,6 +787,15 @@ def test_bad_configurations_are_told_at_once(tmp_path, settings, message):
     config = TeacherConfig(**{"api_key_env": "", **settings})
     with pytest.raises(ConfigError, match=message), open_teacher(config, tmp_path / "l", {}):
         pass
+
+
+@pytest.mark.parametrize("url", ["http://localhost/v1", "http://127.0.0.9:1/v1", "http://[::1]/v1", "https://host/v1"])
+def test_urls_that_need_no_permission(tmp_path, url):
+    with open_teacher(TeacherConfig(url=url, model="m", api_key_env=""), tmp_path / "l", {}):
+        pass
+    config = TeacherConfig(url="http://gpu-box:8000/v1?api-version=1", model="m", api_key_env="", allow_http=True)
+    with open_teacher(config, tmp_path / "l", {}) as teacher:
+        assert teacher.client.endpoint.url == "http://gpu-box:8000/v1/chat/completions?api-version=1"
 
 
 def test_a_key_with_odd_characters_is_told_at_once(tmp_path, monkeypatch):

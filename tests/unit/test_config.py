@@ -208,3 +208,35 @@ def test_bad_files_are_one_line(tmp_path: Path, content: bytes, message: str) ->
 def test_a_missing_file_is_said(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="no such configuration file"):
         load_config(tmp_path / "none.toml")
+
+
+@pytest.mark.parametrize(
+    "headers",
+    [
+        {"api-key": "abc"},
+        {"Authorization": "abc"},
+        {"x-api-key": "abc"},
+        {"X-Goog-Api-Key": "abc"},
+        {"Ocp-Apim-Subscription-Key": "abc"},
+        {"Proxy-Authorization": "abc"},
+        {"X-Auth-Token": "abc"},
+        {"Cookie": "abc"},
+        {"X-Custom": "Bearer abc"},
+        {"X-Custom": "sk-abc"},
+    ],
+)
+def test_secrets_are_refused_as_literal_headers(headers):
+    (name,) = headers
+    with pytest.raises(ConfigError, match=f'extra_headers_env = {{"{name}" = "VARIABLE"}}') as raised:
+        make_config({"teacher": {"extra_headers": headers}})
+    assert "abc" not in str(raised.value)
+
+
+def test_other_headers_are_taken():
+    headers = {"X-Team": "a", "OpenAI-Organization": "org", "anthropic-version": "2023-06-01", "HTTP-Referer": "x"}
+    assert make_config({"teacher": {"extra_headers": headers}}).teacher.extra_headers == headers
+
+
+@pytest.mark.parametrize("value", ["4.1", "5", "true", "2024-06-01", "gpt-4.1", '"4.1"'])
+def test_overrides_of_text_are_text(value):
+    assert make_config({}, [f"teacher.model={value}"]).teacher.model == value.strip('"')

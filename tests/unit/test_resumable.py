@@ -44,6 +44,8 @@ CHANGES: dict[str, Any] = {
     "token_parameter": "max_completion_tokens",
     "structured": "text",
     "max_reasoning_tokens": 1000,
+    "extra_headers_env": {"api-key": "AZURE_KEY"},
+    "allow_http": True,
     "reasoning_effort": "low",
 }
 # what the teacher is asked, how its replies are used, or whom: another run

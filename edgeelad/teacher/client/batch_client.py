@@ -20,10 +20,10 @@ from edgeelad.teacher.client.accounts import Accounts
 from edgeelad.teacher.client.batch_api import BatchApi, RemoteBatch
 from edgeelad.teacher.client.batch_book import BatchBook, OpenAttempt, OpenBatch
 from edgeelad.teacher.client.batch_pending import NotYetError, Pending
-from edgeelad.teacher.client.endpoint import Endpoint, read_key
+from edgeelad.teacher.client.endpoint import Endpoint, open_transport
 from edgeelad.teacher.client.outcomes import Answered, Outcome, classify
 from edgeelad.teacher.client.refusals import Again, Refused, Unsupported
-from edgeelad.teacher.client.transport import HttpReply, Transport
+from edgeelad.teacher.client.transport import HttpReply
 from edgeelad.teacher.ledger.exchange import StoredReply, TeacherRequest
 from edgeelad.teacher.ledger.ledger import Ledger
 
@@ -52,13 +52,7 @@ class BatchClient:
         self._sleep = sleep or self._wait
         self._failures: Counter[str] = Counter()
         self._errors: dict[str, TeacherError] = {}
-        self._transport = Transport(
-            self.endpoint.url,
-            read_key(config.api_key_env),
-            config.extra_headers,
-            connect_timeout_s=config.connect_timeout_s,
-            read_timeout_s=config.read_timeout_s,
-        )
+        self._transport = open_transport(config, self.endpoint.url)
         base = self.endpoint.url.removesuffix("/chat/completions")
         self._api = BatchApi(base, self._transport, self._sleep, time.time)
         self._book = BatchBook(ledger, run, self.endpoint.url)

@@ -18,12 +18,12 @@ from edgeelad.config import TeacherConfig
 from edgeelad.errors import ConfigError, RunError, TeacherRefusedError, TeacherReplyError, TeacherUnavailableError
 from edgeelad.teacher.client.accounts import Accounts
 from edgeelad.teacher.client.batch_book import BatchBook
-from edgeelad.teacher.client.endpoint import Endpoint, read_key
+from edgeelad.teacher.client.endpoint import Endpoint, open_transport
 from edgeelad.teacher.client.limiter import Entry, Limiter, windows_from_config
 from edgeelad.teacher.client.outcomes import Answered, Outcome, classify
 from edgeelad.teacher.client.patience import Patience, Purchase
 from edgeelad.teacher.client.refusals import Again, Refused, Unsupported
-from edgeelad.teacher.client.transport import Lost, Transport
+from edgeelad.teacher.client.transport import Lost
 from edgeelad.teacher.ledger.exchange import StoredReply, TeacherRequest
 from edgeelad.teacher.ledger.ledger import Ledger
 
@@ -95,13 +95,7 @@ class ChatClient:
         self._settled = threading.Condition()
         self._num_settled = 0
         self._limiter = Limiter(config.max_concurrency, windows_from_config(config), clock, self._sleep)
-        self._transport = Transport(
-            self.endpoint.url,
-            None if is_replay else read_key(config.api_key_env),
-            config.extra_headers,
-            connect_timeout_s=config.connect_timeout_s,
-            read_timeout_s=config.read_timeout_s,
-        )
+        self._transport = open_transport(config, self.endpoint.url, is_replay=is_replay)
 
     def close(self) -> None:
         """Close all connections."""

@@ -6,8 +6,10 @@ learned once. A level of structured output that the user chose is not lowered: i
 
 from __future__ import annotations
 
+import ipaddress
 import json
 import os
+import re
 import threading
 import urllib.parse
 from typing import Any
@@ -15,6 +17,7 @@ from typing import Any
 from edgeelad.config import TeacherConfig
 from edgeelad.errors import ConfigError, TeacherRefusedError
 from edgeelad.teacher.client.refusals import Unsupported
+from edgeelad.teacher.client.transport import Transport
 from edgeelad.teacher.client.vocabulary import Feature
 from edgeelad.teacher.ledger.exchange import TeacherRequest
 from edgeelad.teacher.ledger.ledger import Ledger
@@ -29,6 +32,8 @@ OWN_FIELDS = frozenset(
         "stream_options", "n",
     }
 )  # fmt: skip
+# in the query of a URL, which is kept in config.toml and in the ledger
+SECRET_PARAMETER = re.compile(r"key|token|secret|password|signature|\bsig\b", re.IGNORECASE)
 # what is remembered of a feature that is left out; `stream` is a feature that is added
 LEFT_OUT: dict[Feature, str] = {
     "temperature": "no", "system_role": "no", "reasoning_effort": "no", "stream": "yes", "stream_options": "no"
@@ -176,12 +181,65 @@ def endpoint_url(base: str | None) -> str:
         usable = False
     if not usable:
         raise ConfigError(f"teacher.url: expected http://… or https://…, found {base!r}")
+    for name, _ in urllib.parse.parse_qsl(parts.query):
+        if SECRET_PARAMETER.search(name):
+            raise ConfigError(
+                f"teacher.url holds a secret ({name}=…); send it as a header with teacher.extra_headers_env"
+            )
     if parts.username is not None or parts.password is not None:
         raise ConfigError("teacher.url holds credentials; put the key into the variable that teacher.api_key_env names")
     path = parts.path.rstrip("/")
     if not path.endswith("/chat/completions"):
         path += "/chat/completions"
     return urllib.parse.urlunsplit((parts.scheme, parts.netloc, path, parts.query, ""))
+
+
+def is_loopback(host: str) -> bool:
+    """Whether a host is this machine, by its name alone.
+
+    >>> is_loopback("localhost"), is_loopback("127.0.0.2"), is_loopback("::1"), is_loopback("localhost.example.com")
+    (True, True, True, False)
+    """
+    if host == "localhost" or host.endswith(".localhost"):
+        return True
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return False
+
+
+def open_transport(config: TeacherConfig, url: str, *, is_replay: bool = False) -> Transport:
+    """Prepare the connections to an endpoint, with its key and secret headers; a replay needs neither.
+
+    Raises:
+        ConfigError: A variable that holds a secret is not set, or holds what no secret is; or questions would be sent
+            without encryption.
+        MissingExtraError: requests is not installed.
+    """
+    if not is_replay:
+        _check_encryption(config, url)
+    return Transport(
+        url,
+        None if is_replay else read_key(config.api_key_env),
+        config.extra_headers,
+        secret_headers={} if is_replay else _secret_headers(config),
+        connect_timeout_s=config.connect_timeout_s,
+        read_timeout_s=config.read_timeout_s,
+    )
+
+
+def _check_encryption(config: TeacherConfig, url: str) -> None:
+    """Refuse to send questions and keys in the clear to another machine, unless the configuration allows it."""
+    parts = urllib.parse.urlsplit(url)
+    if parts.scheme == "http" and not config.allow_http and not is_loopback(parts.hostname or ""):
+        raise ConfigError(
+            f"teacher.url: {parts.hostname} would get questions and key without encryption; use https, or set "
+            "teacher.allow_http = true if the network between is yours"
+        )
+
+
+def _secret_headers(config: TeacherConfig) -> dict[str, str]:
+    return {name: read_secret(variable) for name, variable in config.extra_headers_env.items()}
 
 
 def read_key(variable: str | None) -> str | None:
@@ -192,12 +250,18 @@ def read_key(variable: str | None) -> str | None:
     """
     if not variable:
         return None
-    key = os.environ.get(variable, "").strip()
-    if not key:
-        raise ConfigError(
-            f"the environment variable {variable} is not set; put the teacher's API key into it, or set "
-            'teacher.api_key_env = "" for a teacher that needs none'
-        )
-    if not key.isascii() or not key.isprintable() or " " in key:
+    return read_secret(variable, ', or set teacher.api_key_env = "" for a teacher that needs none')
+
+
+def read_secret(variable: str, remedy: str = "") -> str:
+    """Read a secret from an environment variable.
+
+    Raises:
+        ConfigError: The variable is not set, or holds what no secret is.
+    """
+    secret = os.environ.get(variable, "").strip()
+    if not secret:
+        raise ConfigError(f"the environment variable {variable} is not set; put the teacher's API key into it{remedy}")
+    if not secret.isascii() or not secret.isprintable() or " " in secret:
         raise ConfigError(f"the environment variable {variable} holds characters that no API key has")
-    return key
+    return secret

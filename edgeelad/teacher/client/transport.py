@@ -65,6 +65,7 @@ class Transport:
         *,
         connect_timeout_s: float,
         read_timeout_s: float,
+        secret_headers: Mapping[str, str] | None = None,
     ) -> None:
         """Prepare; nothing is sent.
 
@@ -74,6 +75,7 @@ class Transport:
             headers: Further headers.
             connect_timeout_s: For the connection.
             read_timeout_s: For the whole answer, from the last byte sent to the last byte received.
+            secret_headers: Headers whose values are hidden as the key is.
 
         Raises:
             MissingExtraError: requests is not installed.
@@ -84,7 +86,10 @@ class Transport:
             raise MissingExtraError("requests", "distill", "asking a teacher") from None
         self.url = url
         self._key = key
-        self._headers = {"Accept-Encoding": "identity", **headers}
+        secret_headers = secret_headers or {}
+        self._headers = {"Accept-Encoding": "identity", **headers, **secret_headers}
+        secrets = [secret for secret in (key, *secret_headers.values()) if secret]
+        self._secrets = sorted((secret for secret in secrets if len(secret) >= MIN_SECRET_CHARS), key=len, reverse=True)
         self._timeouts = (connect_timeout_s, read_timeout_s)
         self._local = threading.local()
         self._sessions: list[requests.Session] = []
@@ -173,12 +178,13 @@ class Transport:
         return HttpReply(response.status_code, received, self._hide(body), problem)
 
     def _hide(self, received: AnyStr) -> AnyStr:
-        """What was received without the key, should the endpoint repeat it."""
-        if self._key is None or len(self._key) < MIN_SECRET_CHARS:
-            return received
-        if isinstance(received, bytes):
-            return received.replace(self._key.encode(), HIDDEN_KEY.encode())
-        return received.replace(self._key, HIDDEN_KEY)
+        """What was received without the key and other secrets, should the endpoint repeat them."""
+        for secret in self._secrets:
+            if isinstance(received, bytes):
+                received = received.replace(secret.encode(), HIDDEN_KEY.encode())
+            else:
+                received = received.replace(secret, HIDDEN_KEY)
+        return received
 
     def _authorize(self, request: requests.PreparedRequest) -> requests.PreparedRequest:
         # given as `auth`, so that requests does not look for other credentials in a netrc file
