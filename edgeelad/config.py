@@ -16,6 +16,7 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
+from edgeelad.engine.graph_files import Precision
 from edgeelad.errors import ConfigError
 
 if sys.version_info >= (3, 11):
@@ -123,7 +124,7 @@ class ScoringConfig(Section):
     )
     batch_size: int = Field(64, ge=1, description="Questions that a worker processes together.")
     num_workers: int | None = Field(None, ge=1, description="Worker processes; default: one per core.", examples=[4])
-    precision: Literal["fp32", "int8"] = Field("fp32", description="Precision of the student that scores the pool.")
+    precision: Precision = Field("fp32", description="Precision of the student that scores the pool.")
 
 
 class SelectionConfig(Section):
@@ -387,6 +388,15 @@ class RunConfig(Section):
     export: ExportConfig = Field(default_factory=ExportConfig)
     stopping: StoppingConfig = Field(default_factory=StoppingConfig)
 
+    @model_validator(mode="after")
+    def _scores_with_what_is_exported(self) -> RunConfig:
+        if self.scoring.precision not in ("fp32", self.export.quantize):
+            raise ValueError(
+                f"scoring.precision is {self.scoring.precision}, but export.quantize is {self.export.quantize}; "
+                f"set scoring.precision to fp32, or export.quantize to {self.scoring.precision}"
+            )
+        return self
+
 
 def load_config(path: Path, overrides: Iterable[str] = ()) -> RunConfig:
     """Read a TOML file and apply `section.key=value` overrides.
@@ -459,7 +469,7 @@ def _explain(problem: Any) -> str:
         return f"unknown key {location}; {hint}"
     found = "" if problem["type"] in ("missing", "value_error") else f", found {problem['input']!r}"
     message = problem["msg"].removeprefix("Value error, ")
-    return f"{location}: {message[:1].lower()}{message[1:]}{found}"
+    return f"{location}: {message[:1].lower()}{message[1:]}{found}" if location else message
 
 
 def _known_keys(path: tuple[Any, ...]) -> list[str]:

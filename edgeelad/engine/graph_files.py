@@ -95,7 +95,9 @@ def find_graphs(folder: Path, precision: Precision | None = None) -> GraphFiles:
         if precision in (files.precision, None):
             return files
     if found:
-        raise ModelError(f"{folder}: has no {precision} graph; use its {found[0].precision} graph")
+        raise ModelError(
+            f"{folder}: has no {precision} graph; use its {' or '.join(files.precision for files in found)} graph"
+        )
     names = " or ".join(GraphFiles(folder, name).standard.name for name in ("fp32", "int8"))
     raise ModelError(
         f"{folder}: no {names} in it or in its folder {ONNX_FOLDER}; export the student with `edgeelad export`"

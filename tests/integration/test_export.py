@@ -15,6 +15,7 @@ import edgeelad.export.fused.build
 import edgeelad.export.standard
 from edgeelad.config import ExportConfig
 from edgeelad.engine.codec import Codec
+from edgeelad.engine.graph_files import Precision, find_graphs
 from edgeelad.engine.options import EngineOptions
 from edgeelad.engine.plain.graph import OnnxGraph
 from edgeelad.engine.student import Student
@@ -141,6 +142,13 @@ def test_int4_is_smaller_and_none_is_none(students: dict[Family, Path], tmp_path
         assert (result.quantized is None) == (quantize == "none")
         assert (result.quantized_logit_difference is None) == (quantize == "none")
         assert (tmp_path / quantize / "model_quantized.onnx").exists() == (quantize != "none")
+        for precision in ("int8", "int4"):
+            if precision == quantize:
+                assert find_graphs(tmp_path / quantize, precision).precision == precision
+            else:
+                there = "fp32" if quantize == "none" else f"fp32 or {quantize}"
+                with pytest.raises(ModelError, match=f"has no {precision} graph; use its {there} graph"):
+                    find_graphs(tmp_path / quantize, precision)
     assert 0 == sizes["none"] < sizes["int4"] < sizes["int8"]
 
 
@@ -236,7 +244,7 @@ def unserved(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.mark.parametrize("quantize", ["int8", "int4"])
 def test_an_architecture_without_engine_graphs_falls_back_and_says_so(
-    unserved: Path, tmp_path: Path, quantize: str
+    unserved: Path, tmp_path: Path, quantize: Precision
 ) -> None:
     config = ExportConfig.model_validate({"num_parity_prompts": 2, "quantize": quantize})
     result = export_student(unserved, tmp_path / "out", config, parity_questions=ASKED)
@@ -252,7 +260,7 @@ def test_an_architecture_without_engine_graphs_falls_back_and_says_so(
     assert "MatMulNBits" in kinds
     with (
         Student.open(result.folder) as student,
-        Student.open(result.folder, EngineOptions(precision="int8")) as quantized,
+        Student.open(result.folder, EngineOptions(precision=quantize)) as quantized,
     ):
         assert (
             len(list(student.generate_trees(ASKED, TREE)))

@@ -151,6 +151,8 @@ def test_the_command_prints_a_configuration_that_it_reads(tmp_path: Path) -> Non
         ({"scoring": {"num_branches": 1}}, "scoring.num_branches: input should be greater than or equal to 2, found 1"),
         ({"teacher": {"max_usd": 3}}, "max_usd needs usd_per_million_prompt"),
         ({"selection": {"strategy": 3}}, "selection.strategy: input should be a valid string, found 3"),
+        ({"scoring": {"precision": "int4"}}, "scoring.precision is int4, but export.quantize is int8"),
+        ({"scoring": {"precision": "int8"}, "export": {"quantize": "none"}}, "set scoring.precision to fp32"),
         ({"training": {"epochs": float("inf")}}, "training.epochs: input should be a finite number, found inf"),
     ],
 )

@@ -166,6 +166,7 @@ def test_a_student_that_computes_nan_says_so(folder):
 def test_graphs_are_found_in_folders_and_packages(folder, tmp_path):
     assert find_graphs(folder) == GraphFiles(folder, "fp32")
     assert find_graphs(folder, "int8") == GraphFiles(folder, "int8")
+    assert "has no int4 graph; use its fp32 or int8 graph" in error_of(lambda: find_graphs(folder, "int4"))
     package = tmp_path / "package"
     shutil.copytree(folder, package, ignore=shutil.ignore_patterns("*.onnx*"))
     (package / "onnx").mkdir()

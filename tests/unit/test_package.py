@@ -9,7 +9,11 @@ import yaml
 from fixtures.students import MAX_CONTEXT, questions
 
 from edgeelad.certificate import certificate_sentence
-from edgeelad.errors import PackageError, StorageError
+from edgeelad.config import ExportConfig
+from edgeelad.edge.run import open_student
+from edgeelad.engine.graph_files import GraphFiles, find_graphs
+from edgeelad.errors import ModelError, PackageError, StorageError
+from edgeelad.export import export_student
 from edgeelad.package import PackageInfo, is_package, open_package, verify_package, write_package
 from edgeelad.package.golden import GOLDEN_FILE, read_golden
 from edgeelad.package.manifest import describe_file
@@ -313,3 +317,17 @@ def test_a_full_disk_leaves_the_old_package(onnx_folder, own, monkeypatch):
     assert (own / "manifest.json").read_bytes() == before
     assert [path.name for path in own.parent.iterdir()] == ["package"]
     assert verify_package(own).is_ok
+
+
+def test_an_int4_package_opens_as_int4(students, tmp_path):
+    exported = tmp_path / "onnx"
+    config = ExportConfig(quantize="int4", num_parity_prompts=1)
+    export_student(students.plain(), exported, config, parity_questions=QUESTIONS[:1])
+    folder = write_package(exported, tmp_path / "package", info(quantization="int4"))
+    assert open_package(folder).precision == "int4"
+    assert verify_package(folder).is_ok
+    assert find_graphs(folder) == GraphFiles(folder / "onnx", "int4")
+    with open_student(open_package(folder)) as student:
+        assert student.explain(QUESTIONS[:1], 4)[0].tokens.explanation > 0
+    with pytest.raises(ModelError, match="has no int8 graph; use its int4 graph"):
+        find_graphs(folder, "int8")
