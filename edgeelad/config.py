@@ -150,8 +150,13 @@ class SelectionConfig(Section):
 class TeacherConfig(Section):
     """The paid model that corrects the student, and what it may cost."""
 
-    kind: Literal["openai", "dataset"] = Field(
-        "openai", description="openai: an OpenAI-compatible API; dataset: the pool's own answers and explanations."
+    kind: str = Field(
+        "openai",
+        description="openai: an OpenAI-compatible API; dataset: the pool's own answers and explanations; else the name "
+        "of an installed teacher.",
+    )
+    options: dict[str, Any] = Field(
+        default_factory=dict, description="Options of an installed teacher.", examples=[{"effort": "low"}]
     )
     url: str | None = Field(
         None, description="Base URL of an OpenAI-compatible API.", examples=["https://api.openai.com/v1"]

@@ -20,6 +20,9 @@ from typing import Any, Literal
 
 from edgeelad.errors import ConfigError
 
+PYTHON = "python"
+"""What the configuration of a run records in place of a name, if the caller brought an object."""
+
 Group = Literal["edgeelad.strategies", "edgeelad.teachers"]
 
 

@@ -110,7 +110,7 @@ class DistillOptions:
     "--kind", "answer_kind", type=click.Choice(ANSWER_KINDS), help="Answer type; required if the pool has no answers."
 )
 @click.option("--student", help="Student model: a folder or a Hugging Face id.")
-@click.option("--teacher", "teacher_kind", type=click.Choice(["openai", "dataset"]), help="Teacher; default: openai.")
+@click.option("--teacher", "teacher_kind", help="Teacher: openai (default), dataset, or an installed one.")
 @click.option("--teacher-url", help="Base URL of an OpenAI-compatible API, such as http://127.0.0.1:8000/v1.")
 @click.option("--teacher-model", help="Name of the teacher model.")
 @click.option("--budget-usd", type=float, help="Maximum cost in dollars; needs the prices under [teacher].")

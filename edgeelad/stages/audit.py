@@ -17,7 +17,7 @@ def audit(run: Run) -> None:
     """
     if len(run.audit_rows()) == len(run.audit):
         return
-    num_checks = run.config.stopping.num_self_checks if run.config.teacher.kind == "openai" else 0
+    num_checks = 0 if run.config.teacher.kind == "dataset" else run.config.stopping.num_self_checks
     asked = [*((question, 0) for question in run.audit), *((question, 1) for question in run.audit[:num_checks])]
     run.progress.start("Teacher answers the audit sample", len(asked))
     given: dict[tuple[str, int], GivenAnswer] = {}

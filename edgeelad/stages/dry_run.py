@@ -10,6 +10,7 @@ from edgeelad.config import RunConfig, TeacherConfig
 from edgeelad.engine.codec import Codec
 from edgeelad.engine.options import EngineOptions
 from edgeelad.engine.student import Student
+from edgeelad.errors import UsageError
 from edgeelad.progress import Progress
 from edgeelad.records import TeacherUsage
 from edgeelad.run.folder import RunFolder
@@ -18,6 +19,7 @@ from edgeelad.stages.open_run import open_run
 from edgeelad.stages.run import Run
 from edgeelad.stages.score import score
 from edgeelad.stages.select import select
+from edgeelad.teacher import BUILT_IN
 from edgeelad.teacher.estimate import GUESSED_COMPLETION, Estimate, estimate_round
 from edgeelad.teacher.ledger.budget import PICO, TOKENS_AROUND_MESSAGE, prices_of
 from edgeelad.teacher.ledger.exchange import Billing
@@ -75,6 +77,8 @@ def dry_run(config: RunConfig, folder: RunFolder, progress: Progress) -> DryRun:
     Raises:
         EdgeeladError: What would stop the run as well.
     """
+    if config.teacher.kind not in BUILT_IN:
+        raise UsageError(f"--dry-run knows no cost of teacher.kind = {config.teacher.kind!r}; start the run with a cap")
     run = open_run(config, folder, progress)
     export(run, 0)
     score(run, 1)

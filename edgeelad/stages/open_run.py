@@ -51,7 +51,7 @@ def open_run(config: RunConfig, folder: RunFolder, progress: Progress, own: OwnP
     with storage_errors(folder.path):
         folder.path.mkdir(parents=True, exist_ok=True)
     # a teacher that cannot be asked is reported now, not after the student has been prepared and scored
-    with open_teacher(config.teacher, ledger_path(config, folder), {}, is_replay=config.run.replay):
+    with open_teacher(config.teacher, ledger_path(config, folder), {}, is_replay=config.run.replay, own=own.teacher):
         pass
     progress.start("Reading the pool")
     questions = {question.id: question for question in load_pool(config.pool)}

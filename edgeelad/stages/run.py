@@ -100,6 +100,7 @@ class Run:
             count_tokens=lambda text: len(codec.encode_completion(text)),
             is_replay=self.config.run.replay,
             say=self.progress.warn,
+            own=self.own.teacher,
         )
 
     def audit_rows(self) -> list[AuditRow]:

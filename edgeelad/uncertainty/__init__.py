@@ -15,7 +15,7 @@ from typing import Any
 from edgeelad.config import ScoringConfig
 from edgeelad.engine.tree import TreeParams
 from edgeelad.errors import ConfigError, ModelError
-from edgeelad.plugins import find_plugin
+from edgeelad.plugins import PYTHON, find_plugin
 from edgeelad.records import ReasoningTree, Score
 from edgeelad.uncertainty import strategies
 from edgeelad.uncertainty.strategies import ScoreOptions
@@ -112,6 +112,11 @@ def find_strategy(strategy: AnyStrategy, key: str = "strategy", also: tuple[str,
     if isinstance(strategy, str):
         if strategy in STRATEGIES:
             return STRATEGIES[strategy]
+        if strategy.startswith(f"{PYTHON}:"):
+            raise ConfigError(
+                f"this run is scored by the Python function {strategy.partition(':')[2]!r}; resume it from "
+                'Python: edgeelad.distill("RUN-FOLDER", resume=True, strategy=…)'
+            )
         found = find_plugin("edgeelad.strategies", strategy, (*STRATEGIES, *also), key)
         return found if isinstance(found, Strategy) else _from_function(found, strategy)
     if isinstance(strategy, Strategy):

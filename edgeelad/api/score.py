@@ -1,0 +1,237 @@
+"""Score a pool or evaluate a student, with records instead of files."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections import Counter, deque
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from edgeelad.accuracy import evaluate as evaluate_trees
+from edgeelad.api.events import EventProgress, OnEvent
+from edgeelad.api.student import LoadedStudent, StudentInfo, describe
+from edgeelad.config import ScoringConfig
+from edgeelad.engine.options import EngineOptions
+from edgeelad.engine.processes import check_main_guard
+from edgeelad.engine.tree import greedy_params
+from edgeelad.engine.workers import SetAside, generate_trees
+from edgeelad.errors import ModelError, PoolError, UsageError
+from edgeelad.pool import read_pool
+from edgeelad.pool.check import content_hash
+from edgeelad.progress import Rate, track
+from edgeelad.records import Evaluation, Question, ReasoningTree, Score
+from edgeelad.selection import TEXT_STRATEGIES
+from edgeelad.uncertainty import AnyStrategy, find_strategy, tree_params
+from edgeelad.uncertainty import score as score_trees
+
+Pool = str | Path | Iterable[Question | str]
+"""A pool's file (or Hugging Face dataset), or questions: records or texts."""
+
+
+@dataclass(frozen=True, slots=True)
+class ScoredQuestion:
+    """A question with the student's uncertainty about it.
+
+    Attributes:
+        question: The question.
+        strategy: The strategy that scored it.
+        score: The uncertainty, higher = more uncertain; None if it could not be scored.
+        step_scores: One per step, if the strategy scores steps.
+        steps: The steps of the student's greedy explanation.
+        answer: The answer that it states; None if none.
+        branch_answers: The answers of the sampled continuations of each step prefix 0..T; empty if none were needed.
+        num_tokens: Student tokens that the score cost.
+        reason: Why it could not be scored; "" if it was.
+    """
+
+    question: Question
+    strategy: str
+    score: float | None
+    step_scores: tuple[float, ...] = ()
+    steps: tuple[str, ...] = ()
+    answer: str | None = None
+    branch_answers: tuple[tuple[str | None, ...], ...] = ()
+    num_tokens: int = 0
+    reason: str = ""
+
+
+def score(
+    student: LoadedStudent | str | Path,
+    pool: Pool,
+    strategy: AnyStrategy = "elad",
+    *,
+    branches: int = 3,
+    explanations: int = 3,
+    max_tokens: int | None = None,
+    seed: int = 0,
+    num_workers: int | None = None,
+    num_threads: int = 1,
+    on_event: OnEvent | None = None,
+) -> Iterator[ScoredQuestion]:
+    """Score every question of a pool by the student's uncertainty in its steps.
+
+    The arguments are checked at once; questions are scored while the result is iterated over, so a pool of any size
+    needs constant memory. The scores are those of `edgeelad score` with the same settings.
+
+    >>> questions = ["What is 3 + 4?", "What is 9 + 9?"]
+    >>> records = list(edgeelad.score(package, questions, branches=2, explanations=2, num_workers=1))
+    >>> [record.question.text for record in records] == questions
+    True
+    >>> by_steps = edgeelad.score(package, questions, lambda tree: tree.num_steps, num_workers=1)
+    >>> all(record.score == len(record.steps) for record in by_steps)
+    True
+
+    Args:
+        student: A loaded student, or its folder.
+        pool: A file of questions, or questions as records or texts.
+        strategy: A name (docs/METHOD.md §2, or an installed one), a `Strategy`, or a function from a `ReasoningTree` to
+            a number, higher = more uncertain.
+        branches: Sampled continuations per step prefix.
+        explanations: Sampled explanations per question.
+        max_tokens: Maximum tokens per explanation; default: as in the run that made the student.
+        seed: Random seed.
+        num_workers: Worker processes; default: one per core. Small pools are scored in this process.
+        num_threads: Threads per worker.
+        on_event: Receives progress and warnings; default: warnings are logged.
+
+    Returns:
+        One record per question, in the pool's order.
+
+    Raises:
+        ConfigError: The strategy is unknown.
+        UsageError: The strategy gives no scores, or there are fewer cores than workers.
+        PoolError, PackageError, ModelError: The pool or the student cannot be used.
+    """
+    if isinstance(strategy, str) and strategy in TEXT_STRATEGIES:
+        raise UsageError(f"strategy {strategy!r} selects questions by their texts and gives no scores")
+    found, info = find_strategy(strategy), _info(student)
+    options = EngineOptions.for_machine(num_workers, num_threads, precision=info.precision)
+    limit = max_tokens or info.max_tokens
+    config = ScoringConfig(
+        num_branches=branches, num_explanations=explanations, max_explanation_tokens=limit, max_branch_tokens=limit
+    )
+    params = tree_params(found, config, seed)
+    questions = questions_of(pool, info)
+    if options.num_workers > 1:
+        check_main_guard()
+
+    def records() -> Iterator[ScoredQuestion]:
+        progress, rate = EventProgress(on_event), Rate()
+        aside: deque[SetAside] = deque()
+        progress.start("Scoring the pool")
+        trees = generate_trees(info.path, questions, params, options, on_set_aside=aside.append)
+        done = 0
+        for tree in trees:
+            (scored,) = score_trees([tree], found, seed=seed)
+            rate.add(tree.tokens)
+            done += len(aside) + 1
+            yield from _unscored(aside, found.name)
+            yield _scored(tree, scored)
+            progress.update(done, rate.note)
+        yield from _unscored(aside, found.name)
+        progress.finish(rate.note)
+
+    return records()
+
+
+def evaluate(
+    student: LoadedStudent | str | Path,
+    data: Pool,
+    *,
+    max_tokens: int | None = None,
+    num_workers: int | None = None,
+    num_threads: int = 1,
+    on_event: OnEvent | None = None,
+) -> Evaluation:
+    """Measure how often a student answers labeled questions right, with the exact 95 % interval.
+
+    Questions without an answer are ignored; those that do not fit the student's context are left out with a warning.
+
+    >>> labeled = [edgeelad.Question("a", "What is 3 + 4?", answer="7")]
+    >>> result = edgeelad.evaluate(package, labeled, num_workers=1)
+    >>> result.num_questions, 0 <= result.low <= result.accuracy <= result.high <= 1
+    (1, True)
+
+    Args:
+        student: A loaded student, or its folder.
+        data: A file of questions with answers, or such questions.
+        max_tokens: Maximum tokens per explanation; default: as in the run that made the student.
+        num_workers: Worker processes; default: one per core.
+        num_threads: Threads per worker.
+        on_event: Receives progress and warnings; default: warnings are logged.
+
+    Raises:
+        PoolError: The data cannot be read, or holds no answers.
+        PackageError, ModelError: The student cannot be used, or none of the questions fits it.
+        UsageError: There are fewer cores than workers.
+    """
+    info, progress = _info(student), EventProgress(on_event)
+    options = EngineOptions.for_machine(num_workers, num_threads, precision=info.precision)
+    if options.num_workers > 1:
+        check_main_guard()
+    questions = [question for question in questions_of(data, info) if question.answer is not None]
+    if not questions:
+        raise PoolError("no question has an answer; evaluation needs labeled questions")
+    aside: list[SetAside] = []
+    progress.start("Evaluating", len(questions))
+    params = greedy_params(max_tokens or info.max_tokens)
+    trees = list(track(generate_trees(info.path, questions, params, options, on_set_aside=aside.append), progress))
+    if not trees:
+        raise ModelError(f"none of the {len(questions):,} questions can be explained: {aside[0].reason}")
+    if aside:
+        left_out = f"{len(aside):,} of {len(questions):,} questions do not count"
+        progress.warn(f"{left_out}: {aside[0].question.id}: {aside[0].reason}, …")
+    result = evaluate_trees(trees, [tree.question for tree in trees])
+    progress.finish(f"accuracy {result.accuracy:.3f}")
+    return result
+
+
+def questions_of(pool: Pool, info: StudentInfo) -> Iterator[Question]:
+    """The questions of a pool; texts are given the ids that they would have in a file, and the student's answer type.
+
+    Raises:
+        PoolError: The file cannot be used, or an item is neither a question nor a text.
+    """
+    if isinstance(pool, str | Path):
+        return read_pool(pool)
+    return _questions(pool, info)
+
+
+def _questions(items: Iterable[Question | str], info: StudentInfo) -> Iterator[Question]:
+    seen: Counter[str] = Counter()
+    for number, item in enumerate(items):
+        if isinstance(item, str):
+            question = Question("", item, info.answer_kind)
+            digest = content_hash(question)
+            seen[digest] += 1
+            times = f"-{seen[digest]}" if seen[digest] > 1 else ""
+            item = dataclasses.replace(question, id=f"{digest}{times}")
+        if not isinstance(item, Question):
+            raise PoolError(f"item {number} of the pool is {type(item).__name__}; expected a Question or a text")
+        if not item.text.strip():
+            raise PoolError(f"item {number} of the pool is empty; expected a question")
+        yield item
+
+
+def _info(student: LoadedStudent | str | Path) -> StudentInfo:
+    return student.info if isinstance(student, LoadedStudent) else describe(student)
+
+
+def _scored(tree: ReasoningTree, scored: Score) -> ScoredQuestion:
+    return ScoredQuestion(
+        tree.question,
+        scored.strategy,
+        scored.value,
+        scored.step_scores,
+        tree.steps,
+        tree.answer,
+        tree.branch_answers,
+        scored.num_tokens,
+    )
+
+
+def _unscored(aside: deque[SetAside], strategy: str) -> Iterator[ScoredQuestion]:
+    while aside:
+        question = aside.popleft()
+        yield ScoredQuestion(question.question, strategy, None, reason=question.reason)
