@@ -14,7 +14,6 @@ from typing import Literal
 
 import onnx
 from onnx import NodeProto, helper
-from optimum.exporters.onnx import main_export
 
 from edgeelad.engine.graph_files import GraphFiles
 from edgeelad.errors import EdgeeladError, ModelError
@@ -22,9 +21,9 @@ from edgeelad.export.fused.edit import EditedGraph, attribute, read_graph
 from edgeelad.export.fused.files import write_graphs
 from edgeelad.export.fused.passes import tie_product
 from edgeelad.export.fused.quantize import quantize_blocks
+from edgeelad.export.tracing import trace_standard
 from edgeelad.files import storage_errors
 from edgeelad.training.extra import quiet
-from edgeelad.training.load import EXPORT_TASK
 
 Quantize = Literal["none", "int8", "int4"]
 BITS = {"int8": 8, "int4": 4}
@@ -33,25 +32,13 @@ BITS = {"int8": 8, "int4": 4}
 def write_standard_graphs(student: Path, folder: Path, quantize: Quantize) -> None:
     """Write Optimum's graph into `folder`, and a quantized one unless `quantize` is "none".
 
-    Optimum's own validation is left out: it compares one made-up input, and `parity` compares more.
-
     Raises:
         ModelError: Optimum cannot export this student.
     """
     scratch = folder / "optimum"
     try:
         with storage_errors(folder), quiet():
-            main_export(
-                str(student),
-                scratch,
-                task=EXPORT_TASK,
-                framework="pt",
-                library_name="transformers",
-                local_files_only=True,
-                do_validation=False,
-                no_post_process=True,
-            )
-            graph = read_graph(onnx.load(str(scratch / "model.onnx")))
+            graph = read_graph(onnx.load(str(trace_standard(student, scratch))))
             shutil.rmtree(scratch)
     except EdgeeladError:
         raise

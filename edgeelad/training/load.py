@@ -10,7 +10,6 @@ import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
 
 import torch
 from huggingface_hub.errors import HFValidationError
@@ -20,9 +19,9 @@ from transformers import PreTrainedTokenizerFast as FastTokenizer
 from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING_NAMES
 
 from edgeelad.errors import ModelError
+from edgeelad.training.support import FUSED_FAMILIES, has_optimum, is_exportable
 
 HUB_ID = re.compile(r"[\w.-]+(/[\w.-]+)?")
-EXPORT_TASK = "text-generation-with-past"
 
 
 def find_model(model: str) -> str:
@@ -42,10 +41,10 @@ def find_model(model: str) -> str:
 
 
 def load_config(source: str) -> PretrainedConfig:
-    """The configuration of a causal LM that can be trained here and exported by Optimum.
+    """The configuration of a causal LM that can be trained and exported here.
 
     Raises:
-        ModelError: There is none, it needs remote code, it is no causal LM, quantized, or unknown to Optimum.
+        ModelError: It is missing, needs remote code, is no causal LM, is quantized, or cannot be exported.
     """
     if Path(source).is_dir() and not (Path(source) / "config.json").is_file():
         # transformers would guess an architecture from the folder's name
@@ -57,10 +56,11 @@ def load_config(source: str) -> PretrainedConfig:
         raise ModelError(f"{source}: model type {kind!r} is not a causal language model; choose one that writes text")
     if getattr(config, "quantization_config", None) is not None:
         raise ModelError(f"{source}: its weights are quantized and cannot be trained; choose the unquantized model")
-    if not _is_exportable(kind):
+    if not is_exportable(kind):
+        other = "" if has_optimum() else ", or install 'edgeelad[distill]', whose Optimum exports more of them"
         raise ModelError(
-            f"{source}: Optimum cannot export model type {kind!r} to ONNX for {EXPORT_TASK}; "
-            "choose a supported architecture, for example llama, qwen2, qwen3 or gpt2"
+            f"{source}: model type {kind!r} cannot be exported to ONNX here; choose a supported architecture, for "
+            f"example {', '.join(FUSED_FAMILIES)}{other}"
         )
     return config
 
@@ -95,14 +95,6 @@ def load_tokenizer(source: str) -> FastTokenizer:
             "convert it with transformers, or choose another model"
         )
     return tokenizer
-
-
-def _is_exportable(model_type: str) -> bool:
-    import optimum.exporters.onnx.model_configs  # noqa: F401  # fills the table that is asked below
-    from optimum.exporters.tasks import TasksManager
-
-    supported: dict[str, Any] = TasksManager._LIBRARY_TO_SUPPORTED_MODEL_TYPES["transformers"]
-    return EXPORT_TASK in supported.get(model_type, {}).get("onnx", {})
 
 
 @contextmanager

@@ -229,7 +229,7 @@ def test_what_optimum_raises_becomes_one_line(
     def fail(*_: object, **__: object) -> None:
         raise RuntimeError("the tracer met\na surprise")
 
-    monkeypatch.setattr(edgeelad.export.fused.build, "trace_graph", fail)
+    monkeypatch.setattr(edgeelad.export.fused.build, "trace_fused", fail)
     monkeypatch.setattr(edgeelad.export.standard, "main_export", fail)
     for student in (students["llama"], unserved):
         with pytest.raises(ModelError, match=r"Optimum cannot export this student to ONNX: the tracer met$"):

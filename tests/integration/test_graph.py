@@ -22,11 +22,11 @@ from edgeelad.engine.packed.rows import TopRows
 from edgeelad.engine.plain.graph import OnnxGraph
 from edgeelad.errors import ModelError
 from edgeelad.export.fused.build import traced_graph, write_student_graphs
+from edgeelad.export.fused.families import check_family
 from edgeelad.export.fused.modules import UnservedArchitectureError
 from edgeelad.export.fused.quantize import BOTH_SCALES
 from edgeelad.export.fused.swap import GraphMismatchError, swap_weights
-from edgeelad.export.fused.trace import FAMILIES as SERVED
-from edgeelad.export.fused.trace import check_family
+from edgeelad.training.support import FUSED_FAMILIES
 
 TOLERANCE = 1e-4
 STUDENTS = [
@@ -300,7 +300,7 @@ def test_what_cannot_be_served(students: StudentFolders, changes: dict, told: st
             setattr(config, name, value)
     with pytest.raises(UnservedArchitectureError, match=told):
         check_family(config)
-    assert set(SERVED) == set(FAMILIES)
+    assert set(FUSED_FAMILIES) == set(FAMILIES)
 
 
 def test_a_foreign_graph_is_refused(fused: FusedFolders) -> None:

@@ -17,15 +17,18 @@ from pathlib import Path
 import numpy as np
 import onnx
 from numpy.typing import NDArray
+from transformers import AutoConfig
 
 from edgeelad.engine.graph_files import GraphFiles, Precision
 from edgeelad.errors import ModelError
 from edgeelad.export.fused.edit import EditedGraph, read_graph
+from edgeelad.export.fused.families import check_family
 from edgeelad.export.fused.files import write_graphs
+from edgeelad.export.fused.ops import register_ops
 from edgeelad.export.fused.passes import clean
 from edgeelad.export.fused.quantize import quantize_blocks, quantize_rows
-from edgeelad.export.fused.trace import trace_graph
 from edgeelad.export.fused.variants import engine_variant, lanes_variant
+from edgeelad.export.tracing import trace_fused
 
 # packed sequences (prompts, contexts of trees) that run at the same time
 NUM_LANES = 2
@@ -43,7 +46,9 @@ def traced_graph(student: Path, scratch: Path) -> EditedGraph:
     Raises:
         UnservedArchitectureError: GroupQueryAttention cannot express this student.
     """
-    model = onnx.load(str(trace_graph(student, scratch)))
+    check_family(AutoConfig.from_pretrained(student))
+    register_ops()
+    model = onnx.load(str(trace_fused(student, scratch)))
     graph = read_graph(model)
     clean(graph, load_parameters(student))
     return graph

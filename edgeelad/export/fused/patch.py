@@ -11,12 +11,12 @@ import functools
 import inspect
 import sys
 from dataclasses import dataclass, field
-from types import MethodType, ModuleType
+from types import MethodType
 from typing import Any
 
 import torch
-from optimum.exporters.onnx.model_patcher import ModelPatcher
 from torch import Tensor, nn
+from transformers import PreTrainedModel
 from transformers.cache_utils import DynamicLayer
 from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 
@@ -49,14 +49,16 @@ class _Restore:
     was_own: bool = field(default=True)
 
 
-class FusedAttentionPatcher(ModelPatcher):
-    """Patches a causal LM while it is traced, and puts everything back."""
+class FusedAttention:
+    """A context manager that patches a causal LM while it is traced, and restores everything at the end."""
 
-    def __enter__(self) -> FusedAttentionPatcher:
-        super().__enter__()
+    def __init__(self, model: PreTrainedModel) -> None:
+        """Take the model; nothing is changed before the context is entered."""
+        self._model = model
         self._restores: list[_Restore] = []
         self._traced: _Traced | None = None
-        self._has_rotary = False
+
+    def __enter__(self) -> FusedAttention:
         config = self._model.config
         self._old_attention = config._attn_implementation
         ALL_ATTENTION_FUNCTIONS.register(ATTENTION_NAME, self._attention)
@@ -66,11 +68,11 @@ class FusedAttentionPatcher(ModelPatcher):
         def update(layer: DynamicLayer, key: Tensor, value: Tensor, *_: Any, **__: Any) -> tuple[Tensor, Tensor]:
             if layer.keys is None:  # the cache is being filled from the graph's inputs
                 layer.keys, layer.values, layer.is_initialized = key, value, True
-            patcher._state.layer = layer
+            else:
+                patcher._state.layer = layer
             return key, value
 
-        # restored by Optimum's patcher, which patches the same attribute
-        DynamicLayer.update = update
+        self._replace(DynamicLayer, "update", update)
         for module in self._model.modules():
             replacement = fused_forward(module)
             if replacement is not None:
@@ -84,17 +86,17 @@ class FusedAttentionPatcher(ModelPatcher):
             patcher._traced = _begin(given["attention_mask"], given["position_ids"])
             return inner(*args, **kwargs)
 
-        self._model.forward = forward
+        self._replace(self._model, "forward", forward)
         return self
 
-    def __exit__(self, *error: Any) -> None:
+    def __exit__(self, *error: object) -> None:
         for restore in reversed(self._restores):
             if restore.was_own:
                 setattr(restore.owner, restore.name, restore.value)
             else:
                 delattr(restore.owner, restore.name)
+        self._restores.clear()
         self._model.config._attn_implementation = self._old_attention
-        super().__exit__(*error)
 
     @property
     def _state(self) -> _Traced:
@@ -102,7 +104,7 @@ class FusedAttentionPatcher(ModelPatcher):
         return self._traced
 
     def _replace(self, owner: object, name: str, value: Any) -> None:
-        own = vars(owner) if isinstance(owner, nn.Module | ModuleType) else {}
+        own = vars(owner)
         self._restores.append(_Restore(owner, name, own.get(name), name in own))
         setattr(owner, name, value)
 
@@ -113,7 +115,6 @@ class FusedAttentionPatcher(ModelPatcher):
             return
         modeling = sys.modules[type(self._model).__module__]
         check_rotary_style(modeling.apply_rotary_pos_emb)
-        self._has_rotary = True
         patcher = self
 
         def cos_sin(module: nn.Module, x: Tensor, position_ids: Tensor) -> tuple[Tensor, Tensor]:
