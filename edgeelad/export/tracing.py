@@ -7,12 +7,14 @@ same. All that depends on which of the two is installed is in this module (docs/
 
 from __future__ import annotations
 
-from contextlib import AbstractContextManager
+import inspect
+from collections.abc import Iterator
+from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from transformers import AutoConfig, AutoModelForCausalLM, PretrainedConfig, PreTrainedModel
 from transformers.cache_utils import DynamicCache
 
@@ -112,7 +114,6 @@ def _optimum_config(config: PretrainedConfig) -> Any:
 def _own_export(student: Path, config: PretrainedConfig, path: Path) -> None:
     """Trace with torch's TorchScript exporter, as Optimum does, over inputs of our own."""
     model = AutoModelForCausalLM.from_pretrained(student, dtype=torch.float32).eval()
-    decoder = _Decoder(model)
     inputs, names = _dummy_inputs(config)
     outputs = ["logits", *(name.replace("past_key_values", "present") for name in names if "past" in name)]
     tokens = {0: "batch_size", 1: "sequence_length"}
@@ -121,9 +122,9 @@ def _own_export(student: Path, config: PretrainedConfig, path: Path) -> None:
     axes["attention_mask"] = {0: "batch_size", 1: "total_sequence_length"}
     axes |= {name: past for name in names if name.startswith("past")}
     axes |= {name: total for name in outputs if name.startswith("present")}
-    with torch.no_grad(), FusedAttention(model):
+    with torch.no_grad(), FusedAttention(model), _plain_cache(model):
         torch.onnx.export(
-            decoder,
+            model,
             inputs,
             str(path),
             input_names=names,
@@ -134,29 +135,34 @@ def _own_export(student: Path, config: PretrainedConfig, path: Path) -> None:
         )
 
 
-class _Decoder(nn.Module):
-    """A causal LM with its KV cache as plain inputs and outputs."""
+@contextmanager
+def _plain_cache(model: PreTrainedModel) -> Iterator[None]:
+    """Let a causal LM take its KV cache as plain tensors and return logits and the present keys and values.
 
-    def __init__(self, model: PreTrainedModel) -> None:
-        super().__init__()
-        self.model = model
+    The model itself is patched, not wrapped: the graph's weights keep the parameters' names.
+    """
+    inner = model.forward
+    cache_name = "cache" if "cache" in inspect.signature(inner).parameters else "past_key_values"
 
-    def forward(
-        self, input_ids: Tensor, attention_mask: Tensor, position_ids: Tensor, *past: Tensor
-    ) -> tuple[Tensor, ...]:
-        """Return logits, then the present key and value of each layer."""
+    def forward(input_ids: Tensor, attention_mask: Tensor, position_ids: Tensor, *past: Tensor) -> tuple[Tensor, ...]:
         cache = DynamicCache()
         for layer, (key, value) in enumerate(zip(past[::2], past[1::2], strict=True)):
             cache.update(key, value, layer)
-        output = self.model(
+        output = inner(
             input_ids=input_ids,
             attention_mask=attention_mask,
             position_ids=position_ids,
-            past_key_values=cache,
             use_cache=True,
+            **{cache_name: cache},
         )
         present = [tensor for layer in cache.layers for tensor in (layer.keys, layer.values)]
         return (output.logits, *present)
+
+    model.forward = forward
+    try:
+        yield
+    finally:
+        model.forward = inner
 
 
 def _dummy_inputs(config: PretrainedConfig) -> tuple[tuple[Tensor, ...], list[str]]:

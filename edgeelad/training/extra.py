@@ -6,6 +6,7 @@ Light: imports neither torch nor transformers.
 from __future__ import annotations
 
 import logging
+import sys
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -41,10 +42,16 @@ def quiet() -> Iterator[None]:
     levels = [logger.level for logger in loggers]
     for logger in loggers:
         logger.setLevel(logging.CRITICAL)
+    bars = sys.modules.get("transformers.utils.logging")  # transformers 5 shows one for loading weights
+    has_bars = bars is not None and bars.is_progress_bar_enabled()
+    if bars is not None and has_bars:
+        bars.disable_progress_bar()
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
             yield
     finally:
+        if bars is not None and has_bars:
+            bars.enable_progress_bar()
         for logger, level in zip(loggers, levels, strict=True):
             logger.setLevel(level)

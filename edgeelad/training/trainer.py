@@ -46,6 +46,12 @@ from edgeelad.training.tensors import EncodedExamples, collate, encode_examples
 ProgressCallback = Callable[[int, int, float], None]
 # "constant" alone would ignore the warm-up
 SCHEDULERS = {"cosine": "cosine", "linear": "linear", "constant": "constant_with_warmup"}
+# rows of one length together: without it a 1M-parameter student spends 40 % of its time on padding
+BY_LENGTH: dict[str, Any] = (
+    {"train_sampling_strategy": "group_by_length"}
+    if "train_sampling_strategy" in TrainingArguments.__dataclass_fields__  # transformers 5
+    else {"group_by_length": True}
+)
 NUM_LOSS_REPORTS = 50  # the loss is read about this often: reading it makes a GPU wait
 NUM_HELD_OUT_REPORTS = 10  # and that of the held-out examples
 
@@ -143,7 +149,7 @@ def _arguments(
         gradient_accumulation_steps=config.gradient_accumulation,
         learning_rate=rate,
         lr_scheduler_type=SCHEDULERS[config.schedule],
-        warmup_ratio=config.warmup_share,
+        warmup_steps=math.ceil(config.warmup_share * max_steps),
         weight_decay=config.weight_decay,
         max_grad_norm=config.max_grad_norm,
         optim="adamw_torch_fused",
@@ -151,8 +157,7 @@ def _arguments(
         data_seed=seed,
         use_cpu=config.device == "cpu" or not (has_gpu or torch.backends.mps.is_available()),
         bf16=is_bf16,
-        # rows of one length together: without it a 1M-parameter student spends 40 % of its time on padding
-        group_by_length=True,
+        **BY_LENGTH,
         remove_unused_columns=False,
         dataloader_num_workers=0,
         dataloader_pin_memory=on_gpu,

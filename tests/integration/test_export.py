@@ -25,7 +25,9 @@ from edgeelad.export import ExportResult, export_student
 from edgeelad.export.parity import check_parity
 from edgeelad.export.standard import write_standard_graphs
 from edgeelad.records import Question
+from edgeelad.training.support import has_optimum
 
+needs_optimum = pytest.mark.skipif(not has_optimum(), reason="needs optimum-onnx, which transformers 5 excludes")
 ASKED = questions(6)
 TREE = TreeParams(2, 2, 0.8, 0, 1.0, 24, 16, probe=True, seed=0)
 
@@ -88,6 +90,7 @@ def test_the_standard_names_and_a_valid_graph(family: Family, which: str, export
         assert not kinds & {"MatMul", "Gemm", "FusedMatMul"}
 
 
+@needs_optimum
 @pytest.mark.parametrize("family", FAMILIES)
 def test_optimum_generates_from_it_what_torch_generates(
     family: Family, students: dict[Family, Path], exported: dict[Family, ExportResult]
@@ -223,6 +226,7 @@ def test_what_is_no_student_is_refused(students: dict[Family, Path], tmp_path: P
         assert not (tmp_path / "out").exists()
 
 
+@needs_optimum
 def test_what_optimum_raises_becomes_one_line(
     students: dict[Family, Path], unserved: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -230,7 +234,7 @@ def test_what_optimum_raises_becomes_one_line(
         raise RuntimeError("the tracer met\na surprise")
 
     monkeypatch.setattr(edgeelad.export.fused.build, "trace_fused", fail)
-    monkeypatch.setattr(edgeelad.export.standard, "main_export", fail)
+    monkeypatch.setattr(edgeelad.export.standard, "trace_standard", fail)
     for student in (students["llama"], unserved):
         with pytest.raises(ModelError, match=r"Optimum cannot export this student to ONNX: the tracer met$"):
             export_student(student, tmp_path / "out", ExportConfig(), parity_questions=ASKED)
@@ -242,6 +246,7 @@ def unserved(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return make_neox(make_student(tmp_path_factory.mktemp("unserved") / "student"))
 
 
+@needs_optimum
 @pytest.mark.parametrize("quantize", ["int8", "int4"])
 def test_an_architecture_without_engine_graphs_falls_back_and_says_so(
     unserved: Path, tmp_path: Path, quantize: Precision
@@ -328,6 +333,7 @@ def test_a_prompt_that_almost_fills_the_context_is_compared_as_far_as_it_goes(tm
     assert result.parity.num_tokens == 64 - len(codec.encode_prompt(question))
 
 
+@needs_optimum
 @pytest.mark.parametrize("is_tied", [True, False])
 def test_standard_graphs_store_each_weight_once_and_can_be_moved(tmp_path: Path, is_tied: bool) -> None:
     student = make_student(tmp_path / "student", "llama", is_tied=is_tied)

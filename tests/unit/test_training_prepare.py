@@ -314,7 +314,7 @@ def test_damaged_and_incomplete_weights_are_refused(raw: Path, tmp_path: Path) -
     [
         ({"model_type": "unheard_of"}, "does not know this architecture"),
         ({"model_type": "t5"}, "not a causal language model"),
-        ({"model_type": "reformer"}, "Optimum cannot export model type 'reformer'"),
+        ({"model_type": "reformer"}, "model type 'reformer' cannot be exported"),
         ({"quantization_config": {"quant_method": "gptq", "bits": 4}}, "weights are quantized"),
         ({"num_hidden_layers": 3}, "weights are missing"),
         ({"hidden_size": 32}, "cannot be loaded"),

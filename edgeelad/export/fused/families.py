@@ -7,6 +7,8 @@ standard graph.
 
 from __future__ import annotations
 
+from typing import Any
+
 from transformers import PretrainedConfig
 
 from edgeelad.export.fused.modules import UnservedArchitectureError
@@ -26,7 +28,7 @@ def check_family(config: PretrainedConfig) -> None:
         raise UnservedArchitectureError(f"model type {config.model_type}: not one of {', '.join(FUSED_FAMILIES)}")
     if any(kind != "full_attention" for kind in getattr(config, "layer_types", None) or ()):
         raise UnservedArchitectureError(f"model type {config.model_type} with sliding-window layers")
-    rope = getattr(config, "rope_scaling", None) or {}
+    rope = _rope_settings(config)
     rope_type = rope.get("rope_type", rope.get("type", "default"))
     if rope_type not in STATIC_ROPE_TYPES:
         raise UnservedArchitectureError(f"rotary embedding of type {rope_type}")
@@ -36,3 +38,17 @@ def check_family(config: PretrainedConfig) -> None:
         raise UnservedArchitectureError(f"head size {head_dim}: GroupQueryAttention wants a multiple of 8")
     if getattr(config, "add_cross_attention", False):
         raise UnservedArchitectureError(f"model type {config.model_type} with cross-attention")
+
+
+def _rope_settings(config: PretrainedConfig) -> dict[str, Any]:
+    """What the configuration says of rotary embedding: `rope_parameters` in transformers 5, `rope_scaling` before.
+
+    Raises:
+        UnservedArchitectureError: The layers have rotary embeddings of several kinds.
+    """
+    settings = getattr(config, "rope_parameters", None) or {}
+    if not settings and "rope_scaling" in vars(config):
+        settings = config.rope_scaling or {}
+    if any(isinstance(value, dict) for value in settings.values()):
+        raise UnservedArchitectureError(f"model type {config.model_type} with several rotary embeddings")
+    return dict(settings)
