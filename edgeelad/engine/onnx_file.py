@@ -54,8 +54,8 @@ class GraphSummary:
     weight_bits: set[int] = field(default_factory=set)
 
 
-def check_graph(path: Path) -> None:
-    """Check that a graph runs known operators only, and reads weights only from files beside it.
+def check_graph(path: Path) -> GraphSummary:
+    """Check that a graph runs known operators only, and reads weights only from files beside it; gives what it does.
 
     Raises:
         ModelError: It does not, or the file is damaged.
@@ -73,6 +73,7 @@ def check_graph(path: Path) -> None:
         is_name = location not in ("", ".", "..") and not set(location) & set("/\\:\0")
         if not is_name or (path.parent / location).resolve().parent not in folders:
             raise ModelError(f"{path}: reads weights from {location!r}, which is outside its folder; {ADVICE}")
+    return summary
 
 
 def summarize_graph(path: Path) -> GraphSummary:

@@ -10,11 +10,10 @@ from pathlib import Path
 import jinja2
 
 from edgeelad.certificate import certificate_sentence
-from edgeelad.engine.graph_files import find_graphs
-from edgeelad.package.manifest import Manifest
+from edgeelad.engine.graph_files import ONNX_FOLDER, GraphFiles
+from edgeelad.package.manifest import CARD_FILE, Manifest, printable
 from edgeelad.records import Certificate
 
-CARD_FILE = "README.md"
 _HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*")
 _LABELS = {
     "accuracy_fp32": "accuracy, fp32",
@@ -43,11 +42,11 @@ def write_card(folder: Path, manifest: Manifest, certificate: Certificate | None
             name=manifest.name,
             base_model=manifest.base_model,
             hub_id=_hub_id(manifest.base_model),
-            graph=manifest.graph,
-            graph_name=manifest.graph.rpartition("/")[2],
-            engine=_engine(folder, manifest),
+            graph=manifest.standard_graph,
+            graph_name=manifest.standard_graph.rpartition("/")[2],
+            engine=manifest.graph if manifest.graph != manifest.standard_graph else None,
             quantization=manifest.quantization,
-            include_fp32=manifest.quantization != "fp32" and (folder / "onnx" / "model.onnx").exists(),
+            include_fp32=manifest.quantization != "fp32" and GraphFiles(folder / ONNX_FOLDER).standard.exists(),
             size_mb=f"{num_bytes / 1e6:.1f}",
             answer_kind=manifest.answer_kind,
             answer_format=manifest.answer_format,
@@ -62,14 +61,8 @@ def write_card(folder: Path, manifest: Manifest, certificate: Certificate | None
     (folder / CARD_FILE).write_text(text, encoding="utf-8")
 
 
-def _engine(folder: Path, manifest: Manifest) -> str | None:
-    """The engine's graph, where this student has one."""
-    engine = find_graphs(folder, manifest.quantization).find_engine(with_lanes=False)
-    return None if engine is None else engine.relative_to(folder).as_posix()
-
-
 def _hub_id(base_model: str) -> str | None:
-    """The base model, where it is a Hugging Face id and not a folder of the machine that made the package."""
+    """The base model, if it is a Hugging Face id and not a folder of the machine that made the package."""
     return base_model if _HUB_ID.fullmatch(base_model) and not Path(base_model).exists() else None
 
 
@@ -88,16 +81,16 @@ def _figure(name: str, value: float | int | str | None) -> str:
 
 def _text(text: str) -> str:
     """Text that cannot start markup or leave its line or table cell."""
-    return re.sub(r"([\\`*_\[\]<>#|])", r"\\\1", " ".join(str(text).split()))
+    return re.sub(r"([\\`*_\[\]<>#|])", r"\\\1", printable(str(text)))
 
 
 def _code(text: str) -> str:
-    return f"`{' '.join(text.replace('`', '').split())}`"
+    return f"`{printable(text.replace('`', ''))}`"
 
 
 def _shell_safe(text: str) -> str:
     """A question that can stand between double quotes in a shell, on one line."""
-    return " ".join(re.sub(r'["$`\\!]', "", text).split())[:200]
+    return printable(re.sub(r'["$`\\!]', "", text))[:200]
 
 
 @lru_cache(maxsize=1)

@@ -18,10 +18,12 @@ from edgeelad.engine.open import open_generator
 from edgeelad.engine.options import EngineOptions
 from edgeelad.errors import PackageError, RunError
 from edgeelad.files import read_jsonl, write_jsonl
+from edgeelad.package.manifest import printable
 from edgeelad.records import Question
 
 GOLDEN_FILE = "golden.jsonl"
 GOLDEN_TOKENS = 64
+MAX_GOLDEN_BYTES = 4 << 20  # a stranger's file must not keep a device busy for hours
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,14 +41,14 @@ class Golden:
 
 @dataclass(frozen=True, slots=True)
 class Mismatch:
-    """A golden output that came out otherwise here.
+    """A golden output that came out differently here.
 
     Attributes:
         id: The question.
-        place: The index of the first token that differs; in the prompt where `is_prompt`.
-        expected: The token there, None where the expected tokens end before.
-        found: The token found there, None where the tokens end before.
-        is_prompt: Whether already the prompt's tokens differ.
+        place: The index of the first token that differs; in the prompt if `is_prompt`.
+        expected: The token there, None if the expected tokens end before.
+        found: The token found there, None if the tokens end before.
+        is_prompt: Whether the prompt's tokens differ already.
     """
 
     id: str
@@ -98,14 +100,17 @@ def read_golden(path: Path) -> list[Golden]:
     Raises:
         PackageError: It is missing or damaged.
     """
+    file = path / GOLDEN_FILE
     try:
-        return [_parse(row) for row in read_jsonl(path / GOLDEN_FILE)]
-    except (RunError, KeyError, TypeError, ValueError) as error:
-        raise PackageError(f"{path / GOLDEN_FILE}: damaged ({error}); copy the package again") from error
+        if file.stat().st_size > MAX_GOLDEN_BYTES:
+            raise ValueError(f"larger than {MAX_GOLDEN_BYTES:,} bytes")
+        return [_parse(row) for row in read_jsonl(file)]
+    except (RunError, KeyError, TypeError, ValueError, OverflowError, OSError) as error:
+        raise PackageError(f"{file}: damaged ({printable(str(error))}); copy the package again") from error
 
 
 def compare(student: GoldenStudent, golden: Golden) -> Mismatch | None:
-    """What a student writes here against a golden output; None where they are the same."""
+    """What a student writes here against a golden output; None if they are the same."""
     question = Question(golden.id, golden.question, "text", golden.choices)
     prompt_ids = tuple(student.codec.encode_prompt(question))
     if prompt_ids != golden.prompt_ids:
@@ -131,7 +136,7 @@ def _first_difference(id_: str, expected: tuple[int, ...], found: tuple[int, ...
 
 
 def _parse(row: Any) -> Golden:
-    return Golden(
+    golden = Golden(
         id=str(row["id"]),
         question=str(row["question"]),
         choices=tuple(str(choice) for choice in row["choices"]),
@@ -140,3 +145,6 @@ def _parse(row: Any) -> Golden:
         text=str(row["text"]),
         max_tokens=int(row["max_tokens"]),
     )
+    if not 1 <= golden.max_tokens <= GOLDEN_TOKENS:
+        raise ValueError(f"max_tokens is {golden.max_tokens}")
+    return golden

@@ -1,27 +1,38 @@
-"""A package's manifest: what is in the folder, where it comes from, how well it does; read and checked as a whole.
+"""Read, check and describe a package's manifest: its files, its origin, its figures.
 
-The manifest is written last, so a folder without one is torn. Paths in it are relative, with forward slashes, and
-stay in the folder. Knows no models and no sessions.
+The manifest is written last, so a folder without one is incomplete. Paths in it are relative, with forward slashes, and
+stay in the folder. Everything in it comes from whoever made the package: types, sizes and characters are checked.
+Knows no models and no sessions.
 """
 
 from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Mapping
+import math
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 from pathlib import Path, PurePosixPath
-from typing import Any
+from typing import Any, get_args
 
 from edgeelad.engine.graph_files import PRECISIONS, Precision
 from edgeelad.errors import PackageError
 from edgeelad.records import AnswerKind
 
 MANIFEST_FILE = "manifest.json"
+CARD_FILE = "README.md"
 SCHEMA_VERSION = 1
 WRITTEN_BY = "edgeelad"
 MAX_MANIFEST_BYTES = 4 << 20
+MAX_TEXT = 1000  # characters of a text in a manifest
+MAX_NUMBER = 1 << 53  # what JSON readers of other languages keep exactly
+_SHA256 = re.compile("[0-9a-f]{64}")
 _CHUNK_BYTES = 1 << 20
+_PAGE_BYTES = 4096
+
+Scalar = float | int | str | bool | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,15 +49,16 @@ class Manifest:
     """What a package says of itself.
 
     Attributes:
-        name: What the student is called, as a served model.
+        name: Name of the student, as a served model.
         base_model: The student's base model, a folder or a Hugging Face id.
-        quantization: "int8", "int4" or "fp32": what the graph that runs is.
-        graph: Path of the graph that runs, in the folder.
-        prompt: The prompt template's file, and whether it is a chat template.
+        quantization: Precision of the graphs: "int8", "int4" or "fp32".
+        graph: Path of the graph that `edgeelad run`, `serve` and `verify` open.
+        standard_graph: Path of the graph with standard names, for other runtimes; the same if there is no other.
+        prompt: File of the prompt template, and whether it is a chat template.
         answer_kind: How answers are read; "text" for a pool of several kinds.
         answer_format: How an explanation states its answer.
-        max_explanation_tokens: Tokens after which an explanation was cut in the run.
-        metrics: Figures of the run by name; None where one is not known.
+        max_explanation_tokens: Maximum tokens per explanation, as in the run.
+        metrics: Figures of the run by name; None for an unknown one.
         certificate: The outcome of the last look at the audit sample, or None.
         versions: Versions of the libraries that it was written with.
         files: Every file but the manifest.
@@ -58,16 +70,22 @@ class Manifest:
     base_model: str
     quantization: Precision
     graph: str
-    prompt: Mapping[str, Any]
+    standard_graph: str
+    prompt: Mapping[str, Scalar]
     answer_kind: AnswerKind
     answer_format: str
     max_explanation_tokens: int
-    metrics: Mapping[str, float | int | str | None]
-    certificate: Mapping[str, Any] | None
-    versions: Mapping[str, str]
+    metrics: Mapping[str, Scalar]
+    certificate: Mapping[str, Scalar] | None
+    versions: Mapping[str, Scalar]
     files: tuple[FileEntry, ...] = field(default=())
     schema_version: int = SCHEMA_VERSION
     written_by: str = WRITTEN_BY
+
+    @property
+    def paths(self) -> frozenset[str]:
+        """The paths of all files."""
+        return frozenset(entry.path for entry in self.files)
 
     def to_json(self) -> dict[str, Any]:
         """The manifest as it is written."""
@@ -85,13 +103,14 @@ def read_manifest(folder: Path) -> Manifest:
     if not folder.is_dir():
         raise PackageError(f"{folder}: no such package folder")
     try:
+        if path.exists() and not path.is_file():
+            raise PackageError(f"{path}: not a file; copy the package again")
         if path.stat().st_size > MAX_MANIFEST_BYTES:
             raise PackageError(f"{path}: larger than any manifest of edgeelad; copy the package again")
         data = json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
-        what = (
-            "an exported ONNX folder, not a package" if list(folder.glob("*.onnx")) else "not a package, or a torn one"
-        )
+        is_export = any(folder.glob("*.onnx"))
+        what = "an exported ONNX folder, not a package" if is_export else "not a package, or an incomplete one"
         raise PackageError(
             f"{folder}: {what}: {MANIFEST_FILE} is missing; `edgeelad distill` writes packages"
         ) from None
@@ -106,7 +125,7 @@ def parse_manifest(data: Any, source: str) -> Manifest:
     """Check a manifest's JSON and make the record.
 
     Raises:
-        PackageError: It is not edgeelad's, from a newer edgeelad, or names a path outside the folder.
+        PackageError: It is not edgeelad's, damaged, from a newer edgeelad, or names a path outside the folder.
     """
     if not isinstance(data, dict) or data.get("written_by") != WRITTEN_BY:
         raise PackageError(
@@ -114,69 +133,85 @@ def parse_manifest(data: Any, source: str) -> Manifest:
         )
     version = data.get("schema_version")
     if not isinstance(version, int) or isinstance(version, bool) or version < 1:
-        raise PackageError(f"{source}: damaged: schema_version is {version!r}; copy the package again")
+        raise PackageError(f"{source}: damaged: schema_version is {_shown(version)}; copy the package again")
     if version > SCHEMA_VERSION:
         raise PackageError(
-            f"{source}: written by a newer edgeelad (schema {version}, this one reads up to {SCHEMA_VERSION}); "
+            f"{source}: written by a newer edgeelad (schema {_shown(version)}, this one reads up to {SCHEMA_VERSION}); "
             "upgrade with: pip install -U edgeelad"
         )
     try:
         files = tuple(FileEntry(**entry) for entry in data["files"])
         manifest = Manifest(**{**data, "files": files})
-        _check_types(manifest)
+        _check_values(manifest)
     except (KeyError, TypeError, ValueError) as error:
-        raise PackageError(f"{source}: damaged ({error}); copy the package again") from error
-    for path in (manifest.graph, *(entry.path for entry in files)):
-        _check_path(path, source)
-    if manifest.graph not in {entry.path for entry in files}:
+        raise PackageError(f"{source}: damaged ({printable(str(error))}); copy the package again") from error
+    for path in (manifest.graph, manifest.standard_graph, *(entry.path for entry in files)):
+        if not is_inside(path):
+            raise PackageError(f"{source}: names {_shown(path)}, a path outside the package; do not use this package")
+    missing = {manifest.graph, manifest.standard_graph} - manifest.paths
+    if missing:
         raise PackageError(
-            f"{source}: damaged: the graph {manifest.graph} is not among its files; copy the package again"
+            f"{source}: damaged: the graph {min(missing)} is not among its files; copy the package again"
         )
     return manifest
 
 
+def is_inside(path: str) -> bool:
+    """Whether a path of a manifest stays in the folder, on every system."""
+    pure = PurePosixPath(path)
+    return path == str(pure) != "." and not pure.is_absolute() and ".." not in pure.parts and not set(path) & set("\\:")
+
+
 def describe_file(folder: Path, path: str) -> FileEntry:
-    """The entry of a file that is there."""
+    """The entry of an existing file."""
     return FileEntry(path, (folder / path).stat().st_size, sha256_of(folder / path))
 
 
-def check_sizes(folder: Path, manifest: Manifest) -> None:
-    """Check that every file is there and has its size.
+def check_files(folder: Path, manifest: Manifest) -> None:
+    """Check that every file is there, complete, and not zeros where it had content; the model card may be edited.
+
+    Quick: a file is hashed only if a page of it is all zeros, as a power cut leaves it.
 
     Raises:
-        PackageError: The first file that is missing or has another size.
+        PackageError: The first file that is not as the manifest says.
     """
     for entry in manifest.files:
+        if entry.path == CARD_FILE:
+            continue
         path = folder / entry.path
-        try:
+        with _reading(folder, entry):
             size = path.stat().st_size if path.is_file() else None
-        except OSError as error:
-            raise PackageError(f"{path}: cannot be read: {error.strerror}; copy the package again") from error
-        if size is None:
-            raise PackageError(f"{folder}: {entry.path} is missing; copy the package again")
-        if size != entry.size:
-            raise PackageError(
-                f"{folder}: {entry.path} has {size:,} bytes instead of {entry.size:,}; copy the package again"
-            )
+            if size is None:
+                raise PackageError(f"{folder}: {entry.path} is missing; copy the package again")
+            if not _is_own(folder, path):
+                raise PackageError(f"{folder}: {entry.path} is a link out of the package; copy the package again")
+            if size != entry.size:
+                raise PackageError(
+                    f"{folder}: {entry.path} has {size:,} bytes instead of {entry.size:,}; copy the package again"
+                )
+            if _has_zero_page(path):
+                check_checksum(folder, entry)
 
 
-def check_checksums(folder: Path, manifest: Manifest) -> None:
-    """Check every file's SHA-256.
+def check_checksum(folder: Path, entry: FileEntry) -> None:
+    """Check one file's SHA-256.
 
     Raises:
-        PackageError: The first file that was altered.
+        PackageError: The file was altered.
     """
-    for entry in manifest.files:
-        path = folder / entry.path
-        try:
-            found = sha256_of(path)
-        except OSError as error:
-            raise PackageError(f"{path}: cannot be read: {error.strerror}; copy the package again") from error
-        if found != entry.sha256:
-            raise PackageError(
-                f"{folder}: {entry.path} was altered (SHA-256 {found[:12]}… instead of {entry.sha256[:12]}…); "
-                "copy the package again"
-            )
+    with _reading(folder, entry):
+        found = sha256_of(folder / entry.path)
+    if found != entry.sha256:
+        raise PackageError(
+            f"{folder}: {entry.path} was altered (SHA-256 {found[:12]}… instead of {entry.sha256[:12]}…); "
+            "copy the package again"
+        )
+
+
+def is_card_edited(folder: Path, manifest: Manifest) -> bool:
+    """Whether the model card is another one than was written; a person may edit it."""
+    card = next((entry for entry in manifest.files if entry.path == CARD_FILE), None)
+    return card is not None and (folder / CARD_FILE).is_file() and describe_file(folder, CARD_FILE) != card
 
 
 def sha256_of(path: Path) -> str:
@@ -188,26 +223,88 @@ def sha256_of(path: Path) -> str:
     return digest.hexdigest()
 
 
-def _check_types(manifest: Manifest) -> None:
-    texts = (manifest.name, manifest.base_model, manifest.quantization, manifest.graph, manifest.answer_format)
-    if not all(isinstance(text, str) for text in texts):
-        raise ValueError("name, base_model, quantization, graph and answer_format must be texts")
-    mappings = (manifest.prompt, manifest.metrics, manifest.versions, manifest.certificate or {})
-    if not all(isinstance(mapping, dict) for mapping in mappings):
-        raise ValueError("prompt, metrics, versions and certificate must be objects")
-    if manifest.answer_kind not in ("number", "choice", "boolean", "text"):
-        raise ValueError(f"answer_kind is {manifest.answer_kind!r}")
-    if manifest.quantization not in PRECISIONS:
-        raise ValueError(f"quantization is {manifest.quantization!r}")
-    if not isinstance(manifest.max_explanation_tokens, int) or manifest.max_explanation_tokens < 1:
-        raise ValueError(f"max_explanation_tokens is {manifest.max_explanation_tokens!r}")
+def printable(text: str) -> str:
+    """A text on one line, without control characters and marks that reorder text, as a manifest may contain it."""
+    return "".join(character for character in " ".join(text.split()) if character.isprintable())[:MAX_TEXT]
+
+
+@contextmanager
+def _reading(folder: Path, entry: FileEntry) -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        raise PackageError(
+            f"{folder / entry.path}: cannot be read: {error.strerror}; copy the package again"
+        ) from error
+
+
+def _is_own(folder: Path, path: Path) -> bool:
+    """Whether a file, links followed, is in the package, or in the Hugging Face cache that the package is a part of."""
+    real, root = path.resolve(), folder.resolve()
+    return real.is_relative_to(root) or (root.parent.name == "snapshots" and real.parent == root.parents[1] / "blobs")
+
+
+def _has_zero_page(path: Path) -> bool:
+    page = bytes(_PAGE_BYTES)
+    with path.open("rb") as file:
+        while chunk := file.read(_CHUNK_BYTES):
+            if page in chunk:
+                return True
+    return False
+
+
+def _check_values(manifest: Manifest) -> None:
+    for name in ("name", "base_model", "graph", "standard_graph", "answer_format"):
+        _check_text(name, getattr(manifest, name))
+    _check_choice("quantization", manifest.quantization, PRECISIONS)
+    _check_choice("answer_kind", manifest.answer_kind, get_args(AnswerKind))
+    _check_number("max_explanation_tokens", manifest.max_explanation_tokens, 1)
+    for name in ("prompt", "metrics", "versions", "certificate"):
+        mapping = getattr(manifest, name)
+        if name == "certificate" and mapping is None:
+            continue
+        if not isinstance(mapping, dict):
+            raise ValueError(f"{name} is not an object")
+        for key, value in mapping.items():
+            _check_text(f"a key of {name}", key)
+            _check_scalar(f"{name}.{key}", value)
+    seen: set[str] = set()
     for entry in manifest.files:
-        if not isinstance(entry.path, str) or not isinstance(entry.sha256, str) or not isinstance(entry.size, int):
-            raise ValueError(f"the entry of {entry.path!r} is malformed")
+        _check_text("a path in files", entry.path)
+        _check_number(f"the size of {entry.path}", entry.size, 0)
+        if not isinstance(entry.sha256, str) or not _SHA256.fullmatch(entry.sha256):
+            raise ValueError(f"the sha256 of {entry.path} is {_shown(entry.sha256)}")
+        if entry.path.casefold() in seen or entry.path == MANIFEST_FILE:
+            raise ValueError(f"{entry.path} is listed twice, or is the manifest itself")
+        seen.add(entry.path.casefold())
 
 
-def _check_path(path: str, source: str) -> None:
-    pure = PurePosixPath(path)
-    is_drive = len(path) > 1 and path[1] == ":"
-    if not path or pure.is_absolute() or is_drive or "\\" in path or "\0" in path or ".." in pure.parts:
-        raise PackageError(f"{source}: names {path!r}, a path outside the package; do not use this package")
+def _check_text(name: str, value: object) -> None:
+    if not isinstance(value, str) or not value.isprintable() or len(value) > MAX_TEXT:
+        raise ValueError(f"{name} is {_shown(value)}, not a text of up to {MAX_TEXT} printable characters")
+
+
+def _check_choice(name: str, value: object, choices: Sequence[str]) -> None:
+    if value not in choices:
+        raise ValueError(f"{name} is {_shown(value)}, not one of {', '.join(choices)}")
+
+
+def _check_number(name: str, value: object, least: int) -> None:
+    if not isinstance(value, int) or isinstance(value, bool) or not least <= value <= MAX_NUMBER:
+        raise ValueError(f"{name} is {_shown(value)}, not a number from {least} to 2^53")
+
+
+def _check_scalar(name: str, value: object) -> None:
+    if isinstance(value, str):
+        _check_text(name, value)
+    elif isinstance(value, float):
+        if not math.isfinite(value):
+            raise ValueError(f"{name} is {value}")
+    elif value is not None and not (isinstance(value, int) and abs(value) <= MAX_NUMBER):
+        raise ValueError(f"{name} is {_shown(value)}, not a text, number or boolean")
+
+
+def _shown(value: object) -> str:
+    """A value as an error shows it: escaped, and cut if it is long."""
+    text = repr(value)
+    return text if len(text) <= 80 else f"{text[:80]}…"

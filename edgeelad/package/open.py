@@ -1,12 +1,23 @@
-"""Open a package: its manifest read, its files there with the right sizes. Quick; `verify` checks what is in them."""
+"""Open a package: its manifest read, every file that will be opened there, listed and complete.
+
+Quick; `verify` checks the content.
+"""
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from edgeelad.engine.graph_files import Precision
-from edgeelad.package.manifest import MANIFEST_FILE, Manifest, check_sizes, read_manifest
+from edgeelad.engine.graph_files import ONNX_FOLDER, PRECISIONS, GraphFiles, Precision, find_graphs
+from edgeelad.engine.onnx_file import check_graph
+from edgeelad.errors import ModelError, PackageError
+from edgeelad.package.golden import GOLDEN_FILE
+from edgeelad.package.manifest import MANIFEST_FILE, Manifest, check_files, read_manifest
+from edgeelad.text.prompts import PROMPT_FILE
+
+REQUIRED_FILES = ("config.json", "tokenizer.json", PROMPT_FILE, GOLDEN_FILE)
+OPENED_FILES = (*REQUIRED_FILES, "generation_config.json")
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,16 +44,59 @@ class Package:
 
 
 def open_package(path: Path) -> Package:
-    """Read a package's manifest and check that its files are there, with their sizes.
+    """Read a package's manifest and check the files that will be opened.
 
     Raises:
-        PackageError: It is missing, torn, from a newer edgeelad, or names a path outside the folder.
+        PackageError: It is missing, incomplete or damaged, from a newer edgeelad, or a file that would be opened is not
+            in its manifest.
     """
     manifest = read_manifest(path)
-    check_sizes(path, manifest)
+    check_files(path, manifest)
+    try:
+        _check_opened(path, manifest)
+    except ModelError as error:
+        raise PackageError(str(error)) from error
     return Package(path, manifest)
+
+
+def running_graph(folder: Path, precision: Precision) -> str:
+    """The path of the graph that runs one question at a time, in a package of this precision.
+
+    Raises:
+        ModelError: There is none.
+    """
+    files = find_graphs(folder, precision)
+    return (files.find_engine(with_lanes=False) or files.standard).relative_to(folder).as_posix()
 
 
 def is_package(path: Path) -> bool:
     """Whether a folder looks like a package (it has a manifest)."""
     return (path / MANIFEST_FILE).is_file()
+
+
+def _check_opened(folder: Path, manifest: Manifest) -> None:
+    for name in REQUIRED_FILES:
+        if name not in manifest.paths:
+            raise PackageError(f"{folder}: its manifest does not list {name}; copy the package again")
+    for name in _opened_files(folder):
+        if name not in manifest.paths:
+            raise PackageError(
+                f"{folder}: {name} would be opened, but its manifest does not list it; remove that file, or copy the "
+                "package again"
+            )
+    graph = running_graph(folder, manifest.quantization)
+    if graph != manifest.graph:
+        raise PackageError(
+            f"{folder}: {graph} would run, but its manifest names {manifest.graph}; copy the package again"
+        )
+
+
+def _opened_files(folder: Path) -> Iterator[str]:
+    """The files of a folder that opening the student may open."""
+    yield from (name for name in OPENED_FILES if (folder / name).exists())
+    for place in (folder, folder / ONNX_FOLDER):
+        for graph in dict.fromkeys(graph for precision in PRECISIONS for graph in GraphFiles(place, precision).graphs):
+            if graph.exists():
+                yield graph.relative_to(folder).as_posix()
+                weights = sorted(check_graph(graph).locations)
+                yield from ((place / name).relative_to(folder).as_posix() for name in weights)

@@ -1,118 +1,142 @@
-"""Verify a package on the device where it is to run: whole, loadable, the same outputs, how fast, how much memory."""
+"""Verify a package on the device where it is to run: complete, loadable, the same outputs, its speed and memory."""
 
 from __future__ import annotations
 
 import time
 from dataclasses import asdict, dataclass
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Any
 
 from edgeelad.engine.memory import peak_memory_bytes
 from edgeelad.errors import ModelError, PackageError
 from edgeelad.package.golden import GOLDEN_FILE, Golden, GoldenStudent, Mismatch, compare, read_golden
-from edgeelad.package.manifest import MANIFEST_FILE, check_checksums
+from edgeelad.package.manifest import CARD_FILE, MANIFEST_FILE, check_checksum, is_card_edited
 from edgeelad.package.open import Package, open_package
+
+# what some runtime or loader opens, wherever it is in the folder
+WEIGHTS = (".bin", ".data", ".gguf", ".model", ".onnx", ".onnx_data", ".ort", ".pkl", ".pt", ".pth", ".safetensors")
+SETTINGS_AND_CODE = (".dll", ".dylib", ".jinja", ".json", ".py", ".so")
+RUNTIME_NAMES = ("merges.txt", "vocab.txt")
 
 
 @dataclass(frozen=True, slots=True)
 class VerifyReport:
-    """What was found; a package that is missing, torn or altered is an error instead.
+    """What was found; a package that is incomplete or altered is an error instead.
 
     Attributes:
         path: The package.
         name: The student's name.
-        quantization: Of the graph that runs.
+        quantization: Precision of the graph that runs.
+        graph: Path of the graph that runs.
         num_files: Files whose checksums were compared; all match.
         num_bytes: Their size.
-        unlisted_files: Files in the folder that the manifest does not name; they were not checked.
-        num_golden: Golden outputs compared; 0 where only checksums were asked for.
-        mismatches: Those that came out otherwise here.
-        load_s: Seconds to open the student; None where it was not opened.
-        tokens_per_s: Tokens generated a second, one question at a time; None where it was not opened.
-        peak_memory_bytes: Most memory that this process has held so far; None where the system does not say.
+        unlisted_files: Files that the manifest does not list and that some runtime might open; the package is not
+            verified.
+        ignored_files: Other files that the manifest does not list, and the model card if it was edited; not checked.
+        num_golden: Golden outputs compared.
+        mismatches: Those that came out differently here.
+        load_s: Seconds to open the student.
+        tokens_per_s: Tokens generated per second, one question at a time.
+        peak_memory_bytes: Peak memory of this process so far; None if the system does not tell.
         onnxruntime: Version of onnxruntime here.
+        written_with: Version of onnxruntime that wrote the golden outputs; None if unknown.
     """
 
     path: str
     name: str
     quantization: str
+    graph: str
     num_files: int
     num_bytes: int
     unlisted_files: tuple[str, ...]
+    ignored_files: tuple[str, ...]
     num_golden: int
     mismatches: tuple[Mismatch, ...]
-    load_s: float | None
-    tokens_per_s: float | None
+    load_s: float
+    tokens_per_s: float
     peak_memory_bytes: int | None
     onnxruntime: str
+    written_with: str | None
 
     @property
     def is_ok(self) -> bool:
-        """Whether everything that was compared is the same."""
-        return not self.mismatches
+        """Whether all outputs are the same and every file that could be opened was checked."""
+        return not self.mismatches and not self.unlisted_files
 
     def to_json(self) -> dict[str, Any]:
         """The findings as JSON."""
         return {"is_ok": self.is_ok, **asdict(self)}
 
     def text(self) -> str:
-        """The findings, one a line."""
+        """The findings, one per line."""
+        same = self.num_golden - len(self.mismatches)
         lines = [
-            f"{self.path}: {self.name}, {self.quantization}",
+            f"{self.path}: {self.name}, {self.quantization}, runs {self.graph}",
             f"checksums: {self.num_files} files, {self.num_bytes / 1e6:,.1f} MB, all match",
+            f"graph: loads in {self.load_s:.2f} s, onnxruntime {self.onnxruntime} has its operators",
+            f"golden outputs: {same} of {self.num_golden} the same, token for token",
+            *(_mismatch_text(mismatch) for mismatch in self.mismatches),
+            f"speed: {self.tokens_per_s:,.0f} tokens/s, one question at a time",
         ]
+        if self.peak_memory_bytes is not None:
+            lines.append(f"memory: up to {self.peak_memory_bytes / 1e6:,.0f} MB")
+        if self.ignored_files:
+            lines.append(f"not checked: {', '.join(self.ignored_files)}")
         if self.unlisted_files:
-            lines.append(f"not in the manifest, not checked: {', '.join(self.unlisted_files)}")
-        if self.load_s is not None:
-            lines.append(f"graph: loads in {self.load_s:.2f} s, onnxruntime {self.onnxruntime} has its operators")
-            same = self.num_golden - len(self.mismatches)
-            lines.append(f"golden outputs: {same} of {self.num_golden} the same, token for token")
-        lines.extend(_mismatch_text(mismatch) for mismatch in self.mismatches)
-        if self.tokens_per_s is not None:
-            lines.append(f"speed: {self.tokens_per_s:,.0f} tokens/s, one question at a time")
-        if self.peak_memory_bytes is not None and self.load_s is not None:
-            lines.append(f"memory: {self.peak_memory_bytes / 1e6:,.0f} MB at most")
-        lines.append("verified" if self.is_ok else "NOT verified: this device computes other outputs")
-        return "\n".join(lines)
+            lines.append(f"NOT verified: not in the manifest: {', '.join(self.unlisted_files)}; remove these files")
+        if self.mismatches:
+            is_other = self.written_with not in (None, self.onnxruntime)
+            written = f"; they were written with onnxruntime {self.written_with}" if is_other else ""
+            lines.append(f"NOT verified: this device computes other outputs{written}")
+        return "\n".join([*lines, "verified"] if self.is_ok else lines)
 
 
-def verify_package(path: Path, *, deep: bool = True, num_threads: int = 1) -> VerifyReport:
-    """Verify a package here.
+def verify_package(path: Path, *, num_threads: int = 1) -> VerifyReport:
+    """Verify a package here: every checksum, and its golden outputs.
 
     Args:
         path: The package folder.
-        deep: Whether to open the student and compare its golden outputs; otherwise only checksums are compared.
         num_threads: Threads of the ONNX session.
 
     Raises:
-        PackageError: It is missing, torn, altered, from a newer edgeelad, or its graph cannot be run here.
+        PackageError: It is missing, incomplete or altered, from a newer edgeelad, or its graph cannot be run here.
     """
     import onnxruntime
 
     package = open_package(path)
-    check_checksums(path, package.manifest)
-    golden = read_golden(path) if deep else []
-    if deep and not golden:
-        raise PackageError(f"{path / GOLDEN_FILE}: holds no golden outputs; write the package again")
-    load_s, tokens_per_s, mismatches = _run(package, golden, num_threads) if deep else (None, None, ())
+    checked = [entry for entry in package.manifest.files if entry.path != CARD_FILE]
+    for entry in checked:
+        check_checksum(path, entry)
+    golden = read_golden(path)
+    if not golden:
+        raise PackageError(f"{path / GOLDEN_FILE}: contains no golden outputs; write the package again")
+    load_s, tokens_per_s, mismatches = _run(package, golden, num_threads)
+    unlisted = _unlisted(package)
+    written_with = package.manifest.versions.get("onnxruntime")
     return VerifyReport(
         path=str(path),
         name=package.manifest.name,
         quantization=package.manifest.quantization,
-        num_files=len(package.manifest.files),
-        num_bytes=package.num_bytes,
-        unlisted_files=_unlisted(package),
+        graph=package.manifest.graph,
+        num_files=len(checked),
+        num_bytes=sum(entry.size for entry in checked),
+        unlisted_files=tuple(name for name in unlisted if _may_be_opened(name)),
+        ignored_files=(
+            *(name for name in unlisted if not _may_be_opened(name)),
+            *([f"{CARD_FILE} (edited)"] if is_card_edited(path, package.manifest) else []),
+        ),
         num_golden=len(golden),
         mismatches=mismatches,
         load_s=load_s,
         tokens_per_s=tokens_per_s,
         peak_memory_bytes=peak_memory_bytes(),
         onnxruntime=onnxruntime.__version__,
+        written_with=None if written_with is None else str(written_with),
     )
 
 
 def _run(package: Package, golden: list[Golden], num_threads: int) -> tuple[float, float, tuple[Mismatch, ...]]:
-    """Open the student and compare; gives seconds to open it, tokens a second, and what differs."""
+    """Open the student and compare; gives seconds to open it, tokens per second, and what differs."""
     start = time.perf_counter()
     try:
         student = GoldenStudent(package.path, package.precision, num_threads)
@@ -127,10 +151,18 @@ def _run(package: Package, golden: list[Golden], num_threads: int) -> tuple[floa
     return load_s, num_tokens / seconds, tuple(mismatch for mismatch in found if mismatch is not None)
 
 
-def _unlisted(package: Package) -> tuple[str, ...]:
-    listed = {MANIFEST_FILE, *(entry.path for entry in package.manifest.files)}
-    there = (path.relative_to(package.path).as_posix() for path in package.path.rglob("*") if path.is_file())
-    return tuple(sorted(path for path in there if path not in listed))
+def _unlisted(package: Package) -> list[str]:
+    listed = {MANIFEST_FILE, *package.manifest.paths}
+    there = (path.relative_to(package.path).as_posix() for path in package.path.rglob("*") if not path.is_dir())
+    return sorted(path for path in there if path not in listed)
+
+
+def _may_be_opened(path: str) -> bool:
+    """Whether some runtime or loader opens a file of this name."""
+    pure = PurePosixPath(path)
+    return (
+        pure.suffix.lower() in (*WEIGHTS, *SETTINGS_AND_CODE) or ".onnx" in pure.suffixes or pure.name in RUNTIME_NAMES
+    )
 
 
 def _mismatch_text(mismatch: Mismatch) -> str:

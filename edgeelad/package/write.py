@@ -21,7 +21,17 @@ from edgeelad.files import make_folder, storage_errors, sync_folder, write_json
 from edgeelad.package.card import write_card
 from edgeelad.package.golden import GoldenStudent, make_golden, write_golden
 from edgeelad.package.info import PackageInfo
-from edgeelad.package.manifest import MANIFEST_FILE, Manifest, describe_file, read_manifest
+from edgeelad.package.manifest import (
+    CARD_FILE,
+    MANIFEST_FILE,
+    Manifest,
+    describe_file,
+    is_card_edited,
+    parse_manifest,
+    printable,
+    read_manifest,
+)
+from edgeelad.package.open import running_graph
 from edgeelad.text.explanation import ANSWER_PREFIX
 from edgeelad.text.prompts import PROMPT_FILE, PromptFormat
 
@@ -73,7 +83,7 @@ def _precisions(info: PackageInfo) -> tuple[Precision, ...]:
 
 
 def _check_target(out: Path) -> bool:
-    """Whether `out` is a package to be replaced; an error where it is anything else but nothing or an empty folder."""
+    """Whether `out` is an empty folder or a package, to be replaced; an error if it is anything else that exists."""
     if not out.exists() and not out.is_symlink():
         return False
     if out.is_dir() and not out.is_symlink():
@@ -83,9 +93,10 @@ def _check_target(out: Path) -> bool:
         if not foreign:
             return True
         raise PackageError(
-            f"{out}: holds {foreign[0]}, which edgeelad did not write, and is not replaced; move it away first"
+            f"{out}: contains {foreign[0]}, which edgeelad did not write or which was edited, and is not replaced; "
+            "move it away first"
         )
-    raise PackageError(f"{out}: exists and is no folder; choose another place for the package")
+    raise PackageError(f"{out}: exists and is not a folder; choose another place for the package")
 
 
 def _foreign_files(folder: Path) -> list[str]:
@@ -95,8 +106,8 @@ def _foreign_files(folder: Path) -> list[str]:
         manifest = read_manifest(folder)
     except PackageError:
         return there  # not a package that this edgeelad knows, so nothing in it is ours to replace
-    ours = {MANIFEST_FILE, *(entry.path for entry in manifest.files)}
-    return [path for path in there if path not in ours]
+    ours = {MANIFEST_FILE, *manifest.paths}
+    return [path for path in there if path not in ours or (path == CARD_FILE and is_card_edited(folder, manifest))]
 
 
 def _fill(folder: Path, onnx_folder: Path, info: PackageInfo) -> None:
@@ -115,10 +126,11 @@ def _fill(folder: Path, onnx_folder: Path, info: PackageInfo) -> None:
     write_golden(folder, golden)
     prompt = PromptFormat.load(folder)
     manifest = Manifest(
-        name=info.served_name,
-        base_model=_public_name(info.base_model),
+        name=printable(info.served_name),
+        base_model=printable(_public_name(info.base_model)),
         quantization=info.quantization,
-        graph=f"{ONNX_FOLDER}/{GraphFiles(folder, precisions[0]).standard.name}",
+        graph=running_graph(folder, precisions[0]),
+        standard_graph=f"{ONNX_FOLDER}/{GraphFiles(folder, precisions[0]).standard.name}",
         prompt={"file": PROMPT_FILE, "is_chat": prompt.is_chat},
         answer_kind=info.answer_kind,
         answer_format=f"{ANSWER_PREFIX} A",
@@ -131,7 +143,9 @@ def _fill(folder: Path, onnx_folder: Path, info: PackageInfo) -> None:
     write_card(folder, manifest, info.certificate, info.all_golden[0].text, size)
     paths = sorted(path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file())
     files = tuple(describe_file(folder, path) for path in paths)
-    write_json(folder / MANIFEST_FILE, replace(manifest, files=files).to_json())
+    content = replace(manifest, files=files).to_json()
+    parse_manifest(content, str(folder / MANIFEST_FILE))  # what is written can be read
+    write_json(folder / MANIFEST_FILE, content)
 
 
 def _name_external_data(folder: Path) -> None:

@@ -1,9 +1,13 @@
 import errno
 import json
+import os
+import re
 import shutil
 from dataclasses import replace
 from pathlib import Path
 
+import onnx
+import onnxruntime
 import pytest
 import yaml
 from fixtures.students import MAX_CONTEXT, questions
@@ -11,6 +15,7 @@ from fixtures.students import MAX_CONTEXT, questions
 from edgeelad.certificate import certificate_sentence
 from edgeelad.config import ExportConfig
 from edgeelad.edge.run import open_student
+from edgeelad.engine import session
 from edgeelad.engine.graph_files import GraphFiles, find_graphs
 from edgeelad.errors import ModelError, PackageError, StorageError
 from edgeelad.export import export_student
@@ -20,6 +25,16 @@ from edgeelad.package.manifest import describe_file
 from edgeelad.records import Certificate, Question
 
 QUESTIONS = tuple(questions(2))
+SESSION = onnxruntime.InferenceSession
+GOLDEN = {
+    "id": "a",
+    "question": "q",
+    "choices": [],
+    "prompt_ids": [1],
+    "completion_ids": [2],
+    "text": "t",
+    "max_tokens": 4,
+}
 METRICS = {
     "accuracy_fp32": 0.9,
     "accuracy_int8": 0.895,
@@ -68,6 +83,13 @@ def forge(folder, path, data):
     (folder / "manifest.json").write_text(json.dumps(manifest))
 
 
+def unlist(folder, path):
+    """Remove a file from the manifest and leave it in the folder."""
+    manifest = json.loads((folder / "manifest.json").read_text())
+    manifest["files"] = [file for file in manifest["files"] if file["path"] != path]
+    (folder / "manifest.json").write_text(json.dumps(manifest))
+
+
 def test_a_package_is_whole_and_verifies(package):
     opened = open_package(package)
     listed = {entry.path for entry in opened.manifest.files}
@@ -89,8 +111,8 @@ def test_a_package_is_whole_and_verifies(package):
     assert report.is_ok
     assert report.num_golden == 5
     assert report.mismatches == ()
-    assert report.unlisted_files == ()
-    assert report.num_files == len(listed)
+    assert report.unlisted_files == report.ignored_files == ()
+    assert report.num_files == len(listed) - 1  # all but the model card
     assert report.tokens_per_s > 0
     assert report.load_s > 0
     assert report.text().endswith("verified")
@@ -140,7 +162,7 @@ def test_optimum_loads_a_package(package):
 def test_fp32_beside_the_quantized_graph(onnx_folder, tmp_path):
     folder = write_package(onnx_folder, tmp_path / "package", info(include_fp32=True))
     assert (folder / "onnx/model.onnx").is_file()
-    assert open_package(folder).manifest.graph == "onnx/model_quantized.onnx"
+    assert open_package(folder).manifest.graph == "onnx/engine_quantized.onnx"
     assert (folder / "onnx/engine.onnx").is_file()
     card = (folder / "README.md").read_text()
     assert "holds fp32" in card
@@ -213,23 +235,142 @@ def test_an_altered_file_is_found_before_anything_runs(own):
     data[len(data) // 2] ^= 1
     graph.write_bytes(data)
     open_package(own)  # sizes are as they were
-    for deep in (True, False):
-        with pytest.raises(PackageError, match=r"onnx/model_quantized\.onnx was altered"):
-            verify_package(own, deep=deep)
+    with pytest.raises(PackageError, match=r"onnx/model_quantized\.onnx was altered"):
+        verify_package(own)
 
 
-def test_checksums_alone(own):
+def test_documents_beside_a_package_are_named_and_left_alone(own):
     (own / "notes.txt").write_text("mine")
-    report = verify_package(own, deep=False)
+    (own / ".git").mkdir()
+    (own / ".git/HEAD").write_text("ref: refs/heads/main")
+    (own / "README.md").write_text("my own words")
+    report = verify_package(own)
     assert report.is_ok
-    assert (report.num_golden, report.load_s, report.tokens_per_s) == (0, None, None)
-    assert report.unlisted_files == ("notes.txt",)
-    assert "golden" not in report.text()
-    assert "notes.txt" in report.text()
+    assert report.ignored_files == (".git/HEAD", "notes.txt", "README.md (edited)")
+    assert "not checked: .git/HEAD, notes.txt, README.md (edited)" in report.text()
+    assert report.text().endswith("\nverified")
+
+
+@pytest.mark.parametrize(
+    "name", ["extra.onnx", "onnx/decoder_model_merged.onnx", "genai_config.json", "modeling.py", "a/b.bin", "vocab.txt"]
+)
+def test_a_file_that_another_runtime_would_open_is_not_verified(own, name):
+    (own / name).parent.mkdir(exist_ok=True)
+    (own / name).write_bytes(b"stranger")
+    open_package(own)  # edgeelad does not open it
+    report = verify_package(own)
+    assert not report.is_ok
+    assert report.unlisted_files == (name,)
+    assert f"NOT verified: not in the manifest: {name}; remove these files" in report.text()
+
+
+@pytest.mark.parametrize(
+    "name",
+    ["model_quantized.onnx", "engine_quantized.onnx", "onnx/engine.onnx", "model.onnx", "generation_config.json"],
+)
+def test_a_file_that_would_be_opened_is_listed_or_refused(own, name):
+    """Today's engine would take a graph in the root before the verified one in the folder onnx."""
+    if name == "generation_config.json":
+        unlist(own, name)
+    else:
+        shutil.copyfile(own / "onnx/engine_quantized.onnx", own / name)
+    for check in (open_package, verify_package):
+        with pytest.raises(
+            PackageError, match=rf"{re.escape(name)} would be opened, but its manifest does not list it"
+        ):
+            check(own)
+
+
+@pytest.mark.parametrize("name", ["config.json", "tokenizer.json", "prompt.json", "golden.jsonl"])
+def test_a_manifest_that_lists_only_part_of_what_runs(own, name):
+    unlist(own, name)
+    with pytest.raises(PackageError, match=rf"its manifest does not list {re.escape(name)}"):
+        open_package(own)
+
+
+def test_weights_that_the_manifest_does_not_list(own):
+    unlist(own, "onnx/model_quantized.onnx_data")
+    with pytest.raises(PackageError, match=r"onnx/model_quantized\.onnx_data would be opened"):
+        open_package(own)
+
+
+def test_a_graph_that_takes_its_weights_from_elsewhere(own):
+    """Another name in the folder, then paths out of it, which onnxruntime before 1.24 reads."""
+    for location, message in (
+        ("elsewhere.bin", r"onnx/elsewhere\.bin would be opened"),
+        ("../../secret", "reads weights from '../../secret', which is outside its folder"),
+        ("/etc/passwd", "outside its folder"),
+        ("C:\\secret", "outside its folder"),
+    ):
+        graph = onnx.load(str(own / "onnx/engine_quantized.onnx"), load_external_data=False)
+        for tensor in graph.graph.initializer:
+            for entry in tensor.external_data:
+                if entry.key == "location":
+                    entry.value = location
+        forge(own, "onnx/engine_quantized.onnx", graph.SerializeToString())
+        with pytest.raises(PackageError, match=message):
+            open_package(own)
+
+
+def test_the_manifest_names_the_graph_that_runs(own, monkeypatch):
+    """It named the standard graph, and the engine's ran."""
+    opened = []
+    monkeypatch.setattr(
+        session.onnxruntime,
+        "InferenceSession",
+        lambda path, *rest, **options: opened.append(path) or SESSION(path, *rest, **options),
+    )
+    package = open_package(own)
+    with open_student(package) as student:
+        next(iter(student.stream(QUESTIONS[0], 4)))
+    assert opened == [str(package.graph)]
+    assert package.manifest.graph == "onnx/engine_quantized.onnx"
+    assert package.manifest.standard_graph == "onnx/model_quantized.onnx"
+    manifest = json.loads((own / "manifest.json").read_text())
+    manifest["graph"] = "onnx/model_quantized.onnx"
+    (own / "manifest.json").write_text(json.dumps(manifest))
+    with pytest.raises(PackageError, match=r"engine_quantized\.onnx would run, but its manifest names onnx/model_q"):
+        open_package(own)
+
+
+def test_weights_full_of_zeros_are_noticed_when_the_package_is_opened(own):
+    weights = own / "onnx/model_quantized.onnx_data"
+    weights.write_bytes(bytes(weights.stat().st_size))
+    with pytest.raises(PackageError, match=r"model_quantized\.onnx_data was altered"):
+        open_package(own)
+    weights.write_bytes(weights.read_bytes()[:-1])
+    with pytest.raises(PackageError, match=r"model_quantized\.onnx_data has [\d,]+ bytes instead of"):
+        open_package(own)
+
+
+def test_what_was_written_is_synced_before_it_gets_its_name(onnx_folder, tmp_path, monkeypatch):
+    events = []
+    fsync, rename = os.fsync, Path.rename
+    monkeypatch.setattr(os, "fsync", lambda fd: events.append(os.fstat(fd).st_ino) or fsync(fd))
+    monkeypatch.setattr(Path, "rename", lambda self, target: events.append("rename") or rename(self, target))
+    folder = write_package(onnx_folder, tmp_path / "package", info())
+    before = events[: events.index("rename")]
+    written = [folder, *folder.rglob("*")]
+    assert {path.stat().st_ino for path in written} <= set(before)
+    assert tmp_path.stat().st_ino in events[events.index("rename") :]
+
+
+def test_control_characters_stay_out_of_card_and_manifest(onnx_folder, tmp_path):
+    evil = "tiny\x1b]0;owned\x07\u202e\nname"
+    folder = write_package(onnx_folder, tmp_path / "p", info(name=evil, base_model=evil, metrics={"note": "fine"}))
+    assert open_package(folder).manifest.name == "tiny]0;owned name"
+    card = (folder / "README.md").read_text()
+    assert all(line.isprintable() for line in card.splitlines())
+    assert "# tiny\\]0;owned name" in card
+    with pytest.raises(PackageError, match=r"metrics\.note"):
+        write_package(onnx_folder, tmp_path / "q", info(metrics={"note": "\x1b[2J"}))
 
 
 def test_a_graph_that_cannot_be_opened(own):
-    forge(own, "onnx/engine_quantized.onnx", b"not a graph")
+    nodes = [onnx.helper.make_node("Add", ["nowhere", "to be found"], ["logits"])]
+    logits = onnx.helper.make_tensor_value_info("logits", onnx.TensorProto.FLOAT, [1])
+    graph = onnx.helper.make_model(onnx.helper.make_graph(nodes, "broken", [], [logits]))
+    forge(own, "onnx/engine_quantized.onnx", graph.SerializeToString())
     with pytest.raises(PackageError, match="cannot be opened here") as caught:
         verify_package(own)
     assert "\n" not in str(caught.value)
@@ -260,10 +401,17 @@ def test_another_prompt_is_found(own):
     assert all(mismatch.is_prompt for mismatch in report.mismatches)
 
 
-@pytest.mark.parametrize("data", [b"", b"{\n", b'{"id": 1}\n', b'{"id": 1, "question": "x", "prompt_ids": ["a"]}\n'])
+@pytest.mark.parametrize(
+    "data",
+    [b"", b"{\n", b'{"id": 1}\n', b'{"id": 1, "question": "x", "prompt_ids": ["a"]}\n', b"\xff\n", b" " * (5 << 20)]
+    + [
+        json.dumps({**GOLDEN, **changes}).encode()
+        for changes in ({"max_tokens": 10**9}, {"max_tokens": 0}, {"max_tokens": 1e400}, {"prompt_ids": 3})
+    ],
+)
 def test_golden_outputs_that_cannot_be_read(own, data):
     forge(own, GOLDEN_FILE, data)
-    with pytest.raises(PackageError, match=r"golden\.jsonl: (damaged|holds no golden outputs)"):
+    with pytest.raises(PackageError, match=r"golden\.jsonl: (damaged|contains no golden outputs)"):
         verify_package(own)
 
 
@@ -274,6 +422,10 @@ def test_a_package_replaces_a_package_and_nothing_else(onnx_folder, own, tmp_pat
     with pytest.raises(PackageError, match=r"notes\.txt, which edgeelad did not write"):
         write_package(onnx_folder, own, info())
     assert (own / "notes.txt").read_text() == "mine"
+    (own / "notes.txt").unlink()
+    (own / "README.md").write_text("my own words")
+    with pytest.raises(PackageError, match=r"README\.md, which edgeelad did not write or which was edited"):
+        write_package(onnx_folder, own, info())
     assert open_package(own).manifest.metrics == {"accuracy_int8": 0.5}
     foreign = tmp_path / "thesis"
     foreign.mkdir()
@@ -281,7 +433,7 @@ def test_a_package_replaces_a_package_and_nothing_else(onnx_folder, own, tmp_pat
     with pytest.raises(PackageError, match=r"chapter\.tex"):
         write_package(onnx_folder, foreign, info())
     (tmp_path / "file").write_text("x")
-    with pytest.raises(PackageError, match="no folder"):
+    with pytest.raises(PackageError, match="not a folder"):
         write_package(onnx_folder, tmp_path / "file", info())
     (tmp_path / "empty").mkdir()
     write_package(onnx_folder, tmp_path / "empty", info())
@@ -331,3 +483,14 @@ def test_an_int4_package_opens_as_int4(students, tmp_path):
         assert student.explain(QUESTIONS[:1], 4)[0].tokens.explanation > 0
     with pytest.raises(ModelError, match="has no int8 graph; use its int4 graph"):
         find_graphs(folder, "int8")
+
+
+def test_other_outputs_of_another_onnxruntime_name_the_one_that_wrote_them(own):
+    rows = [json.loads(line) for line in (own / GOLDEN_FILE).read_text().splitlines()]
+    rows[0]["completion_ids"][0] += 1
+    forge(own, GOLDEN_FILE, "".join(json.dumps(row) + "\n" for row in rows).encode())
+    manifest = json.loads((own / "manifest.json").read_text())
+    manifest["versions"]["onnxruntime"] = "1.22.0"
+    (own / "manifest.json").write_text(json.dumps(manifest))
+    text = verify_package(own).text()
+    assert text.endswith("this device computes other outputs; they were written with onnxruntime 1.22.0")
