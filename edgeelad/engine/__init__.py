@@ -1,4 +1,4 @@
-"""The student on ONNX Runtime: tokens below (session, sampling, generate), text above (codec, tree, student, workers).
+"""The student on ONNX Runtime: tokens (session, sampling, generate) and text (codec, tree, student, workers).
 
 Needs numpy, onnxruntime, tokenizers and jinja2; never torch.
 """

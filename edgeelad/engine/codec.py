@@ -1,7 +1,7 @@
-"""Text to tokens and back: the one tokenization that training, scoring and the edge share.
+"""Encode text and decode tokens: the one tokenization that training, scoring and the edge share.
 
 Reads `tokenizer.json`, `prompt.json`, `config.json` and `generation_config.json` of a model folder. Prompt and
-completion are encoded separately, so a token never straddles the two, in training as in generation.
+completion are encoded separately, in training as in generation, so no token spans both.
 """
 
 from __future__ import annotations
@@ -20,18 +20,18 @@ from edgeelad.records import Question
 from edgeelad.text.explanation import STEP_SEPARATOR
 from edgeelad.text.prompts import PromptFormat
 
-INCOMPLETE = "\N{REPLACEMENT CHARACTER}"  # how a decoder shows bytes that are not yet a character
+INCOMPLETE = "\N{REPLACEMENT CHARACTER}"  # what decoders write for bytes that are not yet a character
 BYTE_TOKEN = re.compile("<0x[0-9A-F]{2}>")
 
 
 class Codec:
-    """Encodes prompts and completions, decodes what was generated.
+    """Encodes prompts and completions, and decodes generated tokens.
 
     Attributes:
         prompt_format: How questions become prompts.
         config: The student's `config.json`.
         eos_ids: Tokens that end an explanation.
-        max_context: Tokens that the student can see: prompt and explanation together.
+        max_context: Maximum tokens of prompt and explanation together.
         vocab_size: Rows of the student's embedding.
     """
 
@@ -63,7 +63,7 @@ class Codec:
         config = read_json(folder / "config.json")
         tokenizer = _load_tokenizer(folder / "tokenizer.json")
         prompt_format = PromptFormat.load(folder)
-        # training ends examples with the token that the prompt format names, so that one ends an explanation too
+        # training ends examples with the prompt format's end token, so it ends an explanation, too
         named = tokenizer.token_to_id(prompt_format.eos_token) if prompt_format.eos_token else None
         codec = cls(
             tokenizer,
@@ -75,18 +75,18 @@ class Codec:
         largest = max(tokenizer.get_vocab(with_added_tokens=True).values(), default=-1)
         if largest >= codec.vocab_size:
             raise ModelError(
-                f"{folder / 'tokenizer.json'}: gives token ids up to {largest}, but config.json says vocab_size "
+                f"{folder / 'tokenizer.json'}: has token ids up to {largest}, but config.json says vocab_size "
                 f"{codec.vocab_size}: they belong to different models; export the student again"
             )
         return codec
 
     def encode_prompt(self, question: Question) -> list[int]:
-        """The prompt's token ids, with the special tokens that the prompt format asks for."""
+        """The prompt's token ids, with the special tokens of the prompt format."""
         text = self.prompt_format.render(question)
         return self._encode(text, add_special_tokens=self.prompt_format.add_special_tokens)
 
     def encode_completion(self, text: str) -> list[int]:
-        """The token ids of text that follows a prompt; never special tokens."""
+        """The token ids of text that follows a prompt, without special tokens."""
         return self._encode(text, add_special_tokens=False)
 
     def encode_line(self, text: str, *, is_first: bool) -> list[int]:
@@ -94,7 +94,7 @@ class Codec:
         if is_first:
             return self.encode_completion(text)
         newline, both = self.encode_completion(STEP_SEPARATOR), self.encode_completion(STEP_SEPARATOR + text)
-        # where newline and text merge, there is no other way to write the text than as a completion of its own
+        # if newline and text merge into one token, encode the text as a completion of its own
         return both[len(newline) :] if both[: len(newline)] == newline else self.encode_completion(text)
 
     def decode(self, ids: Sequence[int]) -> str:
@@ -102,7 +102,7 @@ class Codec:
         return str(self._tokenizer.decode(list(ids), skip_special_tokens=True))
 
     def stream(self, ids: Iterable[int]) -> Iterator[str]:
-        """The text of tokens as they come, in pieces of whole characters; the pieces joined are `decode` of all."""
+        """The text of tokens as they arrive, in pieces of whole characters; joined, they equal `decode` of all."""
         seen: list[int] = []
         num_shown = 0
         text = ""
@@ -120,7 +120,7 @@ class Codec:
 
     @cached_property
     def newline_ids(self) -> frozenset[int]:
-        """Tokens whose text holds a newline: where a step may end."""
+        """Tokens whose text contains a newline, with which a step may end."""
         ids = sorted(self._tokenizer.get_vocab(with_added_tokens=True).values())
         texts = self._tokenizer.decode_batch([[id_] for id_ in ids], skip_special_tokens=True)
         return frozenset(id_ for id_, text in zip(ids, texts, strict=True) if STEP_SEPARATOR in text)
@@ -132,10 +132,10 @@ class Codec:
 
     @cached_property
     def _byte_ids(self) -> frozenset[int]:
-        """Tokens that stand for one byte, where the tokenizer falls back to bytes (as SentencePiece's do).
+        """Tokens that stand for one byte, if the tokenizer falls back to bytes (as SentencePiece's do).
 
-        A run of them that is no valid text is decoded as replacement characters as a whole, even what was valid before
-        the last of them came: until the run is over, no text of it is certain.
+        A run of them that is no valid text decodes to replacement characters as a whole, valid parts included: until
+        the run is over, none of its text is certain.
         """
         return frozenset(
             id_
@@ -153,7 +153,7 @@ def _load_tokenizer(path: Path) -> Tokenizer:
         raise ModelError(f"{path}: missing; export the student again with `edgeelad export`")
     try:
         tokenizer = Tokenizer.from_file(str(path))
-    except Exception as error:  # the Rust binding raises bare Exception for whatever is wrong with the file
+    except Exception as error:  # the Rust binding raises bare Exception for every fault of the file
         raise ModelError(f"{path}: not a tokenizer ({error}); export the student again") from error
     tokenizer.no_truncation()
     tokenizer.no_padding()

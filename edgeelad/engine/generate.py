@@ -1,7 +1,7 @@
-"""What it is to generate tokens: the records that go in and come out, and the seam where a generator is put in.
+"""The interface of token generators: `TokenGenerator`, its requests and results.
 
-Tokens only: no prompts, answers or teachers. `batch.BatchGenerator` generates from any exported graph with the standard
-names; another implementation serves `student.Student` as well if it keeps the promises of `TokenGenerator`.
+Works on token ids; prompts and answers belong to `student.Student`. `packed.generator.PackedGenerator` runs the
+engine's graphs, `plain.batch.BatchGenerator` any exported graph with the standard names.
 """
 
 from __future__ import annotations
@@ -28,9 +28,9 @@ __all__ = [
 
 @dataclass(frozen=True, slots=True)
 class Stop:
-    """When a sequence ends besides its end token: `check` is asked whenever one of `tokens` was chosen.
+    """A stop condition besides end tokens: `check` is called whenever one of `tokens` was chosen.
 
-    `check` gets the tokens generated so far, the chosen one included, and says whether the sequence ends with it.
+    It gets the tokens generated so far, the chosen one included, and returns whether the sequence ends with it.
     """
 
     tokens: frozenset[int]
@@ -39,7 +39,7 @@ class Stop:
 
 @dataclass(frozen=True, slots=True)
 class Limits:
-    """What ends a sequence, besides its number of tokens: end tokens, the student's context, a stop."""
+    """What ends a sequence besides its maximum length: end tokens, the student's context, a stop condition."""
 
     eos_ids: frozenset[int]
     max_context: int
@@ -52,10 +52,10 @@ class GeneratedTokens:
 
     Attributes:
         ids: The tokens, without the end token.
-        logprobs: Log-probability of each chosen token at temperature 1, over the whole vocabulary (nats); where an end
-            token was chosen there is one more than there are `ids`.
-        entropies: Entropy of the distribution at temperature 1 that each of these was chosen from (nats).
-        finish_reason: "eos", "stop" (the stop applied) or "length" (the limit of tokens, or the context, is reached).
+        logprobs: Log-probability of each chosen token at temperature 1, over the whole vocabulary (nats); one more than
+            `ids` if an end token was chosen.
+        entropies: Entropy of the distribution, at temperature 1, of each chosen token (nats).
+        finish_reason: "eos", "stop" (the stop condition) or "length" (maximum tokens, or end of the context).
     """
 
     ids: tuple[int, ...]
@@ -65,23 +65,23 @@ class GeneratedTokens:
 
     @property
     def num_tokens(self) -> int:
-        """Tokens that were chosen, the end token included."""
+        """Number of chosen tokens, the end token included."""
         return len(self.logprobs)
 
     @property
     def mean_logprob(self) -> float:
-        """Mean log-probability of the chosen tokens (nats); 0 where there are none."""
+        """Mean log-probability of the chosen tokens (nats); 0 if there are none."""
         return sum(self.logprobs) / len(self.logprobs) if self.logprobs else 0.0
 
 
 @dataclass(frozen=True, slots=True)
 class BranchPoint:
-    """Where branches leave a request.
+    """A prefix of a tree's completion after which branches start.
 
     Attributes:
-        num_tokens: They start after this many of the completion's tokens, 0 being the bare prompt.
-        seeds: One sequence is sampled for each.
-        forced_ids: Tokens put after the prefix, to see which token the student would choose next; empty: not asked.
+        num_tokens: Length of the prefix; 0 is the bare prompt.
+        seeds: One per branch to sample.
+        forced_ids: Tokens appended to the prefix to find the student's next token; empty: not requested.
     """
 
     num_tokens: int
@@ -91,7 +91,10 @@ class BranchPoint:
 
 @dataclass(frozen=True, slots=True)
 class TreeRequest:
-    """What the branches of one question share: the prompt, a completion, and the points where they leave it."""
+    """A tree to generate: a prompt and its completion, prefilled once, and the points where branches start.
+
+    The branches share the KV cache of their prefix.
+    """
 
     prompt_ids: tuple[int, ...]
     completion_ids: tuple[int, ...]
@@ -100,7 +103,7 @@ class TreeRequest:
 
 @dataclass(frozen=True, slots=True)
 class ForcedToken:
-    """The likeliest token after forced ones: its id, and the entropy of its distribution (nats)."""
+    """The most likely token after forced ones: its id, and the entropy of its distribution (nats)."""
 
     id: int
     entropy: float
@@ -108,12 +111,12 @@ class ForcedToken:
 
 @dataclass(frozen=True, slots=True)
 class TreeResult:
-    """What grew from one request.
+    """The result of a `TreeRequest`.
 
     Attributes:
-        branches: For each point its sequences, in the order of its seeds; their `ids` follow the prefix. Where the
-            context leaves no room after a prefix its sequences are empty, with finish reason "length".
-        forced: For each point the token after its forced ones; None where not asked, or where the context is full.
+        branches: Per point its sequences, in the order of its seeds; their `ids` follow the prefix. If a prefix fills
+            the context, its sequences are empty, with finish reason "length".
+        forced: Per point the token after its forced ones; None if not requested, or if the context is full.
     """
 
     branches: tuple[tuple[GeneratedTokens, ...], ...]
@@ -123,9 +126,9 @@ class TreeResult:
 class TokenGenerator(Protocol):
     """Generates tokens with one student.
 
-    Sequences are independent: the tokens of each follow from its own prefix, its seed and the parameters alone, as
-    `reference.generate_one` defines them, whatever else is generated with it and in whichever order. Log-probabilities
-    and entropies agree with that definition to 1e-5.
+    Sequences are independent: the tokens of each follow from its own prefix, seed and parameters alone, as
+    `reference.generate_one` defines them, whatever else is generated with it, and in whichever order.
+    Log-probabilities and entropies agree with that definition to 1e-5.
     """
 
     def generate(
@@ -135,13 +138,13 @@ class TokenGenerator(Protocol):
         limits: Limits,
         seeds: Sequence[int] | None = None,
     ) -> list[GeneratedTokens]:
-        """Generate one sequence from each prompt (at least one token long); `seeds` only where it is sampled."""
+        """Generate one sequence per prompt, each at least one token long; `seeds` are required for sampling."""
         ...
 
     def generate_trees(
         self, requests: Sequence[TreeRequest], params: SamplingParams, limits: Limits
     ) -> list[TreeResult]:
-        """Sample the branches of each request, and see what follows its forced tokens."""
+        """Sample the branches of each tree, and find what follows its forced tokens."""
         ...
 
     def stream(self, prompt: Sequence[int], max_tokens: int, limits: Limits) -> Iterator[int]:
@@ -149,5 +152,5 @@ class TokenGenerator(Protocol):
         ...
 
     def close(self) -> None:
-        """Let go of the session and its memory."""
+        """Release the session and its memory. Idempotent."""
         ...

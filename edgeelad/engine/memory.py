@@ -1,18 +1,18 @@
-"""How much memory this process has held at most, and how much of the machine's a worker may fill."""
+"""Peak memory of this process, and each worker's share of the free memory."""
 
 from __future__ import annotations
 
 import sys
 from pathlib import Path
 
-# more than a worker fills by itself (packed.MAX_BATCH_BYTES and packed_grove.MAX_TREE_BYTES together)
+# what a worker fills without a limit: packed.generator.MAX_BATCH_BYTES and packed.parallel_trees.MAX_TREE_BYTES
 PLENTY_BYTES = 3 << 29
 
 
 def peak_memory_bytes() -> int | None:
-    """The largest resident size of this process so far, files it maps included; None where the system does not say."""
+    """Peak resident size of this process, mapped files included; None if the system does not report it."""
     status = Path("/proc/self/status")
-    if status.exists():  # getrusage's maximum outlives exec: it may be that of the process that started us
+    if status.exists():  # getrusage's maximum survives exec: it may be that of the parent process
         for line in status.read_text(encoding="ascii", errors="replace").splitlines():
             if line.startswith("VmHWM:"):
                 return int(line.split()[1]) * 1024
@@ -25,7 +25,7 @@ def peak_memory_bytes() -> int | None:
 
 
 def available_memory_bytes() -> int | None:
-    """What the machine can still give away without swapping; None where the system does not say."""
+    """Memory that is available without swapping; None if the system does not report it."""
     path = Path("/proc/meminfo")
     if path.exists():
         for line in path.read_text(encoding="ascii", errors="replace").splitlines():
@@ -35,9 +35,9 @@ def available_memory_bytes() -> int | None:
 
 
 def kv_share(num_workers: int) -> int | None:
-    """What keys and values of each worker may take where nobody says: half of the memory that is free, shared out.
+    """Maximum KV cache per worker by default: an equal share of half of the free memory.
 
-    None where that is more than a worker fills anyway, or the system does not say.
+    None if that is more than a worker fills anyway, or if the system does not report it.
     """
     available = available_memory_bytes()
     share = None if available is None else available // (2 * num_workers)

@@ -1,11 +1,11 @@
-"""Choose the next tokens of a batch of sequences. Knows numbers only.
+"""Choose the next tokens of a batch of sequences.
 
-A sequence's draw depends on its own seed and its own position alone: uniform numbers come from a counter-based
-generator (SplitMix64, Steele et al. 2014), not from a shared stream, so batch mates and order change nothing.
+A sequence's draws depend on its own seed and positions alone: uniform numbers come from a counter-based generator
+(SplitMix64, Steele et al. 2014), not from a shared stream, so the rest of the batch and its order change nothing.
 
-Sampling is over the 64 likeliest tokens at most (fewer with `top_k`), renormalized, by inverse CDF: a graph can then
-hand out 64 numbers instead of a vocabulary, and whoever computes them draws the same token. Log-probabilities and
-entropies are of the whole distribution at temperature 1, in float64.
+Sampling is over the 64 most likely tokens (fewer with `top_k`), renormalized, by inverse CDF: a graph then returns 64
+numbers instead of a vocabulary, and every implementation draws the same token. Log-probabilities and entropies are of
+the whole distribution at temperature 1, in float64.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ import numpy as np
 import numpy.typing as npt
 
 MAX_TOP = 64
-BLOCK = 64  # tokens of a vocabulary that are looked at together
+BLOCK = 64  # tokens per block of a vocabulary: see `top_logits`
 Logits = npt.NDArray[np.float32]
 Floats = npt.NDArray[np.float64]
 Ints = npt.NDArray[np.int64]
@@ -26,13 +26,13 @@ Seeds = npt.NDArray[np.uint64]
 
 @dataclass(frozen=True, slots=True)
 class SamplingParams:
-    """How tokens are chosen, and how many at most.
+    """How tokens are chosen, and their maximum number.
 
     Attributes:
-        max_new_tokens: Tokens to generate at most, the end token included.
-        temperature: 0 takes the likeliest token, the lowest id of several; otherwise logits are divided by it.
-        top_k: Only the k likeliest tokens; 0 means MAX_TOP, which is the most in any case.
-        top_p: Only the likeliest tokens that together reach this probability (among the top k); 1 is off.
+        max_new_tokens: Maximum tokens to generate, the end token included.
+        temperature: Divisor of the logits; 0 takes the most likely token, and of several the lowest id.
+        top_k: Sample from the k most likely tokens; 0 and more than MAX_TOP mean MAX_TOP.
+        top_p: Sample from the most likely tokens that together reach this probability (of the top k); 1 is off.
     """
 
     max_new_tokens: int
@@ -42,18 +42,18 @@ class SamplingParams:
 
     @property
     def num_top(self) -> int:
-        """How many of the likeliest tokens the choice is from."""
+        """Number of tokens to choose from."""
         return 1 if self.temperature == 0.0 else min(self.top_k or MAX_TOP, MAX_TOP)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Choices:
-    """What a batch chose at one step, each of shape [S].
+    """The choices of a batch in one step, each of shape [S].
 
     Attributes:
         tokens: The chosen ids.
         logprobs: Their log-probabilities (nats).
-        entropies: Of the distributions that they were chosen from (nats).
+        entropies: Entropies of their distributions (nats).
     """
 
     tokens: Ints
@@ -62,7 +62,7 @@ class Choices:
 
 
 def make_seed(run_seed: int, question_id: str, prefix: int, branch: int) -> int:
-    """The seed of one branch, in [0, 2^64): the same whatever else is generated."""
+    """The seed of one branch, in [0, 2^64), independent of whatever else is generated."""
     text = f"edgeelad-branch-1\0{run_seed}\0{question_id}\0{prefix}\0{branch}"
     digest = hashlib.blake2b(text.encode("utf-8", "surrogatepass"), digest_size=8).digest()
     return int.from_bytes(digest, "little")
@@ -75,7 +75,7 @@ def choose_tokens(logits: Logits, params: SamplingParams, seeds: Seeds, position
         logits: Shape [S, vocabulary].
         params: How to choose.
         seeds: Each row's seed, shape [S].
-        positions: How many tokens each row has been given before, shape [S].
+        positions: Number of tokens already chosen per row, shape [S].
     """
     top, ids = top_logits(logits, params.num_top)
     normalizers, entropies = normalizers_and_entropies(logits)
@@ -89,7 +89,7 @@ def choose_tokens(logits: Logits, params: SamplingParams, seeds: Seeds, position
 
 
 def uniforms(seeds: Seeds, positions: Ints) -> Floats:
-    """A uniform number in [0, 1) for each sequence (shape [S]) at its position (shape [S])."""
+    """A uniform number in [0, 1) per sequence (seeds of shape [S]) and position (shape [S])."""
     with np.errstate(over="ignore"):
         z = seeds + (positions.astype(np.uint64) + np.uint64(1)) * np.uint64(0x9E3779B97F4A7C15)
         z = (z ^ (z >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
@@ -99,11 +99,11 @@ def uniforms(seeds: Seeds, positions: Ints) -> Floats:
 
 
 def top_logits(logits: Logits, num_top: int) -> tuple[Logits, Ints]:
-    """The largest logits of each row and their ids, largest first, of equal ones the lower id first, as ONNX's TopK.
+    """The largest logits of each row and their ids, in descending order, equal ones by id, as ONNX's TopK orders them.
 
     Args:
         logits: Shape [S, vocabulary].
-        num_top: How many; both results have shape [S, min(num_top, vocabulary)].
+        num_top: Number of logits; both results have shape [S, min(num_top, vocabulary)].
     """
     num_rows, num_tokens = logits.shape
     size = min(num_top, num_tokens)
@@ -112,7 +112,7 @@ def top_logits(logits: Logits, num_top: int) -> tuple[Logits, Ints]:
         return np.take_along_axis(logits, ids, axis=1), ids
     num_blocks = num_tokens // BLOCK
     if num_blocks > 2 * size:
-        # the largest lie in the blocks with the largest maxima: in a large vocabulary the others need no sorting
+        # the largest logits lie in the blocks with the largest maxima; the others need no sorting
         maxima = logits[:, : num_blocks * BLOCK].reshape(num_rows, num_blocks, BLOCK).max(axis=2)
         inside = _largest(maxima, size)[:, :, None] * BLOCK + np.arange(BLOCK)
         rest = np.broadcast_to(np.arange(num_blocks * BLOCK, num_tokens), (num_rows, num_tokens % BLOCK))
@@ -126,9 +126,9 @@ def top_logits(logits: Logits, num_top: int) -> tuple[Logits, Ints]:
 
 
 def _largest(values: Logits, size: int) -> Ints:
-    """The columns of the `size` largest values of each row, ascending; of equal ones the first; shape [S, size]."""
+    """The columns of the `size` largest values of each row, ascending, the first of equal ones; shape [S, size]."""
     border = np.partition(values, values.shape[1] - size, axis=1)[:, -size, None]
-    is_kept = ~(values < border)  # not `>=`: where a border is NaN, there would be too few
+    is_kept = ~(values < border)  # not `>=`: if a border is NaN, there would be too few
     if np.count_nonzero(is_kept) > size * len(values):
         is_above = values > border
         is_tied = is_kept & ~is_above
@@ -137,21 +137,20 @@ def _largest(values: Logits, size: int) -> Ints:
 
 
 def choose(top: Logits, params: SamplingParams, draws: Floats, ids: Ints | None = None) -> Ints:
-    """Which of the top logits each row takes: an index into its columns, shape [S].
+    """Choose one of the top logits per row: an index into its columns, shape [S].
 
     Args:
-        top: The largest logits of each row, largest first, shape [S, k].
+        top: The largest logits of each row, in descending order, shape [S, k].
         params: Temperature (above 0), top-k and top-p.
-        draws: A uniform number in [0, 1) for each row, shape [S].
-        ids: The columns' tokens, shape [S, k]. With them the draw walks through the tokens by id: two nearly equal
-            logits change places in the order of values from one way of computing them to another, and what is drawn
-            should not change with them.
+        draws: A uniform number in [0, 1) per row, shape [S].
+        ids: The columns' tokens, shape [S, k]. With them, the inverse CDF runs over the tokens by id: the order of
+            nearly equal logits differs between ways to compute them, and the drawn token should not.
     """
     scaled = top[:, : params.num_top].astype(np.float64) / params.temperature
     weights = np.exp(scaled - scaled[:, :1])
     cumulative = np.cumsum(weights, axis=1)
     if params.top_p < 1.0:
-        # a token stays while those before it do not yet reach top_p; so the first always stays
+        # a token stays if those before it do not reach top_p, so the first always stays
         before = cumulative - weights
         weights = np.where(before < params.top_p * cumulative[:, -1:], weights, 0.0)
         cumulative = np.cumsum(weights, axis=1)
@@ -166,7 +165,7 @@ def choose(top: Logits, params: SamplingParams, draws: Floats, ids: Ints | None 
 
 
 def normalizers_and_entropies(logits: Logits) -> tuple[Floats, Floats]:
-    """log Σ exp over the vocabulary, and the entropy (nats), of each row; in float64, each of shape [S]."""
+    """log Σ exp over the vocabulary, and the entropy (nats), per row; float64, each of shape [S]."""
     largest = logits.max(axis=1).astype(np.float64)
     shifted = logits - largest[:, None]
     weights = np.exp(shifted)

@@ -1,6 +1,6 @@
-"""The exported student, at the level of text: explains questions, grows reasoning trees, continues, streams.
+"""An exported student at the level of text: explains questions, generates reasoning trees, continues, streams.
 
-Opens an exported folder or a package. What generates the tokens is a `generate.TokenGenerator`. Needs no torch.
+Opens an exported folder or a package; a `generate.TokenGenerator` generates the tokens. Needs no torch.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from edgeelad.errors import PromptTooLongError
 from edgeelad.records import Branch, Probe, Question, ReasoningTree, TokenCounts
 from edgeelad.text.explanation import join_steps, split
 
-# a question whose prompt leaves less room than this cannot be explained
+# minimum room that a prompt must leave for an explanation
 MIN_EXPLANATION_TOKENS = 8
 
 
@@ -52,7 +52,7 @@ class Student:
         return cls(codec, open_generator(folder, codec, options), options.batch_size)
 
     def close(self) -> None:
-        """Let go of the session and its memory."""
+        """Release the session and its memory. Idempotent."""
         self._generator.close()
 
     def __enter__(self) -> Student:
@@ -82,12 +82,12 @@ class Student:
             PromptTooLongError: A question leaves no room for an explanation.
         """
         for start in range(0, len(questions), self._batch_size):
-            yield from self._grow(questions[start : start + self._batch_size], params)
+            yield from self._generate(questions[start : start + self._batch_size], params)
 
     def continue_from(self, items: Sequence[tuple[Question, tuple[str, ...]]], max_tokens: int) -> list[str]:
-        """The greedy text that follows the given steps of each question; items are independent of one another.
+        """Continue each question greedily after the given steps; items are independent of one another.
 
-        It is empty where the steps fill the student's context.
+        A continuation is empty if the steps fill the student's context.
 
         Raises:
             PromptTooLongError: A question leaves no room for an explanation.
@@ -99,7 +99,7 @@ class Student:
         return [self.codec.decode(sequence.ids) for sequence in generated]
 
     def stream(self, question: Question, max_tokens: int) -> Iterator[str]:
-        """The greedy explanation of one question, piece by piece, in whole characters; the pieces joined are its text.
+        """The greedy explanation of one question, in pieces of whole characters that joined are its text.
 
         Raises:
             PromptTooLongError: The question leaves no room for an explanation.
@@ -111,11 +111,11 @@ class Student:
         if len(prompt) > self.codec.max_context - MIN_EXPLANATION_TOKENS:
             raise PromptTooLongError(
                 f"question {question.id}: its prompt has {len(prompt)} tokens and leaves no room for an explanation in "
-                f"the student's context of {self.codec.max_context}; shorten it or take a student with a longer context"
+                f"the student's context of {self.codec.max_context}; shorten it or use a student with a longer context"
             )
         return prompt
 
-    def _grow(self, questions: Sequence[Question], params: TreeParams) -> Iterator[ReasoningTree]:
+    def _generate(self, questions: Sequence[Question], params: TreeParams) -> Iterator[ReasoningTree]:
         prompts = [self._prompt(question) for question in questions]
         greedy = self._generator.generate(prompts, SamplingParams(params.max_explanation_tokens), self._limits)
         if params.is_greedy:
@@ -171,7 +171,7 @@ class Student:
         return Branch(text, answer, sequence.mean_logprob, sequence.num_tokens)
 
     def _probe(self, forced: ForcedToken | None) -> Probe:
-        """The forced answer; where the context left no room for it, none was found, and nothing is known of it."""
+        """The forced answer; without room for it in the context, none, with entropy 0."""
         if forced is None:
             return Probe(None, 0.0)
         return Probe(self.codec.decode([forced.id]).strip() or None, forced.entropy)

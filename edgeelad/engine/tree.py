@@ -1,4 +1,7 @@
-"""What a reasoning tree is made of: its parameters, where its steps end in the tokens, when its answer is stated."""
+"""Plan reasoning trees at the level of text: parameters, the ends of steps in the tokens, and stated answers.
+
+A tree is a question's greedy explanation, and branches sampled after each of its steps.
+"""
 
 from __future__ import annotations
 
@@ -12,7 +15,7 @@ from edgeelad.records import AnswerKind, FinishReason, Question
 from edgeelad.text.answers import extract
 from edgeelad.text.explanation import ANSWER_PREFIX, STEP_SEPARATOR, split
 
-# answers of each kind: what their texts begin with alike is forced, what follows is the student's choice
+# answers of each kind: the tokens that they have in common are forced, the rest is the student's choice
 _SAMPLE_ANSWERS: dict[AnswerKind, tuple[str, ...]] = {
     "number": ("1", "2", "7", "30"),
     "choice": ("A", "B", "C"),
@@ -23,18 +26,18 @@ _SAMPLE_ANSWERS: dict[AnswerKind, tuple[str, ...]] = {
 
 @dataclass(frozen=True, slots=True)
 class TreeParams:
-    """What to grow from each question.
+    """How to generate the tree of each question.
 
     Attributes:
-        num_branches: m, branches from each step prefix 1..T; 0 for none.
-        num_root_branches: Branches from the bare question; 0 for none.
+        num_branches: m, branches per step prefix 1..T; 0 for none.
+        num_root_branches: Branches of the bare question; 0 for none.
         temperature: Of the branches, above 0.
-        top_k: Only the k likeliest tokens; 0 means `sampling.MAX_TOP`.
-        top_p: Only the likeliest tokens that together reach this probability; 1 is off.
-        max_explanation_tokens: Tokens of the greedy explanation at most.
-        max_branch_tokens: Tokens of a branch at most.
-        probe: Whether to force the answer after every prefix.
-        seed: The run's seed; each branch has its own from it (see `sampling.make_seed`).
+        top_k: Sample from the k most likely tokens; 0 means `sampling.MAX_TOP`.
+        top_p: Sample from the most likely tokens that together reach this probability; 1 is off.
+        max_explanation_tokens: Maximum tokens of the greedy explanation.
+        max_branch_tokens: Maximum tokens per branch.
+        probe: Whether to force an answer after every prefix.
+        seed: The run's seed, from which each branch's seed derives (see `sampling.make_seed`).
     """
 
     num_branches: int
@@ -48,12 +51,12 @@ class TreeParams:
     seed: int
 
     def branches_at(self, prefix: int) -> int:
-        """How many branches start after `prefix` steps."""
+        """Number of branches after `prefix` steps."""
         return self.num_root_branches if prefix == 0 else self.num_branches
 
     @property
     def is_greedy(self) -> bool:
-        """Whether the greedy explanation is all that is asked for."""
+        """Whether only the greedy explanation is requested."""
         return self.num_branches == 0 and self.num_root_branches == 0 and not self.probe
 
 
@@ -73,15 +76,14 @@ def greedy_params(max_explanation_tokens: int) -> TreeParams:
 
 
 def answer_stop(codec: Codec) -> Stop:
-    """Stop as soon as a line that states the answer is complete; `read_answer` reads nothing behind it."""
+    """Stop after the first complete line that states the answer; `read_answer` reads nothing after it."""
     return Stop(codec.newline_ids, lambda ids: _answer_end(codec.decode(ids)) is not None)
 
 
 def read_answer(text: str, question: Question, finish_reason: FinishReason) -> str | None:
-    """The canonical answer that an explanation states, up to its first complete answer line; None where it states none.
+    """The canonical answer that an explanation states, up to its first complete answer line; None if it states none.
 
-    An explanation that was cut off for its length counts only what it states in so many words: its last number is
-    not an answer.
+    An explanation that was cut off for its length must state its answer explicitly: its last number is not an answer.
     """
     is_cut = finish_reason == "length"
     return extract(text[: _answer_end(text)], question.kind, question.choices, strict=is_cut)
@@ -90,14 +92,14 @@ def read_answer(text: str, question: Question, finish_reason: FinishReason) -> s
 def tree_request(
     codec: Codec, question: Question, prompt: Sequence[int], ids: Sequence[int], params: TreeParams
 ) -> TreeRequest:
-    """The points where branches leave a greedy explanation: before its steps, and after each.
+    """The tree of a greedy explanation: branches start before its first step, and after each step.
 
     Args:
         codec: The student's.
-        question: Its id gives the branches their seeds.
+        question: Its id enters the branches' seeds.
         prompt: Its prompt's tokens.
         ids: The explanation's tokens.
-        params: What to grow.
+        params: What to generate.
     """
     completion, ends = step_ends(codec, ids)
     room = codec.max_context - len(prompt)
@@ -110,12 +112,12 @@ def tree_request(
 
 
 def step_ends(codec: Codec, ids: Sequence[int]) -> tuple[list[int], list[int]]:
-    """Where the steps of a generated explanation end, in tokens.
+    """Find where the steps of a generated explanation end, in tokens.
 
     Returns:
-        The explanation's tokens, and for each of its T steps how many of them there are up to its newline. These are
-        the tokens as generated, with a newline added where the last step lacks one; where a token holds a newline and
-        text of the next line, no place between two tokens ends the step, and each step is encoded by itself instead.
+        The explanation's tokens, and for each of its T steps the number of tokens up to its newline. These are the
+        generated tokens, with a newline added if the last step lacks one. If a token contains both a newline and text
+        of the next line, no boundary between tokens ends the step, and every step is encoded separately instead.
     """
     text = codec.decode(ids)
     steps = split(text).steps
@@ -136,16 +138,16 @@ def step_ends(codec: Codec, ids: Sequence[int]) -> tuple[list[int], list[int]]:
 
 
 def forced_ids(codec: Codec, kind: AnswerKind, *, is_first: bool) -> tuple[int, ...]:
-    """The tokens of `The answer is`, with the space after it where answers do not begin with it in one token.
+    """The tokens of `The answer is`, and of the space after it unless answers' first tokens include it.
 
     Args:
         codec: The student's.
-        kind: Which answers may follow.
-        is_first: Whether the line is the completion's first, and not after a newline.
+        kind: Kind of the answers that may follow.
+        is_first: Whether the line is the completion's first, rather than after a newline.
     """
     lines = [codec.encode_line(f"{ANSWER_PREFIX} {answer}", is_first=is_first) for answer in _SAMPLE_ANSWERS[kind]]
     columns = enumerate(zip(*lines, strict=False))
-    # a tokenizer that knows none of them writes them all alike
+    # a tokenizer that knows none of them encodes them all alike
     num_alike = next((place for place, tokens in columns if len(set(tokens)) > 1), min(map(len, lines)))
     return tuple(lines[0][:num_alike])
 
@@ -160,7 +162,7 @@ def _encoded_steps(codec: Codec, steps: Sequence[str]) -> tuple[list[int], list[
 
 
 def _answer_end(text: str) -> int | None:
-    """Where the first complete line ends that states an answer, its newline included; None where there is none."""
+    """End of the first complete line that states an answer, its newline included; None if there is none."""
     end = text.find(STEP_SEPARATOR)
     start = 0
     while end != -1:

@@ -1,1 +1,1 @@
-"""Score pools of any size and evaluate students."""
+"""Score pools of any size, and evaluate students."""

@@ -1,11 +1,11 @@
-"""The files that `edgeelad score` writes, and how a run that was killed goes on where they end.
+"""The files that `edgeelad score` writes, and how an interrupted run resumes them.
 
-    OUT                     a row a scored question, in the pool's order, appended as they come
-    OUT.set_aside.jsonl     a row a question without a score, with the reason; where there are any
-    OUT.meta.json           the settings that decide the rows, there before the first of them
+    OUT                     one row per scored question, in the pool's order
+    OUT.set_aside.jsonl     one row per question without a score, with the reason; only if there are any
+    OUT.meta.json           the settings that determine the rows, written before the first of them
 
-Every question of the pool (of the shard) has its row in one of the first two. How far a run has come is therefore in
-the files themselves: a torn last line is dropped, the other rows are compared with the pool's questions one by one.
+Every question of the pool (or shard) has its row in one of the first two, so the files themselves tell how far a run
+has come: a truncated last line is dropped, and the other rows are compared with the pool's questions one by one.
 """
 
 from __future__ import annotations
@@ -26,20 +26,20 @@ from edgeelad.files import dump_json, read_json, storage_errors, write_json
 from edgeelad.locks import lock_file
 from edgeelad.records import Question
 
-SYNC_S = 5.0  # what a power cut may cost; a killed process loses nothing that was written
+SYNC_S = 5.0  # maximum loss in a power cut; a killed process loses nothing that was written
 OPEN_FLAGS = os.O_RDWR | getattr(os, "O_BINARY", 0)
 
 
 @dataclass(frozen=True, slots=True)
 class ScoreSettings:
-    """What decides the rows: a run goes on, and shards are merged, only where all of it is the same.
+    """The settings that determine the rows: runs resume, and shards merge, only if all of them are the same.
 
     Attributes:
         edgeelad: Version; another may compute other last bits.
         model: Fingerprint of the student.
         pool: Fingerprint of the questions.
         num_questions: Of the whole pool.
-        shard, num_shards: Which part of the pool, counted from 1.
+        shard, num_shards: The part of the pool, counted from 1.
     """
 
     edgeelad: str
@@ -56,7 +56,7 @@ class ScoreSettings:
     num_shards: int = 1
 
     def differences(self, other: ScoreSettings) -> str:
-        """What is not the same, in words; "" where all is."""
+        """The settings that differ, in words; "" if none does."""
         mine, theirs = asdict(self), asdict(other)
         words = []
         for name in (name for name in mine if mine[name] != theirs[name]):
@@ -68,12 +68,12 @@ class ScoreSettings:
 
 
 class ScoreFiles:
-    """The files of a run that is under way.
+    """The files of a run in progress.
 
     Attributes:
         out: The scores.
-        num_scored: Rows of scores, those of earlier runs included.
-        num_set_aside: Questions without one, likewise.
+        num_scored: Scored questions, those of earlier runs included.
+        num_set_aside: Questions without a score, likewise.
     """
 
     def __init__(self, out: Path, descriptor: int) -> None:
@@ -83,11 +83,11 @@ class ScoreFiles:
         aside = aside_path(out)
         self._aside = _Rows(aside, os.open(aside, OPEN_FLAGS) if aside.exists() else None)
 
-    def pass_over_done(self, blocks: Iterator[list[Question]]) -> tuple[int, Iterator[list[Question]]]:
-        """Pass over the questions that have their rows, and cut off what is torn.
+    def skip_done(self, blocks: Iterator[list[Question]]) -> tuple[int, Iterator[list[Question]]]:
+        """Skip the questions that have their rows, and drop a truncated row.
 
         Returns:
-            The blocks from the first on that is not done whole, and how many of its questions are.
+            The number of questions to skip in the first incomplete block, and the blocks from that one on.
 
         Raises:
             RunError: The rows are not those of these questions.
@@ -112,16 +112,16 @@ class ScoreFiles:
         """Append a row of scores.
 
         Raises:
-            StorageError: It cannot be written; what was written before stays.
+            StorageError: It cannot be written; earlier rows are kept.
         """
         self._scores.append(line, is_urgent=False)
         self.num_scored += 1
 
     def set_aside(self, question: Question, reason: str) -> None:
-        """Append a question that has no score.
+        """Append a question without a score.
 
         Raises:
-            StorageError: It cannot be written; what was written before stays.
+            StorageError: It cannot be written; earlier rows are kept.
         """
         line = dump_json({"id": question.id, "reason": reason}) + "\n"
         # on disk before any later score is, or a power cut could leave a gap
@@ -129,7 +129,7 @@ class ScoreFiles:
         self.num_set_aside += 1
 
     def close(self) -> None:
-        """Make sure that all is on disk."""
+        """Sync the files to disk, and close them."""
         self._scores.close()
         self._aside.close()
 
@@ -137,7 +137,7 @@ class ScoreFiles:
         if self._scores.next_id is not None:
             raise RunError(
                 f"{self.out}: row {self.num_scored + 1} is of question {self._scores.next_id}, which is not the pool's "
-                "next; the file was changed after it was written: move it away to score the pool anew"
+                "next; the file was changed after it was written: move it away to score the pool again"
             )
         self._scores.cut()
         self._aside.cut()
@@ -145,10 +145,10 @@ class ScoreFiles:
 
 @contextmanager
 def open_score_files(out: Path, settings: ScoreSettings) -> Iterator[ScoreFiles]:
-    """Begin the files of a run, or go on with them; no other process can meanwhile.
+    """Start the files of a run, or resume them; they are locked meanwhile.
 
     Raises:
-        UsageError: `out` holds something else, or was begun with other settings.
+        UsageError: `out` is something else, or was started with other settings.
         RunError: Another process is writing it.
         StorageError: It cannot be written.
     """
@@ -170,25 +170,25 @@ def open_score_files(out: Path, settings: ScoreSettings) -> Iterator[ScoreFiles]
         files.close()
         if not is_whole and out.stat().st_size == 0 and not aside_path(out).exists():
             for path in (out, meta_path(out)):
-                path.unlink(missing_ok=True)  # nothing came of it: leave nothing
+                path.unlink(missing_ok=True)  # nothing was scored: leave nothing
 
 
 def lock_scores(out: Path, descriptor: int) -> None:
-    """Keep other processes away from an open file of scores.
+    """Lock an open file of scores.
 
     Raises:
-        RunError: One is writing it.
+        RunError: Another process is writing it.
     """
     try:
         lock_file(descriptor)
     except OSError:
         raise RunError(
-            f"{out}: another edgeelad process is writing it; wait for that one to end, or name another file with --out"
+            f"{out}: another edgeelad process is writing it; wait until it ends, or name another file with --out"
         ) from None
 
 
 def read_settings(out: Path) -> ScoreSettings:
-    """What a file of scores was written with.
+    """Read the settings of a file of scores.
 
     Raises:
         UsageError: It was not written by `edgeelad score`, or by another version.
@@ -203,7 +203,7 @@ def read_settings(out: Path) -> ScoreSettings:
 
 
 def write_settings(out: Path, settings: ScoreSettings) -> None:
-    """Say what a file of scores is written with.
+    """Write the settings of a file of scores.
 
     Raises:
         StorageError: It cannot be written.
@@ -212,12 +212,12 @@ def write_settings(out: Path, settings: ScoreSettings) -> None:
 
 
 def aside_path(out: Path) -> Path:
-    """Where the questions without a score are listed."""
+    """Path of the list of questions without a score."""
     return out.with_name(out.name + ".set_aside.jsonl")
 
 
 def meta_path(out: Path) -> Path:
-    """Where the settings are kept."""
+    """Path of the settings."""
     return out.with_name(out.name + ".meta.json")
 
 
@@ -227,8 +227,8 @@ def _check_settings(out: Path, settings: ScoreSettings, *, is_empty: bool) -> No
         return
     if before is not None and not (is_empty and not aside_path(out).exists()):
         raise UsageError(
-            f"{out} was begun with {before.differences(settings)}; give the same settings to go on, or name another "
-            "file with --out"
+            f"{out} was started with {before.differences(settings)}; use the same settings to resume it, or name "
+            "another file with --out"
         )
     with storage_errors(out):
         aside_path(out).unlink(missing_ok=True)
@@ -236,7 +236,7 @@ def _check_settings(out: Path, settings: ScoreSettings, *, is_empty: bool) -> No
 
 
 class _Rows:
-    """A file of JSON lines with ids, first read from its beginning, then written at its end; made when needed."""
+    """A file of JSON lines with ids: read from its start, then appended to; created when needed."""
 
     def __init__(self, path: Path, descriptor: int | None) -> None:
         self.path = path
@@ -247,12 +247,12 @@ class _Rows:
         self._synced = time.monotonic()
 
     def advance(self) -> None:
-        """Pass over the next row, and look at the one after it: `next_id`, None at the end."""
+        """Skip the next row, and read the id of the one after it into `next_id`; None at the end."""
         self._end = self._next_end
         self._next_end, self.next_id = next(self._lines, (self._end, None))
 
     def cut(self) -> None:
-        """Drop what was not passed over."""
+        """Truncate the file after the skipped rows."""
         if self._descriptor is not None:
             with storage_errors(self.path):
                 if os.fstat(self._descriptor).st_size > self._end:
@@ -260,7 +260,7 @@ class _Rows:
                 os.lseek(self._descriptor, self._end, os.SEEK_SET)
 
     def append(self, data: bytes, *, is_urgent: bool) -> None:
-        """Write a row at the end, whole or not at all."""
+        """Append a row, whole or not at all."""
         with storage_errors(self.path):
             if self._descriptor is None:
                 self._descriptor = os.open(self.path, OPEN_FLAGS | os.O_CREAT | os.O_TRUNC, 0o666)
@@ -287,21 +287,21 @@ class _Rows:
 
 
 def _whole_rows(path: Path) -> Iterator[tuple[int, str | None]]:
-    """Where each whole row ends, and its id; a torn last row is none."""
+    """The end and id of each complete row; a truncated last row is ignored."""
     end = 0
     with path.open("rb") as file:
         for number, line in enumerate(file, start=1):
             row = _parse(line)
             if row is None:
                 if file.read(1):
-                    raise RunError(f"{path}:{number}: damaged row; move the file away to score the pool anew")
+                    raise RunError(f"{path}:{number}: damaged row; move the file away to score the pool again")
                 return
             end += len(line)
             yield end, row["id"]
 
 
 def _parse(line: bytes) -> dict[str, Any] | None:
-    """A row with an id; None where it is torn."""
+    """A row with an id; None if it is truncated."""
     if not line.endswith(b"\n"):
         return None
     try:

@@ -8,17 +8,17 @@ from pathlib import Path
 from edgeelad.engine.graph_files import GraphFiles
 from edgeelad.errors import ModelError
 
-# besides the graphs: what decides which tokens go in, and how what comes out is read
+# files besides the graphs that determine the prompts' tokens and how answers are read
 STUDENT_FILES = ("config.json", "generation_config.json", "prompt.json", "tokenizer.json")
 CHUNK_BYTES = 1 << 20
 
 
 def student_fingerprint(folder: Path, graphs: GraphFiles) -> str:
-    """SHA-256 over all that decides what an exported student computes, weights included.
+    """SHA-256 over everything that determines what an exported student computes, weights included.
 
     Args:
         folder: The exported folder or package.
-        graphs: Those that run; graphs of another precision do not count.
+        graphs: Those that run; graphs of another precision are left out.
 
     Raises:
         ModelError: A file cannot be read.

@@ -108,7 +108,7 @@ def score_pool(
         again = read_pool(pool, format_, kind=kind, is_known=True)
         source = islice(again, places.start, places.stop)
         blocks = iter(lambda: list(islice(source, size)), [])
-        num_skipped, blocks = files.pass_over_done(blocks)
+        num_skipped, blocks = files.skip_done(blocks)
         num_done = files.num_scored + files.num_set_aside
         if num_done == len(places):
             progress.say(f"{out} is complete: {files.num_scored:,} scored, {files.num_set_aside:,} set aside")
@@ -116,13 +116,13 @@ def score_pool(
             progress.say(f"{out} has {num_done:,} of {len(places):,} questions; resuming")
         summary = _score_rest(model, settings, options, files, blocks, num_skipped, len(places) - num_done, progress)
         if files.num_scored + files.num_set_aside != len(places):
-            raise PoolError(f"{pool}: it became shorter while it was scored; restore it, then run the command again")
+            raise PoolError(f"{pool}: it became shorter during scoring; restore it, then run the command again")
     if files.num_set_aside:
-        progress.warn(f"{files.num_set_aside:,} questions were set aside: listed with the reasons in {aside_path(out)}")
+        progress.warn(f"{files.num_set_aside:,} questions were set aside; {aside_path(out)} lists the reasons")
         if not files.num_scored:
             raise ModelError(
                 f"none of the {files.num_set_aside:,} questions can be scored: {_first_reason(out)}; "
-                f"all are listed in {aside_path(out)}"
+                f"{aside_path(out)} lists all of them"
             )
     return summary
 
@@ -137,7 +137,7 @@ def _score_rest(
     num_left: int,
     progress: Progress,
 ) -> dict[str, Any]:
-    """Score what is not scored yet; the first `num_skipped` questions of the first block are."""
+    """Score the remaining questions; the first `num_skipped` of the first block already are."""
     config = ScoringConfig(
         num_branches=settings.branches,
         num_explanations=settings.explanations,
@@ -224,7 +224,7 @@ def evaluate_model(
     result = evaluate(explained, [tree.question for tree in explained])
     progress.finish(f"accuracy {result.accuracy:.3f}")
     if aside:
-        progress.warn(f"{len(aside):,} questions do not count: {aside[0].question.id}: {aside[0].reason}, …")
+        progress.warn(f"{len(aside):,} questions are left out: {aside[0].question.id}: {aside[0].reason}, …")
     return {
         "accuracy": result.accuracy,
         "accuracy_strict": result.accuracy_strict,

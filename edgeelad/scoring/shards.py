@@ -1,8 +1,8 @@
-"""A pool in shards, scored on different machines: which part is whose, and how the parts become one file.
+"""Divide a pool into shards that different machines score, and merge their scores into one file.
 
-Shards are runs of whole blocks in the pool's order, so that what runs together is what runs together without shards.
-Merging is concatenation, after a look at whether all shards are there, whole, and of the same student, pool and
-settings.
+A shard is a sequence of whole blocks in the pool's order, so the same questions run together as without shards.
+Merging concatenates the files, after checking that all shards are present, complete, and of the same student, pool
+and settings.
 """
 
 from __future__ import annotations
@@ -40,49 +40,47 @@ class Shard:
         """From `2/8`.
 
         Raises:
-            UsageError: It is no such thing.
+            UsageError: It is not of this form.
         """
         match = re.fullmatch(r"(\d{1,9})/(\d{1,9})", text.strip())
         number, total = map(int, match.groups()) if match else (0, 0)
         if not 1 <= number <= total:
-            raise UsageError(
-                f"--shard {text}: not a part of a whole; write 1/8, 2/8 … 8/8 for the eight parts of a pool"
-            )
+            raise UsageError(f"--shard {text}: not a shard; use 1/8, 2/8 … 8/8 for the eight parts of a pool")
         return cls(number, total)
 
     def blocks(self, num_blocks: int) -> range:
-        """Which of the pool's blocks belong to it."""
+        """The pool's blocks in this shard."""
         return range(num_blocks * (self.number - 1) // self.total, num_blocks * self.number // self.total)
 
     def places(self, num_questions: int) -> range:
-        """Which of the pool's questions belong to it, counted from 0."""
+        """The pool's questions in this shard, counted from 0."""
         size = block_size(num_questions)
         blocks = self.blocks(-(-num_questions // size))
         return range(min(blocks.start * size, num_questions), min(blocks.stop * size, num_questions))
 
 
 def block_size(num_questions: int) -> int:
-    """Questions that go to a worker together: many, for they share its steps; fewer where few workers had any.
+    """Questions per block: many, since they share decode steps; fewer in a small pool, so that all workers have work.
 
-    It follows from the pool alone: not from the machine, or students that run on the standard graph, whose last bits
-    depend on what runs together, would score differently on another.
+    Depends on the pool alone, not on the machine: on the standard graph, a student's last bits depend on which
+    questions run together.
     """
     return min(max(-(-num_questions // MANY_BLOCKS), SMALLEST_BLOCK), LARGEST_BLOCK)
 
 
 def merge_shards(paths: Sequence[Path], out: Path) -> dict[str, int]:
-    """Put the scores of all shards of a pool into one file, as if it had been scored at once.
+    """Merge the scores of all shards of a pool into the file that scoring it at once would have written.
 
     Args:
-        paths: Their scores, in any order.
-        out: The new file; the lists of what was set aside are merged beside it.
+        paths: The shards' scores, in any order.
+        out: The new file; the lists of questions set aside are merged beside it.
 
     Returns:
-        How many questions are scored and set aside.
+        The numbers of questions scored and set aside.
 
     Raises:
         UsageError: `out` exists, or the shards are not those of one pool, each once.
-        RunError: A shard is not whole yet.
+        RunError: A shard is incomplete.
         StorageError: `out` cannot be written.
     """
     if out.exists():
@@ -104,7 +102,7 @@ def merge_shards(paths: Sequence[Path], out: Path) -> dict[str, int]:
 
 
 def _hold(path: Path, stack: ExitStack) -> None:
-    """Keep a shard from being written while it is merged."""
+    """Lock a shard while it is merged."""
     if not path.is_file():
         raise UsageError(f"{path}: no such file; name the files that `edgeelad score --shard` wrote")
     try:
@@ -115,7 +113,7 @@ def _hold(path: Path, stack: ExitStack) -> None:
 
 
 def _ordered(shards: list[tuple[ScoreSettings, Path]]) -> list[tuple[ScoreSettings, Path]]:
-    """The shards from the first to the last, each there once."""
+    """The shards in order, after checking that each is present once."""
     first, first_path = shards[0]
     found: dict[int, Path] = {}
     for settings, path in shards:
@@ -134,31 +132,35 @@ def _ordered(shards: list[tuple[ScoreSettings, Path]]) -> list[tuple[ScoreSettin
 
 
 def _check_whole(path: Path, settings: ScoreSettings) -> tuple[int, int]:
-    """Check that every question of a shard has a row; gives how many are scored and set aside."""
+    """Check that every question of a shard has a row; returns the numbers scored and set aside."""
     aside = aside_path(path)
     scored, set_aside = _count_rows(path), _count_rows(aside) if aside.exists() else 0
     wanted = len(Shard(settings.shard, settings.num_shards).places(settings.num_questions))
     if scored + set_aside != wanted:
         raise RunError(
             f"{path}: shard {settings.shard}/{settings.num_shards} has {scored + set_aside} of its {wanted} questions; "
-            "run its `edgeelad score` again to the end, then merge"
+            "run its `edgeelad score` command to the end, then merge"
         )
     return scored, set_aside
 
 
 def _count_rows(path: Path) -> int:
-    """Lines of a file; one that lacks its end is none."""
+    """Number of lines of a file.
+
+    Raises:
+        RunError: The last one is truncated.
+    """
     count, end = 0, b"\n"
     with path.open("rb") as file:
         while chunk := file.read(CHUNK_BYTES):
             count, end = count + chunk.count(b"\n"), chunk[-1:]
     if end != b"\n":
-        raise RunError(f"{path}: its last row is torn; run its `edgeelad score` again to the end, then merge")
+        raise RunError(f"{path}: its last row is truncated; run its `edgeelad score` command to the end, then merge")
     return count
 
 
 def _concatenate(paths: Sequence[Path], out: Path) -> None:
-    """Write files one after another; the new file appears whole or not at all."""
+    """Concatenate files; the new file appears whole or not at all."""
     with atomic_file(out) as target, storage_errors(out):
         for path in paths:
             with path.open("rb") as source:

@@ -187,7 +187,7 @@ def test_other_settings_are_refused(
             score_pool(model, str(pool), out, Silent(), shard=shard, **{**SETTINGS, **changed})
         assert same(out, whole)
 
-    refused("begun with seed 0 and not 1; give the same settings", seed=1)
+    refused("started with seed 0 and not 1; use the same settings", seed=1)
     refused("strategy elad and not elad-mc", strategy="elad-mc")
     refused("branches 2 and not 3", branches=3)
     refused("max_tokens 16 and not 17", max_tokens=17)
@@ -198,7 +198,7 @@ def test_other_settings_are_refused(
     meta = json.loads(meta_path(out).read_text(encoding="utf-8"))
     meta["settings"]["edgeelad"] = "0.0.1"
     meta_path(out).write_text(json.dumps(meta), encoding="utf-8")
-    with pytest.raises(UsageError, match=rf"begun with edgeelad 0\.0\.1 and not {re.escape(edgeelad.__version__)};"):
+    with pytest.raises(UsageError, match=rf"started with edgeelad 0\.0\.1 and not {re.escape(edgeelad.__version__)};"):
         score_pool(model, str(pool), out, Silent(), **SETTINGS)
     meta_path(out).unlink()
     with pytest.raises(UsageError, match=r"scores.jsonl.meta.json is missing"):
@@ -215,7 +215,7 @@ def test_a_pool_that_shrinks_meanwhile_is_said(model: Path, tmp_path: Path, monk
         return read(path, *given, limit=15 if is_known else None, **named)
 
     monkeypatch.setattr(scoring, "read_pool", shrinking)
-    with pytest.raises(PoolError, match="became shorter while it was scored"):
+    with pytest.raises(PoolError, match="became shorter during scoring"):
         score_pool(model, str(pool), out, Silent(), **SETTINGS)
     monkeypatch.undo()
     summary = score_pool(model, str(pool), out, Silent(), **SETTINGS)
@@ -292,7 +292,7 @@ def test_shards_that_do_not_make_a_whole(model: Path, pool: Path, tmp_path: Path
     os.truncate(second, ends[-2])
     refused(rf"shard 2/2 has {len(ends)} of its {len(ends) + 1} questions", first, second, error=RunError)
     os.truncate(second, ends[-2] - 5)
-    refused("its last row is torn", first, second, error=RunError)
+    refused("its last row is truncated", first, second, error=RunError)
     meta_path(second).unlink()
     refused("2.jsonl.meta.json is missing", first, second)
 
@@ -419,7 +419,7 @@ def test_wrong_usage_is_one_line(model: Path, pool: Path, tmp_path: Path) -> Non
     assert f"--workers {many}: this process may use {num_cores()} core" in refused(2, *given, "--workers", many)
     assert f"--workers 1 with --threads {many}" in refused(2, *given, "--workers", 1, "--threads", many)
     for part in ("9/8", "0/8", "1", "a/b", "1/0"):
-        assert f"--shard {part}: not a part of a whole" in refused(2, *given, "--shard", part)
+        assert f"--shard {part}: not a shard" in refused(2, *given, "--shard", part)
     assert "--kv-memory much: not a size" in refused(2, *given, "--kv-memory", "much")
     assert "--model is missing" in refused(2, "score", "--pool", pool, "--out", out)
     assert "--pool is missing" in refused(2, "score", "--model", model, "--out", out)
@@ -447,7 +447,7 @@ def test_students_that_cannot_be_used_are_one_line(model: Path, pool: Path, tmp_
     (short / "config.json").write_text(changed, encoding="utf-8")
     done = run_cli(*arguments(short, pool, tmp_path / "scores.jsonl"), "--quiet")
     assert done.returncode == 1
-    said = f"none of the {NUM} questions can be scored: prompt longer than the student's context; all are listed in"
+    said = f"none of the {NUM} questions can be scored: prompt longer than the student's context; "
     assert said in done.stderr
     assert len((tmp_path / "scores.jsonl.set_aside.jsonl").read_text(encoding="utf-8").splitlines()) == NUM
 
@@ -469,7 +469,7 @@ def test_evaluation_counts_apart_what_does_not_fit(model: Path, pool: Path) -> N
     figures = json.loads(done.stdout)
     assert (figures["num_questions"], figures["num_too_long"], figures["num_lost"]) == (NUM - 3, 3, 0)
     assert 0 < figures["num_correct"] < NUM
-    assert "3 questions do not count: q2: prompt longer than the student's context" in " ".join(done.stderr.split())
+    assert "3 questions are left out: q2: prompt longer than the student's context" in " ".join(done.stderr.split())
     short = run_cli("eval", "--model", model, "--data", pool, "--limit", 2, "--quiet", "--workers", 1)
     assert short.stdout.endswith("2 questions\n")
     assert "--workers" in refused(2, "eval", "--model", model, "--data", pool, "--workers", num_cores() + 1)

@@ -1,9 +1,8 @@
-"""Generate with any graph of standard names, where a student has no engine graph; and what the engine is compared with.
+"""Generate with any graph of standard names: for students without engine graphs, and to compare the engine with.
 
-Sequences that end at about the same time run together as the rows of a batch.
-
-Rows are padded on the left, so that the distance between two tokens of a row is what it is alone. Branches take their
-keys and values from one pass over their request's prompt and completion. Rows that have ended leave the batch.
+Sequences of similar length run together as the rows of a batch, padded on the left, so that distances between a row's
+tokens are the same as alone. Branches take their keys and values from one pass over their tree's prompt and completion.
+Rows that have ended leave the batch.
 """
 
 from __future__ import annotations
@@ -20,20 +19,20 @@ from edgeelad.engine.plain.prefill import Prefilled, cut_prefixes, left_mask, pr
 from edgeelad.engine.plain.stream import stream_tokens
 from edgeelad.engine.sampling import SamplingParams, Seeds, normalizers_and_entropies
 
-# keys and values of a batch's rows, and of the requests that they come from: large students get smaller batches
+# maximum KV cache of a batch's rows, and of the trees that they come from; large students get smaller batches
 MAX_CACHE_BYTES = 512 << 20
 NOTHING = GeneratedTokens((), (), (), "length")
 
 
 @dataclass(frozen=True, slots=True)
 class _Place:
-    """A branch point of a group of requests.
+    """A branch point of a batch of requests.
 
     Attributes:
         request: Its row in the pass over the requests.
-        point: As it was given.
+        point: The point.
         length: Tokens of prompt and completion before it.
-        rest: Tokens that the completion has after it: about as many as its branches will have.
+        rest: Tokens of the completion after it, about as many as its branches will have.
     """
 
     request: int
@@ -47,7 +46,7 @@ class BatchGenerator:
 
     Attributes:
         graph: The student.
-        batch_size: Rows that run together at most.
+        batch_size: Maximum rows per batch.
     """
 
     def __init__(self, graph: OnnxGraph, batch_size: int = 64, kv_bytes: int | None = None) -> None:
@@ -56,7 +55,7 @@ class BatchGenerator:
         self._max_cache_bytes = MAX_CACHE_BYTES if kv_bytes is None else kv_bytes
 
     def close(self) -> None:
-        """Let go of the session and its memory; harmless a second time."""
+        """Release the session and its memory. Idempotent."""
         vars(self).pop("graph", None)
 
     def generate(
@@ -66,7 +65,7 @@ class BatchGenerator:
         limits: Limits,
         seeds: Sequence[int] | None = None,
     ) -> list[GeneratedTokens]:
-        """Generate one sequence from each prompt; see `TokenGenerator`."""
+        """Generate one sequence per prompt; see `TokenGenerator`."""
         assert params.temperature == 0.0 or seeds is not None, "sampling needs seeds"
         own = [0] * len(prompts) if seeds is None else seeds
         results = [NOTHING] * len(prompts)
@@ -84,12 +83,14 @@ class BatchGenerator:
     def generate_trees(
         self, requests: Sequence[TreeRequest], params: SamplingParams, limits: Limits
     ) -> list[TreeResult]:
-        """Sample the branches of each request, and see what follows its forced tokens; see `TokenGenerator`."""
+        """Sample the branches of each tree, and find what follows its forced tokens; see `TokenGenerator`."""
         results = [TreeResult((), ())] * len(requests)
         lengths = [len(request.prompt_ids) + _reach(request) for request in requests]
         order = sorted((index for index in range(len(requests)) if requests[index].points), key=lengths.__getitem__)
         for group in self._batches(order, lengths):
-            for index, result in zip(group, self._grow([requests[i] for i in group], params, limits), strict=True):
+            for index, result in zip(
+                group, self._generate_batch([requests[i] for i in group], params, limits), strict=True
+            ):
                 results[index] = result
         return results
 
@@ -97,7 +98,9 @@ class BatchGenerator:
         """The greedy continuation of one prompt, token by token; see `TokenGenerator`."""
         return stream_tokens(self.graph, prompt, max_tokens, limits)
 
-    def _grow(self, requests: Sequence[TreeRequest], params: SamplingParams, limits: Limits) -> list[TreeResult]:
+    def _generate_batch(
+        self, requests: Sequence[TreeRequest], params: SamplingParams, limits: Limits
+    ) -> list[TreeResult]:
         places = [
             _Place(row, point, len(request.prompt_ids) + point.num_tokens, _reach(request) - point.num_tokens)
             for row, request in enumerate(requests)
@@ -118,15 +121,15 @@ class BatchGenerator:
         """The branches of each place."""
         budgets = [_budget(place.length, params, limits) for place in places]
         order = sorted(range(len(places)), key=lambda number: (places[number].rest, places[number].length))
-        # one run a branch: the number of its place, and its seed
+        # one run per branch: the number of its place, and its seed
         runs = [(number, seed) for number in order if budgets[number] > 0 for seed in places[number].point.seeds]
         lengths = [places[number].length + budgets[number] for number, _ in runs]
         branches: list[list[GeneratedTokens]] = [[] for _ in places]
         for batch in self._batches(range(len(runs)), lengths):
             numbers = np.array([runs[index][0] for index in batch])
-            requests, tokens = _spans(places, numbers)
+            whole_rows, tokens = _spans(places, numbers)
             seeds = _seeds(runs[index][1] for index in batch)
-            cache = cut_prefixes(whole, requests, tokens)
+            cache = cut_prefixes(whole, whole_rows, tokens)
             rows = Rows(cache, tokens, whole.logits[numbers], seeds, np.array([budgets[n] for n in numbers]))
             for number, generated in zip(numbers, decode(self.graph, rows, params, limits), strict=True):
                 branches[number].append(generated)
@@ -136,7 +139,7 @@ class BatchGenerator:
         ]
 
     def _force(self, whole: Prefilled, places: Sequence[_Place], limits: Limits) -> list[ForcedToken | None]:
-        """What follows the forced tokens of each place."""
+        """The token after the forced tokens of each place."""
         results: list[ForcedToken | None] = [None] * len(places)
         ends = [place.length + len(place.point.forced_ids) for place in places]
         for size in sorted({len(place.point.forced_ids) for place in places} - {0}):
@@ -145,18 +148,18 @@ class BatchGenerator:
             ]
             for batch in self._batches(asked, ends):
                 numbers = np.array(batch)
-                requests, tokens = _spans(places, numbers)
+                whole_rows, tokens = _spans(places, numbers)
                 ids = np.array([places[number].point.forced_ids for number in batch], dtype=np.int64)
                 mask = left_mask(tokens + size, int(tokens.max()) + size)
                 positions = tokens[:, None] + np.arange(size)
-                found, _ = self.graph.step(ids, mask, positions, cut_prefixes(whole, requests, tokens))
+                found, _ = self.graph.step(ids, mask, positions, cut_prefixes(whole, whole_rows, tokens))
                 _, entropies = normalizers_and_entropies(found[:, -1])
                 for number, id_, entropy in zip(batch, found[:, -1].argmax(axis=1), entropies, strict=True):
                     results[number] = ForcedToken(int(id_), float(entropy))
         return results
 
     def _batches(self, order: Iterable[int], lengths: Sequence[int]) -> Iterator[list[int]]:
-        """Consecutive items of `order` that run together; `lengths[item]` tokens of each are cached in the end."""
+        """Divide `order` into batches of consecutive items; `lengths[item]` tokens of each are cached in the end."""
         max_tokens = self._max_cache_bytes // self.graph.bytes_per_token
         batch: list[int] = []
         longest = 0
@@ -171,7 +174,7 @@ class BatchGenerator:
 
 
 def _budget(num_tokens: int, params: SamplingParams, limits: Limits) -> int:
-    """Tokens that may follow `num_tokens`."""
+    """Maximum number of tokens after `num_tokens`."""
     return min(params.max_new_tokens, limits.max_context - num_tokens)
 
 
@@ -181,7 +184,7 @@ def _reach(request: TreeRequest) -> int:
 
 
 def _spans(places: Sequence[_Place], numbers: IntArray) -> tuple[IntArray, IntArray]:
-    """TreeRequest and length of the prefixes of some places."""
+    """Row and length of the prefixes of the given places."""
     chosen = [places[number] for number in numbers]
     return np.array([place.request for place in chosen]), np.array([place.length for place in chosen])
 

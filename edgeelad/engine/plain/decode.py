@@ -1,6 +1,6 @@
-"""The token loop: rows of a batch advance together, one token a step, until each has ended.
+"""The decode loop: the rows of a batch advance together, one token per step, until each has ended.
 
-Plain arrays all the way: there is no loop over rows but for those that ask whether a stop applies.
+Vectorized over rows, except for stop conditions.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from edgeelad.engine.sampling import Choices, Logits, SamplingParams, Seeds, cho
 from edgeelad.errors import ModelError
 from edgeelad.records import FinishReason
 
-# rows leave a batch once an eighth of it has ended: taking the others out copies their cache
+# rows leave once an eighth of the batch has ended: removing them copies the cache of the others
 LEAVE_SHARE = 8
 _REASONS: tuple[FinishReason, ...] = ("eos", "stop", "length")
 _OPEN, _EOS, _STOP, _LENGTH = -1, 0, 1, 2
@@ -28,14 +28,14 @@ Bools = npt.NDArray[np.bool_]
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Rows:
-    """Where the rows of a batch begin.
+    """The prefilled rows of a batch.
 
     Attributes:
-        cache: Keys and values of what comes before, padded on the left to the longest row.
-        lengths: Tokens of each row in it, shape [rows].
-        logits: What each row's first token is chosen from, shape [rows, vocabulary].
+        cache: Their keys and values, padded on the left to the longest row.
+        lengths: Cached tokens per row, shape [rows].
+        logits: Of each row's first token, shape [rows, vocabulary].
         seeds: Shape [rows].
-        budgets: Tokens that each may generate, at least one, shape [rows].
+        budgets: Maximum tokens to generate per row, at least one, shape [rows].
     """
 
     cache: list[Any]
@@ -52,7 +52,7 @@ def decode(graph: OnnxGraph, rows: Rows, params: SamplingParams, limits: Limits)
         ModelError: The student computes NaN or infinity.
     """
     written = _Written(rows.budgets, graph.vocab_size, limits)
-    live = np.arange(len(rows.lengths))  # which of the rows are in the batch still
+    live = np.arange(len(rows.lengths))  # the rows that are still in the batch
     cache, logits, padding = rows.cache, rows.logits, int(rows.lengths.max()) - rows.lengths
     width = int(rows.lengths.max())
     mask = np.pad(left_mask(rows.lengths, width), ((0, 0), (0, int(rows.budgets.max()))), constant_values=1)
@@ -69,7 +69,7 @@ def decode(graph: OnnxGraph, rows: Rows, params: SamplingParams, limits: Limits)
             num_dropped = int(padding[live].min())
             cache, mask = take_rows(cache, keep, num_dropped), mask[keep, num_dropped:]
             padding, width = padding - num_dropped, width - num_dropped
-        # rows that have ended but not left go on unheard, within the positions that the student has
+        # rows that have ended but not left are computed and ignored, within the student's positions
         positions = np.minimum(rows.lengths[live] + count, limits.max_context - 1)
         found, cache = graph.step(tokens[:, None], mask[:, : width + count + 1], positions[:, None], cache)
         logits = found[:, -1]
@@ -77,7 +77,7 @@ def decode(graph: OnnxGraph, rows: Rows, params: SamplingParams, limits: Limits)
 
 
 class _Written:
-    """What the rows have chosen so far; arrays of shape [rows, largest budget]."""
+    """The tokens chosen so far; arrays of shape [rows, largest budget]."""
 
     def __init__(self, budgets: IntArray, vocab_size: int, limits: Limits) -> None:
         shape = (len(budgets), int(budgets.max()))
@@ -90,7 +90,7 @@ class _Written:
         self._may_stop = _table(limits.stop.tokens if limits.stop is not None else (), vocab_size)
 
     def add(self, live: IntArray, count: int, chosen: Choices) -> None:
-        """Note what the live rows chose as their token number `count`, and which of them it ends."""
+        """Record the live rows' token number `count`, and which of them it ends."""
         is_open = self.reasons[live] == _OPEN
         rows, tokens = live[is_open], chosen.tokens[is_open]
         logprobs = chosen.logprobs[is_open]
@@ -110,7 +110,7 @@ class _Written:
         self.reasons[rows[self._ends[tokens]]] = _EOS
 
     def results(self) -> list[GeneratedTokens]:
-        """One record a row."""
+        """One record per row."""
         results = []
         for row, (count, reason) in enumerate(zip(self.counts.tolist(), self.reasons.tolist(), strict=True)):
             ids = self.ids[row, : count - (reason == _EOS)].tolist()
@@ -120,7 +120,7 @@ class _Written:
 
 
 def _table(ids: Collection[int], vocab_size: int) -> Bools:
-    """Which tokens of the vocabulary are among `ids`, shape [vocabulary]."""
+    """Mask of the tokens that are in `ids`, shape [vocabulary]."""
     table = np.zeros(vocab_size, dtype=np.bool_)
     table[[id_ for id_ in ids if 0 <= id_ < vocab_size]] = True
     return table

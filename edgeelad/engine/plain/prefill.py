@@ -1,4 +1,4 @@
-"""Run whole token sequences through a graph at once, and cut the caches of prefixes out of the result."""
+"""Prefill a batch of sequences, and cut the KV caches of prefixes out of the result."""
 
 from __future__ import annotations
 
@@ -12,18 +12,18 @@ import onnxruntime
 
 from edgeelad.engine.plain.graph import IntArray, OnnxGraph
 
-# a pass gives logits of shape [rows, tokens, vocabulary]: no more than this at once
+# maximum size of the logits of one pass, which have shape [rows, tokens, vocabulary]
 MAX_LOGIT_BYTES = 128 << 20
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Prefilled:
-    """The cache after a batch of sequences.
+    """The KV cache of a batch of sequences.
 
     Attributes:
-        cache: Keys and values, each [rows, heads, width, head_dim]; a row's own are the last `lengths` of the width.
-        lengths: Tokens of each row, shape [rows].
-        logits: What follows each of the places that were asked for, shape [places, vocabulary].
+        cache: Keys and values, each [rows, heads, width, head_dim]; a row fills the last `lengths` of the width.
+        lengths: Tokens per row, shape [rows].
+        logits: Of the token after each requested place, shape [places, vocabulary].
     """
 
     cache: list[Any]
@@ -43,8 +43,8 @@ def prefill(
 
     Args:
         graph: The student.
-        sequences: Token ids, each at least one.
-        places: Where logits are wanted: (row, number of its tokens before); default: after each whole row.
+        sequences: Token ids, at least one per sequence.
+        places: Places to return logits for: (row, number of tokens before it); default: the end of each row.
     """
     lengths = np.array([len(sequence) for sequence in sequences], dtype=np.int64)
     width = int(lengths.max())
@@ -68,11 +68,11 @@ def prefill(
 
 
 def cut_prefixes(whole: Prefilled, rows: IntArray, lengths: IntArray) -> list[Any]:
-    """The caches of prefixes, one below the other, each padded on the left.
+    """The KV cache of a batch of prefixes, padded on the left.
 
     Args:
-        whole: What they are prefixes of.
-        rows: For each prefix the row that it begins, shape [prefixes].
+        whole: The prefilled sequences.
+        rows: The row of each prefix, shape [prefixes].
         lengths: Its tokens, shape [prefixes].
     """
     if len(rows) == len(whole.lengths) and (rows == np.arange(len(rows))).all() and (lengths == whole.lengths).all():

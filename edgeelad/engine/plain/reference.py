@@ -1,6 +1,6 @@
-"""What a sequence is, in the plainest way: a full pass for every token, no cache, no batch.
+"""The reference implementation of generation: a full pass per token, without cache or batch.
 
-Slow, and the definition that every `generate.TokenGenerator` is tested against.
+Slow; the definition that every `generate.TokenGenerator` is tested against.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ def generate_one(
 
 
 def force_one(graph: OnnxGraph, prefix: Sequence[int], forced_ids: Sequence[int]) -> ForcedToken:
-    """The likeliest token after a prefix and forced tokens, and the entropy there (nats)."""
+    """The most likely token after a prefix and forced tokens, and the entropy of its distribution (nats)."""
     logits = _next_logits(graph, [*prefix, *forced_ids])
     _, entropies = normalizers_and_entropies(logits)
     return ForcedToken(int(logits[0].argmax()), float(entropies[0]))

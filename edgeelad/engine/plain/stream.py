@@ -1,4 +1,4 @@
-"""Generate one greedy sequence and hand out each token as it is chosen."""
+"""Generate one greedy sequence, and yield each token as it is chosen."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from edgeelad.engine.plain.prefill import prefill
 
 
 def stream_tokens(graph: OnnxGraph, prompt: Sequence[int], max_tokens: int, limits: Limits) -> Iterator[int]:
-    """The tokens of the greedy continuation of one prompt, as they come, without the end token."""
+    """The greedy continuation of one prompt, token by token, without the end token."""
     num_left = min(max_tokens, limits.max_context - len(prompt))
     if num_left < 1:
         return
