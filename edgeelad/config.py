@@ -332,7 +332,9 @@ class ExportConfig(Section):
 
     quantize: Literal["int8", "int4", "none"] = Field("int8", description="Quantization of the packaged student.")
     max_logit_difference: float = Field(
-        1e-4, gt=0, description="Maximum difference between the logits of ONNX (fp32) and torch."
+        1e-4,
+        gt=0,
+        description="Maximum difference between logits of ONNX (fp32) and torch; larger for logits beyond ±10.",
     )
     num_parity_prompts: int = Field(8, ge=1, description="Prompts on which ONNX and torch are compared.")
     min_agreement: float = Field(

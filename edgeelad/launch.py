@@ -163,8 +163,17 @@ def dry_run(plan: Plan, progress: Progress) -> DryRun:
             return estimate(resolved, RunFolder(there), progress)
 
 
-def export_folder(student: str, out: Path, quantize: str, progress: Progress) -> None:
+def export_folder(
+    student: str, out: Path, quantize: str, progress: Progress, max_logit_difference: float | None = None
+) -> None:
     """Load a torch student, export it to `out`, and check it against torch on built-in prompts.
+
+    Args:
+        student: Folder or Hugging Face id.
+        out: The folder to make.
+        quantize: As `export.quantize`.
+        progress: Receives what is done.
+        max_logit_difference: As `export.max_logit_difference`; None: its default.
 
     Raises:
         UsageError: `out` exists.
@@ -186,7 +195,8 @@ def export_folder(student: str, out: Path, quantize: str, progress: Progress) ->
         folder = prepare_student(student, Path(temporary) / "student", StudentConfig(model=student))
         progress.finish()
         progress.start("Exporting to ONNX")
-        config = ExportConfig.model_validate({"quantize": quantize})
+        limit = {} if max_logit_difference is None else {"max_logit_difference": max_logit_difference}
+        config = ExportConfig.model_validate({"quantize": quantize, **limit})
         result = export_student(folder, out, config, parity_questions=questions, previous=None)
         progress.finish(f"parity {result.max_logit_difference:.1e}")
         if result.warning is not None:

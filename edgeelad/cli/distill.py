@@ -236,13 +236,18 @@ def show_quickstart(folder: Path, progress: Progress) -> None:
 @click.option(
     "--quantize", default="int8", show_default=True, type=click.Choice(["int8", "int4", "none"]), help="Quantization."
 )
+@click.option(
+    "--max-logit-difference",
+    type=click.FloatRange(min=0, min_open=True),
+    help="Maximum difference between logits of ONNX and torch; default: 1e-4, more for logits beyond ±10.",
+)
 @QUIET
-def export(student: str, out: Path, quantize: str, quiet: bool) -> None:
+def export(student: str, out: Path, quantize: str, max_logit_difference: float | None, quiet: bool) -> None:
     """Export a torch student to ONNX, check it against torch, and quantize it."""
     from edgeelad.launch import export_folder
 
     with progress_shown(quiet) as progress:
-        export_folder(student, out, quantize, progress)
+        export_folder(student, out, quantize, progress, max_logit_difference)
     write(str(out))
 
 

@@ -36,20 +36,28 @@ def check_parity(
 ) -> Parity:
     """Compare a graph with torch on prompts and on what the graph writes after them.
 
-    A flip (torch would have chosen another token) is a tie, and no failure, where torch's own logits of the two tokens
-    lie within twice the difference allowed: there neither has a stable choice.
+    A flip (torch would have chosen another token) is a tie, and no failure, if torch's own logits of the two tokens are
+    within twice the allowed difference: then neither has a stable choice.
+
+    Args:
+        model: The torch model.
+        graph: The ONNX graph.
+        prompts: Token ids of prompts.
+        max_context: Maximum tokens of a prompt and what is generated after it.
+        max_difference: Limit for logits up to ±10; larger ones may differ in proportion (`Parity.allowed`).
 
     Raises:
-        ParityError: A logit differs by `max_difference` or more or is not finite, or greedy text differs, ties aside.
+        ParityError: A logit differs by the limit or more or is not finite, or greedy text differs, ties aside.
     """
     num_new = min(NUM_GREEDY_TOKENS, max_context - max(map(len, prompts)))
-    largest = max_gap = 0.0
+    largest = max_gap = largest_logit = 0.0
     num_tokens = num_flips = 0
     for group in _groups(prompts, model.config.vocab_size):
         written, decoded = _decode(graph, group, num_new)
         for prompt, new, logits in zip(group, written, decoded, strict=True):
             expected = _torch_logits(model, [*prompt, *new[:-1]])
             alone = _run_alone(graph, prompt)
+            largest_logit = max(largest_logit, float(np.abs(expected).max()))
             differences = (np.abs(logits - expected).max(), np.abs(alone - expected[: len(prompt)]).max())
             largest = max(largest, *(float(value) if np.isfinite(value) else np.inf for value in differences))
             choices = expected[len(prompt) - 1 :]
@@ -57,12 +65,13 @@ def check_parity(
             num_tokens += len(new)
             num_flips += int((gaps > 0).sum())
             max_gap = max(max_gap, float(gaps.max()))
-    parity = Parity(largest, len(prompts), num_tokens, num_flips, max_gap)
-    if not (largest < max_difference and max_gap < 2 * max_difference):
+    parity = Parity(largest, len(prompts), num_tokens, num_flips, max_gap, largest_logit)
+    allowed = parity.allowed(max_difference)
+    if not (largest < allowed and max_gap < 2 * allowed):
         raise ParityError(
             f"the ONNX student does not compute what the torch student computes: logits differ by up to {largest:.2e} "
-            f"(allowed: export.max_logit_difference = {max_difference:.0e}), {num_flips} of {num_tokens} greedy tokens "
-            f"differ, on {len(prompts)} prompts"
+            f"({_limit(parity, max_difference)}), {num_flips} of {num_tokens} greedy tokens differ, on {len(prompts)} "
+            "prompts"
         )
     return parity
 
@@ -92,13 +101,20 @@ def check_engine_parity(
         largest = max(largest, float(np.abs(expected - generated.logprobs).max()))
         if is_greedy:
             gap = max(gap, float((logits.max(axis=1) - chosen).max()))
-    if not (largest < 2 * max_difference and gap < 2 * max_difference):
+    allowed = 2 * parity.allowed(max_difference)
+    if not (largest < allowed and gap < allowed):
         raise ParityError(
             f"the engine does not compute what the torch student computes: log-probabilities differ by up to "
-            f"{largest:.2e} nats, greedy choices by {gap:.2e} (allowed: twice export.max_logit_difference = "
-            f"{max_difference:.0e}), on {len(prompts)} prompts"
+            f"{largest:.2e} nats, greedy choices by {gap:.2e} (twice {_limit(parity, max_difference)}), on "
+            f"{len(prompts)} prompts"
         )
     return replace(parity, max_logprob_difference=largest)
+
+
+def _limit(parity: Parity, max_difference: float) -> str:
+    """The limit as an error states it."""
+    scaled = f", {parity.allowed(max_difference):.1e} for logits of ±{parity.largest_logit:.0f}"
+    return f"allowed: export.max_logit_difference = {max_difference:.0e}{scaled}"
 
 
 def _engine_sequences(

@@ -25,6 +25,7 @@ from edgeelad.engine.tree import greedy_params
 from edgeelad.engine.workers import SetAside, generate_trees, set_aside_lost, student_opener, tree_processes
 from edgeelad.errors import ModelError, PoolError, UsageError
 from edgeelad.files import read_jsonl
+from edgeelad.package.open import is_package, open_package
 from edgeelad.pool import read_pool
 from edgeelad.pool.check import Kind
 from edgeelad.pool.fingerprint import pool_fingerprint
@@ -71,7 +72,7 @@ def score_pool(
     Raises:
         ConfigError: An unknown strategy.
         UsageError: `out` was started with other settings.
-        PoolError, ModelError: The pool or the model cannot be used, or no question can be scored.
+        PoolError, ModelError, PackageError: The pool or the model cannot be used, or no question can be scored.
         RunError: Another process writes `out`, or the workers die whatever they work on.
         StorageError: `out` cannot be written.
     """
@@ -83,6 +84,7 @@ def score_pool(
     find_strategy(strategy, "--strategy")
     check_main_guard()
     options, shard = options or EngineOptions.for_machine(), shard or Shard()
+    _check_package(model)
     Codec.load(model)
     graphs = find_graphs(model, options.precision)
     progress.start("Reading the pool")
@@ -178,6 +180,11 @@ def _score_tree(tree: ReasoningTree, *, strategy: str, inter_weight: float, seed
     return _Scored(score_line(tree, value), tree.tokens)
 
 
+def _check_package(model: Path) -> None:
+    if is_package(model):
+        open_package(model)
+
+
 def _first_reason(out: Path) -> str:
     return str(next(iter(read_jsonl(aside_path(out))))["reason"])
 
@@ -200,10 +207,11 @@ def evaluate_model(
     Raises:
         UsageError: More workers than cores.
         PoolError: The data cannot be read, or holds no answers.
-        ModelError: The model cannot be used, or none of the questions fits it.
+        ModelError, PackageError: The model cannot be used, or none of the questions fits it.
     """
     check_main_guard()
     options = options or EngineOptions.for_machine()
+    _check_package(model)
     questions = [
         question for question in read_pool(data, format_, kind=kind, limit=limit) if question.answer is not None
     ]

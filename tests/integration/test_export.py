@@ -174,6 +174,23 @@ def test_another_students_graph_fails_parity_with_the_figures(
         check_parity(other, graph, prompts, codec.max_context, 1e-4)
 
 
+def test_the_limit_follows_the_scale_of_the_logits(students: dict[Family, Path], tmp_path: Path) -> None:
+    """A head ten times as large rounds ten times as coarsely, in torch as in ONNX, and changes no token."""
+    student = make_student(tmp_path / "student", is_tied=False)
+    model = AutoModelForCausalLM.from_pretrained(student)
+    with torch.no_grad():
+        model.lm_head.weight *= 30
+    model.save_pretrained(student)
+    config = ExportConfig(num_parity_prompts=4, quantize="none")
+    result = export_student(student, tmp_path / "out", config, parity_questions=ASKED)
+    assert result.parity.largest_logit > 300
+    assert 1e-4 < result.max_logit_difference < result.parity.allowed(1e-4)
+    assert result.greedy_identical
+    small = dataclasses.replace(result.parity, largest_logit=9.0)
+    assert small.allowed(1e-4) == 1e-4
+    assert dataclasses.replace(small, largest_logit=40.0).allowed(1e-4) == pytest.approx(4e-4)
+
+
 def test_positions_of_padding_matter_to_parity(
     students: dict[Family, Path], exported: dict[Family, ExportResult], tmp_path: Path
 ) -> None:

@@ -17,12 +17,15 @@ from edgeelad.config import ExportConfig
 from edgeelad.edge.run import open_student
 from edgeelad.engine import session
 from edgeelad.engine.graph_files import GraphFiles, find_graphs
+from edgeelad.engine.options import EngineOptions
 from edgeelad.errors import ModelError, PackageError, StorageError
 from edgeelad.export import export_student
 from edgeelad.package import PackageInfo, is_package, open_package, verify_package, write_package
 from edgeelad.package.golden import GOLDEN_FILE, read_golden
 from edgeelad.package.manifest import describe_file
+from edgeelad.progress import Silent
 from edgeelad.records import Certificate, Question
+from edgeelad.scoring.score import evaluate_model, score_pool
 
 QUESTIONS = tuple(questions(2))
 SESSION = onnxruntime.InferenceSession
@@ -494,3 +497,13 @@ def test_other_outputs_of_another_onnxruntime_name_the_one_that_wrote_them(own):
     (own / "manifest.json").write_text(json.dumps(manifest))
     text = verify_package(own).text()
     assert text.endswith("this device computes other outputs; they were written with onnxruntime 1.22.0")
+
+
+def test_scoring_and_evaluation_check_a_package_as_well(own, tmp_path):
+    pool = tmp_path / "pool.jsonl"
+    pool.write_text('{"question": "What is 1 + 2?", "answer": "3"}\n')
+    shutil.copyfile(own / "onnx/engine_quantized.onnx", own / "engine.onnx")
+    with pytest.raises(PackageError, match=r"engine\.onnx would be opened"):
+        score_pool(own, str(pool), tmp_path / "out.jsonl", Silent(), strategy="elad", options=EngineOptions())
+    with pytest.raises(PackageError, match=r"engine\.onnx would be opened"):
+        evaluate_model(own, str(pool), Silent(), options=EngineOptions())
