@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import glob
+import hashlib
 import json
 import os
 import re
@@ -21,6 +22,7 @@ from edgeelad.errors import RunError, StorageError
 from edgeelad.locks import lock_file
 
 PRIVATE, PUBLIC = 0o600, 0o666  # modes of new files, before the umask
+CHUNK_BYTES = 1 << 20
 
 
 @contextmanager
@@ -143,6 +145,25 @@ def read_errors(path: Path, line: int | None = None) -> Iterator[None]:
         raise RunError(f"{path}: cannot be read: {error.strerror or error}") from error
     except (ValueError, RecursionError) as error:
         raise RunError(f"{place}: damaged ({error}); restore the file, or delete it and --resume") from error
+
+
+def sha256_of(path: Path) -> str:
+    """SHA-256 of a file, in hexadecimal; constant memory."""
+    digest = hashlib.sha256()
+    with path.open("rb") as file:
+        while chunk := file.read(CHUNK_BYTES):
+            digest.update(chunk)
+    return digest.hexdigest()
+
+
+def make_private_folder(path: Path) -> None:
+    """Make a folder, with its parents, that only its owner can enter; one that is there keeps its mode.
+
+    Raises:
+        StorageError: It cannot be made.
+    """
+    with storage_errors(path):
+        path.mkdir(0o700, parents=True, exist_ok=True)
 
 
 def make_folder(path: Path, fill: Callable[[Path], None]) -> None:

@@ -16,11 +16,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from edgeelad.config import RESUMABLE, RunConfig, load_config, parse_override
-from edgeelad.config_toml import dump_toml
+from edgeelad.config import RESUMABLE, RunConfig, parse_override
 from edgeelad.errors import ConfigError, MissingExtraError, RunError, UsageError
-from edgeelad.files import write_text
 from edgeelad.progress import Progress
+from edgeelad.run.config_file import read_config, write_config
 from edgeelad.run.folder import RunFolder
 
 if TYPE_CHECKING:
@@ -111,19 +110,17 @@ def plan_resume(folder: Path, changes: tuple[str, ...] = ()) -> Plan:
     """
     path = RunFolder(folder).config
     is_quickstart = (folder / "quickstart").is_dir()
-    if not path.exists() and not is_quickstart:
+    if not path.exists():
         raise RunError(f"{folder}: nothing to resume (no config.toml in it); name the folder that `distill` wrote")
     for change in changes:
         section, key, _ = parse_override(change)
         if key not in RESUMABLE.get(section, ()):
             raise ConfigError(f"--set {change}: {section}.{key} cannot be changed on --resume; start a new run")
-    if not path.exists():  # the quickstart was stopped before its run began
-        from edgeelad.quickstart.run import recorded_seed
-
-        return Plan(folder, None, True, False, changes, recorded_seed(folder))
-    config = _placed(load_config(path, changes), folder)
+    run_folder = RunFolder(folder)
+    config = _placed(read_config(run_folder, changes), folder)
     if changes:
-        write_text(path, dump_toml(config, header="changed on --resume: " + " ".join(changes)))
+        with run_folder.lock():
+            write_config(run_folder, config, "changed on --resume: " + " ".join(changes))
     return Plan(folder, config, is_quickstart, True, changes, config.run.seed)
 
 

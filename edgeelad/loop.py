@@ -20,7 +20,7 @@ from edgeelad.stages.export import export
 from edgeelad.stages.fine_tune import fine_tune
 from edgeelad.stages.open_run import open_run
 from edgeelad.stages.package import package
-from edgeelad.stages.reason_to_stop import reason_to_stop, reason_without_annotations
+from edgeelad.stages.reason_to_stop import nothing_taught, reason_to_stop, reason_without_annotations
 from edgeelad.stages.revise import revise
 from edgeelad.stages.run import OwnParts
 from edgeelad.stages.score import score
@@ -41,7 +41,8 @@ def distill(config: RunConfig, progress: Progress, own: OwnParts | None = None) 
         What `summary.json` holds.
 
     Raises:
-        EdgeeladError: Why the run stopped early; everything finished is kept, and the run can be resumed.
+        EdgeeladError: Why the run stopped early, or that nothing could be taught; everything finished is kept, and the
+            run can be resumed.
     """
     check_main_guard()
     folder = RunFolder(Path(config.run.out))
@@ -65,5 +66,8 @@ def distill(config: RunConfig, progress: Progress, own: OwnParts | None = None) 
             export(run, number)
             evaluate(run, number)
             reason = reason_to_stop(run, number)
+        if number == 0:
+            summarize(run, 0, reason)
+            raise nothing_taught(run, reason)
         package(run, number)
         return summarize(run, number, reason)

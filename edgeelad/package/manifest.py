@@ -7,7 +7,6 @@ Knows no models and no sessions.
 
 from __future__ import annotations
 
-import hashlib
 import json
 import math
 import re
@@ -19,6 +18,7 @@ from typing import Any, get_args
 
 from edgeelad.engine.graph_files import PRECISIONS, Precision
 from edgeelad.errors import PackageError
+from edgeelad.files import sha256_of
 from edgeelad.records import AnswerKind
 
 MANIFEST_FILE = "manifest.json"
@@ -212,15 +212,6 @@ def is_card_edited(folder: Path, manifest: Manifest) -> bool:
     """Whether the model card is another one than was written; a person may edit it."""
     card = next((entry for entry in manifest.files if entry.path == CARD_FILE), None)
     return card is not None and (folder / CARD_FILE).is_file() and describe_file(folder, CARD_FILE) != card
-
-
-def sha256_of(path: Path) -> str:
-    """SHA-256 of a file, in hexadecimal; constant memory."""
-    digest = hashlib.sha256()
-    with path.open("rb") as file:
-        while chunk := file.read(_CHUNK_BYTES):
-            digest.update(chunk)
-    return digest.hexdigest()
 
 
 def printable(text: str) -> str:

@@ -11,12 +11,13 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
-from edgeelad.config import RunConfig, load_config, make_config
-from edgeelad.files import make_folder, read_json, write_json, write_jsonl
+from edgeelad.config import RunConfig, make_config
+from edgeelad.files import make_folder, storage_errors, write_jsonl
 from edgeelad.progress import Progress
 from edgeelad.quickstart.problems import Problem, make_split
 from edgeelad.quickstart.recipe import RECIPE
 from edgeelad.quickstart.server import TeacherServer
+from edgeelad.run.config_file import read_config, write_config
 from edgeelad.run.folder import RunFolder
 
 DATA = "quickstart"
@@ -30,21 +31,22 @@ def quickstart(folder: Path, seed: int, overrides: Iterable[str], progress: Prog
         MissingExtraError: torch is not installed.
         StorageError: The folder cannot be written.
     """
-    overrides = tuple(overrides)
-    if not (folder / "config.toml").exists():
-        settings(folder, seed, "http://127.0.0.1/v1", overrides)  # a wrong override is said before anything is made
     run_folder = RunFolder(folder)
-    with run_folder.lock():
-        _prepare(folder, seed, progress)
     with _serve(run_folder) as server:
         if run_folder.config.exists():
-            config = load_config(run_folder.config)
+            config = read_config(run_folder)
             teacher = config.teacher.model_copy(update={"url": server.url})
             config = config.model_copy(
                 update={"teacher": teacher, "run": config.run.model_copy(update={"out": str(folder)})}
             )
         else:
             config = settings(folder, seed, server.url, overrides)
+        with run_folder.lock():
+            if not run_folder.config.exists():  # recorded before anything is made, or a resumed run would forget it
+                with storage_errors(folder):
+                    (folder / DATA).mkdir(exist_ok=True)
+                write_config(run_folder, config, "edgeelad quickstart")
+            _prepare(folder, config.run.seed, progress)
         yield config
 
 
@@ -62,18 +64,11 @@ def settings(folder: Path, seed: int, url: str, overrides: Iterable[str]) -> Run
     return make_config(sections, overrides, source="quickstart")
 
 
-def recorded_seed(folder: Path) -> int:
-    """The seed of a quickstart that was started in `folder`."""
-    path = folder / DATA / "seed.json"
-    return int(read_json(path)["seed"]) if path.exists() else 0
-
-
 def _prepare(folder: Path, seed: int, progress: Progress) -> None:
     """Write the questions and train the base student, each whole or not at all."""
     data = folder / DATA
     split = make_split(seed, RECIPE.num_seed_examples, RECIPE.num_pool, RECIPE.num_test)
     if not (data / "test.jsonl").exists():
-        write_json(data / "seed.json", {"seed": seed})
         write_jsonl(data / "seed_examples.jsonl", _rows(split.seed_examples, "seed", is_labeled=True))
         write_jsonl(data / "pool.jsonl", _rows(split.pool, "pool", is_labeled=False))
         write_jsonl(data / "test.jsonl", _rows(split.test, "test", is_labeled=True))
@@ -106,7 +101,7 @@ def _rows(problems: Iterable[Problem], prefix: str, *, is_labeled: bool) -> Iter
 def _serve(folder: RunFolder) -> TeacherServer:
     """The teacher, on the port that the run began with where that is free: the ledger knows replies by their URL."""
     if folder.config.exists():
-        port = urlsplit(load_config(folder.config).teacher.url or "").port or 0
+        port = urlsplit(read_config(folder).teacher.url or "").port or 0
         try:
             return TeacherServer(port=port)
         except OSError:

@@ -1,7 +1,7 @@
 """A run folder: which file holds which records, and the lock that keeps a second process out.
 
-A stage is done when its files are there, for each appears whole or not at all; so a run resumes by doing what is
-missing. `state.json` tells people and programs which stage the run is in, and how long each stage took.
+A stage is done when its files are there as it left them: each appears whole or not at all, and its digest is recorded.
+So a run resumes by doing what is missing. `state.json` tells which stage the run is in, and how long each stage took.
 """
 
 from __future__ import annotations
@@ -15,19 +15,21 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from edgeelad.errors import RunError, StorageError
-from edgeelad.files import storage_errors, sweep_folder
+from edgeelad.files import make_private_folder, storage_errors, sweep_folder
 from edgeelad.locks import lock_file
 from edgeelad.record_files import RecordFile, RowFile
 from edgeelad.records import Annotation
+from edgeelad.run.digests import DigestBook
 from edgeelad.run.records import (
     AnswerRow,
     AuditRow,
-    BudgetStop,
     PoolSplit,
     RoundMetrics,
     RunState,
     SelectedRow,
     Summary,
+    TeacherStage,
+    TrainingRecord,
 )
 from edgeelad.run.scores import ScoreRow
 from edgeelad.run.teacher_check import CHECK_FILE
@@ -62,14 +64,19 @@ class RoundFolder:
         return RowFile(self.path / "annotations.jsonl", Annotation)
 
     @property
-    def budget(self) -> RecordFile[BudgetStop]:
-        """The cap that stopped the revision, if one did."""
-        return RecordFile(self.path / "budget.json", BudgetStop)
+    def teacher(self) -> RecordFile[TeacherStage]:
+        """What the teacher has cost so far, and why it was asked no more; of round 0, for the audit."""
+        return RecordFile(self.path / "teacher.json", TeacherStage)
 
     @property
     def student(self) -> Path:
         """The student in torch's format."""
         return self.path / "student"
+
+    @property
+    def training(self) -> RecordFile[TrainingRecord]:
+        """The outcome of the fine-tuning."""
+        return RecordFile(self.path / "training.json", TrainingRecord)
 
     @property
     def onnx(self) -> Path:
@@ -160,8 +167,8 @@ class RunFolder:
             RunError: Another process holds it.
             StorageError: The folder cannot be made or written.
         """
+        make_private_folder(self.path)
         with storage_errors(self.path):
-            self.path.mkdir(parents=True, exist_ok=True)
             file = (self.path / LOCK_FILE).open("a+", encoding="utf-8")
         with file:
             try:
@@ -180,15 +187,30 @@ class RunFolder:
             sweep_folder(self.path)
             yield
 
+    @property
+    def digests(self) -> DigestBook:
+        """The digests of what the stages finished."""
+        return DigestBook(self.path)
+
+    def is_done(self, *outputs: Path) -> bool:
+        """Whether a stage's outputs are all there, as it left them.
+
+        Raises:
+            RunError: One was changed since; names the file.
+        """
+        return self.digests.is_done(outputs)
+
     @contextmanager
-    def stage(self, round_number: int, name: str) -> Iterator[None]:
-        """Note in `state.json` that a stage is running, and add its seconds when it ends (well or not)."""
+    def stage(self, round_number: int, name: str, *outputs: Path) -> Iterator[None]:
+        """Run a stage: note it in `state.json`, record the digests of its outputs, add its seconds however it ends."""
         before = self.read_state()
         running = replace(before, round=round_number, stage=name, status="running")
         self.state.write(running)
         start = time.monotonic()
         try:
+            self.digests.begin(outputs)
             yield
+            self.digests.finish(outputs)
         finally:
             key = f"{round_number}:{name}"
             seconds = round(before.seconds.get(key, 0.0) + time.monotonic() - start, 3)

@@ -19,6 +19,8 @@ class PoolSplit:
     Attributes:
         run_id: Distinguishes the run's spending from that of others in a shared ledger.
         fingerprint: Of the pool's questions.
+        test_fingerprint: Of the test file's questions; None if there is no test file.
+        seed_fingerprint: Of the seed examples; None if there are none.
         test: Ids of the questions held out for testing; empty if `pool.test_path` names a test file.
         audit: Ids of the audit sample, in random order.
         too_long: Ids of questions that leave no room for an explanation in the student's context.
@@ -26,6 +28,8 @@ class PoolSplit:
 
     run_id: str
     fingerprint: str
+    test_fingerprint: str | None
+    seed_fingerprint: str | None
     test: tuple[str, ...]
     audit: tuple[str, ...]
     too_long: tuple[str, ...]
@@ -70,11 +74,32 @@ class SelectedRow:
 
 
 @dataclass(frozen=True, slots=True)
-class BudgetStop:
-    """`budget.json`: the cap that stopped a round's revision, and the caps that the run was under."""
+class TeacherStage:
+    """`teacher.json` of a round: how the teacher's work on the round ended (in round 0, on the audit).
 
-    reason: str
-    caps: Mapping[str, float | None]
+    Attributes:
+        usage: What the run has cost up to the end of this stage.
+        limits: The caps and settings that the teacher was asked under; under others it may be worth asking again.
+        budget: The cap that ended the stage early, in words; None if none did.
+    """
+
+    usage: TeacherUsage
+    limits: Mapping[str, float | str | None]
+    budget: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class TrainingRecord:
+    """`training.json` of a round: the outcome of its fine-tuning; see `training.TrainingResult`."""
+
+    num_examples: int
+    num_skipped: int
+    num_steps: int
+    learning_rate: float
+    final_loss: float
+    losses: tuple[tuple[int, float], ...]
+    held_out_losses: tuple[tuple[int, float], ...]
+    warning: str | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -121,7 +146,7 @@ class RoundMetrics:
         statuses: Annotations by status, up to this round.
         student_tokens: Tokens that scoring the pool took in this round.
         mean_score: Mean score of the pool in this round.
-        seconds: By stage.
+        seconds: By stage; in `metrics.jsonl` only, for they differ between runs that are otherwise the same.
     """
 
     round: int
@@ -148,7 +173,7 @@ class RoundMetrics:
     statuses: Mapping[str, int]
     student_tokens: int
     mean_score: float | None
-    seconds: Mapping[str, float]
+    seconds: Mapping[str, float] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
@@ -164,7 +189,10 @@ class Summary:
     """`summary.json`: how the run ended.
 
     `package_accuracy` and `package_agreement` (same answers as fp32) are of the student that ships, whose precision is
-    `quantization`. `pool` counts questions that are not held out; `too_long` those that do not fit the student.
+    `quantization`. `pool` counts questions that are not held out, `too_long` those that do not fit the student,
+    `set_aside` those on which the teacher's work could not be verified. `rounds` is 0 if nothing was taught; nothing is
+    packaged then. `teacher` is all that the ledger holds, with `unusable_replies` (paid for, and of no use) and
+    `requests_in_doubt` (possibly billed, without a reply).
     """
 
     stopped_because: str
@@ -180,6 +208,8 @@ class Summary:
     quantization: str
     certificate: Certificate | None
     teacher: TeacherUsage
+    unusable_replies: int
+    requests_in_doubt: int
     teacher_self_agreement: SelfAgreement | None
     seconds: Mapping[str, float]
     student: str | None

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from edgeelad.errors import RunError
-from edgeelad.files import PRIVATE, read_errors, write_json
+from edgeelad.files import PRIVATE, make_private_folder, read_errors, write_json
 from edgeelad.record_files import parse_record
 from edgeelad.records import TeacherUsage
 from edgeelad.teacher.check.measure import Share, TeacherCheck
@@ -89,6 +89,7 @@ def keep_check(kept: KeptCheck, run_folder: Path) -> Path:
     Raises:
         StorageError: It cannot be written.
     """
+    make_private_folder(run_folder)
     path = run_folder / CHECK_FILE
     write_json(path, check_to_json(kept), PRIVATE)
     return path

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 from edgeelad.accuracy import agreement, cohens_kappa
@@ -13,11 +14,10 @@ from edgeelad.engine.options import EngineOptions
 from edgeelad.engine.tree import greedy_params
 from edgeelad.engine.workers import SetAside, generate_trees
 from edgeelad.progress import track
-from edgeelad.records import AuditCounts, Certificate, Question, ReasoningTree
+from edgeelad.records import AuditCounts, Certificate, Question, ReasoningTree, TeacherUsage
 from edgeelad.run.records import AnswerRow, RoundMetrics
 from edgeelad.stages.run import Run
 from edgeelad.stopping import certify, count_disagreements
-from edgeelad.teacher.ledger.totals import run_totals
 from edgeelad.text.answers import agree
 
 Answers = Mapping[str, str | None]
@@ -26,18 +26,21 @@ Answers = Mapping[str, str | None]
 def evaluate(run: Run, number: int) -> None:
     """Evaluate a round's student on the test questions, the audit and what it was trained on."""
     here = run.folder.round(number)
-    if not here.metrics.exists():
+    outputs = (here.answers.path, here.metrics.path)
+    if not run.folder.is_done(*outputs):
         run.progress.start(f"Round {number}: evaluating")
-        with run.folder.stage(number, "evaluate"):
+        with run.folder.stage(number, "evaluate", *outputs):
             taught = {example.question.id: example.answer for example in run.examples(number)}
             asked = [*run.test, *run.audit, *(run.pool[id_] for id_ in taught)]
             trees = explain(run, here.onnx, asked, "fp32")
             rows = _answer_rows(run, taught, trees, _packaged_answers(run, here.onnx))
             here.answers.write(rows)
-        metrics = _metrics(run, number, rows, trees)
-        here.metrics.write(metrics)
+            metrics = _metrics(run, number, rows, trees)
+            here.metrics.write(metrics)
         run.progress.finish(_headline(metrics))
-    run.folder.metrics.write(run.folder.round(n).metrics.read() for n in range(number + 1))
+    run.folder.metrics.write(
+        replace(run.folder.round(n).metrics.read(), seconds=run.folder.seconds_by_stage(n)) for n in range(number + 1)
+    )
 
 
 def explain(run: Run, onnx: Path, questions: Sequence[Question], precision: Precision) -> dict[str, ReasoningTree]:
@@ -123,12 +126,11 @@ def _metrics(run: Run, number: int, rows: Sequence[AnswerRow], trees: Mapping[st
         kappa=_kappa(run, number, fp32),
         trained_wrong=sum(not row.is_correct for row in rows if row.split == "trained"),
         outliers=_outliers(run, number, rows),
-        teacher=run_totals(run.ledger, run.id, config.teacher).usage,
+        teacher=here.teacher.read().usage if here.teacher.exists() else TeacherUsage(),
         rungs=dict(Counter(item.rung for item in annotations if item.rung)),
         statuses=dict(Counter(item.status for item in annotations)),
         student_tokens=sum(row.num_tokens for row in scores),
         mean_score=sum(row.score for row in scores) / len(scores) if scores else None,
-        seconds=run.folder.seconds_by_stage(number),
     )
 
 

@@ -10,11 +10,11 @@ def export(run: Run, number: int) -> None:
     from edgeelad.export import export_student
 
     here = run.folder.round(number)
-    if here.onnx.exists():
+    if run.folder.is_done(here.onnx):
         return
     questions = [question for question in run.pool.values() if question.id not in run.too_long]
     run.progress.start(f"Round {number}: exporting to ONNX")
-    with run.folder.stage(number, "export"):
+    with run.folder.stage(number, "export", here.onnx):
         result = export_student(
             here.student,
             here.onnx,

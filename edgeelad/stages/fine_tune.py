@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import shutil
+
+from edgeelad.files import storage_errors
+from edgeelad.run.records import TrainingRecord
 from edgeelad.stages.run import Run
 
 
@@ -10,12 +14,16 @@ def fine_tune(run: Run, number: int) -> None:
     from edgeelad.training import fine_tune as train
 
     here = run.folder.round(number)
-    if here.student.exists():
+    outputs = (here.student, here.training.path)
+    if run.folder.is_done(*outputs):
         return
+    if here.student.exists():  # killed before the outcome was written: one does not stand without the other
+        with storage_errors(here.student):
+            shutil.rmtree(here.student)
     start = 0 if run.config.training.restart else number - 1
     examples = [*run.seed_examples, *run.examples(number)]
     run.progress.start(f"Round {number}: fine-tuning on {len(examples):,} examples")
-    with run.folder.stage(number, "fine-tune"):
+    with run.folder.stage(number, "fine-tune", *outputs):
         result = train(
             run.folder.round(start).student,
             examples,
@@ -23,6 +31,18 @@ def fine_tune(run: Run, number: int) -> None:
             run.config.training,
             run.seed(number, "fine-tune"),
             progress=lambda step, total, loss: run.progress.update(step, f"loss {loss:.3f}", total=total),
+        )
+        here.training.write(
+            TrainingRecord(
+                num_examples=result.num_examples,
+                num_skipped=result.num_skipped,
+                num_steps=result.num_steps,
+                learning_rate=result.learning_rate,
+                final_loss=result.final_loss,
+                losses=result.losses,
+                held_out_losses=result.held_out_losses,
+                warning=result.warning,
+            )
         )
     if result.num_skipped:
         run.progress.warn(f"{result.num_skipped} examples do not fit the student's context and were not trained on")

@@ -5,22 +5,23 @@ from __future__ import annotations
 import platform
 import shutil
 import uuid
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, replace
 from importlib.metadata import PackageNotFoundError, version
 
 import numpy as np
 
 import edgeelad
 from edgeelad.config import RunConfig
-from edgeelad.config_toml import dump_toml
 from edgeelad.engine.codec import Codec
 from edgeelad.engine.student import fits
 from edgeelad.errors import ConfigError, PoolError, RunError
-from edgeelad.files import PRIVATE, storage_errors, write_text
+from edgeelad.files import make_private_folder, storage_errors
 from edgeelad.pool import load_pool, read_examples
 from edgeelad.pool.fingerprint import pool_fingerprint
 from edgeelad.progress import Progress
 from edgeelad.records import Example, Question
+from edgeelad.run.config_file import check_changes, read_config, write_config
 from edgeelad.run.folder import RunFolder
 from edgeelad.run.records import PoolSplit
 from edgeelad.selection import selection_strategy
@@ -48,56 +49,99 @@ def open_run(config: RunConfig, folder: RunFolder, progress: Progress, own: OwnP
     own = own or OwnParts()
     if own.strategy is None:
         selection_strategy(config.selection.strategy)
-    with storage_errors(folder.path):
-        folder.path.mkdir(parents=True, exist_ok=True)
+    make_private_folder(folder.path)
     # a teacher that cannot be asked is reported now, not after the student has been prepared and scored
     with open_teacher(config.teacher, ledger_path(config, folder), {}, is_replay=config.run.replay, own=own.teacher):
         pass
     progress.start("Reading the pool")
     questions = {question.id: question for question in load_pool(config.pool)}
+    test_file = _test_file(config) if config.pool.test_path else None
     seeds = _seed_examples(config)
     progress.finish(f"{len(questions):,} questions")
     _record_config(config, folder)
-    split = _split(config, folder, questions, progress)
+    split = _split(config, folder, Fingerprints.of(config, questions.values(), test_file, seeds), questions, progress)
     test_ids = set(split.test)
-    return Run(
+    run = Run(
         config=config,
         folder=folder,
         progress=progress,
         pool={id_: question for id_, question in questions.items() if id_ not in test_ids},
-        test=_test_file(config) if config.pool.test_path else tuple(questions[id_] for id_ in split.test),
+        test=tuple(questions[id_] for id_ in split.test) if test_file is None else test_file,
         audit=tuple(questions[id_] for id_ in split.audit),
         too_long=frozenset(split.too_long),
-        seed_examples=seeds,
+        seed_examples=_sampled(config, seeds),
         id=split.run_id,
         own=own,
     )
+    _check_ledger(run)
+    return run
+
+
+def _check_ledger(run: Run) -> None:
+    """Check that the ledger holds what the run has recorded, or everything would be bought again in silence."""
+    recorded = [here.teacher.read().usage for here in run.folder.rounds() if here.teacher.exists()]
+    if recorded and not run.config.run.replay:
+        num, needed = run.totals().usage.requests, max(usage.requests for usage in recorded)
+        if num < needed:
+            raise RunError(
+                f"{run.ledger}: holds {num} of the {needed} requests that this run has made; restore the ledger, or "
+                "start a new run with another --out"
+            )
 
 
 def _record_config(config: RunConfig, folder: RunFolder) -> None:
-    """Write config.toml; until the pool is split nothing has begun, and another configuration may take its place."""
-    text = dump_toml(config, header=_versions())
-    if folder.pool.exists() or (folder.config.exists() and folder.config.read_text(encoding="utf-8") == text):
-        return
+    """Record the configuration; until the pool is split nothing has begun, and another one may take its place."""
+    if folder.config.exists():
+        recorded = read_config(folder)
+        if recorded == config:
+            return
+        if folder.pool.exists():
+            check_changes(recorded, config)
+            write_config(folder, config, f"changed when the run was resumed\n{_versions()}")
+            return
     student = folder.round(0).student
     if student.exists():
         with storage_errors(student):
             shutil.rmtree(student)
-    write_text(folder.config, text, PRIVATE)
+    write_config(folder, config, _versions())
 
 
-def _split(config: RunConfig, folder: RunFolder, questions: dict[str, Question], progress: Progress) -> PoolSplit:
-    # the dataset teacher teaches the pool's explanations; any other never sees them
-    fingerprint, _ = pool_fingerprint(questions.values(), explanations=config.teacher.kind == "dataset")
-    if folder.pool.exists():
-        split = folder.pool.read()
-        if split.fingerprint != fingerprint:
-            raise RunError(
-                f"{folder.path}: this run was started on another pool than {config.pool.path} holds now; "
-                "restore the pool, or start a new run with another --out"
-            )
-        return split
+@dataclass(frozen=True, slots=True)
+class Fingerprints:
+    """Hashes of the pool's questions, the test file's (None without one) and the seed examples (None without any)."""
+
+    pool: str
+    test: str | None
+    seeds: str | None
+
+    @classmethod
+    def of(
+        cls,
+        config: RunConfig,
+        pool: Iterable[Question],
+        test: Sequence[Question] | None,
+        seeds: Sequence[Example],
+    ) -> Fingerprints:
+        """Hash what a run is made from."""
+        examples = [replace(item.question, answer=item.answer, explanation=item.steps) for item in seeds]
+        return cls(
+            # the dataset teacher teaches the pool's explanations; any other never sees them
+            pool=pool_fingerprint(pool, explanations=config.teacher.kind == "dataset")[0],
+            test=None if test is None else pool_fingerprint(test, explanations=False)[0],
+            seeds=pool_fingerprint(examples)[0] if examples else None,
+        )
+
+
+def _split(
+    config: RunConfig, folder: RunFolder, found: Fingerprints, questions: dict[str, Question], progress: Progress
+) -> PoolSplit:
+    if folder.digests.is_lost(folder.pool.path):
+        raise RunError(f"{folder.pool.path}: missing; restore it, or start a new run with another --out")
     _prepare_student(config, folder, progress)
+    if folder.is_done(folder.pool.path):
+        split = folder.pool.read()
+        _check_same(split, found, config)
+        return split
     codec = Codec.load(folder.round(0).student)
     too_long = {question.id: None for question in questions.values() if not fits(codec, question)}
     if too_long:
@@ -115,13 +159,32 @@ def _split(config: RunConfig, folder: RunFolder, questions: dict[str, Question],
     audit = draw_audit(rest, num_audit, np.random.default_rng(derive_seed(config.run.seed, 0, "audit")))
     split = PoolSplit(
         run_id=uuid.uuid4().hex,
-        fingerprint=fingerprint,
+        fingerprint=found.pool,
+        test_fingerprint=found.test,
+        seed_fingerprint=found.seeds,
         test=tuple(test),
         audit=tuple(question.id for question in audit),
         too_long=tuple(too_long),
     )
-    folder.pool.write(split)
+    with folder.stage(0, "split", folder.pool.path):
+        folder.pool.write(split)
     return split
+
+
+def _check_same(split: PoolSplit, found: Fingerprints, config: RunConfig) -> None:
+    """Check that pool, test file and seed examples are those that the run began with."""
+    for key, before, now in (
+        ("pool.path", split.fingerprint, found.pool),
+        ("pool.test_path", split.test_fingerprint, found.test),
+        ("training.seed_examples", split.seed_fingerprint, found.seeds),
+    ):
+        if before != now:
+            section, _, name = key.partition(".")
+            path = getattr(getattr(config, section), name)
+            raise RunError(
+                f"{path}: {key} holds other questions than when this run began; restore the file, or start a new run "
+                "with another --out"
+            )
 
 
 def _draw_test(config: RunConfig, questions: list[Question]) -> list[str]:
@@ -141,9 +204,9 @@ def _prepare_student(config: RunConfig, folder: RunFolder, progress: Progress) -
     from edgeelad.training import prepare_student
 
     target = folder.round(0).student
-    if not target.exists():
+    if not folder.is_done(target):
         progress.start("Loading the student")
-        with folder.stage(0, "prepare"):
+        with folder.stage(0, "prepare", target):
             prepare_student(str(config.student.model), target, config.student)
         progress.finish()
 
@@ -156,7 +219,7 @@ def _seed_examples(config: RunConfig) -> tuple[Example, ...]:
     if config.training.seed_examples is None:
         return ()
     names = config.pool
-    examples = tuple(
+    return tuple(
         read_examples(
             config.training.seed_examples,
             question_field=names.question_field,
@@ -166,6 +229,10 @@ def _seed_examples(config: RunConfig) -> tuple[Example, ...]:
             kind=names.kind,
         )
     )
+
+
+def _sampled(config: RunConfig, examples: tuple[Example, ...]) -> tuple[Example, ...]:
+    """The seed examples that are used: `training.max_seed_examples` of them."""
     if config.training.max_seed_examples is None or len(examples) <= config.training.max_seed_examples:
         return examples
     rng = np.random.default_rng(derive_seed(config.run.seed, 0, "seed-examples"))

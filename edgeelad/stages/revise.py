@@ -2,61 +2,62 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 
-from edgeelad.config import TeacherConfig
 from edgeelad.engine.options import EngineOptions
 from edgeelad.engine.student import Student
 from edgeelad.errors import BudgetError
 from edgeelad.records import Annotation, Question
 from edgeelad.run.folder import RoundFolder
-from edgeelad.run.records import BudgetStop
 from edgeelad.stages.run import Run
 from edgeelad.teacher.revision.annotate import annotate
-
-CAPS = ("max_usd", "max_requests", "max_prompt_tokens", "max_completion_tokens_total", "max_questions")
 
 
 def revise(run: Run, number: int) -> bool:
     """Have the teacher revise a round's batch; False if nothing usable came of it.
 
-    A round that the budget cut short is finished under larger caps, unless a student was taught from it already.
+    Unless a student was taught from it already, a round is finished when the run is resumed: one that the budget cut
+    short, or with questions set aside, if the teacher's limits have changed; one of which nothing can be used, always.
+    Replies that were bought are in the ledger.
     """
     here = run.folder.round(number)
-    if not here.annotations.exists() or (_is_cap_raised(run, here) and not here.student.exists()):
-        questions = [run.pool[row.id] for row in here.selected.read()]
-        run.progress.start(f"Round {number}: teacher revises", len(questions))
-        with run.folder.stage(number, "revise"):
-            annotations: list[Annotation] = []
-            budget: str | None = None
-            try:
-                for annotation in _annotations(run, number, questions):
-                    annotations.append(annotation)
-                    run.progress.update(len(annotations))
-            except BudgetError as error:
-                budget = str(error)
-                run.progress.warn(budget)
-            here.budget.path.unlink(missing_ok=True)
-            if budget is not None:
-                here.budget.write(BudgetStop(budget, caps(run.config.teacher)))
-            here.annotations.write(annotations)
-        run.progress.finish(f"{sum(a.is_usable for a in annotations)} verified of {len(questions)}")
-    return any(annotation.is_usable for annotation in here.annotations.read())
+    outputs = (here.annotations.path, here.teacher.path)
+    if run.folder.is_done(*outputs) and (here.student.exists() or not _is_open(run, here)):
+        return True
+    questions = [run.pool[row.id] for row in here.selected.read()]
+    run.progress.start(f"Round {number}: teacher revises", len(questions))
+    annotations: list[Annotation] = []
+    budget: str | None = None
+    with run.folder.stage(number, "revise", *outputs):
+        try:
+            for annotation in _annotations(run, number, questions):
+                annotations.append(annotation)
+                run.progress.update(len(annotations))
+        except BudgetError as error:
+            budget = str(error)
+            run.progress.warn(budget)
+        here.annotations.write(annotations)
+        run.record_teacher(number, budget, is_again=here.student.exists())
+    num_usable = sum(annotation.is_usable for annotation in annotations)
+    run.progress.finish(f"{num_usable} verified of {len(questions)}")
+    return num_usable > 0
 
 
-def caps(config: TeacherConfig) -> Mapping[str, float | None]:
-    """The caps that a run is under."""
-    return {name: getattr(config, name) for name in CAPS}
-
-
-def budget_stop(run: Run, number: int) -> bool:
-    """Whether the caps that the run is under stopped a round's revision."""
+def budget_stop(run: Run, number: int) -> str | None:
+    """The cap that stopped a round's revision, in words; None if none did, or the limits have changed since."""
     here = run.folder.round(number)
-    return here.budget.exists() and not _is_cap_raised(run, here)
+    return None if _is_changed(run, here) else here.teacher.read().budget
 
 
-def _is_cap_raised(run: Run, here: RoundFolder) -> bool:
-    return here.budget.exists() and here.budget.read().caps != caps(run.config.teacher)
+def _is_open(run: Run, here: RoundFolder) -> bool:
+    annotations = list(here.annotations.read())
+    num_usable = sum(annotation.is_usable for annotation in annotations)
+    is_whole = here.teacher.read().budget is None and num_usable == len(annotations)
+    return not num_usable or (not is_whole and _is_changed(run, here))
+
+
+def _is_changed(run: Run, here: RoundFolder) -> bool:
+    return here.teacher.read().limits != run.limits
 
 
 def _annotations(run: Run, number: int, questions: Sequence[Question]) -> Iterator[Annotation]:

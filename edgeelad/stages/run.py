@@ -17,9 +17,10 @@ from edgeelad.engine.tree import TreeParams
 from edgeelad.progress import Progress
 from edgeelad.records import Annotation, Example, Question
 from edgeelad.run.folder import RunFolder
-from edgeelad.run.records import AuditRow
+from edgeelad.run.records import AuditRow, TeacherStage
 from edgeelad.selection import selection_strategy
 from edgeelad.teacher import open_teacher
+from edgeelad.teacher.ledger.totals import RunTotals, run_totals
 from edgeelad.teacher.protocol import Teacher
 from edgeelad.uncertainty import Strategy
 
@@ -30,6 +31,18 @@ class OwnParts:
 
     teacher: Teacher | None = None
     strategy: Strategy | None = None
+
+
+LIMITS = (
+    "max_usd",
+    "max_requests",
+    "max_prompt_tokens",
+    "max_completion_tokens_total",
+    "max_questions",
+    "max_completion_tokens",
+    "structured",
+    "token_parameter",
+)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -80,6 +93,22 @@ class Run:
     def ledger(self) -> Path:
         """Where the teacher's exchanges are kept."""
         return ledger_path(self.config, self.folder)
+
+    @property
+    def limits(self) -> dict[str, float | str | None]:
+        """The teacher's caps, and the settings that decide whether its replies can be used."""
+        return {name: getattr(self.config.teacher, name) for name in LIMITS}
+
+    def totals(self) -> RunTotals:
+        """What the run has bought so far, by its ledger."""
+        annotations = (item for here in self.folder.rounds() for item in here.annotations.read_if_there())
+        return run_totals(self.ledger, self.id, self.config.teacher, annotations)
+
+    def record_teacher(self, number: int, budget: str | None, *, is_again: bool) -> None:
+        """Record how the teacher's work on a round ended; work that was only done again leaves the figures."""
+        file = self.folder.round(number).teacher
+        if not (is_again and file.exists() and file.read().limits == self.limits):
+            file.write(TeacherStage(self.totals().usage, self.limits, budget))
 
     def seed(self, round_number: int, stage: str) -> int:
         """The seed of one stage of one round."""

@@ -18,11 +18,11 @@ from edgeelad.uncertainty import score as score_trees
 def score(run: Run, number: int) -> None:
     """Score every candidate of a round with the student of the round before; text strategies need no scores."""
     here, strategy = run.folder.round(number), run.strategy
-    if here.scores.exists() or strategy is None:
+    if strategy is None or run.folder.is_done(here.scores.path):
         return
     questions = candidates(run, number)
     run.progress.start(f"Round {number}: scoring the pool", len(questions))
-    with run.folder.stage(number, "score"):
+    with run.folder.stage(number, "score", here.scores.path):
         trees = track(_trees(run, number, questions, strategy), run.progress)
         here.scores.write(_rows(run, number, trees, strategy))
     run.progress.finish()

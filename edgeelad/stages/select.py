@@ -12,7 +12,7 @@ from edgeelad.stages.run import Run
 def select(run: Run, number: int) -> bool:
     """Select a round's batch; False if no question is left."""
     here = run.folder.round(number)
-    if not here.selected.exists():
+    if not run.folder.is_done(here.selected.path):
         scores: dict[str, Score] = {}
         if run.strategy is None:
             questions = candidates(run, number)
@@ -21,7 +21,7 @@ def select(run: Run, number: int) -> bool:
             questions = [run.pool[id_] for id_ in scores]
         earlier = [row.id for n in range(1, number) for row in run.folder.round(n).selected.read()]
         run.progress.start(f"Round {number}: selecting")
-        with run.folder.stage(number, "select"):
+        with run.folder.stage(number, "select", here.selected.path):
             chosen = select_batch(
                 questions,
                 scores,

@@ -11,21 +11,25 @@ from edgeelad.stopping import StopReason
 def summarize(run: Run, number: int, reason: StopReason) -> Summary:
     """Write the summary of a run that ends with a round's student, and the report; gives the summary."""
     metrics, base = run.folder.round(number).metrics.read(), run.folder.round(0).metrics.read()
+    totals = run.totals()
+    bought = [item for here in run.folder.rounds() for item in here.annotations.read_if_there()]
     is_quantized = metrics.shipping != "fp32"
     summary = Summary(
         stopped_because=reason,
         rounds=number,
         pool=len(run.pool),
         too_long=len(run.too_long),
-        annotated=metrics.annotated,
-        set_aside=metrics.set_aside,
+        annotated=sum(item.is_usable for item in bought),
+        set_aside=totals.num_set_aside,
         base_accuracy=base.accuracy,
         accuracy=metrics.accuracy,
         package_accuracy=metrics.package_accuracy if is_quantized else metrics.accuracy,
         package_agreement=metrics.package_agreement if is_quantized else 1.0,
         quantization=metrics.shipping,
         certificate=metrics.certificate,
-        teacher=metrics.teacher,
+        teacher=totals.usage,
+        unusable_replies=totals.num_unusable,
+        requests_in_doubt=totals.num_in_doubt,
         teacher_self_agreement=_self_agreement(run),
         seconds=run.folder.seconds_by_stage(),
         student=run.config.student.model,

@@ -10,12 +10,14 @@ from fixtures.small_run import NUM_POOL, SmallRun
 
 from edgeelad.config import load_config
 from edgeelad.engine.student import Student
+from edgeelad.errors import BudgetError
 from edgeelad.files import read_json, read_jsonl
 from edgeelad.loop import distill
 from edgeelad.progress import Silent
 from edgeelad.quickstart.server import TeacherServer
 from edgeelad.quickstart.solver import solve
 from edgeelad.records import Question
+from edgeelad.run.folder import RunFolder
 from edgeelad.teacher.revision.verify import find_flaw
 from edgeelad.text.answers import agree
 
@@ -121,8 +123,12 @@ def test_a_spent_budget_trains_on_what_was_bought_and_goes_on_with_a_larger_one(
     with TeacherServer() as server:
         # spent before the audit is answered and anything is annotated
         config = small_run.config(tmp_path / "run", server.url, *settings, "teacher.max_requests=10")
-        nothing = distill(config, Silent())
-        assert (nothing.stopped_because, nothing.annotated) == ("budget", 0)
+        with pytest.raises(BudgetError, match=r"nothing is packaged: teacher\.max_requests = 10"):
+            distill(config, Silent())
+        nothing = RunFolder(tmp_path / "run").summary.read()
+        assert (nothing.stopped_because, nothing.annotated, nothing.rounds) == ("budget", 0, 0)
+        assert nothing.teacher.requests == server.billed.requests == 10
+        assert not (tmp_path / "run" / "package").exists()
         assert len(list(read_jsonl(tmp_path / "run" / "audit.jsonl"))) == 10
         config = small_run.config(tmp_path / "run", server.url, *settings, "teacher.max_requests=45")
         first = distill(config, Silent())

@@ -11,8 +11,9 @@ from edgeelad import launch
 from edgeelad.cli.distill import DistillOptions, plan_distill, show_quickstart, show_result
 from edgeelad.cli.show import TerminalProgress
 from edgeelad.errors import ConfigError, RunError, UsageError
-from edgeelad.files import read_json, read_jsonl
+from edgeelad.files import read_jsonl
 from edgeelad.loop import distill
+from edgeelad.progress import Silent
 from edgeelad.quickstart import run as quickstart_run
 from edgeelad.quickstart.problems import KNOWN_SKILLS
 from edgeelad.quickstart.recipe import RECIPE
@@ -59,7 +60,28 @@ def test_the_quickstart_runs_shows_and_resumes(tmp_path: Path, monkeypatch: pyte
     with launch.environment(again, progress) as config:
         resumed = distill(config, progress)
     assert replace(resumed, seconds={}) == replace(summary, seconds={})
-    assert read_json(data / "seed.json") == {"seed": 4}
+
+
+def test_a_quickstart_killed_at_once_keeps_its_settings(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Killed while the base student is trained: what was set, and the seed, are in the folder already."""
+
+    def killed(*_: object, **__: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("edgeelad.quickstart.student.train_base_student", killed)
+    settings = ("selection.num_rounds=7", "selection.batch_size=11", "teacher.max_requests=99")
+    plan = launch.plan_quickstart(tmp_path / "run", settings, seed=4)
+    with pytest.raises(KeyboardInterrupt), launch.environment(plan, Silent()):
+        pass
+    again = launch.plan_resume(tmp_path / "run", ("teacher.max_requests=100",))
+    assert again.is_quickstart
+    assert again.seed == 4
+    assert again.config is not None
+    assert (again.config.selection.num_rounds, again.config.selection.batch_size) == (7, 11)
+    assert again.config.teacher.max_requests == 100
+    monkeypatch.setattr("edgeelad.quickstart.student.train_base_student", lambda *_, **__: None)
+    with launch.environment(again, Silent()) as config:
+        assert (config.selection.num_rounds, config.teacher.max_requests, config.run.seed) == (7, 100, 4)
 
 
 def test_a_quickstart_has_a_folder_of_its_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -76,6 +98,6 @@ def test_flags_that_do_not_go_together(tmp_path: Path) -> None:
         plan_distill(DistillOptions(teacher_url="http://127.0.0.1:1/v1"))
     with pytest.raises(UsageError, match="--replay"):
         plan_distill(DistillOptions(replay=tmp_path / "none.sqlite"))
-    (tmp_path / "quickstart").mkdir()
+    (tmp_path / "config.toml").write_text("", encoding="utf-8")
     with pytest.raises(ConfigError, match="cannot be changed on --resume"):
         plan_distill(DistillOptions(tmp_path, overrides=("training.epochs=2",), resume=True))

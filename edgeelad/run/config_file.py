@@ -1,0 +1,55 @@
+"""config.toml of a run folder: recorded before anything is made, and changed only by settings that a run may change."""
+
+from __future__ import annotations
+
+from edgeelad.config import RESUMABLE, RunConfig, load_config
+from edgeelad.config_toml import dump_toml
+from edgeelad.errors import ConfigError, RunError
+from edgeelad.files import PRIVATE, write_text
+from edgeelad.run.folder import RunFolder
+
+# where the run and its teacher are now; neither changes a result
+PLACES = {"run": {"out"}, "teacher": {"url"}}
+
+
+def read_config(folder: RunFolder, changes: tuple[str, ...] = ()) -> RunConfig:
+    """Read a run's configuration, with `section.key=value` changes applied.
+
+    Raises:
+        RunError: The file was changed since the run wrote it.
+        ConfigError: It cannot be read.
+    """
+    if not folder.digests.is_same(folder.config):
+        raise RunError(
+            f"{folder.config}: changed since the run wrote it; restore it (what a run may change goes through "
+            "--resume --set SECTION.KEY=VALUE)"
+        )
+    return load_config(folder.config, changes)
+
+
+def write_config(folder: RunFolder, config: RunConfig, header: str) -> None:
+    """Record a run's configuration; the caller holds the folder's lock.
+
+    Raises:
+        StorageError: It cannot be written.
+    """
+    folder.digests.begin([folder.config])
+    write_text(folder.config, dump_toml(config, header=header), PRIVATE)
+    folder.digests.finish([folder.config])
+
+
+def check_changes(recorded: RunConfig, config: RunConfig) -> None:
+    """Check that a configuration changes only what a run may change.
+
+    Raises:
+        ConfigError: It changes something else; names the key and both values.
+    """
+    before, now = recorded.model_dump(), config.model_dump()
+    for section, keys in now.items():
+        allowed = RESUMABLE.get(section, set()) | PLACES.get(section, set())
+        for key, value in keys.items():
+            if key not in allowed and value != before[section][key]:
+                raise ConfigError(
+                    f"{section}.{key} was {before[section][key]!r} when this run began and is {value!r} now; it cannot "
+                    "be changed: start a new run with another --out"
+                )
