@@ -30,8 +30,8 @@ def load(work: Work) -> tuple[Run, dict[str, Any]]:
         assert every == 1, "all or nothing"
         if is_one_by_one:
             return sum(1 for own in questions for _ in generator.stream(work.prompts[own], work.num_new, limits))
-        grown = generator.generate_trees([_request(work, question) for question in questions], params, limits)
-        return sum(len(branch.ids) for result in grown for own in result.branches for branch in own)
+        results = generator.generate_trees([_request(work, question) for question in questions], params, limits)
+        return sum(len(branch.ids) for result in results for own in result.branches for branch in own)
 
     settings = {key: work.settings[key] for key in ("precision", "threads")} | {"lanes": graph.num_lanes}
     return run, {"versions": {"onnxruntime": version("onnxruntime")}, "settings": settings}

@@ -141,7 +141,7 @@ class Student:
         branches: tuple[tuple[Branch, ...], ...] = ()
         if any(point.seeds for point in request.points):
             branches = tuple(
-                tuple(self._branch(question, join_steps(steps[:prefix]), grown) for grown in group)
+                tuple(self._branch(question, join_steps(steps[:prefix]), tokens) for tokens in group)
                 for prefix, group in enumerate(result.branches)
             )
         probes: tuple[Probe, ...] = ()

@@ -144,7 +144,7 @@ def score(
 
 
 def tree_params(strategy: AnyStrategy, config: ScoringConfig, seed: int) -> TreeParams:
-    """How trees must be grown for a strategy: only what it needs.
+    """How to generate trees for a strategy: only what it needs.
 
     Raises:
         ConfigError: There is no such strategy.

@@ -1,6 +1,6 @@
-"""Generation against torch and against the plain definition in `engine.reference`; trees in any company.
+"""Generation against torch and against the reference in `engine.plain.reference`; trees in any batch.
 
-The simple generator runs here on Optimum's own graphs; students of `students.onnx` run on the engine.
+The plain generator runs here on Optimum's own graphs; students of `students.onnx` run on the engine.
 """
 
 import random
@@ -185,9 +185,9 @@ def test_branches_and_forced_answers_are_those_of_the_definition(students):
         limits = Limits(codec.eos_ids, codec.max_context, answer_stop(codec))
         requests = make_requests(codec, graph, limits)
         params = SamplingParams(16, temperature=0.9)  # too few for a whole explanation
-        grown = BatchGenerator(graph, 9).generate_trees(requests, params, limits)
+        results = BatchGenerator(graph, 9).generate_trees(requests, params, limits)
         reasons = set()
-        for request, result in zip(requests, grown, strict=True):
+        for request, result in zip(requests, results, strict=True):
             assert len(result.branches) == len(result.forced) == len(request.points)
             for point, branches, forced in zip(request.points, result.branches, result.forced, strict=True):
                 prefix = (*request.prompt_ids, *request.completion_ids[: point.num_tokens])
@@ -200,7 +200,7 @@ def test_branches_and_forced_answers_are_those_of_the_definition(students):
         assert reasons == {"eos", "stop", "length"}
 
 
-def test_a_trunk_without_points_and_points_without_seeds_or_room(students):
+def test_a_request_without_points_and_points_without_seeds_or_room(students):
     with loaded(students.standard(students.plain())) as (graph, codec):
         limits = Limits(codec.eos_ids, 20)
         full = TreeRequest(
@@ -232,7 +232,7 @@ def test_little_memory_changes_nothing_but_the_batches(students, monkeypatch, mo
         assert_same_trees(list(student.generate_trees(ASKED[:8], TREE)), expected)
 
 
-def test_the_engine_grows_the_trees_of_the_simple_generator(students):
+def test_the_engine_generates_the_trees_of_the_plain_generator(students):
     with Student.open(students.standard(students.trained())) as student:
         expected = list(student.generate_trees(ASKED, TREE))
     with Student.open(students.trained_onnx()) as student:
@@ -266,7 +266,7 @@ def precision(request):
 
 @pytest.fixture(scope="module")
 def trees_of_all(students, precision):
-    """The trees of ASKED, all grown together."""
+    """The trees of ASKED, generated together."""
     with Student.open(students.trained_onnx(), EngineOptions(precision=precision)) as student:
         return {tree.question.id: tree for tree in student.generate_trees(ASKED, TREE)}
 
@@ -326,7 +326,7 @@ def test_probes_after_the_last_step_see_the_answer(students):
         assert sum(tree.probes[-1].answer == tree.answer for tree in sure) >= 0.9 * len(sure)
 
 
-def test_another_seed_grows_other_branches_from_the_same_explanation(students):
+def test_another_seed_gives_other_branches_of_the_same_explanation(students):
     with Student.open(students.trained_onnx()) as student:
         first = list(student.generate_trees(ASKED, TREE))
         other = list(student.generate_trees(ASKED, TreeParams(3, 5, 0.9, 0, 1.0, 48, 48, True, 8)))

@@ -1,4 +1,4 @@
-"""`edgeelad score` on a pool: killed anywhere it goes on to the same bytes, in shards too, and says what is wrong."""
+"""`edgeelad score` on a pool: killed anywhere it resumes to the same bytes, in shards too; errors are one line."""
 
 import fcntl
 import itertools
@@ -118,7 +118,7 @@ class Told(Silent):
 
 
 def copy_scores(whole: Path, folder: Path, num_bytes: int | None = None) -> Path:
-    """A copy of some scores, the first bytes of them only where so asked."""
+    """A copy of some scores, or of their first bytes."""
     out = folder / "scores.jsonl"
     for path in (Path, meta_path, aside_path):
         shutil.copy(path(whole), path(out))
@@ -208,7 +208,9 @@ def test_other_settings_are_refused(
         score_pool(model, str(pool), out, Silent(), **SETTINGS)
 
 
-def test_a_pool_that_shrinks_meanwhile_is_said(model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_pool_that_shrinks_meanwhile_is_an_error(
+    model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     pool, read, out = write_pool(tmp_path / "pool.jsonl", 20), scoring.read_pool, tmp_path / "scores.jsonl"
 
     def shrinking(path: str, *given: Any, is_known: bool = False, **named: Any) -> Any:
@@ -222,7 +224,7 @@ def test_a_pool_that_shrinks_meanwhile_is_said(model: Path, tmp_path: Path, monk
     assert (summary["questions"], summary["resumed_from"]) == (20, 15)
 
 
-def test_a_second_process_is_kept_out(model: Path, pool: Path, whole: Path, tmp_path: Path) -> None:
+def test_a_second_process_is_refused(model: Path, pool: Path, whole: Path, tmp_path: Path) -> None:
     out = copy_scores(whole, tmp_path, 100)
     with out.open("rb") as held:
         fcntl.flock(held, fcntl.LOCK_EX)
@@ -233,7 +235,7 @@ def test_a_second_process_is_kept_out(model: Path, pool: Path, whole: Path, tmp_
     assert out.stat().st_size == 100
 
 
-def test_nothing_is_left_where_nothing_was_scored(model: Path, pool: Path, tmp_path: Path) -> None:
+def test_nothing_is_left_if_nothing_was_scored(model: Path, pool: Path, tmp_path: Path) -> None:
     torn = shutil.copytree(model, tmp_path / "torn")
     graph = torn / "engine_lanes.onnx"
     graph.write_bytes(graph.read_bytes()[:1000])
@@ -354,7 +356,7 @@ def stop_after(num_bytes: int, how: str, given: list[str], folder: Path) -> subp
     return subprocess.run(command, capture_output=True, text=True, start_new_session=True, timeout=120)
 
 
-def test_killed_anywhere_it_goes_on_to_the_same_bytes(model: Path, pool: Path, whole: Path, tmp_path: Path) -> None:
+def test_killed_anywhere_it_resumes_to_the_same_bytes(model: Path, pool: Path, whole: Path, tmp_path: Path) -> None:
     rng, size = random.Random(5), whole.stat().st_size
     out = tmp_path / "scores.jsonl"
     given = arguments(model, pool, out)
@@ -368,7 +370,7 @@ def test_killed_anywhere_it_goes_on_to_the_same_bytes(model: Path, pool: Path, w
     assert 0 < json.loads(done.stdout)["resumed_from"] < NUM - 3
 
 
-def test_ctrl_c_keeps_everything_and_says_how_to_go_on(model: Path, pool: Path, whole: Path, tmp_path: Path) -> None:
+def test_ctrl_c_keeps_everything_and_says_how_to_resume(model: Path, pool: Path, whole: Path, tmp_path: Path) -> None:
     out = tmp_path / "it's here.jsonl"
     given = arguments(model, pool, out)
     done = stop_after(whole.stat().st_size // 2, "interrupt", [*given, "--quiet"], tmp_path)
@@ -463,7 +465,7 @@ def test_blocks_are_smaller_in_small_pools(num: int, size: int) -> None:
     assert block_size(num) == size
 
 
-def test_evaluation_counts_apart_what_does_not_fit(model: Path, pool: Path) -> None:
+def test_evaluation_leaves_out_what_does_not_fit(model: Path, pool: Path) -> None:
     done = run_cli("eval", "--model", model, "--data", pool, "--max-tokens", 24, "--kv-memory", "2MB", "--json")
     assert done.returncode == 0, done.stderr
     figures = json.loads(done.stdout)

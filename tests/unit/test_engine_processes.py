@@ -1,4 +1,4 @@
-"""Processes that die: replaced, their items tried again, the culprit found, and no endless dying."""
+"""Worker processes that die are replaced, their items retried, the culprit found; endless deaths end the work."""
 
 import contextlib
 import multiprocessing
@@ -21,7 +21,7 @@ POISON, BUG, ONCE, WRONG = 1000, 1001, 1002, 1003
 
 @contextmanager
 def doubling(folder: Path | None = None) -> Iterator[Callable[[list[int]], list[int]]]:
-    """Work that doubles numbers, and dies of some; of ONCE only as long as `folder` has no mark."""
+    """Work that doubles numbers, and dies over some; over ONCE only while `folder` has no mark."""
 
     def work(items: list[int]) -> list[int]:
         for item in items:
@@ -47,7 +47,7 @@ def _is_marked(folder: Path | None) -> bool:
 
 @contextmanager
 def crowded(folder: Path) -> Iterator[Callable[[list[int]], list[int]]]:
-    """A place where one process can start, which works when three others have tried to and are gone."""
+    """Work that only one process can start, once three others have tried to and are gone."""
     try:
         (folder / "taken").touch(exist_ok=False)
     except FileExistsError:
@@ -66,7 +66,7 @@ def crowded(folder: Path) -> Iterator[Callable[[list[int]], list[int]]]:
 
 @contextmanager
 def hopeless() -> Iterator[Callable[[list[int]], list[int]]]:
-    """A place where no process can start."""
+    """Work that no process can start."""
     os._exit(3)
     yield list
 
@@ -140,13 +140,13 @@ def test_an_item_that_raises_is_lost_with_the_exception() -> None:
     assert "test_engine_processes.py:" in results[1].reason
 
 
-def test_our_errors_end_the_work() -> None:
+def test_errors_of_edgeelad_end_the_work() -> None:
     with WorkerProcesses(doubling, 2) as workers, pytest.raises(MissingExtraError, match="adding needs sums"):
         list(workers.map(_blocks([*range(8), WRONG])))
     assert multiprocessing.active_children() == []
 
 
-def test_where_all_die_the_work_ends() -> None:
+def test_the_work_ends_if_every_process_dies() -> None:
     with (
         WorkerProcesses(doubling, 2, lambda _: None) as workers,
         pytest.raises(RunError, match="died without finishing anything"),
@@ -155,7 +155,7 @@ def test_where_all_die_the_work_ends() -> None:
     assert workers.num_replaced == MAX_DEATHS_IN_A_ROW + 2 + 1
 
 
-def test_where_none_can_start_the_work_ends() -> None:
+def test_the_work_ends_if_no_process_can_start() -> None:
     with (
         WorkerProcesses(hopeless, 2) as workers,
         pytest.raises(RunError, match=rf"{MAX_FAILED_STARTS} worker processes died .* \(exit code 3\); use fewer"),
@@ -165,7 +165,7 @@ def test_where_none_can_start_the_work_ends() -> None:
 
 
 @pytest.mark.skipif(not hasattr(os, "pidfd_open"), reason="needs process descriptors (Linux)")
-def test_where_there_is_room_for_one_it_does_all_the_work(tmp_path: Path) -> None:
+def test_one_process_does_all_the_work_if_there_is_room_for_one(tmp_path: Path) -> None:
     os.mkfifo(tmp_path / "tried")
     told: list[str] = []
     with WorkerProcesses(partial(crowded, tmp_path), 2, told.append) as workers:

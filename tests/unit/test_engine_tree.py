@@ -97,7 +97,7 @@ def test_tokens_that_run_over_a_newline_are_taken_apart():
     assert [codec.decode(completion[:end]) for end in ends] == [join_steps(steps[: n + 1]) for n in range(3)]
 
 
-def test_a_trunk_has_a_point_for_each_prefix_with_its_own_seeds():
+def test_a_request_has_a_point_per_prefix_with_its_own_seeds():
     ids = CODEC.encode_completion("Start with 3.\nAdd 4.\nThe answer is 7")
     request = tree_request(CODEC, QUESTION, [5, 6, 7], ids, PARAMS)
     assert request.prompt_ids == (5, 6, 7)
@@ -108,7 +108,7 @@ def test_a_trunk_has_a_point_for_each_prefix_with_its_own_seeds():
     assert all(point.forced_ids for point in request.points)
 
 
-def test_a_trunk_ends_with_the_context():
+def test_a_request_ends_with_the_context():
     short = Codec(make_tokenizer(), PromptFormat(), {}, eos_ids=[2], max_context=20)
     ids = CODEC.encode_completion("Start with 3.\nAdd 4.\n3 + 4 = 7.\nThe answer is 7")[:15]
     request = tree_request(short, QUESTION, [5] * 8, ids, PARAMS)
@@ -145,7 +145,7 @@ def test_a_sequence_stops_once_its_answer_line_is_complete(text, stops):
     assert answer_stop(CODEC).check(CODEC.encode_completion(text)) is stops
 
 
-def test_stopping_is_asked_at_newlines_only():
+def test_the_stop_condition_is_checked_at_newlines_only():
     stop = answer_stop(CODEC)
     ids = CODEC.encode_completion("The answer is 5\n")
     assert ids[-1] in stop.tokens

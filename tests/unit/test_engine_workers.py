@@ -33,7 +33,7 @@ def _endless() -> Iterator[Question]:
         yield Question(str(number), make_sum(number % 10, number // 10 % 10)[0].text)
 
 
-def test_workers_share_the_memory_that_is_free(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_workers_share_the_free_memory(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(memory, "available_memory_bytes", lambda: 16 << 30)
     assert kv_share(2) is None  # 4 GB each: more than one fills
     assert kv_share(64) == 128 << 20
@@ -64,7 +64,7 @@ def test_questions_of_one_block_start_no_process(students: StudentFolders) -> No
     assert len(list(trees)) == BATCH - 1
 
 
-def test_no_questions_are_no_trees_but_the_student_is_looked_at(students: StudentFolders, tmp_path: Path) -> None:
+def test_without_questions_the_student_is_opened_all_the_same(students: StudentFolders, tmp_path: Path) -> None:
     assert list(generate_trees(students.trained_onnx(), [], GREEDY, EngineOptions(2))) == []
     with pytest.raises(ModelError, match="no such folder"):
         list(generate_trees(tmp_path / "none", [], GREEDY, EngineOptions(2)))
@@ -92,17 +92,17 @@ def test_killed_workers_are_replaced(students: StudentFolders, caplog: pytest.Lo
     asked, folder = list(itertools.islice(_endless(), 8 * BATCH)), students.trained_onnx()
     whole = list(generate_trees(folder, asked, PARAMS, EngineOptions(1, batch_size=BATCH)))
     trees = generate_trees(folder, asked, PARAMS, EngineOptions(2, batch_size=BATCH))
-    trees_found = [next(trees)]
+    found = [next(trees)]
     for victim in multiprocessing.active_children():  # one that is not ready yet would die without a word
         assert victim.pid is not None
         os.kill(victim.pid, signal.SIGKILL)
-    trees_found += trees
-    assert trees_found == whole
+    found += trees
+    assert found == whole
     assert "a worker process died (killed by signal 9: out of memory, or killed by hand)" in caplog.text
     assert multiprocessing.active_children() == []
 
 
-def test_a_question_that_does_not_fit_is_told(students: StudentFolders) -> None:
+def test_a_question_that_does_not_fit_is_set_aside(students: StudentFolders) -> None:
     asked = [*questions(BATCH), Question("long", "many " * MAX_CONTEXT), *questions(BATCH, seed=1)]
     for num_workers in (1, 2):
         told: list[SetAside] = []
@@ -171,7 +171,7 @@ score_pool(folder, str(pool), folder.parent / "scores.jsonl", Silent(), strategy
 
 
 @pytest.mark.parametrize("kind", UNGUARDED)
-def test_a_script_without_the_main_guard_is_told_so(students: StudentFolders, tmp_path: Path, kind: str) -> None:
+def test_a_script_without_the_main_guard_gets_the_cause(students: StudentFolders, tmp_path: Path, kind: str) -> None:
     script, folder = tmp_path / "script.py", tmp_path / "student"
     folder.symlink_to(students.trained_onnx())
     rows = (f'{{"id": "{number}", "question": "What is 1 + {number}?"}}\n' for number in range(5))

@@ -1,4 +1,4 @@
-"""The packed engine against the definition, and against itself in other company: the same bits."""
+"""The packed engine against the reference, and against itself in other batches: the same bits."""
 
 import shutil
 from pathlib import Path
@@ -112,7 +112,7 @@ def trees_alone(engine: PackedGraph) -> list[TreeResult]:
 
 @MANY
 @given(st.permutations(range(8)), st.integers(1, 8), st.integers(1, 9))
-def test_a_sequence_is_the_same_bits_in_any_company(
+def test_a_sequence_is_the_same_bits_in_any_batch(
     engine: PackedGraph, sequences_alone: list[GeneratedTokens], order: list[int], count: int, batch_size: int
 ) -> None:
     prompts = make_prompts(8)
@@ -124,10 +124,10 @@ def test_a_sequence_is_the_same_bits_in_any_company(
 
 @MANY
 @given(st.permutations(range(10)), st.integers(1, 10), st.sampled_from([None, 1, 400]))
-def test_a_tree_is_the_same_bits_in_any_company(
+def test_a_tree_is_the_same_bits_in_any_batch(
     engine: PackedGraph, trees_alone: list[TreeResult], order: list[int], count: int, columns: int | None
 ) -> None:
-    """Whatever grows with it, in whichever order, and in whatever room: groups of any size, on the graph with trees."""
+    """Whatever else runs, in any order, and with any memory; on the graph with trees, in groups of any size."""
     requests = make_requests(10)
     room = None if columns is None else columns * engine.bytes_per_token
     generator = PackedGenerator(engine, kv_bytes=room)
@@ -196,7 +196,7 @@ def test_nothing_to_do(fused: FusedFolders) -> None:
     assert result.branches == result.forced == ()
 
 
-def test_nan_is_told(fused: FusedFolders, tmp_path: Path) -> None:
+def test_nan_is_an_error(fused: FusedFolders, tmp_path: Path) -> None:
     files = GraphFiles(fused.folder("llama"))
     for path in (files.engine, files.weights):
         shutil.copyfile(path, tmp_path / path.name)
@@ -207,7 +207,7 @@ def test_nan_is_told(fused: FusedFolders, tmp_path: Path) -> None:
         generator.generate([[5, 6]], GREEDY, LIMITS)
 
 
-def test_a_torn_weights_file_is_told(fused: FusedFolders, tmp_path: Path) -> None:
+def test_a_truncated_weights_file_is_an_error(fused: FusedFolders, tmp_path: Path) -> None:
     files = GraphFiles(fused.folder("llama"))
     shutil.copyfile(files.engine, tmp_path / files.engine.name)
     (tmp_path / files.weights.name).write_bytes(files.weights.read_bytes()[:1000])

@@ -1,4 +1,4 @@
-"""Memory that is used again: what is in use is nobody else's, and no more is held than allowed."""
+"""The buffer pool: blocks in use are never shared, and no more is held than allowed."""
 
 import numpy as np
 from hypothesis import given
@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 from edgeelad.engine.packed.buffers import BufferPool
 
 
-def test_a_block_is_used_again_for_what_takes_half_of_it() -> None:
+def test_a_block_is_reused_for_arrays_of_at_least_half_its_size() -> None:
     pool = BufferPool(1 << 20)
     first = pool.take((4, 25))
     block = first.base
@@ -18,7 +18,7 @@ def test_a_block_is_used_again_for_what_takes_half_of_it() -> None:
     assert again.shape == (5, 10)
 
 
-def test_blocks_that_nobody_uses_go_where_more_would_be_held_than_allowed() -> None:
+def test_unused_blocks_are_released_at_the_limit() -> None:
     pool = BufferPool(4 * 300)
     small, large = pool.take((100,)), pool.take((200,))
     block = large.base
@@ -31,7 +31,7 @@ def test_blocks_that_nobody_uses_go_where_more_would_be_held_than_allowed() -> N
 
 
 @given(st.lists(st.tuples(st.integers(1, 40), st.integers(0, 5)), max_size=40), st.integers(0, 400))
-def test_arrays_in_use_share_nothing(wanted: list[tuple[int, int]], max_floats: int) -> None:
+def test_arrays_in_use_do_not_overlap(wanted: list[tuple[int, int]], max_floats: int) -> None:
     pool = BufferPool(4 * max_floats)
     used = {}
     for number, (size, place) in enumerate(wanted):

@@ -1,4 +1,4 @@
-"""A limit on keys and values is kept, and changes no result."""
+"""A limit on the KV cache is kept, and changes no result."""
 
 import weakref
 from collections.abc import Callable
@@ -20,7 +20,7 @@ PARAMS = SamplingParams(20, temperature=0.8)
 
 
 class Held:
-    """Counts what the buffers that are alive hold."""
+    """Counts the bytes of all live buffers."""
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
         self.sizes: weakref.WeakKeyDictionary[KeyValueBuffers | BranchBuffers, int] = weakref.WeakKeyDictionary()
@@ -61,7 +61,7 @@ def test_a_limit_is_kept_and_changes_nothing(
     assert 0 < held.most <= columns * graph.bytes_per_token
 
 
-def test_one_that_is_larger_than_the_limit_gets_what_it_needs(fused: FusedFolders) -> None:
+def test_a_tree_larger_than_the_limit_gets_what_it_needs(fused: FusedFolders) -> None:
     graph = PackedGraph(GraphFiles(fused.folder("llama")).lanes)
     prompts, requests, seeds = make_prompts(3), make_requests(3), [1, 2, 3]
     free, tight = PackedGenerator(graph), PackedGenerator(graph, kv_bytes=1)
@@ -69,7 +69,7 @@ def test_one_that_is_larger_than_the_limit_gets_what_it_needs(fused: FusedFolder
     assert tight.generate_trees(requests, PARAMS, LIMITS) == free.generate_trees(requests, PARAMS, LIMITS)
 
 
-def test_closing_twice_does_no_harm(fused: FusedFolders) -> None:
+def test_closing_is_idempotent(fused: FusedFolders) -> None:
     generator = PackedGenerator(PackedGraph(GraphFiles(fused.folder("llama")).engine))
     generator.close()
     generator.close()
