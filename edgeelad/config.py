@@ -63,15 +63,39 @@ class PoolConfig(Section):
 
     path: str | None = Field(
         None,
-        description="Pool of questions: a file (jsonl, csv, parquet), a dataset folder or a Hugging Face dataset.",
+        description="Pool of questions: a file (jsonl, json, csv, tsv, parquet), a dataset folder or a Hugging Face "
+        "dataset.",
         examples=["questions.jsonl"],
     )
-    format: str = Field("auto", description="auto, jsonl, json, csv, parquet, hf, or a published format such as gsm8k.")
+    format: str = Field(
+        "auto", description="auto, a file type (jsonl, json, csv, tsv, parquet, hf), or a public dataset such as gsm8k."
+    )
     split: str = Field("train", description="Split of a Hugging Face dataset.")
-    question_field: str = Field("question", description="Field that holds the question.")
-    answer_field: str = Field("answer", description="Field that holds the reference answer, if there is one.")
-    choices_field: str = Field("choices", description="Field that holds the choices of a multiple-choice question.")
-    explanation_field: str = Field("explanation", description="Field that holds a reference explanation.")
+    question_fields: tuple[str, ...] = Field(
+        (),
+        description="Fields that make up the question, joined by blank lines; the last is required in every row, the "
+        "others may be empty. Default: question, after a passage if there is one.",
+        examples=[["passage", "question"]],
+    )
+    question_template: str | None = Field(
+        None,
+        description="The question as text with fields in braces, instead of question_fields.",
+        examples=["{passage}\n\nQ: {question}"],
+    )
+    answer_field: str | None = Field(
+        None, description="Field that holds the reference answer, if there is one; default: answer.", examples=["label"]
+    )
+    choices_field: str | None = Field(
+        None,
+        description="Field that holds the choices of a multiple-choice question; default: choices or options, else "
+        "columns A, B, ….",
+        examples=["endings"],
+    )
+    explanation_field: str | None = Field(
+        None,
+        description="Field that holds a reference explanation, if there is one; default: explanation.",
+        examples=["rationale"],
+    )
     kind: Literal["auto", "number", "choice", "boolean", "text"] = Field(
         "auto", description="Answer type; auto: by each row's answer, so required if the pool has no answers."
     )
@@ -83,6 +107,19 @@ class PoolConfig(Section):
     )
     test_share: float = Field(0.1, ge=0.0, le=0.5, description="Share of a labeled pool held out for testing.")
     max_test: int = Field(500, ge=1, description="Maximum number of test questions.")
+
+    @model_validator(mode="before")
+    @classmethod
+    def _one_question(cls, data: Any) -> Any:
+        if not isinstance(data, dict):
+            return data
+        given = [name for name in ("question_field", "question_fields", "question_template") if data.get(name)]
+        if len(given) > 1:
+            raise ValueError(f"{' and '.join(given)} exclude each other; give one of them")
+        if "question_field" in given:  # the name for a single field
+            data = {**data, "question_fields": [data["question_field"]]}
+            del data["question_field"]
+        return data
 
 
 class StudentConfig(Section):

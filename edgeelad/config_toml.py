@@ -21,7 +21,7 @@ from edgeelad.config import RESUMABLE, RunConfig
 from edgeelad.errors import ConfigError
 
 COMMENT_WIDTH = 110
-_TYPES: dict[Any, str] = {str: "Text", int: "Integer", float: "Number", bool: "Boolean", dict: "Table"}
+_TYPES: dict[Any, str] = {str: "Text", int: "Integer", float: "Number", bool: "Boolean", dict: "Table", tuple: "List"}
 _LIMITS = {"ge": "minimum", "gt": "above", "lt": "below", "le": "maximum"}
 _CONTROL = re.compile("[\x00-\x08\x0a-\x1f\x7f]")
 

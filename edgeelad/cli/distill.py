@@ -4,13 +4,24 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
-from edgeelad.cli.shared import ANSWER_KINDS, JSON, PATH, QUIET, SET, fail, given_options, progress_shown, takes
+from edgeelad.cli.shared import (
+    JSON,
+    PATH,
+    QUIET,
+    SET,
+    PoolOptions,
+    fail,
+    given_options,
+    progress_shown,
+    reads_pool,
+    takes,
+)
 from edgeelad.cli.terminal import clean, write, write_json
 from edgeelad.errors import BudgetError, RunError, UsageError
 
@@ -24,8 +35,6 @@ if TYPE_CHECKING:
 # option -> its configuration key, and the flag's name on the command line
 KEYS = {
     "pool": ("pool", "path", "--pool"),
-    "format": ("pool", "format", "--format"),
-    "answer_kind": ("pool", "kind", "--kind"),
     "student": ("student", "model", "--student"),
     "teacher_kind": ("teacher", "kind", "--teacher"),
     "teacher_url": ("teacher", "url", "--teacher-url"),
@@ -55,8 +64,7 @@ class DistillOptions:
 
     target: Path | None = None
     pool: str | None = None
-    format: str | None = None
-    answer_kind: str | None = None
+    reading: PoolOptions = field(default_factory=PoolOptions)
     student: str | None = None
     teacher_kind: str | None = None
     teacher_url: str | None = None
@@ -92,6 +100,8 @@ class DistillOptions:
             section, key, _ = KEYS[name]
             value = getattr(self, name)
             data.setdefault(section, {})[key] = str(value) if isinstance(value, Path) else value
+        if reading := given_options(self.reading):
+            data.setdefault("pool", {}).update(reading)
         if self.replay is not None:
             data["run"]["replay"] = True
         return data
@@ -105,10 +115,7 @@ class DistillOptions:
 @click.command()
 @click.argument("target", required=False, type=PATH)
 @click.option("--pool", help="Pool of questions: JSON lines, CSV, parquet, or a Hugging Face dataset.")
-@click.option("--format", "format", help="Pool format, such as gsm8k; default: by file extension.")
-@click.option(
-    "--kind", "answer_kind", type=click.Choice(ANSWER_KINDS), help="Answer type; required if the pool has no answers."
-)
+@reads_pool
 @click.option("--student", help="Student model: a folder or a Hugging Face id.")
 @click.option("--teacher", "teacher_kind", help="Teacher: openai (default), dataset, or an installed one.")
 @click.option("--teacher-url", help="Base URL of an OpenAI-compatible API, such as http://127.0.0.1:8000/v1.")
@@ -176,12 +183,12 @@ def plan_distill(options: DistillOptions) -> Plan:
         folder = target or out
         if folder is None:
             raise UsageError("--resume needs the run folder, for example: edgeelad distill runs/a --resume")
-        for name in options.keys_given:
-            if name not in RESUME_OPTIONS:
-                raise UsageError(f"{KEYS[name][2]} cannot be changed on --resume; start a new run")
+        fixed = [KEYS[name][2] for name in options.keys_given if name not in RESUME_OPTIONS] + options.reading.flags
+        if fixed:
+            raise UsageError(f"{fixed[0]} cannot be changed on --resume; start a new run")
         return launch.plan_resume(folder, settings)
     if target is None and options.pool is None and options.student is None:
-        if not QUICKSTART_OPTIONS.issuperset(options.keys_given):
+        if options.reading.flags or not QUICKSTART_OPTIONS.issuperset(options.keys_given):
             raise UsageError("name the questions with --pool and the student with --student, or a configuration file")
         return launch.plan_quickstart(out, settings, options.seed or 0)
     if target is None:
@@ -192,9 +199,11 @@ def plan_distill(options: DistillOptions) -> Plan:
 
 
 def _as_overrides(data: Mapping[str, Mapping[str, Any]]) -> tuple[str, ...]:
-    """The same as `section.key=value`; JSON's scalars are TOML's."""
+    """The same as `section.key=value`; JSON's scalars and lists are TOML's, but for its surrogate pairs."""
     return tuple(
-        f"{section}.{key}={json.dumps(value)}" for section, keys in data.items() for key, value in keys.items()
+        f"{section}.{key}={json.dumps(value, ensure_ascii=False)}"
+        for section, keys in data.items()
+        for key, value in keys.items()
     )
 
 

@@ -10,25 +10,16 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
-from edgeelad.cli.shared import ANSWER_KINDS, JSON, PATH, QUIET, SEED, fail, progress_shown, takes
+from edgeelad.cli.shared import JSON, PATH, QUIET, SEED, PoolOptions, fail, progress_shown, reads_pool, takes
 from edgeelad.cli.terminal import write, write_json
 from edgeelad.errors import UsageError
 
 if TYPE_CHECKING:
     from edgeelad.engine.graph_files import Precision
     from edgeelad.engine.options import EngineOptions
-    from edgeelad.pool.check import Kind
 
 Value = TypeVar("Value")
 
-FORMAT = click.option("--format", "format", default="auto", show_default=True, help="Format of the questions.")
-KIND = click.option(
-    "--kind",
-    type=click.Choice(ANSWER_KINDS),
-    default="auto",
-    show_default=True,
-    help="Answer type; required if the questions have no answers.",
-)
 WORKERS = click.option("--workers", type=click.IntRange(min=1), help="Worker processes; default: one per core.")
 THREADS = click.option(
     "--threads", type=click.IntRange(min=1), default=1, show_default=True, help="Threads per worker."
@@ -37,7 +28,7 @@ KV_MEMORY = click.option(
     "--kv-memory", metavar="SIZE", help="Maximum KV cache per worker, such as 512MB; default: what runs fastest."
 )
 MAX_TOKENS = click.option(
-    "--max-tokens", default=256, show_default=True, type=click.IntRange(min=1), help="Maximum tokens per explanation."
+    "--max-tokens", type=click.IntRange(min=1), help="Maximum tokens per explanation; default: the package's, else 256."
 )
 PRECISION = click.option(
     "--precision", type=click.Choice(["fp32", "int8", "int4"]), help="Graph to run; default: fp32 if there is one."
@@ -53,14 +44,13 @@ class ScoreOptions:
     pool: str | None
     out: Path
     strategy: str
-    format: str
-    kind: Kind
+    reading: PoolOptions
     workers: int | None
     threads: int
     kv_memory: str | None
     branches: int
     explanations: int
-    max_tokens: int
+    max_tokens: int | None
     precision: Precision | None
     seed: int
     shard: str | None
@@ -75,13 +65,12 @@ class EvalOptions:
 
     model: Path
     data: str
-    format: str
-    kind: Kind
+    reading: PoolOptions
     limit: int | None
     workers: int | None
     threads: int
     kv_memory: str | None
-    max_tokens: int
+    max_tokens: int | None
     precision: Precision | None
     as_json: bool
     quiet: bool
@@ -93,8 +82,7 @@ class EvalOptions:
 @click.option("--pool", help="Questions to score.")
 @click.option("--out", required=True, type=PATH, help="Output file (JSON lines); resumes an interrupted file.")
 @click.option("--strategy", default="elad", show_default=True, help="Uncertainty to compute.")
-@FORMAT
-@KIND
+@reads_pool
 @WORKERS
 @THREADS
 @KV_MEMORY
@@ -133,12 +121,10 @@ def _score(options: ScoreOptions) -> dict[str, Any]:
         with progress_shown(options.quiet) as progress:
             return score_pool(
                 model,
-                pool,
+                options.reading.config(pool),
                 options.out,
                 progress,
                 strategy=options.strategy,
-                format_=options.format,
-                kind=options.kind,
                 options=engine,
                 branches=options.branches,
                 explanations=options.explanations,
@@ -162,8 +148,7 @@ def _merge(options: ScoreOptions) -> dict[str, Any]:
 @click.command("eval")
 @click.option("--model", required=True, type=PATH, help="Package or exported ONNX folder.")
 @click.option("--data", required=True, help="Labeled questions.")
-@FORMAT
-@KIND
+@reads_pool
 @click.option("--limit", type=click.IntRange(min=1), help="Use only the first N questions.")
 @WORKERS
 @THREADS
@@ -181,11 +166,8 @@ def evaluate(options: EvalOptions) -> None:
     with progress_shown(options.quiet) as progress:
         figures = evaluate_model(
             options.model,
-            options.data,
+            options.reading.config(options.data, options.limit),
             progress,
-            format_=options.format,
-            kind=options.kind,
-            limit=options.limit,
             options=engine,
             max_tokens=options.max_tokens,
         )

@@ -15,6 +15,7 @@ import click
 from edgeelad.cli.terminal import write_error
 
 if TYPE_CHECKING:
+    from edgeelad.config import PoolConfig
     from edgeelad.progress import Progress
 
 Options = TypeVar("Options")
@@ -28,6 +29,27 @@ SET = click.option(
 SEED = click.option("--seed", default=0, show_default=True, type=click.IntRange(min=0), help="Random seed.")
 JSON = click.option("--json", "as_json", is_flag=True, help="Print the result as JSON.")
 QUIET = click.option("--quiet", is_flag=True, help="Show no progress.")
+POOL_OPTIONS = (
+    click.option("--format", help="File type, or public dataset such as gsm8k; default: recognized."),
+    click.option("--kind", type=click.Choice(ANSWER_KINDS), help="Answer type; default: told by the answers."),
+    click.option("--split", help="Split of a Hugging Face dataset; default: train."),
+    click.option(
+        "--question-field",
+        "question_fields",
+        metavar="NAME",
+        multiple=True,
+        help="Field of the question. Repeatable: fields are joined in order, such as passage, then question.",
+    ),
+    click.option(
+        "--question-template",
+        metavar="TEXT",
+        callback=lambda _context, _option, value: value.replace("\\n", "\n") if value else None,
+        help=r"Question as text with fields in braces, such as '{passage}\n\nQ: {question}'.",
+    ),
+    click.option("--answer-field", metavar="NAME", help="Field of the reference answer; default: answer."),
+    click.option("--choices-field", metavar="NAME", help="Field of the choices; default: choices, options, A, B, …."),
+    click.option("--explanation-field", metavar="NAME", help="Field of the explanation; default: explanation."),
+)
 
 
 def takes(record: Callable[..., Options]) -> Callable[[Callable[[Options], Result]], Callable[..., Result]]:
@@ -45,6 +67,49 @@ def takes(record: Callable[..., Options]) -> Callable[[Callable[[Options], Resul
         return call
 
     return decorate
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class PoolOptions:
+    """How a pool is read, as given on the command line; None: not given. The names are those of `PoolConfig`."""
+
+    format: str | None = None
+    kind: str | None = None
+    split: str | None = None
+    question_fields: tuple[str, ...] | None = None
+    question_template: str | None = None
+    answer_field: str | None = None
+    choices_field: str | None = None
+    explanation_field: str | None = None
+
+    @property
+    def flags(self) -> list[str]:
+        """The options given, as typed."""
+        return [f"--{name.removesuffix('s').replace('_', '-')}" for name in given_options(self)]
+
+    def config(self, path: str, limit: int | None = None) -> PoolConfig:
+        """The pool at a path, read in this way.
+
+        Raises:
+            ConfigError: Options that exclude each other.
+        """
+        from edgeelad.config import make_config
+
+        data = {"path": path, "limit": limit, **given_options(self)}
+        return make_config({"pool": data}, source="command line").pool
+
+
+def reads_pool(command: Callable[..., Result]) -> Callable[..., Result]:
+    """Add the options that say how a pool is read; the command gets them as one record, `reading`."""
+
+    @functools.wraps(command)
+    def call(**given: Any) -> Result:
+        names = [field.name for field in dataclasses.fields(PoolOptions)]
+        return command(reading=PoolOptions(**{name: given.pop(name) or None for name in names}), **given)
+
+    for option in reversed(POOL_OPTIONS):
+        call = option(call)
+    return call
 
 
 def given_options(options: Any) -> dict[str, Any]:

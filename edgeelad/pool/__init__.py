@@ -1,7 +1,8 @@
-"""Read pools of questions: jsonl, json, csv, parquet, Hugging Face datasets, and public datasets as published.
+"""Read pools of questions: JSON lines, JSON, CSV, parquet, Hugging Face datasets, and public datasets as published.
 
-Takes a path or a dataset's name, gives questions with canonical reference answers and unique ids, one at a time, in
-constant memory. What cannot be used is a PoolError that names file, line, field and remedy; no row is passed over.
+Takes a path or a dataset's name; yields questions with canonical reference answers and unique ids, one at a time, in
+constant memory. What cannot be used is a PoolError with file, line, field and remedy: no row is skipped, and fields
+that are not read are named in a warning.
 """
 
 from __future__ import annotations
@@ -17,14 +18,25 @@ from pathlib import Path
 from edgeelad.config import PoolConfig
 from edgeelad.errors import PoolError
 from edgeelad.pool.check import Ids, Kind, make_question
-from edgeelad.pool.formats import PUBLISHED, Draft, Fields, own, recognize
-from edgeelad.pool.rows import ENDINGS, READERS, Row, read_dataset
-from edgeelad.records import Example, Question
+from edgeelad.pool.documents import read_json
+from edgeelad.pool.own import USUAL, Draft, Fields, own
+from edgeelad.pool.published import PUBLISHED, recognize
+from edgeelad.pool.rows import Row, read_csv, read_json_lines, read_tsv
+from edgeelad.pool.tables import read_dataset, read_parquet
+from edgeelad.records import AnswerKind, Example, Question
 
-__all__ = ["FORMATS", "load_pool", "read_examples", "read_pool"]
+__all__ = ["FORMATS", "Fields", "load_pool", "open_pool", "read_examples", "read_pool"]
 
+READERS: dict[str, Callable[[Path], Iterator[Row]]] = {
+    "jsonl": read_json_lines,
+    "json": read_json,
+    "csv": read_csv,
+    "tsv": read_tsv,
+    "parquet": read_parquet,
+}
+EXTENSIONS = {f".{name}": name for name in READERS} | {".ndjson": "jsonl"}
 FORMATS = ("auto", *READERS, "hf", *PUBLISHED)
-"""What `format` may be: how the file is written, or whose it is; "auto" goes by the file's ending and its first row."""
+"""Values of `format`: a file type, or the layout of a public dataset; "auto" tells by extension and first row."""
 
 _DATASET_NAME = re.compile(r"[\w-][\w.-]*/[\w.-]+(?::[\w.-]+)?")
 _log = logging.getLogger(__name__)
@@ -34,39 +46,34 @@ def read_pool(
     path: str | Path,
     format: str = "auto",
     *,
-    question_field: str = "question",
-    answer_field: str = "answer",
-    choices_field: str = "choices",
-    explanation_field: str = "explanation",
+    fields: Fields = USUAL,
     kind: Kind = "auto",
+    default_kind: AnswerKind | None = None,
     split: str = "train",
     limit: int | None = None,
     is_known: bool = False,
 ) -> Iterator[Question]:
-    """Read a pool; the first row at once, the others as they are asked for.
+    """Read a pool: the first row at once, the others as they are iterated over.
 
-    A row has `question`, and if known `answer`, `choices`, `explanation` (lines, or a list of steps), `id`, `skill`. Of
-    kind "auto", each row's answer says what kind it is: with choices a choice; true, false, yes or no a boolean; a
-    number a number; else, and without an answer, text.
+    A row has `question`, and if known `answer`, `choices`, `explanation` (lines, or a list of steps), `id`, `skill`;
+    or it has the fields of a public dataset (`FORMATS`). With kind "auto", each answer tells its kind: with choices a
+    choice; true, false, yes or no a boolean; a number a number; anything else, and a missing answer, text.
 
     Args:
         path: A file, a dataset folder, or the name of a Hugging Face dataset (`owner/name` or `owner/name:config`).
         format: One of `FORMATS`.
-        question_field: Name of the field with the question; as a rule, only pools of one's own have other names.
-        answer_field: Name of the field with the reference answer.
-        choices_field: Name of the field with the choices.
-        explanation_field: Name of the field with the reference explanation.
-        kind: Kind of the answers.
+        fields: Names of the fields, if they are not the usual ones.
+        kind: Kind of all answers.
+        default_kind: Kind of the questions that do not tell it themselves, such as those without an answer.
         split: Split of a Hugging Face dataset.
-        limit: Read only the first questions.
-        is_known: Whether it was read before: what there is to warn of was said then.
+        limit: Maximum number of questions.
+        is_known: Whether this pool was read before, so that its warnings are not repeated.
 
     Raises:
         PoolError: The file or a row cannot be used, or there is no row.
-        MissingExtraError: A library that this kind of file needs is not installed.
+        MissingExtraError: A library that this file type needs is not installed.
     """
-    fields = Fields(question_field, answer_field, choices_field, explanation_field)
-    rows = _read(str(path), format, fields, kind, split, limit, is_known=is_known)
+    rows = _read(str(path), format, fields, kind, default_kind, split, limit, is_known=is_known)
     return (question for _, question in rows)
 
 
@@ -74,105 +81,172 @@ def read_examples(
     path: str | Path,
     format: str = "auto",
     *,
-    question_field: str = "question",
-    answer_field: str = "answer",
-    choices_field: str = "choices",
-    explanation_field: str = "explanation",
+    fields: Fields = USUAL,
     kind: Kind = "auto",
     split: str = "train",
     limit: int | None = None,
 ) -> list[Example]:
-    """Read training examples: a pool whose every row has an explanation and an answer. See `read_pool`.
+    """Read training examples: a pool whose rows all have an explanation and an answer. See `read_pool`.
 
     Raises:
         PoolError: As `read_pool`, or a row lacks either.
     """
-    fields = Fields(question_field, answer_field, choices_field, explanation_field)
     examples = []
-    for row, question in _read(str(path), format, fields, kind, split, limit):
+    for row, question in _read(str(path), format, fields, kind, None, split, limit):
         if question.answer is None:
-            row.fail(answer_field, "missing or empty", "an example to train on needs its answer")
+            row.fail(fields.answer or "answer", "missing or empty", "an example to train on needs its answer")
         if question.explanation is None:
-            row.fail(explanation_field, "missing or empty", "an example to train on needs its steps")
+            name = fields.explanation or "explanation"
+            row.fail(name, "missing or empty", "an example to train on needs its steps")
         examples.append(Example(question, question.explanation, question.answer))
     return examples
+
+
+def open_pool(
+    config: PoolConfig, *, default_kind: AnswerKind | None = None, is_known: bool = False
+) -> Iterator[Question]:
+    """Read the pool that a configuration names, as `read_pool` does.
+
+    Raises:
+        PoolError: As `read_pool`, or the configuration names no pool.
+    """
+    if config.path is None:
+        raise PoolError("pool.path is not set: name the file of questions, for example --pool questions.jsonl")
+    return read_pool(
+        config.path,
+        config.format,
+        fields=fields_of(config),
+        kind=config.kind,
+        default_kind=default_kind,
+        split=config.split,
+        limit=config.limit,
+        is_known=is_known,
+    )
 
 
 def load_pool(config: PoolConfig) -> list[Question]:
     """Read the whole pool that a configuration names.
 
     Raises:
-        PoolError: As `read_pool`, or the configuration names none.
+        PoolError: As `open_pool`.
     """
-    if config.path is None:
-        raise PoolError("pool.path is not set: name the file of questions, for example --pool questions.jsonl")
-    return list(
-        read_pool(
-            config.path,
-            config.format,
-            question_field=config.question_field,
-            answer_field=config.answer_field,
-            choices_field=config.choices_field,
-            explanation_field=config.explanation_field,
-            kind=config.kind,
-            split=config.split,
-            limit=config.limit,
-        )
+    return list(open_pool(config))
+
+
+def fields_of(config: PoolConfig) -> Fields:
+    """The names of fields that a configuration gives."""
+    return Fields(
+        config.question_fields,
+        config.question_template,
+        config.answer_field,
+        config.choices_field,
+        config.explanation_field,
     )
 
 
 def _read(
-    path: str, format: str, fields: Fields, kind: Kind, split: str, limit: int | None, *, is_known: bool = False
+    path: str,
+    format: str,
+    fields: Fields,
+    kind: Kind,
+    default_kind: AnswerKind | None,
+    split: str,
+    limit: int | None,
+    *,
+    is_known: bool = False,
 ) -> Iterator[tuple[Row, Question]]:
     rows = _rows(path, format, split)
     first = next(rows, None)
     if first is None:
-        raise PoolError(f'{path}: no questions in it; write one JSON object a line, such as {{"question": "…"}}')
-    read_row = _row_reader(first, format, fields)
-    return islice(_questions(chain([first], rows), read_row, kind, is_warned=is_known), limit)
+        raise PoolError(f'{path}: no questions in it; write one JSON object per line, such as {{"question": "…"}}')
+    read_row = _row_reader(path, first, format, fields)
+    notes = _Notes(path, is_silent=is_known)
+    return islice(_questions(chain([first], rows), read_row, kind, default_kind, notes), limit)
 
 
 def _questions(
-    rows: Iterator[Row], read_row: Callable[[Row], Draft], kind: Kind, *, is_warned: bool
+    rows: Iterator[Row],
+    read_row: Callable[[Row], Draft],
+    kind: Kind,
+    default_kind: AnswerKind | None,
+    notes: _Notes,
 ) -> Iterator[tuple[Row, Question]]:
     with closing(Ids()) as ids:
         for row in rows:
             draft = read_row(row)
-            question = make_question(row, draft, kind)
-            if kind == "auto" and draft.kind is None and draft.answer is None and not draft.choices and not is_warned:
-                is_warned = True
-                _log.warning(
-                    '%s: no answer says of what kind the answers are: read as text; set pool.kind = "number" (or '
-                    "choice, boolean) if that is what they are",
-                    row.where,
-                )
+            question = make_question(row, draft, kind, default_kind)
+            notes.take(row, draft, question, is_kind_known=kind != "auto" or default_kind is not None)
             yield row, replace(question, id=ids.settle(row, question))
 
 
-def _row_reader(first: Row, format: str, fields: Fields) -> Callable[[Row], Draft]:
-    """How rows are read: as the format named; where only the source is known, by the shape of the first row."""
+class _Notes:
+    """What users are told about how a pool is read, each once."""
+
+    def __init__(self, path: str, *, is_silent: bool) -> None:
+        self._path = path
+        self._is_silent = is_silent
+        self._told: set[str] = set()
+
+    def take(self, row: Row, draft: Draft, question: Question, *, is_kind_known: bool) -> None:
+        """Warn of what is new in a row."""
+        if self._is_silent:
+            return
+        unused = [str(name) for name, value in row.fields.items() if name not in row.used and not _is_empty(value)]
+        if draft.choices and not question.choices:
+            unused.append("choices")
+        new = [name for name in unused if name not in self._told]
+        if new:
+            self._told.update(new)
+            _log.warning(
+                "%s: fields not used: %s; if they belong to the question, name all of its parts in order with "
+                "--question-field (pool.question_fields)",
+                self._path,
+                ", ".join(new),
+            )
+        if draft.note:
+            self._tell(draft.note)
+        if not is_kind_known and draft.kind is None and draft.answer is None and not draft.choices:
+            self._tell("no answer tells the answer type: read as text; set it, such as --kind number (pool.kind)")
+
+    def _tell(self, note: str) -> None:
+        if note not in self._told:
+            self._told.add(note)
+            _log.warning("%s: %s", self._path, note)
+
+
+def _is_empty(value: object) -> bool:
+    return value is None or value == "" or value == [] or value != value  # the last: NaN
+
+
+def _row_reader(path: str, first: Row, format: str, fields: Fields) -> Callable[[Row], Draft]:
+    """How rows are read: as the layout named, else by the shape of the first row, else as one's own pool."""
+    if format in PUBLISHED and fields != USUAL:
+        raise PoolError(
+            f"{path}: --format {format} knows its fields: leave out the names of fields, or name the file type instead "
+            f"({', '.join(READERS)})"
+        )
     name = format if format in PUBLISHED else None
-    if format in ("auto", "hf") and fields == Fields():
+    if format in ("auto", "hf") and fields == USUAL:
         name = recognize(first)
     return PUBLISHED[name].read if name is not None else lambda row: own(row, fields)
 
 
 def _rows(path: str, format: str, split: str) -> Iterator[Row]:
     if format not in FORMATS:
-        raise PoolError(f"{path}: no format is called {format!r}; known: {', '.join(FORMATS)}")
+        raise PoolError(f"{path}: unknown format {format!r}; known: {', '.join(FORMATS)}")
     if format in READERS:
         return READERS[format](Path(path))
-    ending = Path(path).suffix.lower()
+    extension = Path(path).suffix.lower()
     try:
         is_there, is_folder = Path(path).exists(), Path(path).is_dir()
     except OSError as error:
         raise PoolError(f"{path[:80]}: not a path ({error.strerror}); name a file") from error
-    is_name = not is_there and ending not in ENDINGS and _DATASET_NAME.fullmatch(path) is not None
+    is_name = not is_there and extension not in EXTENSIONS and _DATASET_NAME.fullmatch(path) is not None
     if format == "hf" or is_folder or is_name:
         return read_dataset(path, split)
-    if is_there and ending not in ENDINGS:
+    if is_there and extension not in EXTENSIONS:
         raise PoolError(
-            f"{path}: nothing is known about files that end in {ending!r}; name the format, for example --format jsonl "
+            f"{path}: unrecognized file extension {extension!r}; name the format, for example --format jsonl "
             f"(known: {', '.join(READERS)})"
         )
-    return READERS[ENDINGS.get(ending, "jsonl")](Path(path))
+    return READERS[EXTENSIONS.get(extension, "jsonl")](Path(path))

@@ -1,6 +1,6 @@
-"""From a row's draft to a question: texts checked, the answer's kind settled, the answer canonical, a unique id.
+"""Turn a row's draft into a question: check its texts, settle the answer's kind, make the answer canonical, give an id.
 
-Takes drafts with their rows, gives questions; what cannot be one is a PoolError with file, line, field and remedy.
+Takes drafts with their rows; what cannot be a question is a PoolError with file, line, field and remedy.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ import unicodedata
 from typing import Literal
 
 from edgeelad.errors import StorageError
-from edgeelad.pool.formats import Draft
+from edgeelad.pool.own import Draft
 from edgeelad.pool.rows import Row
 from edgeelad.records import AnswerKind, Question
 from edgeelad.text.answers import canonical, infer_kind
@@ -19,6 +19,13 @@ from edgeelad.text.explanation import split
 from edgeelad.text.prompts import CHOICE_LABELS, question_text
 
 Kind = Literal["auto", "number", "choice", "boolean", "text"]
+KIND_NAMES: dict[AnswerKind, str] = {
+    "number": "a number",
+    "choice": "one of the choices",
+    "boolean": "yes or no",
+    "text": "text",
+}
+MAX_TEXT = 1_000_000  # characters of one field: beyond any student's context
 ID_DIGITS = 16  # hexadecimal digits of a content hash: 64 bits, enough for a pool of any size that fits a disk
 ID_TABLE = (
     "PRAGMA cache_size = -8000",  # kB; the rest goes to a temporary file
@@ -29,8 +36,15 @@ ID_TABLE = (
 MAX_SHOWN = 60  # characters of a wrong value in a message
 
 
-def make_question(row: Row, draft: Draft, kind: Kind) -> Question:
-    """Check a draft and make its question; its id is "" where the row gave none.
+def make_question(row: Row, draft: Draft, kind: Kind, default_kind: AnswerKind | None = None) -> Question:
+    """Check a draft and make its question; its id is "" if the row gave none.
+
+    Args:
+        row: The draft's row, for messages.
+        draft: The question's parts.
+        kind: Kind of all answers; "auto": as the row tells it.
+        default_kind: Kind of a question that does not tell it: without choices, and with no answer or one that can be
+            read as of this kind.
 
     Raises:
         PoolError: Something in the row cannot be used.
@@ -39,15 +53,16 @@ def make_question(row: Row, draft: Draft, kind: Kind) -> Question:
     parts |= {f"choices[{index}]": choice for index, choice in enumerate(draft.choices)}
     for name, value in parts.items():
         _check_text(row, name, value)
-    settled = _settle_kind(draft, kind)
+    settled = _settle_kind(draft, kind, default_kind)
     choices = tuple(" ".join(choice.split()) for choice in draft.choices) if settled == "choice" else ()
     _check_choices(row, choices)
-    answer = canonical(draft.answer, settled, choices) if draft.answer is not None else None
-    if draft.answer is not None and answer is None:
-        what = {"number": "a number", "choice": "one of the choices", "boolean": "yes or no", "text": "text"}[settled]
-        row.fail(
-            "answer", f"{_shown(draft.answer)} is not {what}", "correct it, leave it out, or set the answers' --kind"
-        )
+    given = draft.answer
+    if given is not None and draft.choices and settled != "choice":
+        given = _text_of_choice(given, draft.choices)
+    answer = canonical(given, settled, choices) if given is not None else None
+    if given is not None and answer is None:
+        remedy = "correct it, leave it out, or set the answer type with --kind"
+        row.fail("answer", f"{_shown(given)} is not {KIND_NAMES[settled]}", remedy)
     steps = split(draft.explanation).steps if draft.explanation is not None else ()
     return Question(
         id=draft.id or "",
@@ -61,9 +76,10 @@ def make_question(row: Row, draft: Draft, kind: Kind) -> Question:
 
 
 class Ids:
-    """The ids given so far: own ids must be unique; questions without one get a hash of their content.
+    """The ids given so far: a row's own ids must be unique; questions without one get a hash of their content.
 
-    They lie in a temporary database, most of it on disk where there are many: a pool of any size takes little memory.
+    They are kept in a temporary database, mostly on disk if there are many, so that a pool of any size needs little
+    memory.
     """
 
     def __init__(self) -> None:
@@ -73,11 +89,11 @@ class Ids:
             self._database.execute(statement)
 
     def close(self) -> None:
-        """Forget the ids."""
+        """Delete the database."""
         self._database.close()
 
     def settle(self, row: Row, question: Question) -> str:
-        """The question's own id, or the hash of its text and choices, numbered where the same question comes again.
+        """The question's own id, or the hash of its text and choices, numbered if the same question occurs again.
 
         Raises:
             PoolError: Another question has this id.
@@ -101,7 +117,7 @@ class Ids:
         return f"{digest}-{times + 1}"
 
     def _take(self, question_id: str) -> bool:
-        """Take an id; False where it is taken."""
+        """Take an id; False if it is taken."""
         try:
             found = self._database.execute("INSERT OR IGNORE INTO ids VALUES (?, ?, 1)", (question_id, self._count))
         except sqlite3.OperationalError as error:
@@ -117,17 +133,27 @@ class Ids:
 
 
 def content_hash(question: Question) -> str:
-    """A short hash of what is asked: SHA-256 of text and choices, whatever the spaces and the Unicode composition."""
+    """A short hash of what is asked: SHA-256 of text and choices, independent of spaces and Unicode composition."""
     asked = " ".join(unicodedata.normalize("NFC", question_text(question)).split())
     return hashlib.sha256(asked.encode("utf-8")).hexdigest()[:ID_DIGITS]
 
 
-def _settle_kind(draft: Draft, kind: Kind) -> AnswerKind:
+def _settle_kind(draft: Draft, kind: Kind, default_kind: AnswerKind | None) -> AnswerKind:
     if kind != "auto":
         return kind
     if draft.kind is not None:
         return draft.kind
-    return infer_kind(draft.answer or "", draft.choices)
+    if draft.choices or default_kind is None:
+        return infer_kind(draft.answer or "", draft.choices)
+    # "text" is also what a package says of a pool of several kinds, so it overrides no answer
+    is_of_default = default_kind != "text" and canonical(draft.answer or "", default_kind) is not None
+    return default_kind if draft.answer is None or is_of_default else infer_kind(draft.answer)
+
+
+def _text_of_choice(answer: str, choices: tuple[str, ...]) -> str:
+    """The text of the choice that an answer names by its label; any other answer as it is."""
+    index = CHOICE_LABELS.find(answer) if len(answer) == 1 else -1
+    return choices[index] if 0 <= index < len(choices) else answer
 
 
 def _check_choices(row: Row, choices: tuple[str, ...]) -> None:
@@ -142,6 +168,8 @@ def _check_choices(row: Row, choices: tuple[str, ...]) -> None:
 def _check_text(row: Row, name: str, value: str | None) -> None:
     if value is None:
         return
+    if len(value) > MAX_TEXT:
+        row.fail(name, f"{len(value):,} characters", f"shorten it to {MAX_TEXT:,}, or delete the row")
     if "\0" in value:
         row.fail(name, "holds a NUL character", "remove it")
     try:

@@ -1,66 +1,120 @@
-"""Read rows out of files: JSON lines, JSON, CSV, TSV, parquet, and Hugging Face datasets.
+"""Read rows from text files: JSON lines, CSV and TSV, streamed.
 
-Takes a path or a dataset's name, gives rows one at a time, each with the place that an error message names. Knows no
-questions: what the fields mean is decided in `formats`. Everything streams but JSON documents, which are read whole.
+Takes a path; yields rows one at a time, each with its place in the file for error messages. What the fields mean is
+decided in `own` and `published`.
 """
 
 from __future__ import annotations
 
 import csv
 import json
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+import math
+import re
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NoReturn
 
-from edgeelad.errors import MissingExtraError, PoolError
+from edgeelad.errors import PoolError
 
 MAX_LINE_BYTES = 1_000_000
-MAX_DOCUMENT_BYTES = 64_000_000
-PARQUET_BATCH = 1024
+SNIFFED_BYTES = 64_000
+BOM = "\ufeff"
+# what the first bytes tell, and what to do instead of reading the file as a pool
+SIGNATURES = {
+    b"\x1f\x8b": "a gzip archive; unpack it first",
+    b"BZh": "a bzip2 archive; unpack it first",
+    b"\xfd7zXZ": "an xz archive; unpack it first",
+    b"\x28\xb5\x2f\xfd": "a zstandard archive; unpack it first",
+    b"PK\x03\x04": "a zip archive or an Excel workbook; unpack it, or save the sheet as CSV",
+    b"PAR1": "a parquet file; name its format with --format parquet",
+    b"ARROW1": "an Arrow file; name the dataset's folder with --format hf",
+    b"SQLite format 3": "an SQLite database; export its rows as JSON lines",
+    b"%PDF": "a PDF; export its questions as JSON lines",
+    b"PuTTY-User-Key-File": "a private key; name a file of questions",
+    b"\xff\xfe": "UTF-16, not UTF-8; save the file as UTF-8",
+    b"\xfe\xff": "UTF-16, not UTF-8; save the file as UTF-8",
+}
+PEM_LINE = re.compile(rb"^-----BEGIN [A-Z0-9 ]+-----\s*$", re.MULTILINE)
+# how pandas, JSON and Python write what is not a number, as a CSV cell
+CSV_NAN = frozenset({"NaN", "nan"})
+CSV_INFINITIES = {"inf": math.inf, "Infinity": math.inf, "-inf": -math.inf, "-Infinity": -math.inf}
+MMLU_COLUMNS = ("question", "A", "B", "C", "D", "answer")
 
 
 @dataclass(frozen=True, slots=True)
 class Row:
-    """One row: where it stands, for messages ("pool.jsonl:12"), and its fields."""
+    """One row of a pool file.
+
+    Attributes:
+        where: Its place, for messages: "pool.jsonl:12".
+        fields: Its values by name.
+        classes: Names of the classes that a field's whole numbers stood for, if the file says.
+        used: Names of the fields that were read.
+    """
 
     where: str
-    fields: dict[str, Any]
+    fields: Mapping[str, Any]
+    classes: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    used: set[str] = field(default_factory=set)
 
     def fail(self, field: str, problem: str, remedy: str) -> NoReturn:
         """Raise a PoolError that names file, line, field and remedy."""
         raise PoolError(f"{self.where}: field {field!r}: {problem}; {remedy}")
 
+    def name_of(self, name: str) -> str | None:
+        """The row's own spelling of a field's name (`Question` for `question`); None if there is no such field."""
+        if name in self.fields:
+            return name
+        return next((key for key in self.fields if key.casefold() == name.casefold()), None)
+
+    def has(self, name: str) -> bool:
+        """Whether there is such a field, whatever its value."""
+        return self._find(name)[0]
+
+    def get(self, name: str) -> Any:
+        """A field's value; None if it is missing, null or NaN (how pandas writes a missing value).
+
+        A dotted name reaches into objects: `answers.text`.
+
+        Raises:
+            PoolError: The value is infinite.
+        """
+        _, value = self._find(name)
+        if isinstance(value, float) and math.isnan(value):
+            return None
+        if isinstance(value, float) and math.isinf(value):
+            self.fail(name, "an infinite number", "write a finite one, or null if it is unknown")
+        return value
+
+    def _find(self, name: str) -> tuple[bool, Any]:
+        own = self.name_of(name)
+        if own is not None:
+            self.used.add(own)
+            return True, self.fields[own]
+        head, dot, rest = name.partition(".")
+        own = self.name_of(head) if dot else None
+        if own is None:
+            return False, None
+        self.used.add(own)
+        value = self.fields[own]
+        for part in rest.split("."):
+            if not isinstance(value, dict) or part not in value:
+                return False, None
+            value = value[part]
+        return True, value
+
 
 def read_json_lines(path: Path) -> Iterator[Row]:
-    """One JSON object a line; empty lines are passed over."""
-    for number, line in _lines(path):
+    """One JSON object per line; empty lines are skipped."""
+    for number, line in text_lines(path):
         if line.strip():
-            yield _object(f"{path}:{number}", _parse(path, number, line.rstrip()), "write one object a line")
-
-
-def read_json(path: Path) -> Iterator[Row]:
-    """JSON lines, an array of objects, or an object with an array `examples`, whichever the file holds."""
-    if _holds_lines(path):
-        yield from read_json_lines(path)
-        return
-    text = _document(path)
-    start = len(text) - len(text.lstrip())
-    if text[start : start + 1] == "[":
-        yield from _array(path, text, start + 1)
-        return
-    document = _object(str(path), _parse(path, 1, text), "write an array of objects, or one object a line")
-    examples = document.fields.get("examples")
-    if not isinstance(examples, list):
-        raise PoolError(f"{path}: a JSON object without an array 'examples'; write an array of objects")
-    shared = {key: value for key, value in document.fields.items() if key == "name"}
-    for number, example in enumerate(examples, start=1):
-        row = _object(f"{path}: example {number}", example, "every example must be an object")
-        yield Row(row.where, {**shared, **row.fields})
+            value = parse_json(path, number, line.removeprefix(BOM).rstrip())
+            yield object_row(f"{path}:{number}", value, "write one object per line")
 
 
 def read_csv(path: Path) -> Iterator[Row]:
-    """Comma-separated values with a header line."""
+    """Comma-separated values with a header line, or MMLU's six columns without one."""
     return _separated(path, ",")
 
 
@@ -69,73 +123,39 @@ def read_tsv(path: Path) -> Iterator[Row]:
     return _separated(path, "\t")
 
 
-def read_parquet(path: Path) -> Iterator[Row]:
-    """A parquet file, a batch of rows in memory at a time."""
-    try:
-        import pyarrow
-        import pyarrow.parquet
-    except ImportError:
-        raise MissingExtraError("pyarrow", "distill", f"reading {path}") from None
-    _require_file(path)
-    number = 0
-    try:
-        with pyarrow.parquet.ParquetFile(path) as file:
-            for batch in file.iter_batches(batch_size=PARQUET_BATCH):
-                for fields in batch.to_pylist():
-                    number += 1
-                    yield Row(f"{path}: row {number}", fields)
-    except (pyarrow.ArrowException, OSError) as error:
-        raise PoolError(f"{path}: not a readable parquet file ({_one_line(error)}); write it again") from error
+def object_row(where: str, value: Any, remedy: str) -> Row:
+    """The row of a JSON value.
 
-
-def read_dataset(name: str, split: str) -> Iterator[Row]:
-    """A Hugging Face dataset: a folder that `save_to_disk` wrote, a folder of data files, or a name.
-
-    A name is `owner/name` or `owner/name:config`. Streams; downloads only what a name asks for.
+    Raises:
+        PoolError: The value is not an object.
     """
-    try:
-        import datasets
-    except ImportError:
-        raise MissingExtraError("datasets", "distill", f"reading the dataset {name}") from None
-    try:
-        rows = iter(_load_dataset(datasets, name, split))
-        number = 0
-        while (fields := next(rows, None)) is not None:
-            number += 1
-            yield Row(f"{name} [{split}] row {number}", dict(fields))
-    except PoolError:
-        raise
-    except Exception as error:  # datasets raises whatever its readers, its hub client and its scripts raise
-        raise PoolError(
-            f"{name}: the dataset cannot be read ({_one_line(error)}); check the name, the split {split!r} "
-            "(pool.split) and the network, or save it as a file first"
-        ) from error
+    if not isinstance(value, dict):
+        raise PoolError(f"{where}: expected a JSON object, found {type_name(value)}; {remedy}")
+    return Row(where, value)
 
 
-READERS: dict[str, Callable[[Path], Iterator[Row]]] = {
-    "jsonl": read_json_lines,
-    "json": read_json,
-    "csv": read_csv,
-    "tsv": read_tsv,
-    "parquet": read_parquet,
-}
-ENDINGS = {".jsonl": "jsonl", ".ndjson": "jsonl", ".json": "json", ".csv": "csv", ".tsv": "tsv", ".parquet": "parquet"}
+def open_text(path: Path) -> None:
+    """Check that a path is a readable file that can hold text.
+
+    Raises:
+        PoolError: It is not: a folder, a missing file, an archive, a private key, ….
+    """
+    require_file(path)
+    with path.open("rb") as file:
+        head = file.read(SNIFFED_BYTES)
+    for signature, what in SIGNATURES.items():
+        if head.startswith(signature):
+            raise PoolError(f"{path}: {what}")
+    if PEM_LINE.search(head):
+        raise PoolError(f"{path}: holds a key or a certificate (PEM); name a file of questions")
 
 
-def _load_dataset(datasets: Any, name: str, split: str) -> Any:
-    path = Path(name)
-    if (path / "state.json").exists() or (path / "dataset_dict.json").exists():
-        saved = datasets.load_from_disk(str(path))
-        if not isinstance(saved, dict):
-            return saved
-        if split not in saved:
-            raise PoolError(f"{name}: no split {split!r}; it has {', '.join(saved)}: name one with pool.split")
-        return saved[split]
-    dataset, _, config = (name, "", "") if path.exists() else name.partition(":")
-    return datasets.load_dataset(dataset, config or None, split=split, streaming=True)
+def require_file(path: Path) -> None:
+    """Check that a path is a readable file.
 
-
-def _require_file(path: Path) -> None:
+    Raises:
+        PoolError: It is not.
+    """
     try:
         if not path.exists():
             raise PoolError(f"{path}: no such file; check the path")
@@ -146,9 +166,9 @@ def _require_file(path: Path) -> None:
         raise PoolError(f"{path}: cannot be read ({error.strerror}); check the path and its permissions") from error
 
 
-def _lines(path: Path) -> Iterator[tuple[int, str]]:
-    """Numbered lines of a UTF-8 file, with their ends; a byte order mark is dropped."""
-    _require_file(path)
+def text_lines(path: Path) -> Iterator[tuple[int, str]]:
+    """Numbered lines of a UTF-8 file, with their line ends; only a line feed ends a line."""
+    open_text(path)
     with path.open("rb") as file:
         number = 0
         while raw := file.readline(MAX_LINE_BYTES + 1):
@@ -156,16 +176,19 @@ def _lines(path: Path) -> Iterator[tuple[int, str]]:
             if len(raw) > MAX_LINE_BYTES:
                 raise PoolError(
                     f"{path}:{number}: a line of over {MAX_LINE_BYTES // 1_000_000} MB; "
-                    "write one question a line, or name the right --format"
+                    "write one question per line, or name the right --format"
                 )
-            yield number, _decode(path, number, raw)
+            yield number, decode(path, number, raw)
 
 
-def _decode(path: Path, number: int, raw: bytes) -> str:
+def decode(path: Path, number: int, raw: bytes) -> str:
+    """Decode UTF-8 that starts at a line's beginning; a byte order mark at the file's beginning is dropped.
+
+    Raises:
+        PoolError: It is not UTF-8, or holds a NUL byte.
+    """
     if number == 1:
-        if raw.startswith((b"\xff\xfe", b"\xfe\xff")):
-            raise PoolError(f"{path}:1: UTF-16, not UTF-8; save the file as UTF-8")
-        raw = raw.removeprefix(b"\xef\xbb\xbf")
+        raw = raw.removeprefix(BOM.encode())
     try:
         text = raw.decode("utf-8")
     except UnicodeDecodeError as error:
@@ -173,71 +196,38 @@ def _decode(path: Path, number: int, raw: bytes) -> str:
         raise PoolError(f"{path}:{line}: not UTF-8 (byte 0x{raw[error.start]:02x}); save the file as UTF-8") from None
     if "\0" in text:
         line = number + text.count("\n", 0, text.index("\0"))
-        raise PoolError(f"{path}:{line}: a NUL byte: the file is torn, or no text; write it again as UTF-8")
+        raise PoolError(f"{path}:{line}: a NUL byte: the file is binary or damaged; write it again as UTF-8 text")
     return text
 
 
-def _parse(path: Path, first_line: int, text: str) -> Any:
+def parse_json(path: Path, first_line: int, text: str) -> Any:
+    """Parse JSON that starts in a given line.
+
+    Raises:
+        PoolError: It is not JSON, or repeats a key in one object.
+    """
     try:
-        return json.loads(text, parse_constant=_refuse)
+        return json.loads(text, object_pairs_hook=_object)
     except json.JSONDecodeError as error:
         where = f"{path}:{first_line + error.lineno - 1}"
         raise PoolError(f"{where}: not JSON ({error.msg} at column {error.colno}); correct the line") from None
     except (ValueError, RecursionError) as error:  # a number of thousands of digits; brackets a thousand deep
         raise PoolError(
-            f"{path}:{first_line}: JSON that cannot be used ({_one_line(error)}); correct the line"
+            f"{path}:{first_line}: JSON that cannot be used ({one_line(error)}); correct the line"
         ) from None
 
 
-def _refuse(name: str) -> NoReturn:
-    raise ValueError(f"{name} is not JSON; write null for what is unknown")
-
-
-def _object(where: str, value: Any, remedy: str) -> Row:
-    if not isinstance(value, dict):
-        raise PoolError(f"{where}: expected a JSON object, found {type_name(value)}; {remedy}")
-    return Row(where, value)
-
-
-def _holds_lines(path: Path) -> bool:
-    """Whether the first line that is not empty is a JSON object by itself."""
-    _require_file(path)
-    with path.open("rb") as file:
-        first = next((line for line in iter(lambda: file.readline(MAX_LINE_BYTES), b"") if line.strip()), b"")
-    try:
-        value = json.loads(first.removeprefix(b"\xef\xbb\xbf"))
-    except (ValueError, RecursionError):
-        return False
-    return isinstance(value, dict) and not isinstance(value.get("examples"), list)
-
-
-def _document(path: Path) -> str:
-    with path.open("rb") as file:
-        raw = file.read(MAX_DOCUMENT_BYTES + 1)
-    if len(raw) > MAX_DOCUMENT_BYTES:
-        raise PoolError(
-            f"{path}: a JSON document of over {MAX_DOCUMENT_BYTES // 1_000_000} MB, which cannot be streamed; "
-            "write it as JSON lines"
-        )
-    return _decode(path, 1, raw)
-
-
-def _array(path: Path, text: str, position: int) -> Iterator[Row]:
-    """The elements of a JSON array whose bracket opened just before `position`, with their line numbers."""
-    _parse(path, 1, text)  # the whole first, so that what follows cannot fail
-    decoder, line, counted = json.JSONDecoder(), 1, 0
-    while True:
-        while text[position] in " \t\r\n,":
-            position += 1
-        if text[position] == "]":
-            return
-        line, counted = line + text.count("\n", counted, position), position
-        value, position = decoder.raw_decode(text, position)
-        yield _object(f"{path}:{line}", value, "every element must be an object")
+def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    fields = dict(pairs)
+    if len(fields) < len(pairs):
+        names = [name for name, _ in pairs]
+        repeated = next(name for name in names if names.count(name) > 1)
+        raise ValueError(f"the key {repeated!r} occurs twice in one object")
+    return fields
 
 
 def _separated(path: Path, delimiter: str) -> Iterator[Row]:
-    reader = csv.reader((line for _, line in _lines(path)), delimiter=delimiter, strict=True)
+    reader = csv.reader((line for _, line in text_lines(path)), delimiter=delimiter, strict=True)
     header: list[str] | None = None
     while True:
         try:
@@ -253,22 +243,35 @@ def _separated(path: Path, delimiter: str) -> Iterator[Row]:
             continue  # an empty line
         if header is None:
             header = [name.strip() for name in values]
-            if len(set(header)) < len(header):
-                raise PoolError(f"{path}:{reader.line_num}: a column name occurs twice in the header; rename one")
-            continue
+            if not _is_question_of_mmlu(header):
+                if len(set(header)) < len(header):
+                    raise PoolError(f"{path}:{reader.line_num}: a column name occurs twice in the header; rename one")
+                continue
+            header = list(MMLU_COLUMNS)
         if len(values) != len(header):
             raise PoolError(
                 f"{path}:{reader.line_num}: {len(values)} fields where the header has {len(header)}; quote fields that "
                 "hold separators"
             )
-        yield Row(f"{path}:{reader.line_num}", dict(zip(header, values, strict=True)))
+        yield Row(f"{path}:{reader.line_num}", dict(zip(header, map(_cell, values), strict=True)))
+
+
+def _is_question_of_mmlu(first: list[str]) -> bool:
+    """Whether a first line is no header but one of MMLU's rows, published without one."""
+    is_named = any(name.casefold() in ("id", "question", "input", "answer", "target") for name in first)
+    return len(first) == len(MMLU_COLUMNS) and first[-1] in MMLU_COLUMNS[1:5] and not is_named
+
+
+def _cell(text: str) -> str | float | None:
+    return None if text in CSV_NAN else CSV_INFINITIES.get(text, text)
 
 
 def type_name(value: Any) -> str:
-    """What a JSON value is, in words."""
+    """The type of a JSON value, in words."""
     names = {bool: "true or false", int: "a number", float: "a number", str: "text", list: "a list", dict: "an object"}
     return "null" if value is None else names.get(type(value), type(value).__name__)
 
 
-def _one_line(error: BaseException) -> str:
+def one_line(error: BaseException) -> str:
+    """An error's message on one line, shortened."""
     return " ".join(str(error).split())[:200] or type(error).__name__

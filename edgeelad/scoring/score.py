@@ -6,7 +6,8 @@ follows from the pool, the student and the settings alone, not from the number o
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections import Counter
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from functools import partial
 from itertools import islice
@@ -15,7 +16,7 @@ from typing import Any
 
 import edgeelad
 from edgeelad.accuracy import evaluate
-from edgeelad.config import ScoringConfig
+from edgeelad.config import PoolConfig, ScoringConfig
 from edgeelad.engine.codec import Codec
 from edgeelad.engine.graph_files import find_graphs
 from edgeelad.engine.memory import peak_memory_bytes
@@ -26,17 +27,52 @@ from edgeelad.engine.workers import SetAside, generate_trees, set_aside_lost, st
 from edgeelad.errors import ModelError, PoolError, UsageError
 from edgeelad.files import read_jsonl
 from edgeelad.package.open import is_package, open_package
-from edgeelad.pool import read_pool
-from edgeelad.pool.check import Kind
+from edgeelad.pool import open_pool
 from edgeelad.pool.fingerprint import pool_fingerprint
 from edgeelad.progress import Progress, Rate, track
-from edgeelad.records import Question, ReasoningTree, TokenCounts
+from edgeelad.records import AnswerKind, Question, ReasoningTree, TokenCounts
 from edgeelad.run.scores import score_line
 from edgeelad.scoring.files import ScoreFiles, ScoreSettings, aside_path, open_score_files
 from edgeelad.scoring.fingerprints import student_fingerprint
 from edgeelad.scoring.shards import LARGEST_BLOCK, Shard, block_size
 from edgeelad.selection import TEXT_STRATEGIES
 from edgeelad.uncertainty import find_strategy, score, tree_params
+
+MAX_TOKENS = 256  # per explanation, for a student without a package
+
+
+@dataclass(frozen=True, slots=True)
+class _Learned:
+    """What a package says that its student learned; None for an exported folder, which does not say.
+
+    Attributes:
+        kind: Type of the answers; "text" also for a pool of several types.
+        max_tokens: Maximum tokens per explanation.
+    """
+
+    kind: AnswerKind | None = None
+    max_tokens: int | None = None
+
+    @classmethod
+    def of(cls, model: Path) -> _Learned:
+        """What a folder's manifest says, with its files checked.
+
+        Raises:
+            PackageError: The package is incomplete or damaged.
+        """
+        if not is_package(model):
+            return cls()
+        manifest = open_package(model).manifest
+        return cls(manifest.answer_kind, manifest.max_explanation_tokens)
+
+    def differences(self, kinds: Mapping[AnswerKind, int]) -> str:
+        """How the answers of a pool (number by kind) differ in type from those learned, in words; "" if they do not."""
+        others = {kind: num for kind, num in kinds.items() if kind != self.kind}
+        if self.kind in (None, "text") or not others:
+            return ""
+        most = max(others, key=lambda kind: others[kind])
+        total = sum(kinds.values())
+        return f"{others[most]:,} of {total:,} answers are of type {most}, and the package's are of type {self.kind}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,17 +85,15 @@ class _Scored:
 
 def score_pool(
     model: Path,
-    pool: str,
+    pool: PoolConfig,
     out: Path,
     progress: Progress,
     *,
     strategy: str,
-    format_: str = "auto",
-    kind: Kind = "auto",
     options: EngineOptions | None = None,
     branches: int = 3,
     explanations: int = 3,
-    max_tokens: int = 256,
+    max_tokens: int | None = None,
     seed: int = 0,
     shard: Shard | None = None,
 ) -> dict[str, Any]:
@@ -69,11 +103,24 @@ def score_pool(
     `out` + `.set_aside.jsonl`. How the student is run changes no score but for its precision; the batch size follows
     from the pool.
 
+    Args:
+        model: A package, or an exported folder.
+        pool: Where the questions are. Those that do not tell their answer type are of the package's.
+        out: The file of scores.
+        progress: Receives progress and warnings.
+        strategy: A name in `uncertainty.STRATEGIES`.
+        options: How the student is run.
+        branches: Branches per step prefix.
+        explanations: Explanations sampled from the bare question.
+        max_tokens: Maximum tokens per explanation and branch; default: the package's, else 256.
+        seed: Random seed.
+        shard: Part of the pool to score.
+
     Raises:
         ConfigError: An unknown strategy.
         UsageError: `out` was started with other settings.
         PoolError, ModelError, PackageError: The pool or the model cannot be used, or no question can be scored.
-        RunError: Another process writes `out`, or the workers die whatever they work on.
+        RunError: Another process writes `out`, or the workers die on every question.
         StorageError: `out` cannot be written.
     """
     if strategy in TEXT_STRATEGIES:
@@ -84,13 +131,16 @@ def score_pool(
     find_strategy(strategy, "--strategy")
     check_main_guard()
     options, shard = options or EngineOptions.for_machine(), shard or Shard()
-    _check_package(model)
+    learned = _Learned.of(model)
     Codec.load(model)
     graphs = find_graphs(model, options.precision)
     progress.start("Reading the pool")
-    rows = read_pool(pool, format_, kind=kind)
+    kinds: Counter[AnswerKind] = Counter()
+    rows = _counted(open_pool(pool, default_kind=learned.kind), kinds)
     questions, count = pool_fingerprint(rows, answers=False, explanations=False)  # a score depends on neither
     progress.finish(f"{count:,} questions")
+    if pool.kind == "auto" and (differences := learned.differences(kinds)):
+        progress.warn(f"{pool.path}: {differences}; set the answer type with --kind if it is another")
     settings = ScoreSettings(
         edgeelad=edgeelad.__version__,
         model=student_fingerprint(model, graphs),
@@ -99,7 +149,7 @@ def score_pool(
         strategy=strategy,
         branches=branches,
         explanations=explanations,
-        max_tokens=max_tokens,
+        max_tokens=max_tokens or learned.max_tokens or MAX_TOKENS,
         precision=graphs.precision,
         seed=seed,
         shard=shard.number,
@@ -107,7 +157,7 @@ def score_pool(
     )
     with open_score_files(out, settings) as files:
         places, size = shard.places(count), block_size(count)
-        again = read_pool(pool, format_, kind=kind, is_known=True)
+        again = open_pool(pool, default_kind=learned.kind, is_known=True)
         source = islice(again, places.start, places.stop)
         blocks = iter(lambda: list(islice(source, size)), [])
         num_skipped, blocks = files.skip_done(blocks)
@@ -118,7 +168,7 @@ def score_pool(
             progress.say(f"{out} has {num_done:,} of {len(places):,} questions; resuming")
         summary = _score_rest(model, settings, options, files, blocks, num_skipped, len(places) - num_done, progress)
         if files.num_scored + files.num_set_aside != len(places):
-            raise PoolError(f"{pool}: it became shorter during scoring; restore it, then run the command again")
+            raise PoolError(f"{pool.path}: it became shorter during scoring; restore it, then run the command again")
     if files.num_set_aside:
         progress.warn(f"{files.num_set_aside:,} questions were set aside; {aside_path(out)} lists the reasons")
         if not files.num_scored:
@@ -180,9 +230,12 @@ def _score_tree(tree: ReasoningTree, *, strategy: str, inter_weight: float, seed
     return _Scored(score_line(tree, value), tree.tokens)
 
 
-def _check_package(model: Path) -> None:
-    if is_package(model):
-        open_package(model)
+def _counted(questions: Iterator[Question], kinds: Counter[AnswerKind]) -> Iterator[Question]:
+    """Pass questions on and count the answers by kind."""
+    for question in questions:
+        if question.answer is not None:
+            kinds[question.kind] += 1
+        yield question
 
 
 def _first_reason(out: Path) -> str:
@@ -191,14 +244,11 @@ def _first_reason(out: Path) -> str:
 
 def evaluate_model(
     model: Path,
-    data: str,
+    data: PoolConfig,
     progress: Progress,
     *,
-    format_: str = "auto",
-    kind: Kind = "auto",
-    limit: int | None = None,
     options: EngineOptions | None = None,
-    max_tokens: int = 256,
+    max_tokens: int | None = None,
 ) -> dict[str, Any]:
     """Evaluate a student on labeled questions; returns the figures of `records.Evaluation` as a dictionary.
 
@@ -206,29 +256,34 @@ def evaluate_model(
 
     Raises:
         UsageError: More workers than cores.
-        PoolError: The data cannot be read, or holds no answers.
+        PoolError: The data cannot be read, has no answers, or its answers are of another type than the package's.
         ModelError, PackageError: The model cannot be used, or none of the questions fits it.
     """
     check_main_guard()
-    options = options or EngineOptions.for_machine()
-    _check_package(model)
-    questions = [
-        question for question in read_pool(data, format_, kind=kind, limit=limit) if question.answer is not None
-    ]
+    options, learned = options or EngineOptions.for_machine(), _Learned.of(model)
+    pool = list(open_pool(data, default_kind=learned.kind))
+    questions = [question for question in pool if question.answer is not None]
     if not questions:
-        raise PoolError(f"{data}: no row has an answer; evaluation needs labeled questions")
+        raise PoolError(f"{data.path}: no row has an answer; evaluation needs labeled questions")
+    if data.kind == "auto" and (differences := learned.differences(Counter(q.kind for q in questions))):
+        raise PoolError(
+            f"{data.path}: {differences}; evaluate it on questions like those that it was taught, "
+            "or set the answer type with --kind"
+        )
+    if len(questions) < len(pool):
+        progress.warn(f"{len(pool) - len(questions):,} of {len(pool):,} questions have no answer and do not count")
     progress.start("Evaluating", len(questions))
     aside: list[SetAside] = []
     trees = generate_trees(
         model,
         questions,
-        greedy_params(max_tokens),
+        greedy_params(max_tokens or learned.max_tokens or MAX_TOKENS),
         options,
         on_set_aside=aside.append,
     )
     explained = list(track(trees, progress))
     if not explained:
-        raise ModelError(f"{data}: none of its {len(questions):,} questions can be explained: {aside[0].reason}")
+        raise ModelError(f"{data.path}: none of its {len(questions):,} questions can be explained: {aside[0].reason}")
     result = evaluate(explained, [tree.question for tree in explained])
     progress.finish(f"accuracy {result.accuracy:.3f}")
     if aside:

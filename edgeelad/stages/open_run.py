@@ -17,7 +17,7 @@ from edgeelad.engine.codec import Codec
 from edgeelad.engine.student import fits
 from edgeelad.errors import ConfigError, PoolError, RunError
 from edgeelad.files import make_private_folder, storage_errors
-from edgeelad.pool import load_pool, read_examples
+from edgeelad.pool import fields_of, load_pool, read_examples
 from edgeelad.pool.fingerprint import pool_fingerprint
 from edgeelad.progress import Progress
 from edgeelad.records import Example, Question
@@ -219,16 +219,7 @@ def _seed_examples(config: RunConfig) -> tuple[Example, ...]:
     if config.training.seed_examples is None:
         return ()
     names = config.pool
-    return tuple(
-        read_examples(
-            config.training.seed_examples,
-            question_field=names.question_field,
-            answer_field=names.answer_field,
-            choices_field=names.choices_field,
-            explanation_field=names.explanation_field,
-            kind=names.kind,
-        )
-    )
+    return tuple(read_examples(config.training.seed_examples, fields=fields_of(names), kind=names.kind))
 
 
 def _sampled(config: RunConfig, examples: tuple[Example, ...]) -> tuple[Example, ...]:

@@ -19,8 +19,11 @@ from fixtures.poisoned import open_poisoned
 from fixtures.students import MAX_CONTEXT, StudentFolders, make_sum
 
 import edgeelad
+from edgeelad.config import PoolConfig
 from edgeelad.engine.options import EngineOptions, num_cores
 from edgeelad.errors import ModelError, PoolError, RunError, UsageError
+from edgeelad.files import write_json
+from edgeelad.package.manifest import Manifest, describe_file
 from edgeelad.progress import Silent
 from edgeelad.scoring import score as scoring
 from edgeelad.scoring.files import aside_path, meta_path
@@ -42,6 +45,10 @@ def write_pool(path: Path, num: int = NUM, too_long: tuple[int, ...] = ()) -> Pa
     return path
 
 
+def at(path: Path, **settings: Any) -> PoolConfig:
+    return PoolConfig(path=str(path), **settings)
+
+
 @pytest.fixture(scope="module")
 def model(students: StudentFolders) -> Path:
     return students.trained_onnx()
@@ -57,7 +64,7 @@ def pool(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def whole(model: Path, pool: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The scores of that pool, made at once."""
     out = tmp_path_factory.mktemp("whole") / "scores.jsonl"
-    summary = score_pool(model, str(pool), out, Silent(), options=EngineOptions(1), **SETTINGS)
+    summary = score_pool(model, at(pool), out, Silent(), options=EngineOptions(1), **SETTINGS)
     assert (summary["questions"], summary["set_aside"], summary["new_questions"]) == (NUM - 3, 3, NUM - 3)
     return out
 
@@ -75,7 +82,7 @@ def test_rows_are_in_the_order_of_the_pool_whatever_the_workers(
     reason = "prompt longer than the student's context"
     assert aside == [{"id": f"q{number}", "reason": reason} for number in (2, 70, NUM - 1)]
     out = tmp_path / "deeper" / "scores.jsonl"
-    summary = score_pool(model, str(pool), out, Silent(), options=EngineOptions(3), **SETTINGS)
+    summary = score_pool(model, at(pool), out, Silent(), options=EngineOptions(3), **SETTINGS)
     assert same(out, whole)
     assert summary["workers"] == 3
     assert summary["tokens"]["prompt"] > 0
@@ -90,7 +97,7 @@ def test_a_finished_file_is_left_alone(model: Path, pool: Path, whole: Path, tmp
     out = copy_scores(whole, tmp_path)
     said = Told()
     before = out.stat().st_mtime_ns
-    summary = score_pool(model, str(pool), out, said, **SETTINGS)
+    summary = score_pool(model, at(pool), out, said, **SETTINGS)
     assert (summary["questions"], summary["set_aside"], summary["new_questions"]) == (NUM - 3, 3, 0)
     assert said.lines == [f"{out} is complete: {NUM - 3} scored, 3 set aside"]
     assert out.stat().st_mtime_ns == before
@@ -101,11 +108,11 @@ def test_a_pool_without_answers_is_warned_of_once(
 ) -> None:
     pool = tmp_path / "pool.jsonl"
     pool.write_text('{"question": "What is 1 + 2?"}\n', encoding="utf-8")
-    score_pool(model, str(pool), tmp_path / "a.jsonl", Silent(), **SETTINGS)
-    assert caplog.text.count("no answer says of what kind the answers are") == 1
+    score_pool(model, at(pool), tmp_path / "a.jsonl", Silent(), **SETTINGS)
+    assert caplog.text.count("no answer tells the answer type") == 1
     with pytest.raises(UsageError, match="other questions"):
-        score_pool(model, str(pool), tmp_path / "a.jsonl", Silent(), kind="number", **SETTINGS)
-    assert caplog.text.count("no answer says of what kind the answers are") == 1
+        score_pool(model, at(pool, kind="number"), tmp_path / "a.jsonl", Silent(), **SETTINGS)
+    assert caplog.text.count("no answer tells the answer type") == 1
 
 
 class Told(Silent):
@@ -147,7 +154,7 @@ def test_a_torn_file_is_repaired(model: Path, pool: Path, whole: Path, tmp_path:
     if torn == "a bad byte":
         with out.open("ab") as file:
             file.write(b"\0\xff\n")
-    summary = score_pool(model, str(pool), out, Silent(), options=EngineOptions(2), **SETTINGS)
+    summary = score_pool(model, at(pool), out, Silent(), options=EngineOptions(2), **SETTINGS)
     assert same(out, whole)
     kept = sum(end <= size for end in ends)
     assert summary["resumed_from"] == kept
@@ -158,7 +165,7 @@ def test_a_torn_list_of_what_was_set_aside_is_repaired(model: Path, pool: Path, 
     out = copy_scores(whole, tmp_path, line_ends(whole)[5])
     with aside_path(out).open("ab") as file:
         file.write(b'{"id": "q1')
-    score_pool(model, str(pool), out, Silent(), options=EngineOptions(2), **SETTINGS)
+    score_pool(model, at(pool), out, Silent(), options=EngineOptions(2), **SETTINGS)
     assert same(out, whole)
 
 
@@ -173,7 +180,7 @@ def test_a_file_of_other_rows_is_not_touched(model: Path, pool: Path, whole: Pat
     ):
         out.write_bytes(b"".join(changed))
         with pytest.raises(RunError, match=said):
-            score_pool(model, str(pool), out, Silent(), **SETTINGS)
+            score_pool(model, at(pool), out, Silent(), **SETTINGS)
         assert out.read_bytes() == b"".join(changed)
 
 
@@ -184,7 +191,7 @@ def test_other_settings_are_refused(
 
     def refused(said: str, model: Path = model, pool: Path = pool, shard: Shard | None = None, **changed: Any) -> None:
         with pytest.raises(UsageError, match=said):
-            score_pool(model, str(pool), out, Silent(), shard=shard, **{**SETTINGS, **changed})
+            score_pool(model, at(pool), out, Silent(), shard=shard, **{**SETTINGS, **changed})
         assert same(out, whole)
 
     refused("started with seed 0 and not 1; use the same settings", seed=1)
@@ -199,28 +206,28 @@ def test_other_settings_are_refused(
     meta["settings"]["edgeelad"] = "0.0.1"
     meta_path(out).write_text(json.dumps(meta), encoding="utf-8")
     with pytest.raises(UsageError, match=rf"started with edgeelad 0\.0\.1 and not {re.escape(edgeelad.__version__)};"):
-        score_pool(model, str(pool), out, Silent(), **SETTINGS)
+        score_pool(model, at(pool), out, Silent(), **SETTINGS)
     meta_path(out).unlink()
     with pytest.raises(UsageError, match=r"scores.jsonl.meta.json is missing"):
-        score_pool(model, str(pool), out, Silent(), **SETTINGS)
+        score_pool(model, at(pool), out, Silent(), **SETTINGS)
     meta_path(out).write_text('{"settings": {"more": 1}}', encoding="utf-8")
     with pytest.raises(UsageError, match="not what this edgeelad writes"):
-        score_pool(model, str(pool), out, Silent(), **SETTINGS)
+        score_pool(model, at(pool), out, Silent(), **SETTINGS)
 
 
 def test_a_pool_that_shrinks_meanwhile_is_an_error(
     model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    pool, read, out = write_pool(tmp_path / "pool.jsonl", 20), scoring.read_pool, tmp_path / "scores.jsonl"
+    pool, read, out = write_pool(tmp_path / "pool.jsonl", 20), scoring.open_pool, tmp_path / "scores.jsonl"
 
-    def shrinking(path: str, *given: Any, is_known: bool = False, **named: Any) -> Any:
-        return read(path, *given, limit=15 if is_known else None, **named)
+    def shrinking(config: PoolConfig, *, is_known: bool = False, **named: Any) -> Any:
+        return read(config.model_copy(update={"limit": 15 if is_known else None}), **named)
 
-    monkeypatch.setattr(scoring, "read_pool", shrinking)
+    monkeypatch.setattr(scoring, "open_pool", shrinking)
     with pytest.raises(PoolError, match="became shorter during scoring"):
-        score_pool(model, str(pool), out, Silent(), **SETTINGS)
+        score_pool(model, at(pool), out, Silent(), **SETTINGS)
     monkeypatch.undo()
-    summary = score_pool(model, str(pool), out, Silent(), **SETTINGS)
+    summary = score_pool(model, at(pool), out, Silent(), **SETTINGS)
     assert (summary["questions"], summary["resumed_from"]) == (20, 15)
 
 
@@ -229,7 +236,7 @@ def test_a_second_process_is_refused(model: Path, pool: Path, whole: Path, tmp_p
     with out.open("rb") as held:
         fcntl.flock(held, fcntl.LOCK_EX)
         with pytest.raises(RunError, match="another edgeelad process is writing it"):
-            score_pool(model, str(pool), out, Silent(), **SETTINGS)
+            score_pool(model, at(pool), out, Silent(), **SETTINGS)
         with pytest.raises(RunError, match="another edgeelad process is writing it"):
             merge_shards([out], tmp_path / "merged.jsonl")
     assert out.stat().st_size == 100
@@ -240,7 +247,7 @@ def test_nothing_is_left_if_nothing_was_scored(model: Path, pool: Path, tmp_path
     graph = torn / "engine_lanes.onnx"
     graph.write_bytes(graph.read_bytes()[:1000])
     with pytest.raises(ModelError, match=r"engine_lanes.onnx: damaged, or no ONNX graph"):
-        score_pool(torn, str(pool), tmp_path / "out" / "scores.jsonl", Silent(), **SETTINGS)
+        score_pool(torn, at(pool), tmp_path / "out" / "scores.jsonl", Silent(), **SETTINGS)
     assert list((tmp_path / "out").iterdir()) == []
 
 
@@ -249,14 +256,14 @@ def test_merged_shards_are_the_whole(model: Path, pool: Path, whole: Path, tmp_p
     shards = [tmp_path / f"{number}.jsonl" for number in range(1, num_shards + 1)]
     for number, out in enumerate(shards, start=1):
         score_pool(
-            model, str(pool), out, Silent(), options=EngineOptions(1), shard=Shard(number, num_shards), **SETTINGS
+            model, at(pool), out, Silent(), options=EngineOptions(1), shard=Shard(number, num_shards), **SETTINGS
         )
     random.Random(num_shards).shuffle(shards)
     merged = tmp_path / "deeper" / "scores.jsonl"
     assert merge_shards(shards, merged) == {"questions": NUM - 3, "set_aside": 3}
     assert same(merged, whole)
     # it is what the whole run would go on with
-    assert score_pool(model, str(pool), merged, Silent(), **SETTINGS)["new_questions"] == 0
+    assert score_pool(model, at(pool), merged, Silent(), **SETTINGS)["new_questions"] == 0
 
 
 @pytest.mark.parametrize(("num_questions", "total"), [(0, 3), (1, 3), (64, 2), (65, 2), (1000, 7), (10**6, 8)])
@@ -271,11 +278,9 @@ def test_shards_are_disjoint_and_cover_the_pool(num_questions: int, total: int) 
 def test_shards_that_do_not_make_a_whole(model: Path, pool: Path, tmp_path: Path) -> None:
     first, second = tmp_path / "1.jsonl", tmp_path / "2.jsonl"
     for number, out in ((1, first), (2, second)):
-        score_pool(model, str(pool), out, Silent(), options=EngineOptions(1), shard=Shard(number, 2), **SETTINGS)
+        score_pool(model, at(pool), out, Silent(), options=EngineOptions(1), shard=Shard(number, 2), **SETTINGS)
     other = tmp_path / "other.jsonl"
-    score_pool(
-        model, str(pool), other, Silent(), options=EngineOptions(1), shard=Shard(2, 2), **{**SETTINGS, "seed": 1}
-    )
+    score_pool(model, at(pool), other, Silent(), options=EngineOptions(1), shard=Shard(2, 2), **{**SETTINGS, "seed": 1})
     copy = copy_scores(second, tmp_path)
     out = tmp_path / "merged.jsonl"
 
@@ -306,7 +311,7 @@ def test_questions_that_kill_are_set_aside(
     monkeypatch.setattr(scoring, "student_opener", lambda *given: partial(open_poisoned, opener(*given), poison))
     said = Told()
     out = tmp_path / "scores.jsonl"
-    summary = score_pool(model, str(pool), out, said, options=EngineOptions(2), **SETTINGS)
+    summary = score_pool(model, at(pool), out, said, options=EngineOptions(2), **SETTINGS)
     assert (summary["questions"], summary["set_aside"], summary["replaced_workers"]) == (NUM - 5, 5, 6)
     kept = [line for line in whole.read_bytes().splitlines() if json.loads(line)["id"] not in poison]
     assert out.read_bytes().splitlines() == kept
@@ -315,7 +320,7 @@ def test_questions_that_kill_are_set_aside(
     assert "3 worker processes died of it (killed by signal 9" in aside["q100"]
     assert sum("a worker process died" in warning for warning in said.warnings) == 6
     # it is done with: no further worker is spent on these
-    assert score_pool(model, str(pool), out, said, **SETTINGS)["replaced_workers"] == 0
+    assert score_pool(model, at(pool), out, said, **SETTINGS)["replaced_workers"] == 0
 
 
 RUN_PATCHED = """
@@ -475,3 +480,78 @@ def test_evaluation_leaves_out_what_does_not_fit(model: Path, pool: Path) -> Non
     short = run_cli("eval", "--model", model, "--data", pool, "--limit", 2, "--quiet", "--workers", 1)
     assert short.stdout.endswith("2 questions\n")
     assert "--workers" in refused(2, "eval", "--model", model, "--data", pool, "--workers", num_cores() + 1)
+
+
+# --- what a package says of its student -----------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def package(model: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The student with a manifest: it answers with numbers, in explanations of at most 24 tokens."""
+    folder = tmp_path_factory.mktemp("package") / "student"
+    shutil.copytree(model, folder)
+    graph = "model.onnx"
+    manifest = Manifest(
+        name="sums",
+        base_model="x",
+        quantization="fp32",
+        graph=graph,
+        prompt={},
+        answer_kind="number",
+        answer_format="The answer is A",
+        max_explanation_tokens=24,
+        metrics={},
+        certificate=None,
+        versions={},
+        files=(describe_file(folder, graph),),
+    )
+    write_json(folder / "manifest.json", manifest.to_json())
+    return folder
+
+
+def test_a_package_says_what_its_answers_are_and_how_long(package: Path, tmp_path: Path) -> None:
+    unlabeled = tmp_path / "unlabeled.jsonl"
+    unlabeled.write_text('{"question": "What is 1 + 2?"}\n', encoding="utf-8")
+    out = tmp_path / "scores.jsonl"
+    done = run_cli("score", "--model", package, "--pool", unlabeled, "--out", out, "--quiet", "--branches", 2)
+    assert (done.returncode, done.stderr) == (0, "")  # not a word of answers read as text
+    assert json.loads(meta_path(out).read_text(encoding="utf-8"))["settings"]["max_tokens"] == 24
+    summary = score_pool(package, at(unlabeled, kind="number"), out, Silent(), strategy="elad", branches=2)
+    assert summary["new_questions"] == 0  # the same questions, kinds included
+    with pytest.raises(UsageError, match="max_tokens 24 and not 16"):
+        score_pool(package, at(unlabeled), out, Silent(), strategy="elad", branches=2, max_tokens=16)
+
+
+def test_questions_of_another_type_are_not_evaluated(package: Path, pool: Path, tmp_path: Path) -> None:
+    assert json.loads(run_cli("eval", "--model", package, "--data", pool, "--json").stdout)["num_correct"] > 0
+    other = tmp_path / "other.jsonl"
+    rows = [{"question": f"Is {n} even?", "answer": n % 2 == 0} for n in range(3)] + [{"question": "1?", "answer": 1}]
+    other.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
+    line = refused(1, "eval", "--model", package, "--data", other, "--quiet")
+    said = "3 of 4 answers are of type boolean, and the package's are of type number; evaluate it on questions"
+    assert f"{other}: {said}" in line
+    progress = Silent()
+    score_pool(package, at(other), tmp_path / "scores.jsonl", progress, strategy="random")
+    assert [said.partition(";")[0] in warning for warning in progress.warnings] == [True]
+    kind = ("--kind", "text", "--quiet")
+    assert run_cli("eval", "--model", package, "--data", other, *kind).returncode == 0  # as the user says
+
+
+def test_fields_are_named_on_the_command_line(package: Path, tmp_path: Path) -> None:
+    path = tmp_path / "pool.jsonl"
+    row = {"story": "Tom has 1.", "ask": "He gets 2. How many?", "right": 3, "source": "x"}
+    path.write_text(json.dumps(row) + "\n", encoding="utf-8")
+    named = ("--question-field", "story", "--question-field", "ask", "--answer-field", "right")
+    done = run_cli("eval", "--model", package, "--data", path, *named, "--quiet")
+    assert done.returncode == 0
+    (line,) = done.stderr.splitlines()
+    assert line.startswith(f"warning: {path}: fields not used: source; if they belong to the question")
+    out = tmp_path / "scores.jsonl"
+    template = ("--question-template", r"{story}\n\n{ask}", "--answer-field", "right")
+    given = ("score", "--model", package, "--pool", path, "--out", out, "--strategy", "random", "--json")
+    assert json.loads(run_cli(*given, *named).stdout)["questions"] == 1
+    assert json.loads(run_cli(*given, *template).stdout)["new_questions"] == 0  # the same question
+    assert "exclude each other" in refused(2, *given, "--quiet", *named, *template[:2])
+    assert "field 'stroy': missing; the row has story, ask, right" in refused(
+        1, *given, "--quiet", "--question-field", "stroy"
+    )

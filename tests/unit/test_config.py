@@ -23,7 +23,7 @@ def other_value(key: Key) -> Any:
     kind = type(getattr(RunConfig(), key.section)).model_fields[key.name].annotation
     if get_origin(kind) is Literal:
         return next(value for value in get_args(kind) if value != key.default)
-    if key.default is None or key.default == {}:
+    if key.default is None or key.default in ({}, ()):
         return key.example
     if isinstance(key.default, bool):
         return not key.default
@@ -65,7 +65,7 @@ def test_every_key_round_trips(section: str, name: str, tmp_path: Path) -> None:
 def test_every_key_is_described(section: str, name: str) -> None:
     key = KEYS[section, name]
     assert re.fullmatch(r".{10,}\.", key.description), key.description
-    assert key.allowed.startswith(("Text", "Integer", "Number", "Boolean", "Table", "One of "))
+    assert key.allowed.startswith(("Text", "Integer", "Number", "Boolean", "Table", "List", "One of "))
     assert key.example is not None
     assert accepted(key, key.example) or name == "max_usd"
     assert key.default is not None or f"{name} = " in dump_toml(RunConfig())

@@ -6,11 +6,11 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from edgeelad.config import PoolConfig
-from edgeelad.errors import PoolError
-from edgeelad.pool import FORMATS, load_pool, read_examples, read_pool
+from edgeelad.config import PoolConfig, make_config
+from edgeelad.errors import ConfigError, PoolError
+from edgeelad.pool import FORMATS, Fields, load_pool, read_examples, read_pool
 from edgeelad.pool.check import content_hash
-from edgeelad.pool.formats import PUBLISHED
+from edgeelad.pool.published import PUBLISHED
 from edgeelad.records import Example, Question
 
 ROWS = [
@@ -136,12 +136,141 @@ def test_a_dataset_by_name(monkeypatch):
 
 def test_other_field_names(tmp_path):
     path = write(tmp_path / "pool.jsonl", lines([{"q": "How many?", "a": "5", "why": "2 + 3 = 5", "question": 3}]))
-    (question,) = read_pool(path, question_field="q", answer_field="a", explanation_field="why")
+    (question,) = read_pool(path, fields=Fields(("q",), answer="a", explanation="why"))
     assert (question.text, question.answer, question.explanation) == ("How many?", "5", ("2 + 3 = 5",))
-    config = PoolConfig(path=str(path), question_field="q", answer_field="a", kind="text")
+    config = PoolConfig(path=str(path), question_fields=("q",), answer_field="a", kind="text")
     assert [(q.kind, q.answer) for q in load_pool(config)] == [("text", "5")]
     with pytest.raises(PoolError, match=r"pool\.jsonl:1: field 'anwser': missing; the row has q, a, why, question"):
-        list(read_pool(path, question_field="q", answer_field="anwser"))
+        list(read_pool(path, fields=Fields(("q",), answer="anwser")))
+
+
+def read_one(tmp_path, row, **given):
+    (question,) = read_pool(write(tmp_path / "pool.jsonl", lines([row])), **given)
+    return question
+
+
+def warnings_of(caplog):
+    return [record.getMessage() for record in caplog.records]
+
+
+def test_several_fields_make_up_a_question(tmp_path):
+    row = {"story": "  He has 3.", "ask": "How many?", "extra": 7}
+    assert read_one(tmp_path, row, fields=Fields(("story", "ask"))).text == "He has 3.\n\nHow many?"
+    assert read_one(tmp_path, row, fields=Fields(("ask",))).text == "How many?"
+    assert read_one(tmp_path, row, fields=Fields(("extra", "ask"))).text == "7\n\nHow many?"
+    template = "{story}\nQ: {ask} ({extra})"
+    assert read_one(tmp_path, row, fields=Fields(template=template)).text == "He has 3.\nQ: How many? (7)"
+    for empty in ("", None, " \u200b"):
+        row = {"story": empty, "ask": "How many?"}
+        assert read_one(tmp_path, row, fields=Fields(("story", "ask"))).text == "How many?"
+        with pytest.raises(PoolError, match=r"pool\.jsonl:1: field 'story': (empty|expected text)"):
+            read_one(tmp_path, row, fields=Fields(("ask", "story")))
+        with pytest.raises(PoolError, match=r"pool\.jsonl:1: field 'story': empty"):
+            read_one(tmp_path, row, fields=Fields(template="Q: {story}"))
+    for fields in (Fields(("stroy", "ask")), Fields(template="{stroy}")):
+        with pytest.raises(
+            PoolError, match=r":1: field 'stroy': missing; the row has story, ask: name the right field"
+        ):
+            read_one(tmp_path, row, fields=fields)
+    nested = {"ask": {"text": "How many?"}, "reply": {"value": [5]}}
+    question = read_one(tmp_path, {**nested, "reply": {"value": 5}}, fields=Fields(("ask.text",), answer="reply.value"))
+    assert (question.text, question.answer) == ("How many?", "5")
+
+
+def test_a_configuration_names_the_fields(tmp_path):
+    path = write(tmp_path / "pool.jsonl", lines([{"story": "He has 3.", "ask": "How many?", "right": 3}]))
+    for named in ({"question_fields": ["story", "ask"]}, {"question_template": "{story}\n\n{ask}"}):
+        config = make_config({"pool": {"path": str(path), "answer_field": "right", **named}})
+        (question,) = load_pool(config.pool)
+        assert (question.text, question.answer) == ("He has 3.\n\nHow many?", "3")
+    config = make_config({"pool": {"path": str(path), "question_field": "ask"}})
+    assert config.pool.question_fields == ("ask",)
+    with pytest.raises(ConfigError, match="question_fields and question_template exclude each other; give one"):
+        make_config({"pool": {"question_fields": ["ask"], "question_template": "{ask}"}})
+
+
+def test_a_passage_beside_the_question_belongs_to_it(tmp_path):
+    for name in ("passage", "context", "article", "body", "story", "Background"):
+        row = {"question": "Where?", name: "He went home.", "answer": "home"}
+        assert read_one(tmp_path, row).text == "He went home.\n\nWhere?"
+        assert read_one(tmp_path, {**row, name: None}).text == "Where?"
+        assert read_one(tmp_path, row, fields=Fields(("question",))).text == "Where?"
+    lists = {"question": "Where?", "context": ["He rose.", "He went home."]}
+    assert read_one(tmp_path, lists).text == "He rose.\nHe went home.\n\nWhere?"
+    assert read_one(tmp_path, {"QUESTION": "Where?", "Answer": "home"}).answer == "home"
+
+
+def test_fields_that_are_not_used_are_named_once_in_one_line(tmp_path, caplog):
+    rows = [{"question": f"How many {i}?", "answer": i, "Hint": "count", "source": "x", "empty": ""} for i in range(3)]
+    path = write(tmp_path / "pool.jsonl", lines(rows))
+    list(read_pool(path))
+    assert warnings_of(caplog) == [
+        f"{path}: fields not used: Hint, source; if they belong to the question, name all of its parts in order with "
+        "--question-field (pool.question_fields)"
+    ]
+    caplog.clear()
+    list(read_pool(path, is_known=True))
+    list(read_pool(path, fields=Fields(template="{Hint} {source} {question}")))
+    assert warnings_of(caplog) == []
+    read_one(tmp_path, {"question": "How many?", "choices": ["5", "6"], "answer": 5}, kind="number")
+    assert "fields not used: choices" in caplog.text
+
+
+def test_a_published_layout_knows_its_fields(tmp_path):
+    with pytest.raises(PoolError, match="--format gsm8k knows its fields: leave out the names of fields, or name the"):
+        read_one(tmp_path, {"question": "?", "answer": "#### 5"}, format="gsm8k", fields=Fields(answer="answer"))
+
+
+@pytest.mark.parametrize(
+    ("choices", "answer", "expected"),
+    [
+        (["bank", "mall"], 1, "B"),
+        (["bank", "mall"], "0", "A"),
+        (["5", "11"], 11, "B"),
+        (["5", "11"], "(b)", "B"),
+        ([2, 1, 0], "1", "B"),
+        ({"A": "bank", "B": "mall"}, "B", "B"),
+        ({"text": ["bank", "mall"], "label": ["1", "2"]}, "2", "B"),
+        ([{"label": "X", "text": "bank"}, {"label": "Y", "text": "mall"}], "Y", "B"),
+        (["(A) bank", "(B) mall"], "mall", "B"),
+        ("['bank', 'mall']", "mall", "B"),
+        (["-1", "1"], "-1", "A"),
+        (["bank", "mall"], -1, None),
+    ],
+)
+def test_the_right_choice_is_told_by_label_text_or_index(tmp_path, choices, answer, expected):
+    question = read_one(tmp_path, {"question": "?", "choices": choices, "answer": answer})
+    assert (question.kind, question.answer) == ("choice", expected)
+
+
+def test_an_index_is_told_and_never_guessed(tmp_path, caplog):
+    for choices, answer, message in (
+        (["1", "2", "0"], 1, r"1 is the index of \(B\) and the text of \(A\); write the choice's label"),
+        (["a", "b"], 2, "'2' is not one of the choices, nor the index of one, from 0"),
+        ({"A": "a", "B": "b"}, "C", "'C' is none of the labels A, B"),
+        (["a", "b"], [0, 1], "2 right choices; keep one"),
+    ):
+        with pytest.raises(PoolError, match=":1: field 'answer': " + message):
+            read_one(tmp_path, {"question": "?", "choices": choices, "answer": answer})
+    caplog.clear()
+    list(read_pool(write(tmp_path / "p.jsonl", lines([{"question": "?", "choices": ["a", "b"], "answer": 1}] * 2))))
+    assert [text for text in warnings_of(caplog) if "index" in text] == [
+        f"{tmp_path / 'p.jsonl'}: answers that are whole numbers are read as the index of the right choice, from 0"
+    ]
+
+
+def test_a_default_kind_holds_for_what_does_not_tell_its_own(tmp_path):
+    def kind(default, **row):
+        return read_one(tmp_path, {"question": "?", **row}, default_kind=default).kind
+
+    assert kind("number") == "number"
+    assert kind("number", answer="12 (apples)") == "number"
+    assert kind("number", answer="Paris") == "text"
+    assert kind("number", answer="a", choices=["a", "b"]) == "choice"
+    assert kind("number", choices=["a", "b"]) == "choice"
+    assert kind("boolean", answer=True) == "boolean"
+    assert kind("text", answer="5") == "number"  # a package of several kinds says text
+    assert kind("text") == "text"
 
 
 def test_a_kind_that_is_given_holds_for_every_row(tmp_path):
@@ -168,6 +297,134 @@ def test_examples_have_steps_and_an_answer(tmp_path):
         read_examples(write(path, lines(ROWS[:2])))
     with pytest.raises(PoolError, match=r"seeds\.jsonl:1: field 'answer': missing or empty"):
         read_examples(write(path, lines([{"question": "?", "explanation": "so"}])))
+
+
+# --- missing and infinite numbers -----------------------------------------------------------------------------------
+
+
+def as_parquet(path, column, values):
+    import pyarrow
+    import pyarrow.parquet
+
+    pyarrow.parquet.write_table(
+        pyarrow.table({"question": [f"Q{i}?" for i in range(len(values))], column: values}), path
+    )
+    return path
+
+
+@pytest.mark.parametrize("column", ["answer", "id", "skill"])
+def test_nan_is_missing_in_every_kind_of_file(tmp_path, column):
+    values = [1.0, float("nan"), 2.0]
+    rows = [{"question": f"Q{i}?", column: value} for i, value in enumerate(values)]
+    table = "".join(f"Q{i}?,{value}\n" for i, value in enumerate(["1", "NaN", "2"]))
+    for path in (
+        write(tmp_path / "pool.jsonl", lines(rows)),
+        write(tmp_path / "pool.json", json.dumps(rows)),
+        write(tmp_path / "pool.csv", f"question,{column}\n{table}"),
+        as_parquet(tmp_path / "pool.parquet", column, values),
+    ):
+        questions = list(read_pool(path))
+        assert len(questions) == 3
+        if column == "id":
+            assert [questions[0].id, questions[2].id, len(questions[1].id)] == ["1", "2", 16]
+        else:
+            assert getattr(questions[1], column) is None
+            assert getattr(questions[0], column) is not None
+
+
+@pytest.mark.parametrize("column", ["answer", "id", "question", "passage"])
+def test_an_infinite_number_is_refused_in_every_kind_of_file(tmp_path, column):
+    rows = [{"question": "Q?", column: "1"}, {"question": "Q?", column: float("inf")}]
+    named = "question" if column == "question" else f"question,{column}"
+    table = "Q?\ninf\n" if column == "question" else "Q?,x\nQ?,inf\n"
+    paths = [
+        write(tmp_path / "pool.jsonl", lines(rows)),
+        write(tmp_path / "pool.json", json.dumps(rows, indent=1)),
+        write(tmp_path / "pool.csv", f"{named}\n{table}"),
+    ]
+    if column not in ("question", "passage"):
+        paths.append(as_parquet(tmp_path / "pool.parquet", column, [1.0, float("inf")]))
+    for path in paths:
+        with pytest.raises(PoolError, match=rf"pool\.\w+: ?.*\d+: field '{column}': an infinite number|row 2: field"):
+            list(read_pool(path, fields=Fields(("passage", "question")) if column == "passage" else Fields()))
+
+
+# --- odd characters, nested documents, named classes ----------------------------------------------------------------
+
+
+def test_unusual_line_separators_do_not_end_a_line(tmp_path):
+    text = "One\u2028two\u0085three?"
+    row = {"question": text, "choices": ["a\u2028b", "c"], "answer": "c", "explanation": ["x\u0085y"]}
+    for path in (
+        write(tmp_path / "pool.jsonl", "\ufeff" + lines([row]) + "\ufeff" + lines([{**row, "question": "Next?"}])),
+        write(tmp_path / "pool.json", "\ufeff" + json.dumps([row, {**row, "question": "Next?"}], ensure_ascii=False)),
+    ):
+        first, second = read_pool(path)
+        assert (first.text, first.choices, first.answer) == (text, ("a b", "c"), "B")
+        assert second.text == "Next?"
+    table = f"\ufeffquestion,answer\r\n{text},5\r\nNext?,6\r\n"
+    assert [q.text for q in read_pool(write(tmp_path / "pool.csv", table))] == [text, "Next?"]
+
+
+def test_squad_and_drop_as_their_authors_nest_them(tmp_path):
+    answers = [{"text": "the dome", "answer_start": 3}]
+    paragraph = {"context": "On the dome.", "qas": [{"id": "1", "question": "Where?", "answers": answers}]}
+    squad = {"version": "1.1", "data": [{"title": "T", "paragraphs": [paragraph, {"context": "X.", "qas": []}]}]}
+    pairs = [
+        {"question": "How many?", "query_id": "a", "answer": {"number": "3", "date": {}, "spans": []}},
+        {"question": "Who?", "query_id": "b", "answer": {"number": "", "date": {}, "spans": ["Ann", "Bo"]}},
+    ]
+    drop = {"nfl_1": {"passage": "They won.", "qa_pairs": pairs, "wiki_url": "x"}}
+    for indent in (None, 1):
+        path = write(tmp_path / "squad.json", json.dumps(squad, indent=indent))
+        assert [(q.text, q.answer) for q in read_pool(path)] == [("On the dome.\n\nWhere?", "dome")]
+        path = write(tmp_path / "drop.json", json.dumps(drop, indent=indent))
+        assert [(q.id, q.text, q.answer) for q in read_pool(path)] == [
+            ("a", "They won.\n\nHow many?", "3"),
+            ("b", "They won.\n\nWho?", "ann bo"),
+        ]
+    table = {"one": {"question": "How many?", "answer": 5}, "two": {"question": "Who?", "answer": "Ann"}}
+    path = write(tmp_path / "table.json", json.dumps(table))
+    assert [(q.id, q.answer) for q in read_pool(path)] == [("one", "5"), ("two", "ann")]
+    with pytest.raises(PoolError, match=r"squad\.json: example 1, paragraph 1: field 'qas': expected a list"):
+        list(read_pool(write(tmp_path / "squad.json", json.dumps({"data": [{"paragraphs": [{"context": ""}]}]}))))
+
+
+def test_named_classes_are_read_by_their_names(tmp_path):
+    datasets = pytest.importorskip("datasets")
+    row = {"premise": "It rained.", "hypothesis": "It snowed."}
+    names = ["entailment", "contradiction", "neutral"]  # CB's order, which is not SNLI's
+    features = datasets.Features(
+        {key: datasets.Value("string") for key in row} | {"label": datasets.ClassLabel(names=names)}
+    )
+    rows = [{**row, "label": 1}, {**row, "label": 2}, {**row, "label": -1}]
+    dataset = datasets.Dataset.from_list(rows, features=features)
+    dataset.save_to_disk(str(tmp_path / "saved"))
+    dataset.to_parquet(str(tmp_path / "pool.parquet"))
+    for path in (tmp_path / "saved", tmp_path / "pool.parquet"):
+        questions = list(read_pool(path))
+        assert [q.choices for q in questions] == [tuple(names)] * 3
+        assert [q.answer for q in questions] == ["B", "C", None]
+
+
+def test_mmlu_has_no_header(tmp_path):
+    text = 'Which planet is red?,Venus,Mars,"Earth, our own",Pluto,B\nWhich is ours?,Venus,Mars,Earth,NaN,C\n'
+    first, second = read_pool(write(tmp_path / "astronomy_test.csv", text))
+    assert (first.text, first.choices[1:3], first.answer) == ("Which planet is red?", ("Mars", "Earth, our own"), "B")
+    assert (second.choices, second.answer) == (("Venus", "Mars", "Earth"), "C")
+    header = "question,A,B,C,D,answer\nWhich?,1,2,3,4,B\n"
+    assert [q.text for q in read_pool(write(tmp_path / "p.csv", header))] == ["Which?"]
+    with pytest.raises(PoolError, match=r"p\.csv:2: field 'A': an empty choice before others"):
+        list(read_pool(write(tmp_path / "p.csv", "question,A,B,C,D,answer\nWhich?,,2,3,4,B\n")))
+
+
+def test_a_drawing_is_no_step(tmp_path):
+    drawing = "[asy]\n" + "draw((0,0)--(1,1));\n" * 100 + "[/asy]"
+    row = {"question": "?", "answer": 5, "explanation": f"2 + 3\n{drawing}\nis 5 [asy] for"}
+    assert read_one(tmp_path, row).explanation == ("2 + 3", "is 5 [asy] for")
+    huge = as_parquet(tmp_path / "pool.parquet", "explanation", ["x" * 10_000_000])
+    with pytest.raises(PoolError, match=r"row 1: field 'explanation': 10,000,000 characters; shorten it to 1,000,000"):
+        list(read_pool(huge))
 
 
 # --- ids ------------------------------------------------------------------------------------------------------------
@@ -202,7 +459,7 @@ def test_memory_does_not_grow_with_the_pool_but_for_ids(tmp_path):
 GOOD = '{"id": "a", "question": "How many?"}\n'
 BAD_LINES = {
     "not JSON": ('{"question": "How', r":2: not JSON \(Unterminated string.*column 14\); correct the line"),
-    "a list": ("[1]", ":2: expected a JSON object, found a list; write one object a line"),
+    "a list": ("[1]", ":2: expected a JSON object, found a list; write one object per line"),
     "a number": ("5", ":2: expected a JSON object, found a number"),
     "missing question": ('{"text": "How?"}', ":2: field 'question': missing; the row has text: name the right field"),
     "empty question": ('{"question": "  "}', ":2: field 'question': empty; fill it in"),
@@ -222,18 +479,19 @@ BAD_LINES = {
     "too many choices": (json.dumps({"question": "?", "choices": ["a"] * 27}), ":2: field 'choices': 27 choices"),
     "no such choice": (
         '{"question": "?", "choices": ["a", "b"], "answer": "river"}',
-        ":2: field 'answer': 'river' is not one of the choices; correct it, leave it out, or set",
+        ":2: field 'answer': 'river' is not one of the choices; correct it, leave it out, or set the answer type",
     ),
     "explanation of wrong type": ('{"question": "?", "explanation": 5}', ":2: field 'explanation': expected text or a"),
     "half a character": (r'{"question": "\ud800?"}', r":2: field 'question': holds half a character \(\\ud800\)"),
     "NUL character": (r'{"question": "a\u0000b"}', ":2: field 'question': holds a NUL character; remove it"),
-    "NUL byte": ('{"question": "a\0b"}', ":2: a NUL byte: the file is torn"),
-    "not a number": ('{"question": "?", "answer": NaN}', ":2: JSON that cannot be used .*NaN is not JSON; write null"),
+    "NUL byte": ('{"question": "a\0b"}', ":2: a NUL byte: the file is binary or damaged"),
+    "a number without end": ('{"question": "?", "answer": -Infinity}', ":2: field 'answer': an infinite number; write"),
+    "a repeated key": ('{"question": "?", "question": "!"}', ":2: JSON that cannot be used .*'question' occurs twice"),
     "thousands of digits": ('{"question": "?", "answer": ' + "1" * 5000 + "}", ":2: JSON that cannot be used"),
     "thousands of brackets": ("[" * 100_000, ":2: JSON that cannot be used"),
     "a line of 10 MB": (
         '{"question": "' + "a" * 10_000_000 + '"}',
-        ":2: a line of over 1 MB; write one question a line",
+        ":2: a line of over 1 MB; write one question per line",
     ),
 }
 
@@ -251,22 +509,30 @@ def test_a_bad_line_is_named_with_its_remedy(tmp_path, name):
 @pytest.mark.parametrize(
     ("name", "content", "message"),
     [
-        ("pool.jsonl", b"", r"no questions in it; write one JSON object a line"),
+        ("pool.jsonl", b"", r"no questions in it; write one JSON object per line"),
         ("pool.jsonl", b"\n \n", r"no questions in it"),
         ("pool.csv", b"question,answer\n", r"no questions in it"),
         ("pool.json", b"[]", r"no questions in it"),
-        ("pool.json", b'{\n"a": 1}', r"pool\.json: a JSON object without an array 'examples'"),
+        (
+            "pool.json",
+            b'{\n"a": 1}',
+            r"pool\.json: a JSON object without an array of objects",
+        ),
         ("pool.json", b'[\n{"question": "?"},\n3]', r"pool\.json:3: expected a JSON object, found a number"),
         ("pool.json", b'[\n{"question": "?"},\n', r"pool\.json:3: not JSON"),
         ("pool.json", b'[\n{"question":\n "caf\xe9"}]', r"pool\.json:3: not UTF-8 \(byte 0xe9\)"),
         ("pool.jsonl", GOOD.encode() + b'{"question": "caf\xe9"}', r"pool\.jsonl:2: not UTF-8 \(byte 0xe9\); save the"),
-        ("pool.jsonl", GOOD.encode("utf-16"), r"pool\.jsonl:1: UTF-16, not UTF-8"),
+        ("pool.jsonl", GOOD.encode("utf-16"), r"pool\.jsonl: UTF-16, not UTF-8"),
         ("pool.csv", b"question,answer\n?,1,2\n", r"pool\.csv:2: 3 fields where the header has 2"),
         ("pool.csv", b"question,question\n?,1\n", r"pool\.csv:1: a column name occurs twice"),
         ("pool.csv", b'question\n"?\n', r"pool\.csv:2: not valid CSV"),
         ("pool.csv", b"question\n" + b"?" * 200_000, r"pool\.csv:2: not valid CSV \(field larger than field limit"),
         ("pool.csv", b'question,choices\n?,"[""a"", "\n', r"pool\.csv:2: field 'choices': not a JSON list"),
-        ("pool.txt", GOOD.encode(), r"files that end in '\.txt'; name the format, for example --format jsonl"),
+        (
+            "pool.txt",
+            GOOD.encode(),
+            r"unrecognized file extension '\.txt'; name the format, for example --format jsonl",
+        ),
     ],
 )
 def test_a_bad_file_is_named_with_its_remedy(tmp_path, name, content, message):
@@ -276,6 +542,32 @@ def test_a_bad_file_is_named_with_its_remedy(tmp_path, name, content, message):
     assert "\n" not in str(caught.value)
 
 
+PEM = b"-----BEGIN OPENSSH PRIVATE KEY-----\nc2VjcmV0IHRvIGtlZXA=\n-----END OPENSSH PRIVATE KEY-----\n"
+NOT_TEXT = {
+    "private key": (PEM, "holds a key or a certificate"),
+    "key after other lines": (b"Bag Attributes\n    friendlyName: me\n" + PEM, "holds a key or a certificate"),
+    "PuTTY key": (b"PuTTY-User-Key-File-3: ssh-ed25519\n", "a private key"),
+    "gzip": (b"\x1f\x8b\x08\x00rest", "a gzip archive; unpack it first"),
+    "Excel": (b"PK\x03\x04rest", "a zip archive or an Excel workbook; unpack it, or save the sheet as CSV"),
+    "parquet": (b"PAR1rest", "a parquet file; name its format with --format parquet"),
+    "SQLite": (b"SQLite format 3\0rest", "an SQLite database"),
+    "PDF": (b"%PDF-1.7\n", "a PDF"),
+    "NUL bytes": (b"\0\1\2 question\n", "a NUL byte: the file is binary or damaged"),
+    "other bytes": (b"\x80\x81 question\n", "not UTF-8"),
+}
+
+
+@pytest.mark.parametrize("name", NOT_TEXT)
+@pytest.mark.parametrize("format", ["jsonl", "json", "csv", "tsv"])
+def test_what_is_no_pool_is_refused_without_showing_it(tmp_path, name, format):
+    content, message = NOT_TEXT[name]
+    fields = Fields((PEM.decode().split("\n")[0],)) if "key" in name else Fields()
+    with pytest.raises(PoolError, match=message) as caught:
+        list(read_pool(write(tmp_path / "pool", content), format, fields=fields))
+    assert "\n" not in str(caught.value)
+    assert "c2VjcmV0" not in str(caught.value)
+
+
 def test_what_is_no_file_is_named(tmp_path):
     with pytest.raises(PoolError, match=r"none\.jsonl: no such file"):
         read_pool(tmp_path / "none.jsonl")
@@ -283,7 +575,7 @@ def test_what_is_no_file_is_named(tmp_path):
         read_pool(tmp_path, "jsonl")
     with pytest.raises(PoolError, match="not a path"):
         read_pool("x" * 5000)
-    with pytest.raises(PoolError, match="no format is called 'yaml'; known: auto, jsonl, "):
+    with pytest.raises(PoolError, match="unknown format 'yaml'; known: auto, jsonl, "):
         read_pool(tmp_path / "none.jsonl", "yaml")
     with pytest.raises(PoolError, match=r"pool\.path is not set"):
         load_pool(PoolConfig())
@@ -324,7 +616,9 @@ json_values = st.recursive(
 )
 row_keys = st.sampled_from(
     ["id", "qid", "question", "answer", "choices", "explanation", "facts", "options", "correct", "Question", "Numbers",
-     "Equation", "Answer", "answerKey", "input", "target_scores", "examples", "skill"]
+     "Equation", "Answer", "answerKey", "input", "target_scores", "examples", "skill", "passage", "label", "Body",
+     "context", "answers", "premise", "hypothesis", "A", "B", "messages", "prompt", "completion", "instruction",
+     "output", "problem", "solution", "target", "subject", "data"]
 )  # fmt: skip
 
 

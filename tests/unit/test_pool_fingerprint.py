@@ -5,12 +5,12 @@ import pytest
 
 from edgeelad.config import RunConfig, make_config
 from edgeelad.errors import RunError
-from edgeelad.files import write_json
 from edgeelad.pool.fingerprint import pool_fingerprint
 from edgeelad.progress import Silent
 from edgeelad.records import Question
 from edgeelad.run.folder import RunFolder
-from edgeelad.stages import run as stage
+from edgeelad.run.records import PoolSplit
+from edgeelad.stages.open_run import _split
 
 QUESTION = Question("a", "Where?", "choice", ("bank", "mall"), "A", ("Money is there.",), "places")
 OTHER = Question("b", "How many?", "number", (), "5")
@@ -44,15 +44,21 @@ def test_order_and_number_count_and_fields_do_not_run_into_one_another():
     assert pool_fingerprint([Question("a", "x", answer="None")]) != pool_fingerprint([Question("a", "x")])
 
 
-def resume(folder: Path, config: RunConfig, question: Question) -> object:
-    return stage._split(config, RunFolder(folder), {question.id: question}, Silent())
+def start(path: Path, **settings: bool) -> PoolSplit:
+    """The record of a run that was started on a pool of one question."""
+    split = PoolSplit("x", pool_fingerprint([QUESTION], **settings)[0], (), (), ())
+    RunFolder(path).pool.write(split)
+    return split
+
+
+def resume(path: Path, config: RunConfig, question: Question) -> PoolSplit:
+    return _split(config, RunFolder(path), {question.id: question}, Silent())
 
 
 @pytest.mark.parametrize("name", EDITS)
 def test_a_run_does_not_resume_on_an_edited_pool(tmp_path, name):
     config = make_config({"pool": {"path": "pool.jsonl"}, "teacher": {"kind": "dataset"}})
-    split = {"fingerprint": pool_fingerprint([QUESTION])[0], "run_id": "x"}
-    write_json(tmp_path / "pool.json", split)
+    split = start(tmp_path)
     assert resume(tmp_path, config, QUESTION) == split
     with pytest.raises(RunError, match=r"started on another pool than pool\.jsonl holds now; restore the pool"):
         resume(tmp_path, config, replace(QUESTION, **EDITS[name]))
@@ -60,5 +66,5 @@ def test_a_run_does_not_resume_on_an_edited_pool(tmp_path, name):
 
 def test_explanations_count_where_the_pool_is_the_teacher(tmp_path):
     config = make_config({"pool": {"path": "pool.jsonl"}})
-    write_json(tmp_path / "pool.json", {"fingerprint": pool_fingerprint([QUESTION], explanations=False)[0]})
+    start(tmp_path, explanations=False)
     assert resume(tmp_path, config, replace(QUESTION, explanation=("Another.",)))

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from edgeelad.config import SelectionConfig, make_config
+from edgeelad.config import PoolConfig, SelectionConfig, make_config
 from edgeelad.errors import ConfigError, UsageError
 from edgeelad.progress import Silent
 from edgeelad.records import Question, Score
@@ -166,7 +166,7 @@ def test_a_text_strategy_needs_no_scores_and_states_none(tmp_path, strategy):
     rows = list(run.folder.round(1).selected.read())
     assert [(row.score, row.id in pool) for row in rows] == [(None, True)] * 8
     with pytest.raises(UsageError, match=f"gives no scores; use it .* --set selection.strategy={strategy}"):
-        score_pool(tmp_path, "pool.jsonl", tmp_path / "out", Silent(), strategy=strategy)
+        score_pool(tmp_path, PoolConfig(path="pool.jsonl"), tmp_path / "out", Silent(), strategy=strategy)
     assert strategy not in STRATEGIES
 
 

@@ -1,0 +1,97 @@
+"""Read rows from parquet files and Hugging Face datasets, streamed.
+
+Whole numbers that stand for named classes (`ClassLabel`) become the names: 2 becomes "contradiction".
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+from edgeelad.errors import MissingExtraError, PoolError
+from edgeelad.pool.rows import Row, one_line, require_file
+
+PARQUET_BATCH = 1024
+Classes = Mapping[str, tuple[str, ...]]
+
+
+def read_parquet(path: Path) -> Iterator[Row]:
+    """A parquet file, with one batch of rows in memory at a time."""
+    try:
+        import pyarrow
+        import pyarrow.parquet
+    except ImportError:
+        raise MissingExtraError("pyarrow", "distill", f"reading {path}") from None
+    require_file(path)
+    number = 0
+    try:
+        with pyarrow.parquet.ParquetFile(path) as file:
+            classes = _classes_of_schema(file.schema_arrow.metadata or {})
+            for batch in file.iter_batches(batch_size=PARQUET_BATCH):
+                for fields in batch.to_pylist():
+                    number += 1
+                    yield _named(f"{path}: row {number}", fields, classes)
+    except (pyarrow.ArrowException, OSError) as error:
+        raise PoolError(f"{path}: not a readable parquet file ({one_line(error)}); write it again") from error
+
+
+def read_dataset(name: str, split: str) -> Iterator[Row]:
+    """A Hugging Face dataset: a folder that `save_to_disk` wrote, a folder of data files, or a name.
+
+    A name is `owner/name` or `owner/name:config`. Streams; downloads only what a name asks for.
+    """
+    try:
+        import datasets
+    except ImportError:
+        raise MissingExtraError("datasets", "distill", f"reading the dataset {name}") from None
+    try:
+        dataset = _load_dataset(datasets, name, split)
+        features = getattr(dataset, "features", None) or {}
+        classes = {key: tuple(feature.names) for key, feature in features.items() if hasattr(feature, "names")}
+        rows, number = iter(dataset), 0
+        while (fields := next(rows, None)) is not None:
+            number += 1
+            yield _named(f"{name} [{split}] row {number}", dict(fields), classes)
+    except PoolError:
+        raise
+    except Exception as error:  # datasets raises whatever its readers, its hub client and its scripts raise
+        raise PoolError(
+            f"{name}: the dataset cannot be read ({one_line(error)}); check the name, the split {split!r} "
+            "(--split) and the network, or save it as a file first"
+        ) from error
+
+
+def _load_dataset(datasets: Any, name: str, split: str) -> Any:
+    path = Path(name)
+    if (path / "state.json").exists() or (path / "dataset_dict.json").exists():
+        saved = datasets.load_from_disk(str(path))
+        if not isinstance(saved, dict):
+            return saved
+        if split not in saved:
+            raise PoolError(f"{name}: no split {split!r}; it has {', '.join(saved)}: name one with --split")
+        return saved[split]
+    dataset, _, config = (name, "", "") if path.exists() else name.partition(":")
+    return datasets.load_dataset(dataset, config or None, split=split, streaming=True)
+
+
+def _classes_of_schema(metadata: Mapping[bytes, bytes]) -> Classes:
+    """The names of classes that `datasets` writes into a parquet file's schema."""
+    try:
+        features = json.loads(metadata[b"huggingface"])["info"]["features"]
+        return {
+            key: tuple(map(str, feature["names"]))
+            for key, feature in features.items()
+            if isinstance(feature, dict) and feature.get("_type") == "ClassLabel"
+        }
+    except (KeyError, ValueError, TypeError, AttributeError):
+        return {}  # written by another program
+
+
+def _named(where: str, fields: dict[str, Any], classes: Classes) -> Row:
+    for key, names in classes.items():
+        value = fields.get(key)
+        if isinstance(value, int) and not isinstance(value, bool):
+            fields[key] = names[value] if 0 <= value < len(names) else None  # -1: unlabeled
+    return Row(where, fields, classes)
