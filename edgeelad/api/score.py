@@ -18,7 +18,7 @@ from edgeelad.engine.tree import greedy_params
 from edgeelad.engine.workers import SetAside, generate_trees
 from edgeelad.errors import ModelError, PoolError, UsageError
 from edgeelad.pool import read_pool
-from edgeelad.pool.check import content_hash
+from edgeelad.pool.check import content_hash, other_kinds
 from edgeelad.progress import Rate, track
 from edgeelad.records import Evaluation, Question, ReasoningTree, Score
 from edgeelad.selection import TEXT_STRATEGIES
@@ -162,7 +162,7 @@ def evaluate(
         on_event: Receives progress and warnings; default: warnings are logged.
 
     Raises:
-        PoolError: The data cannot be read, or holds no answers.
+        PoolError: The data cannot be read, has no answers, or its answers are of another type than the student's.
         PackageError, ModelError: The student cannot be used, or none of the questions fits it.
         UsageError: There are fewer cores than workers.
     """
@@ -173,6 +173,8 @@ def evaluate(
     questions = [question for question in questions_of(data, info) if question.answer is not None]
     if not questions:
         raise PoolError("no question has an answer; evaluation needs labeled questions")
+    if differences := other_kinds(Counter(question.kind for question in questions), info.answer_kind):
+        raise PoolError(f"{differences}; evaluate it on questions like those that it was taught")
     aside: list[SetAside] = []
     progress.start("Evaluating", len(questions))
     params = greedy_params(max_tokens or info.max_tokens)
@@ -194,7 +196,7 @@ def questions_of(pool: Pool, info: StudentInfo) -> Iterator[Question]:
         PoolError: The file cannot be used, or an item is neither a question nor a text.
     """
     if isinstance(pool, str | Path):
-        return read_pool(pool)
+        return read_pool(pool, default_kind=None if info.answer_kind == "text" else info.answer_kind)
     return _questions(pool, info)
 
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 import hashlib
 import sqlite3
 import unicodedata
+from collections.abc import Mapping
 from typing import Literal
 
 from edgeelad.errors import StorageError
@@ -73,6 +74,20 @@ def make_question(row: Row, draft: Draft, kind: Kind, default_kind: AnswerKind |
         explanation=steps or None,
         skill=draft.skill,
     )
+
+
+def other_kinds(kinds: Mapping[AnswerKind, int], expected: AnswerKind | None) -> str:
+    """How the answers of a pool differ in type from those that a student was taught, in words; "" if they do not.
+
+    Args:
+        kinds: The number of answers by type.
+        expected: The student's type; None if unknown; "text" also for several types, and then nothing differs.
+    """
+    others = {kind: num for kind, num in kinds.items() if kind != expected}
+    if expected in (None, "text") or not others:
+        return ""
+    most, total = max(others, key=lambda kind: others[kind]), sum(kinds.values())
+    return f"{others[most]:,} of {total:,} answers are of type {most}, and the student's are of type {expected}"
 
 
 class Ids:

@@ -7,7 +7,7 @@ follows from the pool, the student and the settings alone, not from the number o
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from functools import partial
 from itertools import islice
@@ -28,6 +28,7 @@ from edgeelad.errors import ModelError, PoolError, UsageError
 from edgeelad.files import read_jsonl
 from edgeelad.package.open import is_package, open_package
 from edgeelad.pool import open_pool
+from edgeelad.pool.check import other_kinds
 from edgeelad.pool.fingerprint import pool_fingerprint
 from edgeelad.progress import Progress, Rate, track
 from edgeelad.records import AnswerKind, Question, ReasoningTree, TokenCounts
@@ -64,15 +65,6 @@ class _Learned:
             return cls()
         manifest = open_package(model).manifest
         return cls(manifest.answer_kind, manifest.max_explanation_tokens)
-
-    def differences(self, kinds: Mapping[AnswerKind, int]) -> str:
-        """How the answers of a pool (number by kind) differ in type from those learned, in words; "" if they do not."""
-        others = {kind: num for kind, num in kinds.items() if kind != self.kind}
-        if self.kind in (None, "text") or not others:
-            return ""
-        most = max(others, key=lambda kind: others[kind])
-        total = sum(kinds.values())
-        return f"{others[most]:,} of {total:,} answers are of type {most}, and the package's are of type {self.kind}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -139,7 +131,7 @@ def score_pool(
     rows = _counted(open_pool(pool, default_kind=learned.kind), kinds)
     questions, count = pool_fingerprint(rows, answers=False, explanations=False)  # a score depends on neither
     progress.finish(f"{count:,} questions")
-    if pool.kind == "auto" and (differences := learned.differences(kinds)):
+    if pool.kind == "auto" and (differences := other_kinds(kinds, learned.kind)):
         progress.warn(f"{pool.path}: {differences}; set the answer type with --kind if it is another")
     settings = ScoreSettings(
         edgeelad=edgeelad.__version__,
@@ -265,7 +257,7 @@ def evaluate_model(
     questions = [question for question in pool if question.answer is not None]
     if not questions:
         raise PoolError(f"{data.path}: no row has an answer; evaluation needs labeled questions")
-    if data.kind == "auto" and (differences := learned.differences(Counter(q.kind for q in questions))):
+    if data.kind == "auto" and (differences := other_kinds(Counter(q.kind for q in questions), learned.kind)):
         raise PoolError(
             f"{data.path}: {differences}; evaluate it on questions like those that it was taught, "
             "or set the answer type with --kind"

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from fixtures.packages import make_package
 from fixtures.poisoned import open_poisoned
 from fixtures.students import MAX_CONTEXT, StudentFolders, make_sum
 
@@ -22,8 +23,6 @@ import edgeelad
 from edgeelad.config import PoolConfig
 from edgeelad.engine.options import EngineOptions, num_cores
 from edgeelad.errors import ModelError, PoolError, RunError, UsageError
-from edgeelad.files import write_json
-from edgeelad.package.manifest import Manifest, describe_file
 from edgeelad.progress import Silent
 from edgeelad.scoring import score as scoring
 from edgeelad.scoring.files import aside_path, meta_path
@@ -486,27 +485,9 @@ def test_evaluation_leaves_out_what_does_not_fit(model: Path, pool: Path) -> Non
 
 
 @pytest.fixture(scope="module")
-def package(model: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The student with a manifest: it answers with numbers, in explanations of at most 24 tokens."""
-    folder = tmp_path_factory.mktemp("package") / "student"
-    shutil.copytree(model, folder)
-    graph = "model.onnx"
-    manifest = Manifest(
-        name="sums",
-        base_model="x",
-        quantization="fp32",
-        graph=graph,
-        prompt={},
-        answer_kind="number",
-        answer_format="The answer is A",
-        max_explanation_tokens=24,
-        metrics={},
-        certificate=None,
-        versions={},
-        files=(describe_file(folder, graph),),
-    )
-    write_json(folder / "manifest.json", manifest.to_json())
-    return folder
+def package(students: StudentFolders) -> Path:
+    """A package of a student that answers with numbers, in explanations of at most 24 tokens."""
+    return make_package(students)
 
 
 def test_a_package_says_what_its_answers_are_and_how_long(package: Path, tmp_path: Path) -> None:
@@ -528,7 +509,7 @@ def test_questions_of_another_type_are_not_evaluated(package: Path, pool: Path, 
     rows = [{"question": f"Is {n} even?", "answer": n % 2 == 0} for n in range(3)] + [{"question": "1?", "answer": 1}]
     other.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
     line = refused(1, "eval", "--model", package, "--data", other, "--quiet")
-    said = "3 of 4 answers are of type boolean, and the package's are of type number; evaluate it on questions"
+    said = "3 of 4 answers are of type boolean, and the student's are of type number; evaluate it on questions"
     assert f"{other}: {said}" in line
     progress = Silent()
     score_pool(package, at(other), tmp_path / "scores.jsonl", progress, strategy="random")

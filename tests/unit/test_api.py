@@ -18,7 +18,7 @@ from edgeelad.api import distill as api_distill
 from edgeelad.api import events as api_events
 from edgeelad.api import score as api_score
 from edgeelad.api import student as api_student
-from edgeelad.config import make_config
+from edgeelad.config import PoolConfig, make_config
 from edgeelad.errors import ConfigError, ModelError, PackageError, PoolError, PromptTooLongError, UsageError
 from edgeelad.progress import Silent
 from edgeelad.scoring.score import score_pool
@@ -130,7 +130,7 @@ def test_scores_are_those_of_the_command_in_the_pools_order(package: Path, tmp_p
     pool = tmp_path / "pool.jsonl"
     pool.write_text("".join(json.dumps({"question": text}) + "\n" for text in texts), encoding="utf-8")
     config: dict[str, Any] = {"branches": 2, "explanations": 2, "max_tokens": 24}
-    score_pool(package, str(pool), tmp_path / "scores.jsonl", Silent(), strategy="elad", kind="number", **config)
+    score_pool(package, PoolConfig(path=str(pool)), tmp_path / "scores.jsonl", Silent(), strategy="elad", **config)
     expected = {row["id"]: row for row in map(json.loads, (tmp_path / "scores.jsonl").read_text().splitlines())}
     records = list(edgeelad.score(package, texts, num_workers=1, **config))
     assert [record.question.text for record in records] == texts
@@ -207,6 +207,15 @@ def test_mistakes_are_found_before_anything_is_scored(package: Path) -> None:
         edgeelad.score(package, [ASKED], "eald")
     with pytest.raises(UsageError, match="this process may use"):
         edgeelad.score(package, [ASKED], num_workers=10**6)
+
+
+def test_questions_of_another_type_are_not_evaluated(package: Path, tmp_path: Path) -> None:
+    said = "1 of 1 answers are of type boolean, and the student's are of type number; evaluate it on questions"
+    data = tmp_path / "data.jsonl"
+    data.write_text('{"question": "Is it wet?", "answer": true}\n', encoding="utf-8")
+    for pool in (data, [edgeelad.Question("a", "Is it wet?", "boolean", answer="yes")]):
+        with pytest.raises(PoolError, match=said):
+            edgeelad.evaluate(package, pool, num_workers=1)
 
 
 def test_evaluation_is_that_of_the_command(package: Path, tmp_path: Path) -> None:
