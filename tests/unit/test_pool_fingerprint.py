@@ -1,16 +1,13 @@
 from dataclasses import replace
-from pathlib import Path
 
 import pytest
 
 from edgeelad.config import RunConfig, make_config
 from edgeelad.errors import RunError
 from edgeelad.pool.fingerprint import pool_fingerprint
-from edgeelad.progress import Silent
 from edgeelad.records import Question
-from edgeelad.run.folder import RunFolder
 from edgeelad.run.records import PoolSplit
-from edgeelad.stages.open_run import _split
+from edgeelad.stages.open_run import Fingerprints, _check_same
 
 QUESTION = Question("a", "Where?", "choice", ("bank", "mall"), "A", ("Money is there.",), "places")
 OTHER = Question("b", "How many?", "number", (), "5")
@@ -44,27 +41,21 @@ def test_order_and_number_count_and_fields_do_not_run_into_one_another():
     assert pool_fingerprint([Question("a", "x", answer="None")]) != pool_fingerprint([Question("a", "x")])
 
 
-def start(path: Path, **settings: bool) -> PoolSplit:
-    """The record of a run that was started on a pool of one question."""
-    split = PoolSplit("x", pool_fingerprint([QUESTION], **settings)[0], (), (), ())
-    RunFolder(path).pool.write(split)
-    return split
-
-
-def resume(path: Path, config: RunConfig, question: Question) -> PoolSplit:
-    return _split(config, RunFolder(path), {question.id: question}, Silent())
+def resume(config: RunConfig, before: Question, now: Question) -> None:
+    """Check a pool of one question against that of a run that began with another."""
+    first = Fingerprints.of(config, [before], None, ())
+    _check_same(PoolSplit("x", first.pool, None, None, (), (), ()), Fingerprints.of(config, [now], None, ()), config)
 
 
 @pytest.mark.parametrize("name", EDITS)
-def test_a_run_does_not_resume_on_an_edited_pool(tmp_path, name):
+def test_a_run_does_not_resume_on_an_edited_pool(name):
     config = make_config({"pool": {"path": "pool.jsonl"}, "teacher": {"kind": "dataset"}})
-    split = start(tmp_path)
-    assert resume(tmp_path, config, QUESTION) == split
-    with pytest.raises(RunError, match=r"started on another pool than pool\.jsonl holds now; restore the pool"):
-        resume(tmp_path, config, replace(QUESTION, **EDITS[name]))
+    resume(config, QUESTION, replace(QUESTION))
+    with pytest.raises(
+        RunError, match=r"pool\.jsonl: pool\.path holds other questions than when this run began; restore"
+    ):
+        resume(config, QUESTION, replace(QUESTION, **EDITS[name]))
 
 
-def test_explanations_count_where_the_pool_is_the_teacher(tmp_path):
-    config = make_config({"pool": {"path": "pool.jsonl"}})
-    start(tmp_path, explanations=False)
-    assert resume(tmp_path, config, replace(QUESTION, explanation=("Another.",)))
+def test_explanations_count_where_the_pool_is_the_teacher():
+    resume(make_config({"pool": {"path": "pool.jsonl"}}), QUESTION, replace(QUESTION, explanation=("Another.",)))
