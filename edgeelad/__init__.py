@@ -14,6 +14,7 @@ Names are loaded when they are first used, so that `import edgeelad` takes a few
 """
 
 import importlib
+import os
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -30,6 +31,9 @@ if TYPE_CHECKING:
     from edgeelad.uncertainty import Strategy
 
 __version__ = "0.1.0"
+
+# read when onnxruntime is imported: without it, recent versions keep a device id and send usage events
+os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
 
 __all__ = [
     "AnswerReply",

@@ -50,10 +50,10 @@ class EngineOptions:
         if num_workers is None:
             num_workers = max(cores // num_threads, 1)
         if num_workers * num_threads > cores:
-            wanted = f"--workers {num_workers}" + (f" with --threads {num_threads}" if num_threads > 1 else "")
             raise UsageError(
-                f"{wanted}: this process may use {cores} {'core' if cores == 1 else 'cores'}, and more workers than "
-                "cores only take memory; leave it out for one per core"
+                f"too many workers: {num_workers} with {num_threads} {'thread' if num_threads == 1 else 'threads'} "
+                f"each, but this process may use {cores} {'core' if cores == 1 else 'cores'}; leave --workers (in "
+                "Python: num_workers) out for one per core"
             )
         return cls(num_workers, num_threads, precision=precision, kv_bytes=kv_bytes)
 

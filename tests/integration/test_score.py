@@ -422,8 +422,10 @@ def test_wrong_usage_is_one_line(model: Path, pool: Path, tmp_path: Path) -> Non
     out = tmp_path / "scores.jsonl"
     given = [*arguments(model, pool, out), "--quiet"]
     many = num_cores() + 1
-    assert f"--workers {many}: this process may use {num_cores()} core" in refused(2, *given, "--workers", many)
-    assert f"--workers 1 with --threads {many}" in refused(2, *given, "--workers", 1, "--threads", many)
+    assert f"too many workers: {many} with 1 thread each, but this process may use {num_cores()} core" in refused(
+        2, *given, "--workers", many
+    )
+    assert f"too many workers: 1 with {many} threads each" in refused(2, *given, "--workers", 1, "--threads", many)
     for part in ("9/8", "0/8", "1", "a/b", "1/0"):
         assert f"--shard {part}: not a shard" in refused(2, *given, "--shard", part)
     assert "--kv-memory much: not a size" in refused(2, *given, "--kv-memory", "much")
