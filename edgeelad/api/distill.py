@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -56,18 +57,20 @@ def distill(
     check_main_guard()
     progress = EventProgress(on_event)
     own = OwnParts(teacher, None if strategy is None else find_strategy(strategy))
-    plan = _plan(config, resume, tuple(overrides))
-    with launch.environment(plan, progress) as resolved:
-        return run_distillation(_name(own, resolved, plan.is_resumed), progress, own)
-
-
-def _plan(
-    config: RunConfig | Mapping[str, Any] | str | Path | None, resume: bool, overrides: tuple[str, ...]
-) -> launch.Plan:
+    names = _names(own)
     if resume:
         if not isinstance(config, str | Path):
             raise UsageError('resume needs the run folder, for example distill("runs/a", resume=True)')
-        return launch.plan_resume(Path(config), overrides)
+        plan = launch.plan_resume(Path(config), tuple(overrides))
+        _check_names(plan, names)
+    else:
+        settings = (f"{section}.{key}={json.dumps(name)}" for (section, key), name in names.items())
+        plan = _plan_new(config, (*overrides, *settings))
+    with launch.environment(plan, progress) as resolved:
+        return run_distillation(resolved, progress, own)
+
+
+def _plan_new(config: RunConfig | Mapping[str, Any] | str | Path | None, overrides: tuple[str, ...]) -> launch.Plan:
     if config is None:
         return launch.plan_quickstart(None, overrides)
     if isinstance(config, str | Path):
@@ -79,16 +82,18 @@ def _plan(
     return launch.plan_run(make_config(config, overrides))
 
 
-def _name(own: OwnParts, config: RunConfig, is_resumed: bool) -> RunConfig:
-    """Record in the configuration that an object takes the place of a teacher or strategy."""
-    named = {}
+def _names(own: OwnParts) -> dict[tuple[str, str], str]:
+    """What the configuration records for the objects that take the place of a teacher or strategy."""
+    names = {}
     if own.teacher is not None:
-        named["teacher", "kind"] = PYTHON
+        names["teacher", "kind"] = PYTHON
     if own.strategy is not None:
-        named["selection", "strategy"] = f"{PYTHON}:{own.strategy.name}"
-    for (section, key), value in named.items():
-        keys = getattr(config, section)
-        if is_resumed and getattr(keys, key) != value:
-            raise UsageError(f"{section}.{key} of this run is {getattr(keys, key)!r}; it cannot be changed on a resume")
-        config = config.model_copy(update={section: keys.model_copy(update={key: value})})
-    return config
+        names["selection", "strategy"] = f"{PYTHON}:{own.strategy.name}"
+    return names
+
+
+def _check_names(plan: launch.Plan, names: Mapping[tuple[str, str], str]) -> None:
+    for (section, key), name in names.items():
+        recorded = getattr(getattr(plan.config, section), key) if plan.config is not None else name
+        if recorded != name:
+            raise UsageError(f"{section}.{key} of this run is {recorded!r}; it cannot be changed on a resume")

@@ -1,8 +1,9 @@
 """A teacher of the user's own, with its replies kept in the ledger: no reply is asked for twice, and caps hold.
 
 The teacher is any object with the methods of `protocol.Teacher`, passed to `edgeelad.distill` or installed as a plugin.
-Its replies are checked, and its answers made canonical. A cap is checked before each call with what is spent so far:
-what a call will cost is not known before, so calls in progress can exceed a cap in tokens or dollars.
+Its replies are checked, and its answers made canonical. A cap is checked before each call. What a call will cost is not
+known before, so the most expensive call so far is reserved for it: a cap in tokens or dollars can be exceeded by what
+the calls in progress cost more than that.
 """
 
 from __future__ import annotations
@@ -67,6 +68,7 @@ class OwnTeacher:
         self._prices, self._caps = Prices.from_config(config), Caps.from_config(config)
         self._interrupted = threading.Event()
         self._asked: set[str] = set()
+        self._largest = Reservation(0, 0, 0)
         self._answered = threading.Condition()
         for method in REPLIES:
             call = getattr(teacher, method, None)
@@ -107,7 +109,7 @@ class OwnTeacher:
                 )
             begun = self._ledger.begin(
                 request,
-                Reservation(0, 0, 0),
+                self._largest,
                 self._caps,
                 self._prices,
                 run=self._run,
@@ -145,15 +147,22 @@ class OwnTeacher:
             content, problem, usage = dump_json({**asdict(given), "usage": {}}), "", given.usage
         except TeacherReplyError as error:
             content, problem = "", str(error) or type(error).__name__
-            usage = getattr(error, "usage", TeacherUsage())
+            usage = getattr(error, "usage", TeacherUsage(cost_usd=0.0))
         except BaseException as error:
             is_refused = isinstance(error, TeacherError)
             self._ledger.fail(attempt_id, "unbilled" if is_refused else "in_doubt", f"{type(error).__name__}: {error}")
             raise
         pico = None if usage.cost_usd is None else round(usage.cost_usd * PICO)
         billing = Billing(usage.prompt_tokens, usage.completion_tokens, cost_pico=pico)
-        reply = StoredReply(request.key, content, "stop", problem, 0, billing)
-        self._ledger.answer(attempt_id, reply, self._prices.cost(billing), model=self._model)
+        reply, cost = StoredReply(request.key, content, "stop", problem, 0, billing), self._prices.cost(billing)
+        self._ledger.answer(attempt_id, reply, cost, model=self._model)
+        with self._answered:
+            before = self._largest
+            self._largest = Reservation(
+                max(before.prompt_tokens, billing.prompt_tokens),
+                max(before.completion_tokens, billing.completion_tokens),
+                max(before.cost_pico or 0, cost or 0),
+            )
         return reply
 
 

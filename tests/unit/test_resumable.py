@@ -50,7 +50,7 @@ CHANGES: dict[str, Any] = {
 }
 # what the teacher is asked, how its replies are used, or whom: another run
 FIXED = {
-    "kind", "url", "model", "mode", "walk", "max_depth", "max_calls", "max_tokens_per_question", "style",
+    "kind", "options", "url", "model", "mode", "walk", "max_depth", "max_calls", "max_tokens_per_question", "style",
     "temperature", "resample_temperature", "extra_body",
 }  # fmt: skip
 
