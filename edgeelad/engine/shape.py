@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -69,15 +69,32 @@ def cache_shape(config: Mapping[str, Any]) -> CacheShape | None:
 
 
 def max_context(config: Mapping[str, Any], path: Path) -> int:
-    """Maximum context of the student in tokens.
+    """Maximum number of tokens that the student is used with.
+
+    That is its number of positions, capped at the sliding window of its attention, up to which attention over all
+    tokens is exact, and at the context before longrope's extension, up to which its rotary frequencies are static.
 
     Raises:
-        ModelError: The configuration does not state it.
+        ModelError: The configuration does not name it.
     """
     positions = _first(config, CONTEXT_KEYS)
     if positions is None:
         raise ModelError(f"{path}: no context length ({', '.join(CONTEXT_KEYS)}); add max_position_embeddings")
-    return positions
+    return min(positions, *_caps(config), positions)
+
+
+def _caps(config: Mapping[str, Any]) -> Iterator[int]:
+    layer_types = config.get("layer_types")
+    has_window = "sliding_attention" in layer_types if layer_types else config.get("use_sliding_window", True)
+    window = _first(config, ("sliding_window",))
+    if has_window and window is not None:
+        yield window
+    for rope in (config.get("rope_scaling"), config.get("rope_parameters")):
+        if isinstance(rope, dict) and "longrope" in (rope.get("rope_type"), rope.get("type")):
+            original = _first(rope, ("original_max_position_embeddings",))
+            original = original or _first(config, ("original_max_position_embeddings",))
+            if original is not None:
+                yield original
 
 
 def _first(config: Mapping[str, Any], keys: tuple[str, ...]) -> int | None:

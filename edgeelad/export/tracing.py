@@ -22,7 +22,7 @@ from edgeelad.errors import ModelError
 from edgeelad.export.fused.ops import OPSET
 from edgeelad.export.fused.patch import FusedAttention
 from edgeelad.training.extra import quiet
-from edgeelad.training.support import EXPORT_TASK, has_optimum, has_standard_export
+from edgeelad.training.support import EXPORT_TASK, has_optimum
 
 RAW_GRAPH = "model.onnx"
 OTHER_INSTALL = "pip install 'edgeelad[distill]', which exports it with Optimum,"
@@ -82,6 +82,7 @@ def _optimum_export(student: Path, out: Path, **options: Any) -> None:
 
 def _optimum_config(config: PretrainedConfig) -> Any:
     """The stock OnnxConfig of the family, with our patcher and without the session that fixes dynamic axes."""
+    import optimum.exporters.onnx.model_configs  # noqa: F401  # fills TasksManager's table
     from optimum.exporters.onnx.model_patcher import ModelPatcher
     from optimum.exporters.tasks import TasksManager
 
@@ -100,8 +101,9 @@ def _optimum_config(config: PretrainedConfig) -> Any:
             self._fused.__exit__(*error)
             super().__exit__(*error)
 
-    # the plain decoders share one input and output layout; Optimum does not know all of them by name
-    known = config.model_type if has_standard_export(config.model_type) else "llama"
+    # decoders share one layout of inputs and outputs; Optimum does not know all of them by name, and leaves out
+    # position_ids for some
+    known = "gpt2" if config.model_type == "gpt2" else "qwen3"
     constructor = TasksManager.get_exporter_config_constructor(
         exporter="onnx", model_type=known, task="text-generation", library_name="transformers"
     )

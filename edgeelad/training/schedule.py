@@ -37,11 +37,17 @@ def learning_rate(config: TrainingConfig, num_parameters: int) -> float:
     return min(MAX_RATE, factor * RATE_AT_A_BILLION * math.sqrt(1e9 / num_parameters))
 
 
-def num_steps(config: TrainingConfig, num_rows: int) -> int:
-    """Optimizer steps: `max_steps` if set, else `epochs` passes over the rows, and never fewer than `min_steps`."""
+def num_steps(config: TrainingConfig, num_rows: int, num_processes: int = 1) -> int:
+    """Optimizer steps: `max_steps` if set, else `epochs` passes over the rows, and never fewer than `min_steps`.
+
+    Args:
+        config: The training section.
+        num_rows: Examples that are trained on.
+        num_processes: Processes that share each step (under `torchrun`).
+    """
     if config.max_steps is not None:
         return config.max_steps
-    per_epoch = math.ceil(num_rows / (config.batch_size * config.gradient_accumulation))
+    per_epoch = math.ceil(num_rows / (config.batch_size * config.gradient_accumulation * num_processes))
     return max(math.ceil(per_epoch * config.epochs), config.min_steps)
 
 

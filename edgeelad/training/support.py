@@ -8,7 +8,21 @@ from importlib.metadata import version
 from typing import Any
 
 # model types that GroupQueryAttention expresses (`export.fused.families` looks at their settings as well)
-FUSED_FAMILIES = ("llama", "qwen2", "qwen3", "gpt2")
+FUSED_FAMILIES = (
+    "llama",
+    "qwen2",
+    "qwen3",
+    "gpt2",
+    "mistral",
+    "phi3",
+    "smollm3",
+    "olmo",
+    "olmo2",
+    "arcee",
+    "granite",
+    "gemma",
+    "gemma3_text",
+)
 EXPORT_TASK = "text-generation-with-past"
 
 

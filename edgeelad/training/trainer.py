@@ -141,7 +141,7 @@ def _arguments(
     is_bf16 = config.precision == "bf16" or (
         config.precision == "auto" and on_gpu and torch.cuda.is_bf16_supported(including_emulation=False)
     )
-    max_steps = num_steps(config, num_rows)
+    max_steps = num_steps(config, num_rows, int(os.environ.get("WORLD_SIZE", "1")))
     arguments = TrainingArguments(
         output_dir=str(scratch),
         max_steps=max_steps,

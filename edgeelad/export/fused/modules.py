@@ -33,6 +33,11 @@ def fused_forward(module: nn.Module) -> Callable[..., Tensor] | None:
         def candidate(module: nn.Module, x: Tensor) -> Tensor:
             return rms_norm(x, module.weight, epsilon)
 
+        if not _computes_same(module, candidate, width):  # Gemma's norms add one to their weights
+
+            def candidate(module: nn.Module, x: Tensor) -> Tensor:
+                return rms_norm(x, module.weight + 1.0, epsilon)
+
     elif name in SILU:
 
         def candidate(module: nn.Module, x: Tensor) -> Tensor:

@@ -19,6 +19,7 @@ from edgeelad.export.fused.edit import MICROSOFT, EditedGraph, attribute
 
 Weight = NDArray[np.generic]
 TRANSPOSED = ".T"
+SHIFTED = ".plus1"  # the weight of a norm that multiplies by weight + 1
 LAYOUT_OPS = ("Reshape", "Transpose")
 NORM_OPS = {
     "SimplifiedLayerNormalization": "SkipSimplifiedLayerNormalization",
@@ -28,6 +29,7 @@ NORM_OPS = {
 
 def clean(graph: EditedGraph, parameters: Mapping[str, Weight]) -> None:
     """Run all passes; `parameters` are the student's, by the names that torch gives them."""
+    scale_before_head(graph)
     straighten(graph)
     graph.prune()
     name_weights(graph, parameters)
@@ -39,6 +41,23 @@ def clean(graph: EditedGraph, parameters: Mapping[str, Weight]) -> None:
 def attention_nodes(graph: EditedGraph) -> list[NodeProto]:
     """The GroupQueryAttention nodes, one a layer."""
     return [node for node in graph.nodes if node.op_type == "GroupQueryAttention"]
+
+
+def scale_before_head(graph: EditedGraph) -> None:
+    """Move a constant factor of the logits to the head's input (Granite, Cohere): the graph ends in its product."""
+    scale = graph.producer("logits")
+    if scale is None or scale.op_type not in ("Div", "Mul"):
+        return
+    factor = next((name for name in scale.input if name in graph.weights and graph.weights[name].size == 1), None)
+    head = graph.producer(next(name for name in scale.input if name != factor))
+    if factor is None or head is None or head.op_type != "MatMul" or len(graph.readers(head.output[0])) > 1:
+        return
+    scaled = graph.new_name("scaled_hidden")
+    node = helper.make_node(scale.op_type, [head.input[0], factor], [scaled], name=scale.name)
+    graph.insert_before(head, [node])
+    graph.set_input(head, 0, scaled)
+    graph.remove(scale)
+    head.output[0] = "logits"
 
 
 def straighten(graph: EditedGraph) -> None:
@@ -108,6 +127,12 @@ def name_weights(graph: EditedGraph, parameters: Mapping[str, Weight]) -> None:
         del graph.weights[node.input[1]]
         graph.add_learned(path + TRANSPOSED, weight)
         graph.set_input(node, 1, path + TRANSPOSED)
+    for node in graph.nodes:
+        if node.op_type in NORM_OPS and node.input[1] not in parameters:
+            path = ".".join(node.name.strip("/").split("/")[:-1]) + ".weight"
+            if path in parameters and np.array_equal(graph.weights[node.input[1]], parameters[path] + 1):
+                graph.add_learned(path + SHIFTED, graph.weights[node.input[1]])
+                graph.set_input(node, 1, path + SHIFTED)
     for name in graph.weights.keys() & parameters.keys():
         if not np.array_equal(graph.weights[name], parameters[name]):
             raise ModelError(f"the traced graph changed the weight {name}; export the standard graph instead")

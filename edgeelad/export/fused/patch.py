@@ -20,7 +20,7 @@ from transformers import PreTrainedModel
 from transformers.cache_utils import DynamicLayer
 from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 
-from edgeelad.export.fused.modules import check_rotary_style, fused_forward
+from edgeelad.export.fused.modules import UnservedArchitectureError, check_rotary_style, fused_forward
 from edgeelad.export.fused.ops import group_query_attention, rotary
 
 ATTENTION_NAME = "edgeelad_group_query_attention"
@@ -109,26 +109,38 @@ class FusedAttention:
         setattr(owner, name, value)
 
     def _patch_rotary(self) -> None:
-        """Let the model's rotary module give cosines and sines of the positions, and apply them in `_attention`."""
-        rotaries = [module for name, module in self._model.named_modules() if name.endswith("rotary_emb")]
+        """Let rotary modules return the cosines and sines of the positions, and apply them in `_attention`.
+
+        A layer that applies none (SmolLM3 has such layers) gets none, and one that is handed those of another base
+        (Gemma 3's local layers) gets those.
+        """
+        rotaries = [module for name, module in self._model.named_modules() if "rotary_emb" in name.rpartition(".")[2]]
         if not rotaries:
             return
         modeling = sys.modules[type(self._model).__module__]
         check_rotary_style(modeling.apply_rotary_pos_emb)
         patcher = self
 
-        def cos_sin(module: nn.Module, x: Tensor, position_ids: Tensor) -> tuple[Tensor, Tensor]:
+        def cos_sin(
+            module: nn.Module, x: Tensor, position_ids: Tensor, layer_type: str | None = None
+        ) -> tuple[Tensor, Tensor]:
             # half of each row: the other half is the same (checked by `check_rotary_style`)
-            angles = position_ids.reshape(-1, 1).to(torch.float32) * module.inv_freq.to(torch.float32)
-            scale = float(module.attention_scaling)
+            prefix = f"{layer_type}_" if layer_type is not None else ""
+            frequencies = getattr(module, f"{prefix}inv_freq").to(torch.float32)
+            angles = position_ids.reshape(-1, 1).to(torch.float32) * frequencies
+            scale = float(getattr(module, f"{prefix}attention_scaling"))
             cos, sin = angles.cos(), angles.sin()
-            found = (cos, sin) if scale == 1.0 else (cos * scale, sin * scale)
-            patcher._state.cos_sin = found
-            return found
+            return (cos, sin) if scale == 1.0 else (cos * scale, sin * scale)
+
+        def apply(query: Tensor, key: Tensor, cos: Tensor, sin: Tensor, *_: Any, **__: Any) -> tuple[Tensor, Tensor]:
+            if 2 * cos.shape[-1] != query.shape[-1]:
+                raise UnservedArchitectureError("rotary embedding of a part of each head")
+            patcher._state.cos_sin = cos, sin
+            return query, key
 
         for module in rotaries:
             self._replace(module, "forward", MethodType(cos_sin, module))
-        self._replace(modeling, "apply_rotary_pos_emb", lambda query, key, *_, **__: (query, key))
+        self._replace(modeling, "apply_rotary_pos_emb", apply)
 
     def _attention(
         self, module: nn.Module, query: Tensor, key: Tensor, value: Tensor, mask: Any, **kwargs: Any
@@ -140,7 +152,7 @@ class FusedAttention:
         num_heads, kv_heads = query.shape[1], key.shape[1]
         flat = [tensor.transpose(1, 2).flatten(2) for tensor in (query, key, value)]
         if state.cos_sin is not None:
-            cos, sin = state.cos_sin
+            (cos, sin), state.cos_sin = state.cos_sin, None  # of this layer alone
             flat[0] = rotary(flat[0], state.rotary_index, cos, sin, int(num_heads))
             flat[1] = rotary(flat[1], state.rotary_index, cos, sin, int(kv_heads))
         out, layer.keys, layer.values = group_query_attention(

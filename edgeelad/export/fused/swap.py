@@ -25,7 +25,7 @@ from edgeelad.export.fused.rounding import pack_blocks, round_channels
 
 Weight = NDArray[np.generic]
 LEARNED = re.compile(
-    r"(?P<source>.+?)(?P<transposed>\.T)?(?P<table>\.table)?(\.(?P<kind>int8|blocks\d)(\.scale|\.zero)?)?"
+    r"(?P<source>.+?)(?P<transposed>\.T)?(?P<shifted>\.plus1)?(?P<table>\.table)?(\.(?P<kind>int8|blocks\d)(\.scale|\.zero)?)?"
 )
 # what the weights of each precision are called at the end
 WEIGHT_KINDS: dict[Precision, str | None] = {"fp32": None, "int8": "int8", "int4": "blocks4"}
@@ -120,7 +120,9 @@ def _make(name: str, parameters: Mapping[str, Weight]) -> dict[str, Weight]:
     weight = parameters[match["source"]]
     if match["transposed"]:
         weight = np.ascontiguousarray(weight.T)
-    stem = match["source"] + (match["transposed"] or "") + (match["table"] or "")
+    if match["shifted"]:
+        weight = weight + 1
+    stem = match["source"] + (match["transposed"] or "") + (match["shifted"] or "") + (match["table"] or "")
     is_table, kind = match["table"] is not None, match["kind"]
     if kind is None:
         return {stem: weight}
