@@ -217,7 +217,7 @@ def show_result(plan: Plan, summary: Summary, console: Console) -> None:
         console.print(clean(text), highlight=False, soft_wrap=True, markup=False)
 
     folder = RunFolder(plan.folder)
-    console.print(rounds_table(folder.metrics.read()))
+    console.print(rounds_table(folder.metrics.read(), summary))
     show(certificate_sentence(summary.certificate))
     seconds = sum(summary.seconds.values())
     show(f"Stopped: {summary.stopped_because}. {seconds / 60:.1f} minutes.")

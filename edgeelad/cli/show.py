@@ -25,7 +25,8 @@ from rich.progress import Progress as Bars
 from rich.table import Table
 
 from edgeelad.cli.terminal import clean
-from edgeelad.run.records import RoundMetrics
+from edgeelad.records import TeacherUsage
+from edgeelad.run.records import RoundMetrics, Summary
 
 TELL_S = 60.0
 
@@ -115,8 +116,11 @@ class TerminalProgress:
         self._stop_bars()
 
 
-def rounds_table(rows: Iterable[RoundMetrics]) -> Table:
-    """The table of rounds; fits a terminal of 80 columns."""
+def rounds_table(rows: Iterable[RoundMetrics], summary: Summary) -> Table:
+    """The table of rounds; fits a terminal of 80 columns.
+
+    The last line is the run's total, if a round that taught nothing came after the last student.
+    """
     rows = list(rows)
     is_priced = any(row.teacher.cost_usd is not None for row in rows)
     table = Table(box=SIMPLE_HEAD, pad_edge=False, padding=0)
@@ -133,12 +137,19 @@ def rounds_table(rows: Iterable[RoundMetrics]) -> Table:
             _share(row.package_accuracy),
             f"{counts.num_audited - counts.num_disagreements}/{counts.num_audited}" if counts else "–",
             f"{look.upper:.1%}" if look else "–",
-            f"{teacher.requests:,}",
-            f"{teacher.about}{teacher.prompt_tokens + teacher.completion_tokens:,}",
+            *_bought(teacher, is_priced),
         ]
-        cost = [f"{teacher.about}${teacher.cost_usd or 0:.4f}"] if is_priced else []
-        table.add_row(*cells, *cost, f"{sum(row.seconds.values()):.0f}")
+        table.add_row(*cells, f"{sum(row.seconds.values()):.0f}")
+    if rows and rows[-1].teacher != summary.teacher:
+        seconds = f"{sum(summary.seconds.values()):.0f}"
+        table.add_row("total", str(summary.annotated), "", "", "", "", *_bought(summary.teacher, is_priced), seconds)
     return table
+
+
+def _bought(teacher: TeacherUsage, is_priced: bool) -> list[str]:
+    """Requests, tokens and, if prices are known, cost."""
+    tokens = f"{teacher.about}{teacher.prompt_tokens + teacher.completion_tokens:,}"
+    return [f"{teacher.requests:,}", tokens, *([f"{teacher.about}${teacher.cost_usd or 0:.4f}"] if is_priced else [])]
 
 
 def _share(value: float | None) -> str:

@@ -52,6 +52,7 @@ class LineChart:
         name: What it shows, for readers who do not see it.
         x_label: Title of the x axis.
         line: Points attribute of the polyline.
+        other_line: The same of a second, dashed line; "" if there is none.
         band: Points attribute of the polygon between the bounds; "" where there are none.
         dots: Where the points are, with their hover titles.
         labels: Values written beside the first and the last point.
@@ -63,6 +64,7 @@ class LineChart:
     name: str
     x_label: str
     line: str
+    other_line: str
     band: str
     dots: tuple[Mark, ...]
     labels: tuple[Label, ...]
@@ -98,10 +100,13 @@ def line_chart(
     x_label: str,
     x_format: Callable[[float], str],
     y_format: Callable[[float], str],
+    y_max: float = 1.0,
+    other: Sequence[Point] = (),
+    has_dots: bool = True,
     reference: tuple[float, str] | None = None,
     whole_x: bool = False,
 ) -> LineChart | None:
-    """Lay out a chart of shares (y in [0, 1]) over x; None where there are fewer than two points.
+    """Lay out a chart of values from 0 to `y_max` over x; None if there are fewer than two points.
 
     Args:
         points: In order of x.
@@ -109,19 +114,23 @@ def line_chart(
         x_label: Title of the x axis.
         x_format: How x values are written.
         y_format: How y values are written.
+        y_max: The largest possible value; 1 for shares, whose ticks are percentages.
+        other: Points of a second, dashed line, in order of x.
+        has_dots: Whether each point of the line is marked, and the first and the last are labeled.
         reference: A y value to mark with a dashed line, and its label.
         whole_x: Whether only whole numbers are ticks of x.
     """
     if len(points) < 2:
         return None
-    x_values = [point.x for point in points]
-    y_values = [y for point in points for y in (point.y, point.low, point.high) if y is not None]
+    x_values = [point.x for point in (*points, *other)]
+    y_values = [y for point in (*points, *other) for y in (point.y, point.low, point.high) if y is not None]
     if reference is not None:
         y_values.append(reference[0])
     x_ticks = ticks(min(x_values), max(x_values), whole=whole_x)
     x_low, x_high = min(x_values), max(max(x_values), min(x_values) + 1e-9)
-    y_ticks = ticks(max(0.0, min(y_values) - 0.02), min(1.0, max(y_values) + 0.02), num=5, cover=True)
-    y_low, y_high = max(0.0, y_ticks[0]), min(1.0, y_ticks[-1])
+    margin = 0.02 if y_max == 1.0 else 0.0
+    y_ticks = ticks(max(0.0, min(y_values) - margin), min(y_max, max(y_values) + margin), num=5, cover=True)
+    y_low, y_high = max(0.0, y_ticks[0]), min(y_max, y_ticks[-1])
 
     def at(x: float, y: float) -> tuple[float, float]:
         across = (x - x_low) / (x_high - x_low)
@@ -130,15 +139,23 @@ def line_chart(
             HEIGHT - BOTTOM - up * (HEIGHT - TOP - BOTTOM), 1
         )
 
+    def tick_text(y: float) -> str:
+        return f"{100 * y:g}%" if y_max == 1.0 else f"{y:g}"
+
     return LineChart(
         name=name,
         x_label=x_label,
         line=_join([at(point.x, point.y) for point in points]),
+        other_line=_join([at(point.x, point.y) for point in other]),
         band=_band(points, at),
-        dots=tuple(Mark(*at(point.x, point.y), point.title) for point in points),
-        labels=_labels(points, at, y_format),
+        dots=tuple(Mark(*at(point.x, point.y), point.title) for point in points) if has_dots else (),
+        labels=_labels(points, at, y_format) if has_dots else (),
         x_ticks=tuple(Mark(at(x, y_low)[0], HEIGHT - BOTTOM, x_format(x)) for x in x_ticks if x_low <= x <= x_high),
-        y_ticks=tuple(Mark(LEFT, at(x_low, y)[1], f"{100 * y:g}%") for y in y_ticks if y_low <= y <= y_high),
+        y_ticks=tuple(
+            Mark(LEFT, at(x_low, y)[1], f"{100 * y:g}%" if y_max == 1.0 else f"{y:g}")
+            for y in y_ticks
+            if y_low <= y <= y_high
+        ),
         reference=None if reference is None else Mark(LEFT, at(x_low, reference[0])[1], reference[1]),
     )
 

@@ -60,12 +60,12 @@ def stop_sentence(reason: str | None) -> str:
     """Why the run stopped, as a clause; "" where it has not."""
     known = {
         "certified": "agreement with the teacher was certified",
-        "limit_reached": "the student differs from the teacher on more than was asked for, and no longer comes closer",
-        "converged": "successive students answer alike: more questions would change little",
+        "limit_reached": "the student disagrees with the teacher beyond the target, and no longer improves",
+        "converged": "successive students give the same answers, so more questions would change little",
         "flat": "the learning curve no longer rises",
-        "budget": "a teacher budget was spent",
-        "max_rounds": "all planned rounds were done",
+        "budget": "the teacher's budget was spent",
+        "max_rounds": "all planned rounds are done",
         "pool_exhausted": "no question was left to ask",
-        "no_annotations": "the teacher settled none of the last batch",
+        "no_annotations": "no question of the last batch could be verified",
     }
     return "" if reason is None else known.get(reason, reason.replace("_", " "))

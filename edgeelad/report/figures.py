@@ -76,6 +76,15 @@ def duration(seconds: float | None) -> str:
     return f"{whole // 3600} h {whole % 3600 // 60} min"
 
 
+def loss(value: float | None) -> str:
+    """A loss in nats per token.
+
+    >>> loss(1.23456)
+    '1.235'
+    """
+    return UNKNOWN if value is None else f"{value:.3f}"
+
+
 def score(value: float | None) -> str:
     """An uncertainty score."""
     return UNKNOWN if value is None else f"{value:.2f}"

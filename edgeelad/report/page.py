@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -17,7 +18,7 @@ from edgeelad.report import charts, figures
 from edgeelad.report.claims import make_headline, stop_sentence
 from edgeelad.report.questions import QuestionCard, make_cards
 from edgeelad.report.read import MAX_SHOWN_PER_ROUND, ReportedRun, RoundQuestions, read_run
-from edgeelad.run.records import RoundMetrics
+from edgeelad.run.records import RoundMetrics, TrainingRecord
 
 REPORT_FILE = "report.html"
 STATUSES = ("accepted", "revised", "completed", "rationale", "set_aside")
@@ -90,6 +91,8 @@ def render(run: ReportedRun) -> str:
             accuracy_by_tokens=_accuracy_chart(run.metrics, "teacher tokens"),
             agreement=_agreement_chart(run.metrics, _epsilon(run)),
             skills=_skills(run.metrics),
+            trainings=[(number, record, _loss_chart(record)) for number, record in run.trainings.items()],
+            warnings=_warnings(run),
             seconds=sorted(_seconds(run).items(), key=lambda item: -item[1]),
             statuses=STATUSES,
             rungs=RUNGS,
@@ -119,6 +122,7 @@ def _environment() -> jinja2.Environment:
         figures.short_count,
         figures.dollars,
         figures.duration,
+        figures.loss,
     ):
         environment.filters[function.__name__] = function
     environment.filters["figure"] = figures.score
@@ -171,6 +175,34 @@ def _agreement_chart(metrics: Sequence[RoundMetrics], epsilon: float | None) -> 
         reference=None if epsilon is None else (1 - epsilon, f"target {figures.percent(1 - epsilon, 0)}"),
         whole_x=True,
     )
+
+
+def _loss_chart(record: TrainingRecord) -> charts.LineChart | None:
+    def points(losses: Sequence[tuple[int, float]]) -> list[charts.Point]:
+        return [charts.Point(step, loss, f"step {step}: {figures.loss(loss)}") for step, loss in losses]
+
+    return charts.line_chart(
+        points(record.losses),
+        other=points(record.held_out_losses),
+        name="Loss by optimizer step",
+        x_label="optimizer step",
+        x_format=figures.short_count,
+        y_format=figures.loss,
+        y_max=math.inf,
+        has_dots=False,
+    )
+
+
+def _warnings(run: ReportedRun) -> list[str]:
+    """What the rounds warned of, each once."""
+    by_round = {row.round: row.warning for row in run.metrics}
+    found = [
+        (number, warning)
+        for number in sorted({*by_round, *run.trainings})
+        for warning in (run.trainings[number].warning if number in run.trainings else None, by_round.get(number))
+        if warning is not None
+    ]
+    return [f"Round {number}: {warning}." for number, warning in found]
 
 
 def _epsilon(run: ReportedRun) -> float | None:

@@ -18,7 +18,7 @@ from edgeelad.files import read_errors
 from edgeelad.record_files import RowFile
 from edgeelad.records import Annotation
 from edgeelad.run.folder import RoundFolder, RunFolder
-from edgeelad.run.records import RoundMetrics, SelectedRow, Summary
+from edgeelad.run.records import RoundMetrics, SelectedRow, Summary, TrainingRecord
 from edgeelad.run.scores import ScoreRow
 from edgeelad.run.teacher_check import KeptCheck, read_check
 
@@ -67,12 +67,13 @@ class RoundQuestions:
 
 @dataclass(frozen=True, slots=True)
 class ReportedRun:
-    """All that the page shows; `summary` is None for a run that has not ended."""
+    """All that the page shows; `summary` is None for a run that has not ended, `trainings` is by round."""
 
     path: Path
     summary: Summary | None
     metrics: tuple[RoundMetrics, ...]
     rounds: tuple[RoundQuestions, ...]
+    trainings: Mapping[int, TrainingRecord]
     settings: Mapping[str, Mapping[str, Any]]
     teacher_check: KeptCheck | None = None
 
@@ -94,8 +95,9 @@ def read_run(path: Path) -> ReportedRun:
             "if this is a run, resume it: edgeelad distill FOLDER --resume"
         )
     rounds = tuple(_read_round(here) for here in folder.rounds() if here.selected.exists())
+    trainings = {here.number: here.training.read() for here in folder.rounds() if here.training.exists()}
     check = read_check(folder.teacher_check) if folder.teacher_check.exists() else None
-    return ReportedRun(path, summary, metrics, rounds, _settings(folder.config), check)
+    return ReportedRun(path, summary, metrics, rounds, trainings, _settings(folder.config), check)
 
 
 def _read_round(here: RoundFolder) -> RoundQuestions:

@@ -90,11 +90,15 @@ class TeacherStage:
 
 @dataclass(frozen=True, slots=True)
 class TrainingRecord:
-    """`training.json` of a round: the outcome of its fine-tuning; see `training.TrainingResult`."""
+    """`training.json` of a round: the outcome of its fine-tuning; see `training.TrainingResult`.
+
+    `num_passes` is how often each example was seen.
+    """
 
     num_examples: int
     num_skipped: int
     num_steps: int
+    num_passes: float
     learning_rate: float
     final_loss: float
     losses: tuple[tuple[int, float], ...]
@@ -139,6 +143,8 @@ class RoundMetrics:
         agreement: Of the student that would be packaged with the teacher, on the audit; None without an audit.
         certificate: The look at the audit; None for the base student, which is no candidate.
         kappa: Cohen's κ of this student's answers with the last one's.
+        num_changed: Answers to test and audit questions that differ from the last student's.
+        warning: What is wrong with this student, and what to do; None if nothing is known to be.
         trained_wrong: Questions trained on and still answered wrong.
         outliers: Those among them that were also wrong after the last round.
         teacher: What the teacher has cost up to this round.
@@ -166,6 +172,8 @@ class RoundMetrics:
     agreement: AuditCounts | None
     certificate: Certificate | None
     kappa: float | None
+    num_changed: int | None
+    warning: str | None
     trained_wrong: int
     outliers: tuple[str, ...]
     teacher: TeacherUsage

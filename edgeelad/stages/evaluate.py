@@ -21,6 +21,8 @@ from edgeelad.stopping import certify, count_disagreements
 from edgeelad.text.answers import agree
 
 Answers = Mapping[str, str | None]
+# a first student has hardly moved if it changed fewer than this share of the answers, while this share is still wrong
+MIN_CHANGED, MIN_WRONG = 0.05, 0.1
 
 
 def evaluate(run: Run, number: int) -> None:
@@ -38,6 +40,8 @@ def evaluate(run: Run, number: int) -> None:
             metrics = _metrics(run, number, rows, trees)
             here.metrics.write(metrics)
         run.progress.finish(_headline(metrics))
+        if metrics.warning is not None:
+            run.progress.warn(metrics.warning)
     run.folder.metrics.write(
         replace(run.folder.round(n).metrics.read(), seconds=run.folder.seconds_by_stage(n)) for n in range(number + 1)
     )
@@ -104,6 +108,8 @@ def _metrics(run: Run, number: int, rows: Sequence[AnswerRow], trees: Mapping[st
         same = agreement(fp32, quantized).share_of_answered
         shipping = config.export.quantize if same >= config.export.min_agreement else "fp32"
     counts = _audit_counts(run, fp32 if shipping == "fp32" else quantized)
+    before = {row.id: row.answer for row in run.folder.round(number - 1).answers.read()} if number else None
+    num_changed = None if before is None else sum(before.get(id_) != answer for id_, answer in fp32.items())
     annotations = list(run.annotations(number))
     scores = list(here.scores.read_if_there())
     return RoundMetrics(
@@ -123,7 +129,9 @@ def _metrics(run: Run, number: int, rows: Sequence[AnswerRow], trees: Mapping[st
         shipping=shipping,  # type: ignore[arg-type]
         agreement=counts,
         certificate=_look(run, number, counts),
-        kappa=_kappa(run, number, fp32),
+        kappa=None if before is None else _kappa(before, fp32),
+        num_changed=num_changed,
+        warning=hardly_moved(run, held_out, num_changed) if number == 1 and num_changed is not None else None,
         trained_wrong=sum(not row.is_correct for row in rows if row.split == "trained"),
         outliers=_outliers(run, number, rows),
         teacher=here.teacher.read().usage if here.teacher.exists() else TeacherUsage(),
@@ -160,13 +168,24 @@ def _look(run: Run, number: int, counts: AuditCounts | None) -> Certificate | No
     )
 
 
-def _kappa(run: Run, number: int, answers: Answers) -> float | None:
+def _kappa(before: Answers, answers: Answers) -> float | None:
     """Cohen's κ of this student's answers with the last one's, on questions that neither was trained on."""
-    if number == 0:
-        return None
-    before = {row.id: row.answer for row in run.folder.round(number - 1).answers.read()}
     both = [id_ for id_ in answers if id_ in before]
     return cohens_kappa([before[id_] for id_ in both], [answers[id_] for id_ in both]) if both else None
+
+
+def hardly_moved(run: Run, held_out: Sequence[AnswerRow], num_changed: int) -> str | None:
+    """Warn of a first student that answers almost as the base student does, though there is much to learn."""
+    num_wrong = sum(not row.is_correct for row in held_out if row.reference is not None)
+    if num_changed >= MIN_CHANGED * len(held_out) or num_wrong < MIN_WRONG * len(held_out):
+        return None
+    training = run.folder.round(1).training.read()
+    return (
+        f"the student hardly moved: it changed its answer to {num_changed} of {len(held_out)} held-out questions and "
+        f"still answers {num_wrong} wrong. It was fine-tuned for {training.num_steps} steps, "
+        f"{training.num_passes:g} passes over the examples, at a learning rate of {training.learning_rate:.1e}; raise "
+        "training.learning_rate, training.epochs or training.min_steps in a new run"
+    )
 
 
 def _outliers(run: Run, number: int, rows: Sequence[AnswerRow]) -> tuple[str, ...]:

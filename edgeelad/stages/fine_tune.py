@@ -37,6 +37,7 @@ def fine_tune(run: Run, number: int) -> None:
                 num_examples=result.num_examples,
                 num_skipped=result.num_skipped,
                 num_steps=result.num_steps,
+                num_passes=_num_passes(run, result.num_steps, result.num_examples),
                 learning_rate=result.learning_rate,
                 final_loss=result.final_loss,
                 losses=result.losses,
@@ -49,3 +50,8 @@ def fine_tune(run: Run, number: int) -> None:
     run.progress.finish(f"loss {result.final_loss:.3f}")
     if result.warning is not None:
         run.progress.warn(result.warning)
+
+
+def _num_passes(run: Run, num_steps: int, num_examples: int) -> float:
+    config = run.config.training
+    return round(num_steps * config.batch_size * config.gradient_accumulation / num_examples, 2)

@@ -55,7 +55,7 @@ def test_a_check_before_the_run_is_in_the_runs_report(tmp_path: Path) -> None:
     page = (out / "report.html").read_text(encoding="utf-8")
     assert f"{MODEL} was asked about 12 explanations" in page
     assert "generated problems with planted errors, seed 0" in page
-    assert "not the run's teacher" not in page
+    assert "another teacher than the run's" not in page
 
 
 def test_without_a_run_folder_it_only_prints(tmp_path: Path) -> None:

@@ -93,14 +93,14 @@ def test_headline_and_figures(run_folder):
 def test_questions_that_are_not_shown_are_counted(run_folder):
     text = " ".join("".join(outline(write_report(run_folder)).text).split())
     # 60 selected a round, 5 of them set aside, 40 shown
-    assert text.count("the 40 most uncertain that were settled are shown, 15 are not") == 3
+    assert text.count("showing the 40 most uncertain that were verified, 15 more are not shown") == 3
     assert text.count("5 × the teacher's answers do not agree: 3 of 3 differ") == 3
     assert outline(run_folder / "report.html").tags.count("details") == 3 * (40 + 5) + 1
 
 
 def test_rounds_that_were_all_shown_hide_nothing(tmp_path):
     text = "".join(outline(write_report(make_run(tmp_path / "small", batch=20, pool=50, num_rounds=1))).text)
-    assert "most uncertain that were settled are shown" not in text
+    assert "most uncertain that were verified" not in text
 
 
 def test_what_the_pool_and_the_teacher_wrote_is_escaped(own_run):
@@ -130,10 +130,10 @@ def test_the_teacher_check_is_shown(own_run):
     (own_run / "config.toml").write_text('[teacher]\nurl = "https://host/v1"\nmodel = "big-teacher"\n')
     text = " ".join("".join(outline(write_report(own_run)).text).split())
     assert "big-teacher was asked about 40 explanations whose first error is known (rows <1>.jsonl)" in text
-    assert "80 requests and 17,400 tokens, $0.0098, which are not counted among the run's" in text
+    assert "80 requests and 17,400 tokens, $0.0098; these are not counted among the run's" in text
     assert "finds the first error 78% 25 of 32" in text
     assert "its correction leads to the right answer –" in text
-    assert "This is not the run's teacher" not in text
+    assert "another teacher than the run's" not in text
     low, high = Share(25, 32).interval
     bar = f"left:{100 * low:.1f}%;width:{100 * (high - low):.1f}%"
     assert bar in (own_run / "report.html").read_text(encoding="utf-8")
@@ -142,7 +142,7 @@ def test_the_teacher_check_is_shown(own_run):
 def test_the_check_of_another_teacher_is_said_to_be_one(own_run):
     keep_check(checked("https://host/v1", "another"), own_run)
     text = " ".join("".join(outline(write_report(own_run)).text).split())
-    assert "This is not the run's teacher: another at https://host/v1 was checked" in text
+    assert "The check is of another teacher than the run's: another at https://host/v1." in text
 
 
 @pytest.mark.parametrize("damage", ["[]", "{}", '{"found": {"hits": 3, "of": 2}}'])
@@ -187,7 +187,20 @@ def test_selected_but_not_yet_annotated(own_run):
     (own_run / "rounds/03/annotations.jsonl").unlink()
     (own_run / "rounds/02/scores.jsonl").unlink()
     text = " ".join("".join(outline(write_report(own_run)).text).split())
-    assert "No question of this round has been settled." in text
+    assert "No question of this round has been verified." in text
+
+
+def test_loss_curves_and_warnings_are_shown(own_run):
+    training = own_run / "rounds/01/training.json"
+    training.write_text(json.dumps({**json.loads(training.read_text()), "warning": "the student overfits"}))
+    rewrite_jsonl(own_run / "metrics.jsonl", lambda row: {**row, "warning": "it <b>" if row["round"] == 1 else None})
+    page = outline(write_report(own_run))
+    text = " ".join("".join(page.text).split())
+    assert "Round 1: 55 examples, 200 steps" in text
+    assert "58.2 passes over the examples at a learning rate of 2.0e-04; final loss 0.400, held out 0.600." in text
+    assert text.index("Round 1: the student overfits.") < text.index("Round 1: it <b>.")
+    lines = [value for name, value in page.attributes if name == "class" and value == "line other"]
+    assert len(lines) == 3
 
 
 def test_not_a_run_folder(tmp_path):

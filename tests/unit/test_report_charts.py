@@ -35,6 +35,17 @@ def test_line_chart_needs_two_points_and_draws_the_reference():
     assert made.band == ""
 
 
+def test_losses_are_drawn_as_they_are():
+    losses = [charts.Point(0, 2.0, "a"), charts.Point(10, 0.5, "b")]
+    made = chart(losses, y_max=math.inf, other=[charts.Point(0, 3.0, "c"), charts.Point(20, 1.0, "d")], has_dots=False)
+    assert made.dots == ()
+    assert made.y_ticks[-1].text == "3"
+    assert made.x_ticks[-1].text == "20"
+    top, right = charts.TOP, charts.WIDTH - charts.RIGHT
+    assert made.other_line.startswith(f"{charts.LEFT},{top} {right},")
+    assert float(made.line.split(",")[-1]) > float(made.other_line.split(",")[-1])  # a lower loss is drawn lower
+
+
 @given(st.floats(0, 1e7), st.floats(0.001, 1e7), st.booleans(), st.booleans())
 def test_ticks_are_round_sorted_and_cover(low, span, whole, cover):
     values = charts.ticks(low, low + span, whole=whole, cover=cover)
