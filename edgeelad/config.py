@@ -43,7 +43,8 @@ RESUMABLE = {
     "export": {"fresh"},
     "stopping": {"stop_when_certified"},
 }  # fmt: skip
-
+# The keys that a run may change until the teacher's first reply: whom it asks.
+RESUMABLE_UNTIL_REPLY = {"teacher": {"url", "model"}}
 
 _SECRET_HEADER = re.compile(
     r"(^|[-_])(proxy-?)?(authorization|auth|api-?key|key|apikey|token|secret|password|cookie|credentials?)($|[-_])",

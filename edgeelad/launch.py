@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from edgeelad.config import RESUMABLE, RunConfig, parse_override
+from edgeelad.config import RESUMABLE, RESUMABLE_UNTIL_REPLY, RunConfig, parse_override
 from edgeelad.errors import ConfigError, MissingExtraError, RunError, UsageError
 from edgeelad.progress import Progress
 from edgeelad.run.config_file import read_config, write_config
@@ -102,7 +102,7 @@ def plan_resume(folder: Path, changes: tuple[str, ...] = ()) -> Plan:
 
     Args:
         folder: The run folder.
-        changes: `section.key=value`, for keys in `config.RESUMABLE`.
+        changes: `section.key=value`, for keys in `config.RESUMABLE`, or in `config.RESUMABLE_UNTIL_REPLY` until then.
 
     Raises:
         RunError: No run is in the folder.
@@ -114,7 +114,13 @@ def plan_resume(folder: Path, changes: tuple[str, ...] = ()) -> Plan:
         raise RunError(f"{folder}: nothing to resume (no config.toml in it); name the folder that `distill` wrote")
     for change in changes:
         section, key, _ = parse_override(change)
-        if key not in RESUMABLE.get(section, ()):
+        if key in RESUMABLE_UNTIL_REPLY.get(section, ()):
+            if path.exists() and _has_replies(folder):
+                raise ConfigError(
+                    f"--set {change}: {section}.{key} cannot be changed on --resume, because the teacher has replied "
+                    "already; start a new run"
+                )
+        elif key not in RESUMABLE.get(section, ()):
             raise ConfigError(f"--set {change}: {section}.{key} cannot be changed on --resume; start a new run")
     run_folder = RunFolder(folder)
     config = _placed(read_config(run_folder, changes), folder)
@@ -222,6 +228,13 @@ def let_torch_threads_sleep() -> None:
 
 def _placed(config: RunConfig, folder: Path) -> RunConfig:
     return config.model_copy(update={"run": config.run.model_copy(update={"out": str(folder)})})
+
+
+def _has_replies(folder: Path) -> bool:
+    from edgeelad.stages.preflight import has_replies
+
+    run_folder = RunFolder(folder)
+    return has_replies(read_config(run_folder), run_folder)
 
 
 def _holds_run(folder: Path) -> bool:

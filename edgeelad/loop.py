@@ -20,6 +20,7 @@ from edgeelad.stages.export import export
 from edgeelad.stages.fine_tune import fine_tune
 from edgeelad.stages.open_run import open_run
 from edgeelad.stages.package import package
+from edgeelad.stages.preflight import preflight
 from edgeelad.stages.reason_to_stop import nothing_taught, reason_to_stop, reason_without_annotations
 from edgeelad.stages.revise import revise
 from edgeelad.stages.run import OwnParts
@@ -46,6 +47,7 @@ def distill(config: RunConfig, progress: Progress, own: OwnParts | None = None) 
     """
     check_main_guard()
     folder = RunFolder(Path(config.run.out))
+    preflight(config, folder, progress, own)
     with folder.lock():
         run = open_run(config, folder, progress, own)
         export(run, 0)

@@ -48,7 +48,7 @@ KEYS = {
     "fresh": ("export", "fresh", "--fresh-export"),
 }
 QUICKSTART_OPTIONS = frozenset({"seed", "rounds", "batch", "fresh", "ledger", "replay"})
-RESUME_OPTIONS = frozenset({"rounds", "budget_usd", "fresh"})
+RESUME_OPTIONS = frozenset({"rounds", "budget_usd", "fresh", "teacher_url", "teacher_model"})
 NEXT_COMMANDS = """
 The same with your own pool, student and teacher:
   edgeelad distill --pool questions.jsonl --student HuggingFaceTB/SmolLM2-135M-Instruct --teacher-url https://HOST/v1 \

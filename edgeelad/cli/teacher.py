@@ -74,6 +74,7 @@ def check(options: CheckOptions) -> None:
     from edgeelad.run.teacher_check import KeptCheck, check_to_json
     from edgeelad.teacher import open_teacher
     from edgeelad.teacher.check.measure import check_teacher, read_check_rows
+    from edgeelad.teacher.client.probe import probe
 
     path, data, out = options.config_path, options.data, options.out
     whole = load_config(path, options.settings) if path else make_config({}, options.settings, "command line")
@@ -82,13 +83,13 @@ def check(options: CheckOptions) -> None:
         out = Path(whole.run.out)
     require("teacher", "edgeelad teacher check")
     rows = list(read_check_rows(data)) if data is not None else planted_rows(options.num, options.seed)
-    with (
-        progress_shown(options.quiet) as progress,
-        open_teacher(config, options.ledger, {}, run="check", say=progress.warn) as opened,
-    ):
-        progress.start("Checking the teacher", len(rows))
-        result = check_teacher(rows, opened, config, progress.update)
-        progress.finish(f"{result.usage.requests} requests")
+    with progress_shown(options.quiet) as progress:
+        if config.kind == "openai" and not options.ledger.exists():
+            probe(config, progress.warn)
+        with open_teacher(config, options.ledger, {}, run="check", say=progress.warn) as opened:
+            progress.start("Checking the teacher", len(rows))
+            result = check_teacher(rows, opened, config, progress.update)
+            progress.finish(f"{result.usage.requests} requests")
     origin = data.name if data is not None else f"generated problems with planted errors, seed {options.seed}"
     kept = KeptCheck(str(config.url), str(config.model), origin, result)
     if out is not None:

@@ -15,7 +15,7 @@ import edgeelad
 from edgeelad.config import RunConfig
 from edgeelad.engine.codec import Codec
 from edgeelad.engine.student import fits
-from edgeelad.errors import ConfigError, PoolError, RunError
+from edgeelad.errors import PoolError, RunError
 from edgeelad.files import make_private_folder, storage_errors
 from edgeelad.pool import fields_of, load_pool, read_examples
 from edgeelad.pool.fingerprint import pool_fingerprint
@@ -24,7 +24,7 @@ from edgeelad.records import Example, Question
 from edgeelad.run.config_file import check_changes, read_config, write_config
 from edgeelad.run.folder import RunFolder
 from edgeelad.run.records import PoolSplit
-from edgeelad.selection import selection_strategy
+from edgeelad.stages.preflight import check_config
 from edgeelad.stages.run import OwnParts, Run, derive_seed, ledger_path
 from edgeelad.stopping import draw_audit
 from edgeelad.teacher import open_teacher
@@ -40,15 +40,8 @@ def open_run(config: RunConfig, folder: RunFolder, progress: Progress, own: OwnP
         PoolError: The pool cannot be read, or nothing in it can be asked.
         RunError: The run folder belongs to another pool, or a file in it is damaged.
     """
-    if config.pool.path is None:
-        raise ConfigError("pool.path is not set: name the file of questions, for example --pool questions.jsonl")
-    if config.student.model is None:
-        raise ConfigError(
-            "student.model is not set: name a model folder or a Hugging Face id, for example --student DIR"
-        )
     own = own or OwnParts()
-    if own.strategy is None:
-        selection_strategy(config.selection.strategy)
+    check_config(config, own)
     make_private_folder(folder.path)
     # a teacher that cannot be asked is reported now, not after the student has been prepared and scored
     with open_teacher(config.teacher, ledger_path(config, folder), {}, is_replay=config.run.replay, own=own.teacher):

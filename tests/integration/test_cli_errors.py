@@ -110,12 +110,11 @@ def test_teachers_that_cannot_be_reached_or_refuse(small_run: SmallRun, tmp_path
         line = _refused(1, "distill", keyed, "--quiet", TEST_TEACHER_KEY="wrong-and-secret")
         assert "api_key_env" in line
         assert "wrong-and-secret" not in line
-        assert "TEST_TEACHER_KEY" in _refused(2, "distill", tmp_path / "b", "--resume", "--quiet")
-        # nothing is lost: with the right key the same run goes on
-        done = _edgeelad(
-            "distill", tmp_path / "b", "--resume", "--quiet", "--json", "--set", "selection.num_rounds=1",
-            TEST_TEACHER_KEY="right",
-        )  # fmt: skip
+        assert "TEST_TEACHER_KEY" in _refused(2, "distill", keyed, "--quiet")
+        # nothing was made: with the right key the same command runs
+        assert not (tmp_path / "b").exists()
+        settings = ("--quiet", "--json", "--set", "selection.num_rounds=1")
+        done = _edgeelad("distill", keyed, *settings, TEST_TEACHER_KEY="right")
     assert done.returncode == 0, done.stderr
     assert json.loads(done.stdout)["rounds"] == 1
     for path in (tmp_path / "b").rglob("*"):

@@ -7,13 +7,18 @@ from typing import Any
 
 import pytest
 
-from edgeelad.config import RESUMABLE, RunConfig, StoppingConfig, TeacherConfig, load_config
+from edgeelad.config import RESUMABLE, RESUMABLE_UNTIL_REPLY, RunConfig, StoppingConfig, TeacherConfig, load_config
 from edgeelad.config_toml import dump_toml
 from edgeelad.errors import ConfigError
 from edgeelad.launch import plan_resume
 from edgeelad.records import Question, TeacherUsage
+from edgeelad.run.folder import RunFolder
+from edgeelad.run.records import PoolSplit
+from edgeelad.teacher.ledger.budget import Caps, Prices, Reservation
 from edgeelad.teacher.ledger.exchange import StoredReply, TeacherRequest
+from edgeelad.teacher.ledger.ledger import Ledger
 from edgeelad.teacher.openai_teacher import OpenAITeacher
+from edgeelad.teacher.prompts.messages import Message
 
 ASKED = {"url": "http://127.0.0.1:9/v1", "model": "m", "api_key_env": ""}
 PRICES = ("teacher.usd_per_million_prompt=1", "teacher.usd_per_million_completion=2")
@@ -95,6 +100,7 @@ def test_every_setting_of_the_teacher_is_decided() -> None:
     assert RESUMABLE["teacher"] == set(CHANGES)
     assert RESUMABLE["teacher"] | FIXED == set(TeacherConfig.model_fields)
     assert not RESUMABLE["teacher"] & FIXED
+    assert RESUMABLE_UNTIL_REPLY["teacher"] <= FIXED
     for section, keys in RESUMABLE.items():
         assert keys <= set(type(getattr(RunConfig(), section)).model_fields)
 
@@ -172,10 +178,33 @@ def test_the_certificate_cannot_be_loosened_after_looking() -> None:
     assert RESUMABLE["stopping"] & set(StoppingConfig.model_fields) == {"stop_when_certified"}
 
 
+@pytest.mark.parametrize("has_replied", [False, True])
+def test_whom_to_ask_can_be_changed_until_the_first_reply(folder: Path, has_replied: bool) -> None:
+    split = PoolSplit("r", "f", None, None, (), (), ())
+    RunFolder(folder).pool.write(split)
+    with Ledger(folder / "ledger.sqlite") as ledger:
+        request = TeacherRequest("http://t/v1", "m", (Message("user", "What?"),), 0.0, "answer", "0" * 64)
+        begun = ledger.begin(request, Reservation(1, 1), Caps(), Prices(), run="r", question_id="q", completion_cap=1)
+        assert begun.attempt_id is not None
+        if has_replied:
+            ledger.answer(begun.attempt_id, StoredReply(request.key, "7", "stop"), None, model="m")
+        else:
+            ledger.fail(begun.attempt_id, "unbilled", "status 404")
+    changes = ("teacher.model=4.1", "teacher.url=http://127.0.0.1:8/v1")
+    if has_replied:
+        with pytest.raises(ConfigError, match="because the teacher has replied already"):
+            resumed(folder, *changes)
+    else:
+        assert (resumed(folder, *changes).teacher.model, resumed(folder).teacher.url) == (
+            "4.1",
+            "http://127.0.0.1:8/v1",
+        )
+
+
 def test_the_command_line_says_what_cannot_be_changed(folder: Path) -> None:
-    command = [sys.executable, "-m", "edgeelad", "distill", str(folder), "--resume", "--set", "teacher.model=other"]
+    command = [sys.executable, "-m", "edgeelad", "distill", str(folder), "--resume", "--set", "teacher.walk=per_step"]
     done = subprocess.run(command, capture_output=True, text=True)
     assert done.returncode == 2
     assert done.stderr.splitlines() == [
-        "edgeelad: --set teacher.model=other: teacher.model cannot be changed on --resume; start a new run"
+        "edgeelad: --set teacher.walk=per_step: teacher.walk cannot be changed on --resume; start a new run"
     ]

@@ -49,15 +49,10 @@ class Endpoint:
 
     def __init__(self, config: TeacherConfig, ledger: Ledger) -> None:
         self.url = endpoint_url(config.url)
-        if not config.model:
-            raise ConfigError("teacher.model is not set: name the model, for example --teacher-model NAME")
-        self.model = config.model
+        self.model = check_settings(config)
         self._config = config
         self._ledger = ledger
         self._lock = threading.Lock()
-        taken = sorted(OWN_FIELDS & set(config.extra_body))
-        if taken:
-            raise ConfigError(f"teacher.extra_body must not set {', '.join(taken)}: edgeelad sets these itself")
 
     def __str__(self) -> str:
         return f"the teacher {self.model} at {self.url}"
@@ -161,6 +156,20 @@ def _without_system_role(messages: list[dict[str, str]]) -> list[dict[str, str]]
     if not system or not rest:
         return messages
     return [{"role": rest[0]["role"], "content": "\n\n".join([*system, rest[0]["content"]])}, *rest[1:]]
+
+
+def check_settings(config: TeacherConfig) -> str:
+    """Check what a request is made of; gives the model.
+
+    Raises:
+        ConfigError: No model, or an extra_body that sets what other options set.
+    """
+    if not config.model:
+        raise ConfigError("teacher.model is not set: name the model, for example --teacher-model NAME")
+    taken = sorted(OWN_FIELDS & set(config.extra_body))
+    if taken:
+        raise ConfigError(f"teacher.extra_body must not set {', '.join(taken)}: edgeelad sets these itself")
+    return config.model
 
 
 def endpoint_url(base: str | None) -> str:

@@ -1,0 +1,53 @@
+"""Check what can be checked before anything is made: the configuration, and whether the teacher can be asked.
+
+A wrong key, model or URL should not cost an hour of preparation.
+"""
+
+from __future__ import annotations
+
+from edgeelad.config import RunConfig
+from edgeelad.errors import ConfigError
+from edgeelad.progress import Progress
+from edgeelad.run.folder import RunFolder
+from edgeelad.selection import selection_strategy
+from edgeelad.stages.run import OwnParts, ledger_path
+from edgeelad.teacher.client.probe import probe
+from edgeelad.teacher.ledger.totals import run_totals
+
+
+def preflight(config: RunConfig, folder: RunFolder, progress: Progress, own: OwnParts | None = None) -> None:
+    """Check the configuration, and try the teacher's endpoint for nothing unless it has answered this run already.
+
+    Raises:
+        ConfigError: The configuration lacks a pool, a student, or the teacher's URL, model or key.
+        TeacherUnavailableError, TeacherRefusedError: The teacher's endpoint cannot be used.
+    """
+    own = own or OwnParts()
+    check_config(config, own)
+    is_asked = config.teacher.kind == "openai" and own.teacher is None and not config.run.replay
+    if is_asked and not has_replies(config, folder):
+        probe(config.teacher, progress.warn)
+
+
+def check_config(config: RunConfig, own: OwnParts) -> None:
+    """Check that a configuration names what every run needs.
+
+    Raises:
+        ConfigError: It lacks a pool or a student, or names an unknown strategy.
+    """
+    if config.pool.path is None:
+        raise ConfigError("pool.path is not set: name the file of questions, for example --pool questions.jsonl")
+    if config.student.model is None:
+        raise ConfigError(
+            "student.model is not set: name a model folder or a Hugging Face id, for example --student DIR"
+        )
+    if own.strategy is None:
+        selection_strategy(config.selection.strategy)
+
+
+def has_replies(config: RunConfig, folder: RunFolder) -> bool:
+    """Whether the run has bought a reply."""
+    if not folder.pool.exists():
+        return False
+    run_id = folder.pool.read().run_id
+    return run_totals(ledger_path(config, folder), run_id, config.teacher).num_replies > 0
