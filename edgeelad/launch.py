@@ -26,11 +26,9 @@ if TYPE_CHECKING:
     from edgeelad.stages.dry_run import DryRun
 
 QUICKSTART_FOLDER = Path("runs/quickstart")
-# what each extra brings, as modules
-EXTRAS = {
-    "teacher": ("requests",),
-    "distill": ("torch", "transformers", "optimum", "onnx", "accelerate", "sklearn", "requests"),
-}
+# the modules that tell whether an extra is installed; optimum is optional
+TEACHER = ("requests", "json_repair")
+EXTRAS = {"teacher": TEACHER, "distill": ("torch", "transformers", "onnx", "accelerate", "sklearn", *TEACHER)}
 PARITY_QUESTIONS = (
     "Tom has 3 apples and buys 4 more. How many apples does Tom have?",
     "A box holds 6 pens. How many pens are in 5 boxes?",

@@ -23,7 +23,7 @@ def read_parquet(path: Path) -> Iterator[Row]:
         import pyarrow
         import pyarrow.parquet
     except ImportError:
-        raise MissingExtraError("pyarrow", "distill", f"reading {path}") from None
+        raise MissingExtraError("pyarrow", "data", f"reading {path}") from None
     require_file(path)
     number = 0
     try:
@@ -45,7 +45,7 @@ def read_dataset(name: str, split: str) -> Iterator[Row]:
     try:
         import datasets
     except ImportError:
-        raise MissingExtraError("datasets", "distill", f"reading the dataset {name}") from None
+        raise MissingExtraError("datasets", "data", f"reading the dataset {name}") from None
     try:
         dataset = _load_dataset(datasets, name, split)
         features = getattr(dataset, "features", None) or {}

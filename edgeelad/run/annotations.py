@@ -104,7 +104,7 @@ def _write_parquet(out: Path, rows: list[Row]) -> int:
         import pyarrow
         import pyarrow.parquet
     except ImportError:
-        raise MissingExtraError("pyarrow", "distill", "writing parquet") from None
+        raise MissingExtraError("pyarrow", "data", "writing parquet") from None
     with atomic_file(out) as file, storage_errors(out):
         pyarrow.parquet.write_table(pyarrow.Table.from_pylist(rows), file)
     return len(rows)

@@ -6,7 +6,9 @@ import subprocess
 import sys
 from pathlib import Path
 
+from fixtures.packages import make_package
 from fixtures.report_run import make_run
+from fixtures.students import StudentFolders
 
 from edgeelad.config import load_config
 from edgeelad.launch import plan_run
@@ -66,3 +68,40 @@ def test_without_a_run_folder_it_only_prints(tmp_path: Path) -> None:
         )  # fmt: skip
     assert "answers right by itself" in done.stdout
     assert not list(tmp_path.rglob("teacher_check.json"))
+
+
+WITHOUT_TORCH = """
+import sys
+for name in ("torch", "transformers", "optimum", "onnx", "accelerate", "peft", "safetensors", "sklearn", "scipy"):
+    sys.modules[name] = None  # its import raises ImportError
+from edgeelad.cli import main
+main()
+"""
+
+
+def test_a_cpu_server_checks_a_teacher_and_reads_pools_without_torch(students: StudentFolders, tmp_path: Path) -> None:
+    import pyarrow
+    import pyarrow.parquet
+
+    pool = tmp_path / "pool.parquet"
+    pyarrow.parquet.write_table(pyarrow.Table.from_pylist([{"question": "What is 3 + 4?", "answer": "7"}]), pool)
+    with TeacherServer() as server:
+        commands = [
+            ("teacher", "check", "--teacher-url", server.url, "--teacher-model", MODEL, "--num", "3", "--quiet",
+             "--set", "teacher.api_key_env=", "--ledger", str(tmp_path / "l")),
+            ("eval", "--model", str(make_package(students)), "--data", str(pool), "--quiet"),
+        ]  # fmt: skip
+        for command in commands:
+            done = subprocess.run([sys.executable, "-c", WITHOUT_TORCH, *command], capture_output=True, text=True)
+            assert done.returncode == 0, done.stderr
+
+
+def test_what_an_extra_lacks_is_named(tmp_path: Path) -> None:
+    code = "import sys; sys.modules['requests'] = None; from edgeelad.cli import main; main()"
+    command = [sys.executable, "-c", code, "teacher", "check", "--teacher-url", "http://127.0.0.1:9", "--quiet"]
+    done = subprocess.run(command, capture_output=True, text=True, cwd=tmp_path)
+    assert (done.returncode, done.stderr.splitlines()) == (
+        1,
+        ["edgeelad: edgeelad teacher check needs requests, which is not installed; install it with: "
+         "pip install 'edgeelad[teacher]'"],
+    )  # fmt: skip

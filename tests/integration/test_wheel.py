@@ -84,12 +84,22 @@ def test_it_runs_scores_evaluates_and_verifies_a_package(environment: Path, pack
 
 
 @pytest.mark.parametrize(
-    "arguments",
-    [("distill",), ("export", "--student", ".", "--out", "x"), ("distill", "--pool", "p", "--student", "s")],
+    ("extra", "arguments"),
+    [
+        ("distill", ("distill",)),
+        ("distill", ("export", "--student", ".", "--out", "x")),
+        ("distill", ("distill", "--pool", "p", "--student", "s")),
+        ("teacher", ("teacher", "check", "--teacher-url", "http://127.0.0.1:9")),
+        ("data", ("eval", "--model", "PACKAGE", "--data", "p.parquet")),
+    ],
 )
-def test_what_needs_more_says_what_to_install(environment: Path, tmp_path: Path, arguments: tuple[str, ...]) -> None:
+def test_what_needs_more_says_what_to_install(
+    environment: Path, package: Path, tmp_path: Path, extra: str, arguments: tuple[str, ...]
+) -> None:
+    (tmp_path / "p.parquet").write_bytes(b"PAR1")
     (tmp_path / "p").write_text('{"question": "1 + 1?", "answer": "2"}\n', encoding="utf-8")
-    run = subprocess.run([str(environment / "edgeelad"), *arguments], capture_output=True, text=True, cwd=tmp_path)
+    command = [str(environment / "edgeelad"), *(str(package) if word == "PACKAGE" else word for word in arguments)]
+    run = subprocess.run(command, capture_output=True, text=True, cwd=tmp_path)
     assert run.returncode == 1
-    assert "pip install 'edgeelad[distill]'" in run.stderr
+    assert f"pip install 'edgeelad[{extra}]'" in run.stderr
     assert "Traceback" not in run.stderr

@@ -10,7 +10,7 @@ import edgeelad
 
 HEAVY = {
     "torch", "transformers", "optimum", "peft", "datasets", "accelerate", "onnx", "sklearn", "scipy", "pandas",
-    "matplotlib", "requests", "starlette", "uvicorn", "ray", "pyarrow",
+    "requests", "starlette", "uvicorn", "ray", "pyarrow",
 }  # fmt: skip
 # what only a workstation uses may import torch when it is called, but not when it is imported
 ALL_MODULES = sorted(

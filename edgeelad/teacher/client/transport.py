@@ -83,7 +83,7 @@ class Transport:
         try:
             import requests  # noqa: F401
         except ImportError:
-            raise MissingExtraError("requests", "distill", "asking a teacher") from None
+            raise MissingExtraError("requests", "teacher", "asking a teacher") from None
         self.url = url
         self._key = key
         secret_headers = secret_headers or {}
