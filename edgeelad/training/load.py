@@ -6,10 +6,12 @@ compared with torch in float32. Does not change what it loads.
 
 from __future__ import annotations
 
+import inspect
 import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import torch
 from huggingface_hub.errors import HFValidationError
@@ -17,9 +19,13 @@ from safetensors import SafetensorError
 from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, PretrainedConfig, PreTrainedModel
 from transformers import PreTrainedTokenizerFast as FastTokenizer
 from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING_NAMES
+from transformers.models.auto.tokenization_auto import get_tokenizer_config
+from transformers.utils import cached_file
 
 from edgeelad.errors import ModelError
-from edgeelad.training.support import FUSED_FAMILIES, has_optimum, is_exportable
+from edgeelad.training.checkpoint import check_architecture, check_weights, explain_mismatch
+from edgeelad.training.support import FUSED_FAMILIES, has_optimum, is_exportable, transformers_major
+from edgeelad.training.translate import UntranslatableError, translate_config, translate_tokenizer
 
 HUB_ID = re.compile(r"[\w.-]+(/[\w.-]+)?")
 
@@ -44,16 +50,21 @@ def load_config(source: str) -> PretrainedConfig:
     """The configuration of a causal LM that can be trained and exported here.
 
     Raises:
-        ModelError: It is missing, needs remote code, is no causal LM, is quantized, or cannot be exported.
+        ModelError: It is missing, needs remote code, is no causal LM, is quantized, cannot be exported, or was saved by
+            transformers 5 and has no equal in the version that is installed.
     """
     if Path(source).is_dir() and not (Path(source) / "config.json").is_file():
         # transformers would guess an architecture from the folder's name
         raise ModelError(f"{source}: no config.json in this folder; give a folder that save_pretrained wrote")
     with _model_errors(source):
         config = AutoConfig.from_pretrained(source, trust_remote_code=False)
+        data, _ = PretrainedConfig.get_config_dict(source)
+    if transformers_major() < 5 and "rope_parameters" in data:
+        config = _translated(source, data, type(config))
     kind = config.model_type
     if kind not in MODEL_FOR_CAUSAL_LM_MAPPING_NAMES or getattr(config, "is_encoder_decoder", False):
         raise ModelError(f"{source}: model type {kind!r} is not a causal language model; choose one that writes text")
+    check_architecture(source, config)
     if getattr(config, "quantization_config", None) is not None:
         raise ModelError(f"{source}: its weights are quantized and cannot be trained; choose the unquantized model")
     if not is_exportable(kind):
@@ -65,19 +76,31 @@ def load_config(source: str) -> PretrainedConfig:
     return config
 
 
-def load_model(source: str) -> PreTrainedModel:
-    """The model in float32, in evaluation mode, every weight found in the file.
+def load_model(source: str, config: PretrainedConfig | None = None) -> PreTrainedModel:
+    """The model in float32, in evaluation mode, with the weights of the file, all of them and no others.
+
+    Args:
+        source: A folder or hub id.
+        config: As `load_config` gives it; None: the one that is there, for folders that were written here.
 
     Raises:
-        ModelError: No safetensors, damaged or missing weights, or weights of another shape than the configuration's.
+        ModelError: No safetensors; damaged, missing, left-over or infinite weights; weights of another shape than the
+            configuration's.
     """
     with _model_errors(source):
         model, info = AutoModelForCausalLM.from_pretrained(
-            source, trust_remote_code=False, use_safetensors=True, dtype=torch.float32, output_loading_info=True
+            source,
+            config=config,
+            trust_remote_code=False,
+            use_safetensors=True,
+            dtype=torch.float32,
+            output_loading_info=True,
         )
+        folder = Path(cached_file(source, "config.json")).parent
     missing = sorted(info["missing_keys"])
     if missing:
         raise ModelError(f"{source}: {len(missing)} weights are missing from its safetensors, the first {missing[0]}")
+    check_weights(source, folder, model, info["unexpected_keys"])
     return model.eval()
 
 
@@ -85,16 +108,34 @@ def load_tokenizer(source: str) -> FastTokenizer:
     """The fast tokenizer (the only kind that runs at the edge).
 
     Raises:
-        ModelError: There is no tokenizer, or it has no fast form.
+        ModelError: There is no tokenizer, its special tokens are not named, or it has no fast form.
     """
+    if Path(source).is_dir() and not (Path(source) / "tokenizer_config.json").is_file():
+        # transformers would take the family's usual special tokens, which may be none of this tokenizer's
+        raise ModelError(
+            f"{source}: no tokenizer_config.json in this folder, so its special tokens are unknown; save the tokenizer "
+            "there with save_pretrained"
+        )
     with _model_errors(source):
-        tokenizer = AutoTokenizer.from_pretrained(source, trust_remote_code=False, use_fast=True)
+        changes = translate_tokenizer(get_tokenizer_config(source)) if transformers_major() < 5 else {}
+        kind = FastTokenizer if changes else AutoTokenizer
+        tokenizer = kind.from_pretrained(source, trust_remote_code=False, use_fast=True, **changes)
     if not isinstance(tokenizer, FastTokenizer):
         raise ModelError(
             f"{source}: its tokenizer has no fast form (tokenizer.json), which the edge needs; "
             "convert it with transformers, or choose another model"
         )
     return tokenizer
+
+
+def _translated(source: str, data: dict[str, Any], family: type[PretrainedConfig]) -> PretrainedConfig:
+    accepted = frozenset(inspect.signature(family.__init__).parameters)
+    try:
+        settings = translate_config(data, accepted)
+    except UntranslatableError as error:
+        raise ModelError(f"{source}: saved by transformers 5: {error}; choose another model") from error
+    with _model_errors(source):
+        return family.from_dict(settings)
 
 
 @contextmanager
@@ -119,6 +160,10 @@ def _explain(source: str, error: Exception) -> str:
         return f"{source}: no such folder, and not to be had from the Hugging Face Hub ({_first_line(error)})"
     if "model type" in text or "model_type" in text:
         return f"{source}: transformers does not know this architecture ({_first_line(error)})"
+    if (mismatch := explain_mismatch(text)) is not None:
+        return f"{source}: {mismatch}"
+    if Path(source).is_dir() and "NoneType" in text:
+        return f"{source}: no tokenizer.json in this folder; save the tokenizer there with save_pretrained"
     if "safetensors" in text:
         return f"{source}: no safetensors weights (pickled weights are never read); save the model as safetensors"
     return f"{source}: cannot be loaded: {_first_line(error)}"

@@ -19,6 +19,7 @@ from edgeelad.errors import ConfigError, ModelError
 from edgeelad.files import make_folder
 from edgeelad.records import Question
 from edgeelad.text.prompts import PLAIN_TEMPLATE, PROMPT_FILE, PromptFormat, question_text
+from edgeelad.training.checkpoint import adapter_base, merge_adapter
 from edgeelad.training.extra import quiet
 from edgeelad.training.load import find_model, load_config, load_model, load_tokenizer
 from edgeelad.training.save import refuse_existing, save_student
@@ -33,10 +34,15 @@ def prepare_student(model: str, out: Path, config: StudentConfig) -> Path:
     """Load a causal LM and save it as a student folder; see `edgeelad.training.prepare_student`."""
     refuse_existing(out)
     source = find_model(model)
+    adapted = adapter_base(source)
+    base = source if adapted is None else find_model(adapted)
     with quiet():
-        load_config(source)
-        tokenizer = load_tokenizer(source)
-        loaded = load_model(source)
+        described = load_config(base)
+        has_tokenizer = adapted is None or (Path(source) / "tokenizer.json").is_file()
+        tokenizer = load_tokenizer(source if has_tokenizer else base)
+        loaded = load_model(base, described)
+        if adapted is not None:
+            loaded = merge_adapter(loaded, source)
         _check_vocabulary(source, loaded, tokenizer)
         loaded.generation_config = _token_ids(source, loaded, tokenizer)
         prompt = _own_prompt(source, config) or choose_prompt(source, tokenizer, config)

@@ -33,7 +33,12 @@ def has_optimum() -> bool:
         is_installed = importlib.util.find_spec("optimum.exporters.onnx") is not None
     except ModuleNotFoundError:
         return False
-    return is_installed and int(version("transformers").partition(".")[0]) < 5
+    return is_installed and transformers_major() < 5
+
+
+def transformers_major() -> int:
+    """The major version of the installed transformers."""
+    return int(version("transformers").partition(".")[0])
 
 
 def has_standard_export(model_type: str) -> bool:

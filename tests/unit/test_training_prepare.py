@@ -317,7 +317,7 @@ def test_damaged_and_incomplete_weights_are_refused(raw: Path, tmp_path: Path) -
         ({"model_type": "reformer"}, "model type 'reformer' cannot be exported"),
         ({"quantization_config": {"quant_method": "gptq", "bits": 4}}, "weights are quantized"),
         ({"num_hidden_layers": 3}, "weights are missing"),
-        ({"hidden_size": 32}, "cannot be loaded"),
+        ({"hidden_size": 32}, "[400, 64] in its safetensors, and [400, 32] by its config.json; correct the sizes"),
         ({"model_type": "own", "auto_map": {"AutoConfig": "own.Config"}}, "code from its repository"),
     ],
 )

@@ -1,0 +1,139 @@
+"""Check that a checkpoint is the model that its config.json describes, and find the base of a LoRA adapter.
+
+Transformers loads a classifier, a head that the configuration says is tied, the first layers of a deeper model or
+weights that are not numbers without a word; each would be taught, exported and found equal to itself.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from pathlib import Path
+
+import torch
+from safetensors import safe_open
+from torch import Tensor
+from transformers import PretrainedConfig, PreTrainedModel
+from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING_NAMES
+
+from edgeelad.engine.shape import read_json
+from edgeelad.errors import ModelError
+
+ADAPTER_CONFIG = "adapter_config.json"
+# buffers that older versions saved with the weights, and that are computed today
+COMPUTED = re.compile(r"(inv_freq|attn\.bias|attention\.bias|masked_bias|position_ids)$")
+MISMATCH = re.compile(
+    r"state_dict for (\w+):.*?copying a param with shape torch\.Size\(\[([^\]]*)\]\)[^[]*\[([^\]]*)\]", re.DOTALL
+)
+
+
+def adapter_base(source: str) -> str | None:
+    """The model that a LoRA adapter in the folder `source` was trained on; None if there is no adapter.
+
+    Raises:
+        ModelError: The folder holds a model as well, or the adapter names no base.
+    """
+    folder = Path(source)
+    if not (folder / ADAPTER_CONFIG).is_file():
+        return None
+    if (folder / "config.json").exists():
+        raise ModelError(
+            f"{source}: holds a model and an adapter; move {ADAPTER_CONFIG} and adapter_model.safetensors to a folder "
+            "of their own, and name that folder to have the adapter merged"
+        )
+    base = read_json(folder / ADAPTER_CONFIG).get("base_model_name_or_path")
+    if not isinstance(base, str) or not base:
+        raise ModelError(f"{folder / ADAPTER_CONFIG}: names no base_model_name_or_path; merge the adapter yourself")
+    if (Path(base) / ADAPTER_CONFIG).exists():
+        raise ModelError(f"{source}: an adapter on {base}, which holds an adapter itself; merge that one first")
+    return base
+
+
+def merge_adapter(model: PreTrainedModel, source: str) -> PreTrainedModel:
+    """Merge the LoRA adapter in the folder `source` into its base model.
+
+    Raises:
+        ModelError: It is not a LoRA adapter of this model.
+    """
+    from peft import PeftModel
+
+    try:
+        merged: PreTrainedModel = PeftModel.from_pretrained(model, source).merge_and_unload()
+    except Exception as error:  # peft raises whatever a file that does not fit makes it raise
+        reason = (str(error).strip() or type(error).__name__).splitlines()[0]
+        raise ModelError(f"{source}: this adapter cannot be merged into its base model: {reason}") from error
+    return merged.eval()
+
+
+def check_architecture(source: str, config: PretrainedConfig) -> None:
+    """Refuse a checkpoint that was saved with another head than a language model's.
+
+    Raises:
+        ModelError: It is one, such as a classifier.
+    """
+    names = config.architectures or []
+    known = MODEL_FOR_CAUSAL_LM_MAPPING_NAMES.values()
+    causal = {name for entry in known for name in ([entry] if isinstance(entry, str) else entry)}
+    if names and all("For" in name and name not in causal for name in names):
+        raise ModelError(
+            f"{source}: was saved as {names[0]}, not as a causal language model; choose a checkpoint that writes text"
+        )
+
+
+def check_weights(source: str, folder: Path, model: PreTrainedModel, unexpected: Sequence[str]) -> None:
+    """Check that all saved weights are in the model, that they are finite, and that a tied head is tied.
+
+    Args:
+        source: The folder or hub id that errors name.
+        folder: Where the safetensors are.
+        model: The loaded model.
+        unexpected: Names in the safetensors that the model has no weight for.
+
+    Raises:
+        ModelError: They are not.
+    """
+    left = sorted(name for name in unexpected if not COMPUTED.search(name))
+    if left:
+        raise ModelError(
+            f"{source}: the model of its config.json lacks {len(left)} of the weights in its safetensors, such as "
+            f"{left[0]}; they belong to another model, or to a head that no language model has"
+        )
+    for name, parameter in model.named_parameters():
+        if not bool(torch.isfinite(parameter).all()):
+            raise ModelError(f"{source}: {name} contains NaN or infinity; choose another checkpoint")
+    _check_tied_head(source, folder, model)
+
+
+def explain_mismatch(text: str) -> str | None:
+    """What transformers' report of a shape that differs from the configuration's means; None for other texts."""
+    match = MISMATCH.search(text)
+    if match is None:
+        return None
+    kind, saved, expected = match.groups()
+    what = "its embedding" if kind == "Embedding" else f"a weight of its {kind} modules"
+    is_stale = kind == "Embedding" and saved.split(",")[1:] == expected.split(",")[1:]
+    key = "vocab_size" if is_stale else "the sizes"
+    return f"{what} is [{saved}] in its safetensors, and [{expected}] by its config.json; correct {key} there"
+
+
+def _check_tied_head(source: str, folder: Path, model: PreTrainedModel) -> None:
+    head = model.get_output_embeddings()
+    if head is None or not model.config.tie_word_embeddings:
+        return
+    names = [f"{name}.weight" for name, module in model.named_modules(remove_duplicate=False) if module is head]
+    saved = _saved_tensor(folder, names)
+    if saved is not None and not torch.equal(saved.to(head.weight.dtype), head.weight):
+        raise ModelError(
+            f"{source}: its config.json says that head and embedding are tied, but its safetensors hold a {names[0]} "
+            "of its own; set tie_word_embeddings to false there if the head is meant"
+        )
+
+
+def _saved_tensor(folder: Path, names: Sequence[str]) -> Tensor | None:
+    for path in sorted(folder.glob("*.safetensors")):
+        with safe_open(str(path), framework="pt") as file:
+            for name in file.keys():  # noqa: SIM118  # no dictionary
+                if name in names:
+                    tensor: Tensor = file.get_tensor(name)
+                    return tensor
+    return None
