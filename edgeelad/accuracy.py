@@ -1,6 +1,6 @@
-"""How often a student is right, and how often two answer alike, each with its exact interval.
+"""Measure how often a student is right and how often two students agree, with exact intervals.
 
-Takes reasoning trees and questions, or two mappings of answers; gives records. Asks nobody and reads no files.
+Takes reasoning trees and questions, or two mappings of answers; returns records.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ TAIL = 0.025  # of a 95 % interval, on each side
 
 @dataclass(frozen=True, slots=True)
 class Agreement:
-    """How often two answered alike, with the exact 95 % interval of that share.
+    """How often two gave the same answer, with the exact 95% interval of that share.
 
     An answer that was not found agrees with nothing: questions that neither answered count as disagreements, and are
     counted in `num_both_unanswered` for those who want to see them apart.
@@ -38,7 +38,7 @@ class Agreement:
 
     @property
     def share_of_answered(self) -> float:
-        """Share answered alike, of the questions that at least one answered; 1 where neither answered any."""
+        """Share answered alike, of the questions that at least one answered; 1 if neither answered any."""
         num_answered = self.num_questions - self.num_both_unanswered
         return self.num_same / num_answered if num_answered else 1.0
 
@@ -92,7 +92,7 @@ def agreement(first: Mapping[str, str | None], second: Mapping[str, str | None])
 def cohens_kappa(first: Sequence[str | None], second: Sequence[str | None]) -> float:
     """Cohen's κ of two lists of answers to the same questions: agreement beyond what chance would give; 1 = all alike.
 
-    An answer that was not found agrees with nothing. Where chance alone would give full agreement (one answer to
+    An answer that was not found agrees with nothing. If chance alone would give full agreement (one answer to
     everything), κ is 1.
     """
     assert len(first) == len(second), "both answered the same questions"

@@ -1,6 +1,6 @@
 """Exact bounds on a share from a sample: Clopper-Pearson, and hypergeometric for a finite population.
 
-Takes counts and a level α, gives shares in [0, 1]. Plain Python: the base install evaluates certificates too. Bounds
+Takes counts and a level α; returns shares in [0, 1]. Plain Python: the base install evaluates certificates too. Bounds
 are one-sided; a two-sided interval at 95 % is both bounds at α = 0.025.
 """
 
@@ -12,7 +12,7 @@ from fractions import Fraction
 
 
 def binomial_upper(num_hits: int, num_sampled: int, alpha: float) -> float:
-    """The largest share p under which at most `num_hits` hits still have probability α (Clopper & Pearson 1934).
+    """The largest share p under which `num_hits` or fewer hits still have probability α (Clopper & Pearson 1934).
 
     >>> round(binomial_upper(0, 29, 0.05), 3)
     0.098
@@ -24,7 +24,7 @@ def binomial_upper(num_hits: int, num_sampled: int, alpha: float) -> float:
 
 
 def binomial_lower(num_hits: int, num_sampled: int, alpha: float) -> float:
-    """The smallest share under which at least `num_hits` hits still have probability α."""
+    """The smallest share under which `num_hits` or more hits still have probability α."""
     _check(num_hits, num_sampled, alpha)
     if num_hits == 0:
         return 0.0
@@ -33,7 +33,7 @@ def binomial_lower(num_hits: int, num_sampled: int, alpha: float) -> float:
 
 
 def binomial_cdf(num_hits: int, num_sampled: int, share: float) -> float:
-    """Probability of at most `num_hits` hits in `num_sampled` independent draws."""
+    """Probability of `num_hits` or fewer hits in `num_sampled` independent draws."""
     if share <= 0.0 or num_hits >= num_sampled:
         return 1.0
     if share >= 1.0:
@@ -67,7 +67,7 @@ def hypergeometric_lower(num_hits: int, num_sampled: int, population: int, alpha
 
 
 def _hypergeometric_exceeds(num_hits: int, num_sampled: int, population: int, total: int, alpha: float) -> bool:
-    """Whether at most `num_hits` hits have a probability above α where the population holds `total`; in integers."""
+    """Whether `num_hits` or fewer hits have a probability above α if `total` are in the population; in integers."""
     ways = sum(
         math.comb(total, j) * math.comb(population - total, num_sampled - j) for j in range(min(num_hits, total) + 1)
     )
@@ -76,7 +76,7 @@ def _hypergeometric_exceeds(num_hits: int, num_sampled: int, population: int, to
 
 
 def _crossing(is_below: Callable[[float], bool]) -> tuple[float, float]:
-    """Bisect [0, 1] for where a condition that holds at 0 stops holding; both ends, as near as doubles come."""
+    """Bisect [0, 1] for the point at which a condition that holds at 0 stops holding, down to adjacent doubles."""
     low, high = 0.0, 1.0
     while (middle := (low + high) / 2.0) not in (low, high):
         low, high = (middle, high) if is_below(middle) else (low, middle)

@@ -1,7 +1,7 @@
 """Write files and folders whole or not at all (temporary name, fsync, rename); read and write JSON and JSON lines.
 
 A write that fails (disk full, no permission, not a folder) is a StorageError that names the path; what was there before
-is unchanged. What a killed process left half written is removed by the next one that writes the same file.
+is unchanged. Leftovers of a killed process are removed by the next one that writes the same file.
 """
 
 from __future__ import annotations
@@ -53,7 +53,7 @@ def atomic_file(path: Path, mode: int = PUBLIC) -> Iterator[BinaryIO]:
         file = os.fdopen(os.open(temporary, _FLAGS, mode), "wb")
     try:
         with file:
-            with contextlib.suppress(OSError):  # a file system without locks: nobody sweeps there
+            with contextlib.suppress(OSError):  # a file system without locks, where nothing is swept
                 lock_file(file.fileno())
             yield file
             with storage_errors(path):
@@ -97,14 +97,14 @@ def read_json(path: Path) -> Any:
 
 
 def write_jsonl(path: Path, rows: Iterable[Any], mode: int = PUBLIC) -> int:
-    """Write rows as JSON lines, streaming; gives the number of rows.
+    """Write rows as JSON lines, streaming; returns the number of rows.
 
     Raises:
         StorageError: The file cannot be written.
     """
     count = 0
     with atomic_file(path, mode) as file:
-        for row in rows:  # outside storage_errors: an OSError of whoever makes the rows is not ours to explain
+        for row in rows:  # outside storage_errors: an OSError raised by the producer of the rows is not about this file
             with storage_errors(path):
                 file.write((dump_json(row) + "\n").encode("utf-8"))
             count += 1
@@ -192,7 +192,7 @@ def make_folder(path: Path, fill: Callable[[Path], None]) -> None:
 
 
 def sync_folder(path: Path) -> None:
-    """Flush a folder's entries to disk; does nothing where the system or the file system has no such call."""
+    """Flush a folder's entries to disk; no effect on file systems that do not support it."""
     with contextlib.suppress(OSError):
         descriptor = os.open(path, os.O_RDONLY)
         try:
@@ -202,7 +202,7 @@ def sync_folder(path: Path) -> None:
 
 
 def sweep_folder(folder: Path) -> None:
-    """Remove what killed processes left half written anywhere in a folder, and no process is writing any more."""
+    """Remove half-written files and folders that killed processes left anywhere in a folder."""
     for path in folder.rglob(".*.tmp"):
         _remove_leftover(path)
 

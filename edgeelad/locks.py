@@ -1,4 +1,4 @@
-"""Hold a file so that a second process is kept out; the system lets go when the process ends, however it ends."""
+"""Lock a file against other processes. The lock is released when the process ends, however it ends."""
 
 from __future__ import annotations
 
@@ -8,11 +8,11 @@ import sys
 if sys.platform == "win32":  # pragma: no cover
     import msvcrt
 
-    # a locked byte cannot be read by others: one far behind what any file of ours holds
+    # others cannot read a locked byte, so lock one far beyond the end of the file
     FAR = 1 << 50
 
     def lock_file(descriptor: int) -> None:
-        """Take the lock of an open file, or raise OSError at once where another process holds it."""
+        """Lock an open file, or raise OSError at once if another process holds the lock."""
         place = os.lseek(descriptor, 0, os.SEEK_CUR)
         os.lseek(descriptor, FAR, os.SEEK_SET)
         try:
@@ -24,5 +24,5 @@ else:
     import fcntl
 
     def lock_file(descriptor: int) -> None:
-        """Take the lock of an open file, or raise OSError at once where another process holds it."""
+        """Lock an open file, or raise OSError at once if another process holds the lock."""
         fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)

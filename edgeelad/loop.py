@@ -1,7 +1,7 @@
 """The rounds: score, select, revise, fine-tune, export, evaluate, until there is a reason to stop; then package.
 
 Every stage reads the files that earlier stages left in the run folder and writes its own, whole or not at all. So a
-killed run resumes where it was: a stage whose files are there is skipped, and the ledger holds what the teacher said.
+killed run resumes where it was: a stage whose files are there is skipped, and the ledger holds the teacher's replies.
 The stages themselves are in `stages`.
 """
 

@@ -77,7 +77,7 @@ class RowFile(Generic[Record]):
         return self.read() if self.exists() else iter(())
 
     def write(self, records: Iterable[Record]) -> int:
-        """Write records, streaming; the file appears whole or not at all. Gives their number.
+        """Write records, streaming; the file appears whole or not at all. Returns their number.
 
         Raises:
             StorageError: The file cannot be written.
@@ -102,7 +102,7 @@ def parse_record(data: bytes, kind: type[Record], place: str) -> Record:
 
 @cache
 def _adapter(kind: Any) -> TypeAdapter[Any]:
-    from pydantic import TypeAdapter  # 70 ms that commands without a run folder need not spend
+    from pydantic import TypeAdapter  # takes 70 ms, which commands without a run folder do not need
 
     return TypeAdapter(kind)
 

@@ -1,7 +1,7 @@
-"""Frozen records that the stages hand to one another.
+"""Frozen records that the stages exchange.
 
 Fields are facts; anything derived is a property. Answers are canonical strings (see `answers.canonical`), so equality
-of answers is equality of strings; `None` means that no answer was found, which agrees with nothing, not even itself.
+of answers is equality of strings; `None` means that no answer was found; it agrees with nothing, not even with itself.
 Token counts are in the student's tokens unless a name says otherwise; log-probabilities and entropies are in nats.
 """
 
@@ -25,8 +25,8 @@ class Question:
         text: What is asked; for `choice` without the list of choices, which `prompts` appends.
         kind: How its answers are read and compared.
         choices: The choices' texts in order (labels are A, B, C …); empty unless `kind` is "choice".
-        answer: The canonical reference answer, or None where the pool has none.
-        explanation: The steps of a reference explanation, or None where the pool has none.
+        answer: The canonical reference answer, or None.
+        explanation: The steps of a reference explanation, or None.
         skill: A free label from the pool (for reports and balanced splits), or None.
     """
 
@@ -83,7 +83,7 @@ class Probe:
 
 @dataclass(frozen=True, slots=True)
 class ReasoningTree:
-    """What the student did on one question: its greedy explanation, and the branches from each step prefix.
+    """The student's greedy explanation of one question, and the branches from each step prefix.
 
     Attributes:
         question: The question.
@@ -94,7 +94,7 @@ class ReasoningTree:
         token_logprobs: Log-probability of each token of the greedy explanation (nats, <= 0).
         token_entropies: Entropy of the distribution that each token was taken from (nats, >= 0).
         branches: T+1 groups; group i holds the branches sampled after steps 1..i.
-        probes: T+1 forced answers, or empty where they were not asked for.
+        probes: T+1 forced answers; empty if none were requested.
         tokens: Student tokens spent.
     """
 
@@ -134,7 +134,7 @@ class ReasoningTree:
 class Score:
     """The uncertainty of one question: higher = more uncertain = more worth asking the teacher.
 
-    `step_scores` has one number a step where the strategy looks at steps, else it is empty. `num_tokens` counts the
+    `step_scores` has one number per step if the strategy scores steps, else it is empty. `num_tokens` counts the
     student tokens that this strategy needed (not those generated for other strategies).
     """
 
@@ -205,18 +205,18 @@ class Correction:
 
 @dataclass(frozen=True, slots=True)
 class Annotation:
-    """What the teacher's work on one question produced.
+    """The result of the teacher's work on one question.
 
     Attributes:
         question_id: The question.
         status: accepted (the student's own chain), revised, completed, rationale, or set_aside.
         rung: The rung of the ladder that verified it, "L1" … "L5" (docs/METHOD.md §4); "" when set aside.
         steps: The verified explanation; empty when set aside.
-        answer: The reference answer a*; None where it could not be settled.
+        answer: The reference answer a*, or None if it could not be determined.
         reason: Why it was set aside; "" otherwise.
         student_steps: The student's greedy steps that the teacher was shown.
         corrections: The flaws corrected on the way, in order.
-        usage: What it cost.
+        usage: Its cost.
     """
 
     question_id: str

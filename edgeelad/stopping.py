@@ -1,8 +1,7 @@
-"""When enough has been transferred: the audit sample, the certificate, and the other reasons to stop.
+"""Decide when to stop: the audit sample, the certificate, and the other reasons.
 
-Takes counts and what each round came to; gives certificates and named reasons. Asks no teacher and reads no files. The
-formulas are those of docs/METHOD.md §5. Only the certificate says that student and teacher agree; the other reasons say
-that going on will not help.
+Takes counts and the outcome of each round; returns certificates and named reasons (docs/METHOD.md §5). Only the
+certificate states that student and teacher agree; the other reasons state that more rounds will not help.
 """
 
 from __future__ import annotations
@@ -32,12 +31,12 @@ StopReason = Literal[
 
 @dataclass(frozen=True, slots=True)
 class RoundOutcome:
-    """What a round came to.
+    """The outcome of a round.
 
     Attributes:
         round: Its number; 0 is the base student.
-        accuracy: On held-out labeled questions; None where there are none.
-        certificate: The look at the audit; None where there was none.
+        accuracy: On held-out labeled questions, or None.
+        certificate: The look at the audit, or None.
         kappa_with_previous: Cohen's κ of this student's answers with the last one's; None for the first.
     """
 
@@ -50,7 +49,7 @@ class RoundOutcome:
 def draw_audit(questions: Sequence[Question], n: int, rng: np.random.Generator) -> list[Question]:
     """Draw n questions uniformly without replacement; their order is random, so the first few are a uniform draw too.
 
-    Does not depend on the order of `questions`. Gives all of them where there are fewer than n.
+    Does not depend on the order of `questions`. Returns all of them if there are fewer than n.
     """
     pool = sorted(questions, key=lambda question: question.id)
     return [pool[i] for i in rng.permutation(len(pool))[:n]]
@@ -121,9 +120,9 @@ def count_disagreements(teacher: Mapping[str, str | None], student: Mapping[str,
 
 
 def should_stop(history: Sequence[RoundOutcome], config: StoppingConfig) -> StopReason | None:
-    """The reason to stop that the rounds so far give, or None; budget, pool and number of rounds are the caller's.
+    """The reason to stop after the rounds so far, or None. Budget, pool and number of rounds are up to the caller.
 
-    The curve is the accuracy, or where there is none the agreement with the teacher on the audit. It is flat when the
+    The curve is the accuracy, or if there is none the agreement with the teacher on the audit. It is flat when the
     best of the last `flat_rounds` rounds is not `min_gain` above the best before them.
     """
     if not history:

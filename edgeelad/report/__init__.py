@@ -1,4 +1,4 @@
-"""One self-contained HTML page that shows what a run did; made from the files of the run folder alone.
+"""The report: one self-contained HTML page, made from the files of a run folder.
 
 `write_report(run_folder)` writes `report.html` there: no scripts, no network, inline styles and charts.
 """

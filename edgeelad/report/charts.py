@@ -1,6 +1,6 @@
 """Line charts and histograms as plain coordinates; the template draws them as inline SVG.
 
-Takes values in data units, gives strings and numbers in SVG user units (y grows downward). Knows no colors and no HTML.
+Takes values in data units; returns strings and numbers in SVG user units, where y grows downward. No colors, no HTML.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ LEFT, RIGHT, TOP, BOTTOM = 54, 18, 22, 46
 
 @dataclass(frozen=True, slots=True)
 class Point:
-    """One point in data units; `low` and `high` bound it where known; `title` is shown on hover."""
+    """One point in data units; `low` and `high` bound it if they are known; `title` is shown on hover."""
 
     x: float
     y: float
@@ -36,7 +36,7 @@ class Mark:
 
 @dataclass(frozen=True, slots=True)
 class Label:
-    """A value written beside a point, on the side where the line is not."""
+    """A value written beside a point, away from the line."""
 
     x: float
     y: float
@@ -53,7 +53,7 @@ class LineChart:
         x_label: Title of the x axis.
         line: Points attribute of the polyline.
         other_line: The same of a second, dashed line; "" if there is none.
-        band: Points attribute of the polygon between the bounds; "" where there are none.
+        band: Points attribute of the polygon between the bounds; "" if there are none.
         dots: Where the points are, with their hover titles.
         labels: Values written beside the first and the last point.
         x_ticks: Ticks of the x axis.
@@ -178,9 +178,9 @@ def ticks(low: float, high: float, *, num: int = 6, whole: bool = False, cover: 
 
 
 def histogram(pool: Sequence[float], selected: Sequence[float], num_bins: int = 28) -> Histogram | None:
-    """Bin the scores of a pool and of its selected questions; None where there is no spread to show.
+    """Bin the scores of a pool and of its selected questions; None if all scores are equal.
 
-    Heights go with the square root of the count, in percent of the fullest bin: most questions of a pool are easy, and
+    Heights are the square root of the count, in percent of the fullest bin: most questions of a pool are easy, and
     their bin would hide all others. The selected part has a visible minimum.
     """
     values = [*pool, *selected]

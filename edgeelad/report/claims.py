@@ -1,4 +1,4 @@
-"""What the page claims of a run, in words: the headline, the certificate, why it stopped. No more than was shown."""
+"""The claims of the page in words: headline, certificate, reason to stop."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from edgeelad.report.read import ReportedRun
 
 @dataclass(frozen=True, slots=True)
 class Headline:
-    """What the run reached, in one line and a certificate sentence."""
+    """The result of the run: accuracy, cost and certificate."""
 
     base: float | None
     final: float | None
@@ -34,7 +34,7 @@ class Headline:
 
 
 def make_headline(run: ReportedRun) -> Headline:
-    """Take the headline's figures from the summary, or from the last finished round where there is none yet."""
+    """Take the headline's figures from the summary, or from the last finished round if there is no summary yet."""
     first = run.metrics[0] if run.metrics and run.metrics[0].round == 0 else None
     last = run.metrics[-1] if run.metrics else None
     summary = run.summary
@@ -57,7 +57,7 @@ def make_headline(run: ReportedRun) -> Headline:
 
 
 def stop_sentence(reason: str | None) -> str:
-    """Why the run stopped, as a clause; "" where it has not."""
+    """Why the run stopped, as a clause; "" if it has not."""
     known = {
         "certified": "agreement with the teacher was certified",
         "limit_reached": "the student disagrees with the teacher beyond the target, and no longer improves",

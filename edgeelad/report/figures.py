@@ -1,4 +1,4 @@
-"""How figures are written on the page: one way for each kind, "–" where a figure is not known."""
+"""Format figures for the page, one way for each kind; "–" if a figure is not known."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ def count(number: float | None) -> str:
 
 
 def short_count(number: float | None) -> str:
-    """A number in at most five characters, for axes and tiles.
+    """A number in up to five characters, for axes and tiles.
 
     >>> short_count(950), short_count(12345), short_count(3_400_000)
     ('950', '12.3k', '3.4M')
@@ -48,7 +48,7 @@ def short_count(number: float | None) -> str:
 
 
 def dollars(cost_usd: float | None) -> str:
-    """Money; more digits where it is little.
+    """An amount in dollars, with more digits if it is small.
 
     >>> dollars(12.5), dollars(0.0042), dollars(0)
     ('$12.50', '$0.0042', '$0.00')

@@ -1,4 +1,4 @@
-"""Make the page: the run's figures and charts, laid out for the template, and the file written whole."""
+"""Render the report: lay out figures and charts for the template, and write the page."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ _USER_INFO = re.compile(r"(?<=://)[^/@\s]+@")
 
 @dataclass(frozen=True, slots=True)
 class SkillBar:
-    """Accuracy on one skill before and after; None where that evaluation did not have it."""
+    """Accuracy on one skill before and after; None if that evaluation did not include it."""
 
     skill: str
     base: float | None
@@ -59,9 +59,9 @@ class RoundSection:
 
 
 def write_report(run_folder: Path) -> Path:
-    """Write `report.html` into a run folder from the files there, and give its path.
+    """Write `report.html` into a run folder from the files there; returns its path.
 
-    The page is one file without scripts, and loads nothing from anywhere.
+    The page is one file without scripts that loads nothing.
 
     Raises:
         RunError: The folder is no run, has no results yet, or a file in it is damaged.
@@ -261,7 +261,7 @@ def _sections(run: ReportedRun) -> list[RoundSection]:
 
 
 def _is_other_teacher(run: ReportedRun) -> bool:
-    """Whether the check in the run folder was made of another teacher than the run's."""
+    """Whether the teacher check in the run folder is of another teacher than the run's."""
     if run.teacher_check is None:
         return False
     teacher = run.settings.get("teacher", {})
@@ -269,7 +269,7 @@ def _is_other_teacher(run: ReportedRun) -> bool:
 
 
 def _shown_settings(settings: Mapping[str, Mapping[str, Any]]) -> dict[str, dict[str, str]]:
-    """The settings as text; what may hold a secret is not shown, for reports are handed around."""
+    """The settings as text, without values that may be secret: reports are shared."""
     return {
         section: {key: _shown_value(key, value) for key, value in keys.items()} for section, keys in settings.items()
     }

@@ -1,7 +1,7 @@
 """Lay out one question for the page: the student's steps with their uncertainty, the verified steps beside them.
 
-Takes the records that `read` gives, gives records that the template walks through. Which words changed between a
-step and its correction is found here, for reading only: nothing is judged again.
+Takes the records of `read`; returns records for the template. Marks the words that differ between a step and its
+correction.
 """
 
 from __future__ import annotations
@@ -19,14 +19,14 @@ from edgeelad.run.scores import ScoreRow
 from edgeelad.text.prompts import CHOICE_LABELS
 
 Origin = Literal["kept", "corrected", "student", "teacher"]
-# two steps with less in common are not marked word by word: that would be harder to read than the steps themselves
+# steps with less in common are shown unmarked: marks on almost every word are hard to read
 MIN_SIMILARITY = 0.5
 _WORD = re.compile(r"\w+|\s+|[^\w\s]")
 
 
 @dataclass(frozen=True, slots=True)
 class Part:
-    """A run of text that a correction left alone, or changed."""
+    """A piece of text, and whether a correction changed it."""
 
     text: str
     is_changed: bool
@@ -34,18 +34,18 @@ class Part:
 
 @dataclass(frozen=True, slots=True)
 class StepRow:
-    """Step `number` (from 1) of both chains, side by side.
+    """Step `number` (from 1) of both explanations, side by side.
 
     Attributes:
         number: Counted from 1.
-        before: The student's step; empty where its chain is shorter.
-        score: The uncertainty of the student's step, None where the strategy does not look at steps.
-        heat: The same in [0, 1], for the color.
-        without: Answers of the branches that did not see this step; empty where unknown or all the same as `given`.
+        before: The student's step; empty if its explanation is shorter.
+        score: The uncertainty of the student's step, None if the strategy does not score steps.
+        heat: The same scaled to [0, 1], for the color.
+        without: Answers of the branches that did not see this step; empty if unknown or all equal to `given`.
         given: Answers of the branches that saw it.
-        is_dropped: Whether the student's step is not in the verified chain.
-        after: The verified step; empty where that chain is shorter.
-        origin: Who the verified step is from, None where there is none.
+        is_dropped: Whether the student's step is not in the verified explanation.
+        after: The verified step; empty if that explanation is shorter.
+        origin: The author of the verified step, or None.
     """
 
     number: int
@@ -133,8 +133,8 @@ def _rows(
     for index in range(max(len(student_steps), len(final))):
         before = student_steps[index] if index < len(student_steps) else ""
         after = final[index] if index < len(final) else ""
-        is_anew = annotation.status == "rationale"  # all of it is the teacher's, whatever it has in common
-        is_kept = before == after and not is_anew  # a step that stands, wherever it is
+        is_anew = annotation.status == "rationale"  # all steps are the teacher's, even equal ones
+        is_kept = before == after and not is_anew  # an unchanged step
         correction = None if is_kept or is_anew else corrections.get((index, after))
         is_of_greedy = correction is not None and correction.before == before
         is_marked = is_of_greedy and _similarity(before, after) >= MIN_SIMILARITY

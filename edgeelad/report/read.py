@@ -1,4 +1,4 @@
-"""Read from a run folder what the report shows: a run in progress too, whose later files are missing.
+"""Read what the report shows from a run folder; works for a run in progress, too.
 
 Scores are streamed: a pool of a million questions costs eight megabytes.
 """
@@ -37,9 +37,9 @@ class RoundQuestions:
     Attributes:
         number: The round, from 1.
         num_selected: Questions selected.
-        shown: The most uncertain ones that the teacher settled, at most MAX_SHOWN_PER_ROUND.
-        set_aside: Those set aside, at most MAX_SHOWN_PER_ROUND.
-        num_settled: Questions settled, shown or not.
+        shown: The most uncertain verified ones, up to MAX_SHOWN_PER_ROUND.
+        set_aside: Those set aside, up to MAX_SHOWN_PER_ROUND.
+        num_settled: Verified questions, shown or not.
         num_set_aside: Questions set aside, shown or not.
         statuses: Annotations by status.
         rungs: Annotations by the rung of the ladder that verified them.

@@ -2,7 +2,7 @@
 
 Forms: `sft` a chat of question and explanation; `prompt-completion` the same as two texts; `stepwise` the student's
 steps with a label each, for process reward models; `preference` the corrected step against the flawed one, after the
-steps that both follow (Step-DPO). Takes annotations with their questions, gives rows; jsonl, or parquet.
+steps before it (Step-DPO). Takes annotations with their questions; writes JSON lines or Parquet.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ def export_annotations(
     out: Path,
     prompt: Callable[[Question], str] = question_text,
 ) -> int:
-    """Write annotations in one of `FORMS`; gives the number of rows. Questions that were set aside give none.
+    """Write annotations in one of `FORMS`; returns the number of rows. Questions set aside have none.
 
     Args:
         annotations: Annotations with their questions.

@@ -1,7 +1,7 @@
 """A run folder: which file holds which records, and the lock that keeps a second process out.
 
 A stage is done when its files are there as it left them: each appears whole or not at all, and its digest is recorded.
-So a run resumes by doing what is missing. `state.json` tells which stage the run is in, and how long each stage took.
+So a run resumes by doing what is missing. `state.json` names the current stage and how long each stage took.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 
 from edgeelad.errors import RunError, StorageError
@@ -32,123 +32,43 @@ from edgeelad.run.records import (
     TrainingRecord,
 )
 from edgeelad.run.scores import ScoreRow
-from edgeelad.run.teacher_check import CHECK_FILE
 
 LOCK_FILE = ".lock"
 
 
-@dataclass(frozen=True, slots=True)
 class RoundFolder:
     """The files of one round; round 0 is the base student, before any teaching."""
 
-    path: Path
-
-    @property
-    def number(self) -> int:
-        """The round."""
-        return int(self.path.name)
-
-    @property
-    def scores(self) -> RowFile[ScoreRow]:
-        """Every scored question."""
-        return RowFile(self.path / "scores.jsonl", ScoreRow)
-
-    @property
-    def selected(self) -> RowFile[SelectedRow]:
-        """The batch, with the reason for each choice."""
-        return RowFile(self.path / "selected.jsonl", SelectedRow)
-
-    @property
-    def annotations(self) -> RowFile[Annotation]:
-        """The result of the teacher's work on each selected question."""
-        return RowFile(self.path / "annotations.jsonl", Annotation)
-
-    @property
-    def teacher(self) -> RecordFile[TeacherStage]:
-        """What the teacher has cost so far, and why it was asked no more; of round 0, for the audit."""
-        return RecordFile(self.path / "teacher.json", TeacherStage)
-
-    @property
-    def student(self) -> Path:
-        """The student in torch's format."""
-        return self.path / "student"
-
-    @property
-    def training(self) -> RecordFile[TrainingRecord]:
-        """The outcome of the fine-tuning."""
-        return RecordFile(self.path / "training.json", TrainingRecord)
-
-    @property
-    def onnx(self) -> Path:
-        """The exported student."""
-        return self.path / "onnx"
-
-    @property
-    def answers(self) -> RowFile[AnswerRow]:
-        """The student's answers to the test, audit and training questions."""
-        return RowFile(self.path / "answers.jsonl", AnswerRow)
-
-    @property
-    def metrics(self) -> RecordFile[RoundMetrics]:
-        """The round's figures."""
-        return RecordFile(self.path / "metrics.json", RoundMetrics)
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.number = int(path.name)
+        self.scores = RowFile(path / "scores.jsonl", ScoreRow)
+        self.selected = RowFile(path / "selected.jsonl", SelectedRow)
+        self.annotations = RowFile(path / "annotations.jsonl", Annotation)
+        self.teacher = RecordFile(path / "teacher.json", TeacherStage)  # of round 0, for the audit
+        self.student = path / "student"  # in torch's format
+        self.training = RecordFile(path / "training.json", TrainingRecord)
+        self.onnx = path / "onnx"
+        self.answers = RowFile(path / "answers.jsonl", AnswerRow)
+        self.metrics = RecordFile(path / "metrics.json", RoundMetrics)
 
 
-@dataclass(frozen=True, slots=True)
 class RunFolder:
     """The files of a run."""
 
-    path: Path
-
-    @property
-    def config(self) -> Path:
-        """The configuration as resolved."""
-        return self.path / "config.toml"
-
-    @property
-    def state(self) -> RecordFile[RunState]:
-        """Round, stage and seconds so far."""
-        return RecordFile(self.path / "state.json", RunState)
-
-    @property
-    def pool(self) -> RecordFile[PoolSplit]:
-        """The split into test, audit and askable questions."""
-        return RecordFile(self.path / "pool.json", PoolSplit)
-
-    @property
-    def audit(self) -> RowFile[AuditRow]:
-        """The audit sample with the teacher's answers."""
-        return RowFile(self.path / "audit.jsonl", AuditRow)
-
-    @property
-    def ledger(self) -> Path:
-        """The teacher's exchanges, unless the configuration names another ledger."""
-        return self.path / "ledger.sqlite"
-
-    @property
-    def metrics(self) -> RowFile[RoundMetrics]:
-        """The figures of all rounds, one per line."""
-        return RowFile(self.path / "metrics.jsonl", RoundMetrics)
-
-    @property
-    def summary(self) -> RecordFile[Summary]:
-        """How the run ended, and its figures."""
-        return RecordFile(self.path / "summary.json", Summary, Summary.to_json)
-
-    @property
-    def teacher_check(self) -> Path:
-        """A check of the teacher, if one was kept here; see `run.teacher_check`."""
-        return self.path / CHECK_FILE
-
-    @property
-    def report(self) -> Path:
-        """The page to show."""
-        return self.path / "report.html"
-
-    @property
-    def package(self) -> Path:
-        """What ships."""
-        return self.path / "package"
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.config = path / "config.toml"
+        self.digests = DigestBook(path)
+        self.state = RecordFile(path / "state.json", RunState)
+        self.pool = RecordFile(path / "pool.json", PoolSplit)
+        self.audit = RowFile(path / "audit.jsonl", AuditRow)
+        self.ledger = path / "ledger.sqlite"  # unless the configuration names another
+        self.metrics = RowFile(path / "metrics.jsonl", RoundMetrics)
+        self.summary = RecordFile(path / "summary.json", Summary, Summary.to_json)
+        self.teacher_check = path / "teacher_check.json"  # see `teacher_check`
+        self.report = path / "report.html"
+        self.package = path / "package"
 
     def round(self, number: int) -> RoundFolder:
         """The files of one round."""
@@ -161,7 +81,7 @@ class RunFolder:
 
     @contextmanager
     def lock(self) -> Iterator[None]:
-        """Hold the run folder; the operating system lets go of it when the process ends, however it ends.
+        """Lock the run folder; the lock is released when the process ends, however it ends.
 
         Raises:
             RunError: Another process holds it.
@@ -186,11 +106,6 @@ class RunFolder:
                 file.flush()
             sweep_folder(self.path)
             yield
-
-    @property
-    def digests(self) -> DigestBook:
-        """The digests of what the stages finished."""
-        return DigestBook(self.path)
 
     def is_done(self, *outputs: Path) -> bool:
         """Whether a stage's outputs are all there, as it left them.

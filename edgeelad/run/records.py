@@ -144,7 +144,7 @@ class RoundMetrics:
         certificate: The look at the audit; None for the base student, which is no candidate.
         kappa: Cohen's κ of this student's answers with the last one's.
         num_changed: Answers to test and audit questions that differ from the last student's.
-        warning: What is wrong with this student, and what to do; None if nothing is known to be.
+        warning: What is wrong with this student and how to fix it, or None.
         trained_wrong: Questions trained on and still answered wrong.
         outliers: Those among them that were also wrong after the last round.
         teacher: What the teacher has cost up to this round.

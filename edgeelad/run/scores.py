@@ -1,6 +1,6 @@
-"""scores.jsonl: what the student did on each question, and how uncertain it is.
+"""scores.jsonl: the student's explanation of each question and its uncertainty.
 
-Floats have six significant digits: what lies below is rounding of the machine, and the same scores give the same bytes.
+Floats are written with six significant digits. The digits below are rounding noise, so equal scores give equal bytes.
 """
 
 from __future__ import annotations

@@ -11,9 +11,9 @@ from edgeelad.errors import RunError
 from edgeelad.files import PRIVATE, make_private_folder, read_errors, write_json
 from edgeelad.record_files import parse_record
 from edgeelad.records import TeacherUsage
+from edgeelad.run.folder import RunFolder
 from edgeelad.teacher.check.measure import Share, TeacherCheck
 
-CHECK_FILE = "teacher_check.json"
 MEASURES = {
     "found": "finds the first error",
     "near": "… within one step",
@@ -84,13 +84,13 @@ def check_to_json(kept: KeptCheck) -> dict[str, Any]:
 
 
 def keep_check(kept: KeptCheck, run_folder: Path) -> Path:
-    """Write a check into a run folder, made if it is missing; gives the file.
+    """Write a check into a run folder, created if missing; returns its path.
 
     Raises:
         StorageError: It cannot be written.
     """
     make_private_folder(run_folder)
-    path = run_folder / CHECK_FILE
+    path = RunFolder(run_folder).teacher_check
     write_json(path, check_to_json(kept), PRIVATE)
     return path
 

@@ -1,4 +1,4 @@
-"""`--dry-run`: do what costs nothing of the first round; say what the teacher would be sent and what it would cost."""
+"""Estimate a run (`--dry-run`): do the free part of the first round, then count what the teacher would be sent."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ from edgeelad.teacher.prompts.messages import render_messages
 
 @dataclass(frozen=True, slots=True)
 class DryRun:
-    """What a run's beginning would cost: the audit once, and the first round."""
+    """The cost of the audit and of the first round."""
 
     num_pool: int
     num_audit: int
@@ -37,7 +37,7 @@ class DryRun:
     num_rounds: int
 
     def figures(self) -> dict[str, Any]:
-        """The figures, for a program."""
+        """The figures for a program."""
         return {
             "pool": self.num_pool,
             "audit_questions": self.num_audit,
@@ -47,12 +47,12 @@ class DryRun:
         }
 
     def text(self) -> str:
-        """The figures, for a person."""
+        """The figures for a person."""
         estimate = self.round
         basis = (
             "this teacher's replies in the ledger"
             if estimate.is_calibrated
-            else "guesses; no ledger knows this teacher"
+            else "guesses, for no ledger has replies of this teacher"
         )
         lines = [
             f"Nothing was sent. {self.num_pool:,} questions; the first prompt of round 1:",
@@ -64,7 +64,7 @@ class DryRun:
             _row(f"round 1, low ({estimate.num_questions} questions)", estimate.low),
             _row("round 1, expected", estimate.expected),
             _row("round 1, high", estimate.high),
-            f"Expected rests on {basis}; the run has {self.num_rounds} rounds at most.",
+            f"The expected cost is based on {basis}. The run has up to {self.num_rounds} rounds.",
         ]
         if estimate.allowed_questions is not None:
             lines.append(f"{estimate.limiting_cap} would allow about {estimate.allowed_questions} questions.")
@@ -72,10 +72,10 @@ class DryRun:
 
 
 def dry_run(config: RunConfig, folder: RunFolder, progress: Progress) -> DryRun:
-    """Prepare, export and score the student, select the first batch, and estimate; nothing is sent.
+    """Prepare, export and score the student, select the first batch, and estimate the cost. Sends nothing.
 
     Raises:
-        EdgeeladError: What would stop the run as well.
+        EdgeeladError: What would also stop the run.
     """
     if config.teacher.kind not in BUILT_IN:
         raise UsageError(f"--dry-run knows no cost of teacher.kind = {config.teacher.kind!r}; start the run with a cap")
@@ -96,7 +96,7 @@ def dry_run(config: RunConfig, folder: RunFolder, progress: Progress) -> DryRun:
 
 
 def _audit(run: Run, count: Any) -> TeacherUsage:
-    """What answering the audit sample would cost; nothing where the pool itself is the teacher."""
+    """The cost of answering the audit sample; zero if the pool itself is the teacher."""
     config: TeacherConfig = run.config.teacher
     if config.kind == "dataset" or not run.audit:
         return TeacherUsage()

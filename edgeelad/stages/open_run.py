@@ -33,7 +33,7 @@ MAX_AUDIT_SHARE = 0.25  # of a small pool, or too little would be left to teach 
 
 
 def open_run(config: RunConfig, folder: RunFolder, progress: Progress, own: OwnParts | None = None) -> Run:
-    """Read the pool, prepare the base student, and draw the test and audit samples; or find them as they were drawn.
+    """Read the pool, prepare the base student, and draw the test and audit samples, or read them if they were drawn.
 
     Raises:
         ConfigError: The configuration lacks a pool or a student.
@@ -115,7 +115,7 @@ class Fingerprints:
         test: Sequence[Question] | None,
         seeds: Sequence[Example],
     ) -> Fingerprints:
-        """Hash what a run is made from."""
+        """Hash the pool, the test file and the seed examples."""
         examples = [replace(item.question, answer=item.answer, explanation=item.steps) for item in seeds]
         return cls(
             # the dataset teacher teaches the pool's explanations; any other never sees them

@@ -14,8 +14,8 @@ def package(run: Run, number: int) -> None:
     quantize, same = run.config.export.quantize, metrics.package_agreement
     if same is not None and metrics.shipping == "fp32":
         run.progress.warn(
-            f"the {quantize} student gives fp32's answer on only {same:.1%} of questions (export.min_agreement is "
-            f"{run.config.export.min_agreement:.0%}): fp32 is packaged instead"
+            f"the {quantize} student gives the same answer as fp32 on only {same:.1%} of questions, below "
+            f"export.min_agreement ({run.config.export.min_agreement:.0%}): fp32 is packaged instead"
         )
     run.progress.start("Packaging")
     with run.folder.stage(number, "package"):

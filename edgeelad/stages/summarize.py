@@ -9,7 +9,7 @@ from edgeelad.stopping import StopReason
 
 
 def summarize(run: Run, number: int, reason: StopReason) -> Summary:
-    """Write the summary of a run that ends with a round's student, and the report; gives the summary."""
+    """Write the summary of a run that ends with a round's student, and its report; returns the summary."""
     metrics, base = run.folder.round(number).metrics.read(), run.folder.round(0).metrics.read()
     totals = run.totals()
     bought = [item for here in run.folder.rounds() for item in here.annotations.read_if_there()]
