@@ -61,6 +61,8 @@ class Codec:
         if not folder.is_dir():
             raise ModelError(f"{folder}: no such folder; name a package or an exported student")
         config = read_json(folder / "config.json")
+        if not isinstance(config.get("vocab_size", 0), int | None):
+            raise ModelError(f"{folder / 'config.json'}: vocab_size is not a number; export the student again")
         tokenizer = _load_tokenizer(folder / "tokenizer.json")
         prompt_format = PromptFormat.load(folder)
         # training ends examples with the prompt format's end token, so it ends an explanation, too
@@ -81,9 +83,16 @@ class Codec:
         return codec
 
     def encode_prompt(self, question: Question) -> list[int]:
-        """The prompt's token ids, with the special tokens of the prompt format."""
+        """The prompt's token ids, with the special tokens of the prompt format.
+
+        Raises:
+            ModelError: There are none.
+        """
         text = self.prompt_format.render(question)
-        return self._encode(text, add_special_tokens=self.prompt_format.add_special_tokens)
+        ids = self._encode(text, add_special_tokens=self.prompt_format.add_special_tokens)
+        if not ids:
+            raise ModelError(f"question {question.id}: its prompt has no tokens; export the student again")
+        return ids
 
     def encode_completion(self, text: str) -> list[int]:
         """The token ids of text that follows a prompt, without special tokens."""

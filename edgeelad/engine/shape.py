@@ -49,7 +49,7 @@ def read_json(path: Path) -> dict[str, Any]:
         value = json.loads(path.read_text(encoding="utf-8"))
     except (FileNotFoundError, NotADirectoryError):
         raise ModelError(f"{path}: missing; export the student again with `edgeelad export`") from None
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         raise ModelError(f"{path}: cannot be read ({error}); export the student again") from error
     if not isinstance(value, dict):
         raise ModelError(f"{path}: not a JSON object; export the student again")

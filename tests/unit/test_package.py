@@ -14,11 +14,11 @@ from fixtures.students import MAX_CONTEXT, questions
 
 from edgeelad.certificate import certificate_sentence
 from edgeelad.config import ExportConfig
-from edgeelad.edge.run import open_student
+from edgeelad.edge.run import open_student, run_question
 from edgeelad.engine import session
 from edgeelad.engine.graph_files import GraphFiles, find_graphs
 from edgeelad.engine.options import EngineOptions
-from edgeelad.errors import ModelError, PackageError, StorageError
+from edgeelad.errors import EdgeeladError, ModelError, PackageError, StorageError
 from edgeelad.export import export_student
 from edgeelad.package import PackageInfo, is_package, open_package, verify_package, write_package
 from edgeelad.package.golden import GOLDEN_FILE, read_golden
@@ -507,3 +507,47 @@ def test_scoring_and_evaluation_check_a_package_as_well(own, tmp_path):
         score_pool(own, str(pool), tmp_path / "out.jsonl", Silent(), strategy="elad", options=EngineOptions())
     with pytest.raises(PackageError, match=r"engine\.onnx would be opened"):
         evaluate_model(own, str(pool), Silent(), options=EngineOptions())
+
+
+DEEP = b"[" * 100_000
+HOSTILE = {
+    "a context of 10^12 tokens": ("config.json", {"max_position_embeddings": 10**12}, None),
+    "a negative context": ("config.json", {"max_position_embeddings": -1}, "no context length"),
+    "a context that is a text": ("config.json", {"max_position_embeddings": "128"}, "no context length"),
+    "a vocabulary of 10^12": ("config.json", {"vocab_size": 10**12}, "belong to different students"),
+    "a vocabulary that is a list": ("config.json", {"vocab_size": [400]}, "vocab_size is not a number"),
+    "10^9 layers": ("config.json", {"num_hidden_layers": 10**9}, "belong to different students"),
+    "a nested configuration": ("config.json", DEEP, "cannot be read"),
+    "a configuration in Latin-1": ("config.json", b'{"a": "\xff"}', "cannot be read"),
+    "an end token that is a text": ("generation_config.json", {"eos_token_id": "x"}, "eos_token_id is 'x'"),
+    "nested end tokens": ("generation_config.json", {"eos_token_id": [[1]]}, "not a token id or a list"),
+    "nested settings": ("generation_config.json", DEEP, "cannot be read"),
+    "an empty tokenizer": ("tokenizer.json", b"{}", "not a tokenizer"),
+    "a nested tokenizer": ("tokenizer.json", DEEP, "not a tokenizer"),
+    "a tokenizer without tokens": (
+        "tokenizer.json",
+        b'{"model": {"type": "BPE", "vocab": {}, "merges": []}, "added_tokens": []}',
+        "its prompt has no tokens",
+    ),
+    "a prompt that reaches for classes": (
+        "prompt.json",
+        {"template": "{{ ''.__class__.__mro__ }}{{ question }}"},
+        "access to attribute '__class__' of 'str' object is unsafe",
+    ),
+    "a prompt with a key of its own": ("prompt.json", {"command": "rm"}, "not a prompt file of edgeelad"),
+}
+
+
+@pytest.mark.parametrize("name", HOSTILE)
+def test_a_hostile_package_that_matches_its_checksums(own, name):
+    path, change, told = HOSTILE[name]
+    if isinstance(change, dict):
+        change = json.dumps({**json.loads((own / path).read_text()), **change}).encode()
+    forge(own, path, change)
+    if told is None:
+        assert verify_package(own).is_ok
+        return
+    for call in (verify_package, lambda folder: run_question(folder, "What is 1 + 2?", write=print)):
+        with pytest.raises(EdgeeladError, match=told) as caught:
+            call(own)
+        assert str(caught.value).isprintable()
