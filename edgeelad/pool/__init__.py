@@ -191,7 +191,7 @@ class _Notes:
         """Warn of what is new in a row."""
         if self._is_silent:
             return
-        unused = [str(name) for name, value in row.fields.items() if name not in row.used and not _is_empty(value)]
+        unused = [name or '""' for name, value in row.fields.items() if name not in row.used and not _is_empty(value)]
         if draft.choices and not question.choices:
             unused.append("choices")
         new = [name for name in unused if name not in self._told]

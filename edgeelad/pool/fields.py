@@ -9,11 +9,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from edgeelad.pool.completion import without_drawings
 from edgeelad.pool.rows import Row, type_name
 from edgeelad.text.answers import canonical
 from edgeelad.text.prompts import CHOICE_LABELS
-
-DRAWING, DRAWING_END = "[asy]", "[/asy]"  # MATH's figures, as programs in the middle of a text
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,7 +71,8 @@ def scalar_of(row: Row, name: str) -> str | None:
         return "yes" if value else "no"
     if isinstance(value, str | int | float):
         return str(value)
-    return row.fail(name, f"expected text or a number, found {type_name(value)}", "give one value")
+    inner = f", or name a field in it, such as {name}.{next(iter(value))}" if isinstance(value, dict) and value else ""
+    return row.fail(name, f"expected text or a number, found {type_name(value)}", f"give one value{inner}")
 
 
 def id_of(row: Row, name: str) -> str | None:
@@ -113,16 +113,6 @@ def explanation_of(row: Row, name: str) -> str | None:
     return without_drawings(value) if value is not None else None
 
 
-def without_drawings(text: str) -> str:
-    """A text without the programs of figures that MATH's solutions hold: they are not steps."""
-    first, *others = text.split(DRAWING)
-    kept = [first]
-    for other in others:
-        _, end, rest = other.partition(DRAWING_END)
-        kept.append(rest if end else DRAWING + other)
-    return "".join(kept)
-
-
 # --- choices --------------------------------------------------------------------------------------------------------
 
 
@@ -138,6 +128,8 @@ def options_of(row: Row, names: Sequence[str]) -> Options:
     value = row.get(name)
     if isinstance(value, str) and (inline := _inline_options(value)):
         return inline
+    if isinstance(value, str) and value.strip():
+        value = _split(row, name, value)
     if isinstance(value, dict):
         return _labeled_object(row, name, value)
     if isinstance(value, list) and value and all(isinstance(item, dict) for item in value):
@@ -241,8 +233,8 @@ def _inline_options(value: str) -> Options | None:
 
 
 def _split(row: Row, name: str, value: str) -> Any:
-    """A list in one text: JSON, or items separated by `|`."""
-    if not value.lstrip().startswith("["):
+    """A list or an object in one text: JSON, or items separated by `|`."""
+    if not value.lstrip().startswith(("[", "{")):
         return [item.strip() for item in value.split("|")]
     for parse in (json.loads, ast.literal_eval):  # JSON, or as Python prints a list
         try:

@@ -10,6 +10,7 @@ import re
 from dataclasses import dataclass
 from itertools import takewhile
 
+from edgeelad.pool.completion import completion
 from edgeelad.pool.fields import (
     NO_OPTIONS,
     Options,
@@ -29,6 +30,7 @@ PASSAGES = ("passage", "context", "article", "body", "premise", "story", "paragr
 """Fields that are part of the question if they are text and stand beside it."""
 LISTS = ("choices", "options")
 COLUMNS = "ABCDEFGHIJ"
+COMPLETION_NOTE = "answers of several lines are read as explanations with the answers that they state"
 INDEX_NOTE = "answers that are whole numbers are read as the index of the right choice, from 0"
 
 _PLACEHOLDER = re.compile(r"\{([^{}]+)\}")
@@ -96,15 +98,20 @@ def own(row: Row, fields: Fields = USUAL) -> Draft:
             remedy = f"the row has {field_names(row)}: name the right field, or add it with the value null"
             row.fail(name, "missing", remedy)
     options = _options(row, fields)
-    answer = fields.answer or "answer"
+    name = fields.answer or "answer"
+    answer = right_choice(row, name, options) if options.texts else scalar_of(row, name)
+    explanation = explanation_of(row, fields.explanation or "explanation")
+    note = INDEX_NOTE if options.texts and _is_index(row, name, options) else ""
+    if answer and not options.texts and "\n" in answer.strip() and explanation is None:
+        (answer, explanation), note = completion(answer), COMPLETION_NOTE
     return Draft(
         text=_question(row, fields),
-        answer=right_choice(row, answer, options) if options.texts else scalar_of(row, answer),
+        answer=answer,
         choices=options.texts,
-        explanation=explanation_of(row, fields.explanation or "explanation"),
+        explanation=explanation,
         skill=scalar_of(row, "skill"),
         id=id_of(row, "id"),
-        note=INDEX_NOTE if options.texts and _is_index(row, answer, options) else "",
+        note=note,
     )
 
 

@@ -11,7 +11,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Any
 
-from edgeelad.pool.completions import alpaca, chat, math, prompted
+from edgeelad.pool.chats import PROMPTS, REPLIES, alpaca, chat, math, prompted
 from edgeelad.pool.fields import (
     explanation_of,
     id_of,
@@ -244,6 +244,19 @@ def agieval_query(row: Row) -> Draft:
     )
 
 
+def sciq(row: Row) -> Draft:
+    """SciQ (Welbl et al. 2017): the right answer among the distractors, in alphabetical order; the support before."""
+    names = ("correct_answer", "distractor1", "distractor2", "distractor3")
+    right, *others = (text_of(row, name) for name in names)
+    choices = tuple(sorted((right, *others)))
+    return Draft(
+        text=joined_of(row, ["support", "question"]),
+        answer=CHOICE_LABELS[choices.index(right)],
+        choices=choices,
+        kind="choice",
+    )
+
+
 def copa(row: Row) -> Draft:
     """COPA (Roemmele et al. 2011): a premise, and whether its cause or its effect is asked for."""
     asked = {"cause": "What was the cause of this?", "effect": "What happened as a result?"}
@@ -317,6 +330,7 @@ PUBLISHED: dict[str, Published] = {
     "winogrande": _published(
         _choice("sentence", "option1 option2", "answer", first_index=1, ids="qID"), "sentence option1 option2"
     ),
+    "sciq": _published(sciq, "question correct_answer distractor1 distractor2 distractor3"),
     "copa": _published(copa, "premise choice1 choice2 question"),
     "medmcqa": _published(
         _choice("question", "opa opb opc opd", "cop", first_index=0, explanation="exp", skill="subject_name"),
@@ -326,12 +340,12 @@ PUBLISHED: dict[str, Published] = {
     "bigbench": _published(bigbench, "input target"),
     "alpaca": _published(alpaca, "instruction output", "instruction response"),
     "chat": _published(chat, "messages", "conversations"),
-    "prompt": _published(prompted, "prompt completion", "prompt response", "prompt chosen", "query response"),
+    "prompt": _published(prompted, *(f"{prompt} {reply}" for prompt in PROMPTS for reply in REPLIES)),
 }
 
 
 # layouts that a row with a `question` does not have
-WITHOUT_QUESTION = ("math", "bigbench", "alpaca", "chat", "prompt")
+WITHOUT_QUESTION = ("math", "bigbench", "alpaca", "chat")
 
 
 def recognize(row: Row) -> str | None:
@@ -342,6 +356,8 @@ def recognize(row: Row) -> str | None:
         for layout, published in PUBLISHED.items()
         if not ("question" in names and layout in WITHOUT_QUESTION)
     }
+    if "answer" in names:
+        del sizes["prompt"]
     answer = row.fields.get("answer")
     if not (isinstance(answer, str) and re.search(r"^#### ?\S", answer, re.MULTILINE)):
         del sizes["gsm8k"]

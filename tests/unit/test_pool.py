@@ -234,6 +234,8 @@ def test_a_published_layout_knows_its_fields(tmp_path):
         ([{"label": "X", "text": "bank"}, {"label": "Y", "text": "mall"}], "Y", "B"),
         (["(A) bank", "(B) mall"], "mall", "B"),
         ("['bank', 'mall']", "mall", "B"),
+        ('{"A": "bank", "B": "mall"}', "B", "B"),
+        ('[{"label": "1", "text": "bank"}, {"label": "2", "text": "mall"}]', "2", "B"),
         (["-1", "1"], "-1", "A"),
         (["bank", "mall"], -1, None),
     ],
@@ -480,6 +482,10 @@ BAD_LINES = {
     "no such choice": (
         '{"question": "?", "choices": ["a", "b"], "answer": "river"}',
         ":2: field 'answer': 'river' is not one of the choices; correct it, leave it out, or set the answer type",
+    ),
+    "answer in an object": (
+        '{"question": "?", "answer": {"value": "5"}}',
+        ":2: field 'answer': expected text or a number, found an object; give one value, or name .* answer.value",
     ),
     "explanation of wrong type": ('{"question": "?", "explanation": 5}', ":2: field 'explanation': expected text or a"),
     "half a character": (r'{"question": "\ud800?"}', r":2: field 'question': holds half a character \(\\ud800\)"),

@@ -278,6 +278,23 @@ LAYOUTS = {
          "original_question": "What is 2 + 3?"},
         "prompt", ("What is 2 + 3?",), "number", (), "5", ("2 + 3 = 5", "#### 5"),
     ),
+    "OpenOrca": (
+        {"id": "niv.1", "system_prompt": "You are a teacher.", "question": "What is 2 + 3?", "response": "It is 5."},
+        "prompt", ("You are a teacher.", "What is 2 + 3?"), "text", (), "it is 5", None,
+    ),
+    "input and output": (
+        {"input": "What is 2 + 3?", "output": "2 + 3 = 5\nThe answer is 5"},
+        "prompt", ("What is 2 + 3?",), "number", (), "5", ("2 + 3 = 5",),
+    ),
+    "an answer that is a solution": (
+        {"question": "What is 2 + 3?", "answer": "First 2, then 3.\nThe answer is 5."},
+        None, ("What is 2 + 3?",), "number", (), "5", ("First 2, then 3.",),
+    ),
+    "SciQ": (
+        {"question": "What falls?", "distractor1": "light", "distractor2": "sound", "distractor3": "ash",
+         "correct_answer": "rain", "support": "Rain falls."},
+        "sciq", ("Rain falls.", "What falls?"), "choice", ("ash", "light", "rain", "sound"), "C", None,
+    ),
     "an essay": (
         {"prompt": "Write two lines.", "completion": "Roses are red,\nviolets are blue."},
         "prompt", ("Write two lines.",), "text", (), None, ("Roses are red,", "violets are blue."),
@@ -304,7 +321,7 @@ def test_a_published_row_is_read_whole(tmp_path, name):
         assert (question.answer, question.explanation) == (answer, explanation)
 
 
-REWRITTEN = ("equation", "solution", "rationale", "query", "options", "output", "completion", "response")
+REWRITTEN = ("answer", "equation", "solution", "rationale", "query", "options", "output", "completion", "response")
 
 
 @pytest.mark.parametrize("name", LAYOUTS)

@@ -1,54 +1,20 @@
-"""Read rows that were made to train a model on: instructions, prompts with completions, and chats.
-
-A completion is an explanation that ends with its answer; what is not an answer is not taken for one.
-"""
+"""Read rows that were made to train models on: instructions, prompts with completions, and chats."""
 
 from __future__ import annotations
 
-import re
 from collections.abc import Sequence
 from typing import Any
 
-from edgeelad.pool.fields import explanation_of, id_of, is_blank, joined_of, part_of, scalar_of, without_drawings
+from edgeelad.pool.completion import completion
+from edgeelad.pool.fields import explanation_of, id_of, is_blank, joined_of, part_of, scalar_of
 from edgeelad.pool.own import Draft
 from edgeelad.pool.rows import Row, type_name
 
-MAX_BARE_ANSWER = 100  # characters of a completion of one line that is an answer without steps
 ASSISTANTS = ("assistant", "gpt", "model", "bot", "chatgpt")
 USERS = ("user", "human", "prompter")
 SYSTEMS = ("system", "developer")
-
-_THOUGHT = re.compile(r"</?(?:think|thinking|reasoning)>", re.IGNORECASE)
-_OPEN, _CLOSE = "<answer>", "</answer>"
-_STATED = re.compile(
-    r"^.*(?:\bthe (?:final |correct )?answer is\b|^\W*(?:final )?answer\W*[:=]|^\s*#{4})\s*:?\s*(?P<answer>\S.*)$",
-    re.IGNORECASE,
-)
-
-
-def completion(text: str) -> tuple[str | None, str | None]:
-    """Split a completion into its answer and its explanation; None for what it lacks.
-
-    >>> completion("2 + 3 = 5\\nThe answer is 5.")
-    ('5.', '2 + 3 = 5')
-    >>> completion("Paris")
-    ('Paris', None)
-    """
-    text = without_drawings(_THOUGHT.sub("\n", text)).strip()
-    if text.endswith(_CLOSE) and _OPEN in text:
-        before, _, answer = text.removesuffix(_CLOSE).rpartition(_OPEN)
-        return answer.strip() or None, before.strip() or None
-    lines = [line for line in text.split("\n") if line.strip()]
-    if not lines:
-        return None, None
-    stated = _STATED.match(lines[-1].replace("*", ""))
-    if stated:
-        return stated["answer"].strip(), "\n".join(lines[:-1]) or None
-    if "\\boxed" in text:
-        return text[text.rindex("\\boxed") :], text  # `canonical` reads the braces
-    if len(lines) == 1 and len(text) <= MAX_BARE_ANSWER:
-        return text, None
-    return None, text
+PROMPTS = ("prompt", "query", "input", "question")
+REPLIES = ("completion", "response", "chosen", "output")
 
 
 def alpaca(row: Row) -> Draft:
@@ -60,15 +26,16 @@ def alpaca(row: Row) -> Draft:
 
 
 def prompted(row: Row) -> Draft:
-    """A prompt with its completion or response, or the chosen one of two: texts, or lists of chat messages."""
-    name = next((name for name in ("completion", "response", "chosen") if row.name_of(name)), "completion")
-    prompt = "prompt" if row.name_of("prompt") else "query"
+    """A prompt with its completion, response or output, or the chosen one of two: texts, or lists of messages."""
+    name = next((name for name in REPLIES if row.name_of(name)), REPLIES[0])
+    prompt = next((name for name in PROMPTS if row.name_of(name)), PROMPTS[0])
     if isinstance(row.get(prompt), list):
         turns = [*_turns(row, prompt), *(_turns(row, name) if isinstance(row.get(name), list) else ())]
         return _chat(row, turns, prompt, None if isinstance(row.get(name), list) else scalar_of(row, name))
     if isinstance(row.get(name), list):
         return _chat(row, [("user", joined_of(row, [prompt])), *_turns(row, name)[-1:]], prompt, None)
-    return _completed(row, joined_of(row, [prompt]), name)
+    systems = [name for name in ("system_prompt", "system") if row.name_of(name)]
+    return _completed(row, joined_of(row, [*systems, prompt]), name)
 
 
 def chat(row: Row) -> Draft:

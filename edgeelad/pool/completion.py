@@ -1,0 +1,50 @@
+"""Split a completion, as a model or a person writes it, into its explanation and the answer that it states."""
+
+from __future__ import annotations
+
+import re
+
+DRAWING, DRAWING_END = "[asy]", "[/asy]"  # MATH's figures, as programs in the middle of a text
+MAX_BARE_ANSWER = 100  # characters of a completion of one line that is an answer without steps
+
+_THOUGHT = re.compile(r"</?(?:think|thinking|reasoning)>", re.IGNORECASE)
+_OPEN, _CLOSE = "<answer>", "</answer>"
+_STATED = re.compile(
+    r"^.*(?:\bthe (?:final |correct )?answer is\b|^\W*(?:final )?answer\W*[:=]|^\s*#{4})\s*:?\s*(?P<answer>\S.*)$",
+    re.IGNORECASE,
+)
+
+
+def completion(text: str) -> tuple[str | None, str | None]:
+    """Split a completion into its answer and its explanation; None for what it lacks.
+
+    >>> completion("2 + 3 = 5\\nThe answer is 5.")
+    ('5.', '2 + 3 = 5')
+    >>> completion("Paris")
+    ('Paris', None)
+    """
+    text = without_drawings(_THOUGHT.sub("\n", text)).strip()
+    if text.endswith(_CLOSE) and _OPEN in text:
+        before, _, answer = text.removesuffix(_CLOSE).rpartition(_OPEN)
+        return answer.strip() or None, before.strip() or None
+    lines = [line for line in text.split("\n") if line.strip()]
+    if not lines:
+        return None, None
+    stated = _STATED.match(lines[-1].replace("*", ""))
+    if stated:
+        return stated["answer"].strip(), "\n".join(lines[:-1]) or None
+    if "\\boxed" in text:
+        return text[text.rindex("\\boxed") :], text  # `canonical` reads the braces
+    if len(lines) == 1 and len(text) <= MAX_BARE_ANSWER:
+        return text, None
+    return None, text
+
+
+def without_drawings(text: str) -> str:
+    """A text without the programs of figures that MATH's solutions hold: they are not steps."""
+    first, *others = text.split(DRAWING)
+    kept = [first]
+    for other in others:
+        _, end, rest = other.partition(DRAWING_END)
+        kept.append(rest if end else DRAWING + other)
+    return "".join(kept)
