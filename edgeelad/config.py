@@ -18,6 +18,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_valida
 
 from edgeelad.engine.graph_files import Precision
 from edgeelad.errors import ConfigError
+from edgeelad.known_prices import known_prices
 
 if sys.version_info >= (3, 11):
     import tomllib
@@ -36,13 +37,17 @@ RESUMABLE = {
         "max_concurrency", "requests_per_minute", "tokens_per_minute", "prompt_tokens_per_minute",
         "completion_tokens_per_minute", "connect_timeout_s", "read_timeout_s", "max_retry_s", "batch", "batch_poll_s",
         "api_key_env", "extra_headers", "extra_headers_env", "allow_http", "token_parameter", "structured",
-        "max_reasoning_tokens", "reasoning_effort",
+        "max_reasoning_tokens", "reasoning_effort", "prices_from", "fallback_url", "fallback_model",
+        "fallback_api_key_env", "fallback_usd_per_million_prompt", "fallback_usd_per_million_cached_prompt",
+        "fallback_usd_per_million_completion",
     },
     "selection": {"num_rounds"},
     "scoring": {"num_workers"},
     "export": {"fresh"},
     "stopping": {"stop_when_certified"},
 }  # fmt: skip
+# what a million tokens cost, in dollars
+PRICE_KEYS = ("usd_per_million_prompt", "usd_per_million_cached_prompt", "usd_per_million_completion")
 # The keys that a run may change until the teacher's first reply: whom it asks.
 RESUMABLE_UNTIL_REPLY = {"teacher": {"url", "model"}}
 
@@ -289,6 +294,27 @@ class TeacherConfig(Section):
     usd_per_million_completion: float | None = Field(
         None, ge=0, description="Price of a million completion tokens in dollars.", examples=[1.6]
     )
+    prices_from: str | None = Field(
+        None, description="Where these prices were looked up, if they were.", examples=["genai-prices 0.2"]
+    )
+    fallback_url: str | None = Field(
+        None,
+        description="Base URL of a second API, asked for the rest of a session once the first is down.",
+        examples=["https://openrouter.ai/api/v1"],
+    )
+    fallback_model: str | None = Field(
+        None, description="Name of the model there; default: the same.", examples=["openai/gpt-4.1-mini"]
+    )
+    fallback_api_key_env: str = Field("", description="Environment variable that holds the key there; empty: no key.")
+    fallback_usd_per_million_prompt: float | None = Field(
+        None, ge=0, description="Price of a million prompt tokens there in dollars.", examples=[0.4]
+    )
+    fallback_usd_per_million_cached_prompt: float | None = Field(
+        None, ge=0, description="Price of a million cached prompt tokens there; default: as others.", examples=[0.1]
+    )
+    fallback_usd_per_million_completion: float | None = Field(
+        None, ge=0, description="Price of a million completion tokens there in dollars.", examples=[1.6]
+    )
     batch: bool = Field(False, description="Use the provider's batch API: cheaper, and hours of delay.")
     batch_poll_s: float = Field(30.0, gt=0, description="Seconds between requests for a batch's state.")
     batch_discount: float = Field(0.5, gt=0.0, le=1.0, description="Price factor of the provider's batch API.")
@@ -309,14 +335,31 @@ class TeacherConfig(Section):
                 )
         return headers
 
+    @property
+    def fallback(self) -> TeacherConfig | None:
+        """The same for the second endpoint; None if there is none. Headers are for the first one only."""
+        if self.fallback_url is None:
+            return None
+        names = ("url", "api_key_env", *PRICE_KEYS)
+        values = {name: getattr(self, f"fallback_{name}") for name in names}
+        values.update(
+            model=self.fallback_model or self.model, extra_headers={}, extra_headers_env={}, fallback_url=None
+        )
+        return self.model_copy(update=values)
+
     @model_validator(mode="after")
-    def _prices_for_a_cap(self) -> TeacherConfig:
-        unknown = self.usd_per_million_prompt is None or self.usd_per_million_completion is None
-        if self.max_usd is not None and self.kind == "openai" and unknown:
-            raise ValueError(
-                "max_usd needs usd_per_million_prompt and usd_per_million_completion: a cap in money cannot be kept "
-                "with unknown prices"
-            )
+    def _check_together(self) -> TeacherConfig:
+        if self.fallback_url is not None and self.batch:
+            raise ValueError("fallback_url and batch exclude each other: a batch is at one provider")
+        for config, prefix in ((self, ""), (self.fallback, "fallback_")):
+            if config is None or self.max_usd is None or self.kind != "openai":
+                continue
+            if config.usd_per_million_prompt is None or config.usd_per_million_completion is None:
+                raise ValueError(
+                    f"max_usd needs {prefix}usd_per_million_prompt and {prefix}usd_per_million_completion: a cap in "
+                    "money cannot be kept with unknown prices (pip install 'edgeelad[prices]' brings the prices of "
+                    "well-known models)"
+                )
         return self
 
 
@@ -469,16 +512,39 @@ def make_config(data: Mapping[str, Any], overrides: Iterable[str] = (), source: 
         ConfigError: Unknown keys, values out of range, malformed overrides; every problem is named in one line.
     """
     merged = {section: dict(keys) if isinstance(keys, Mapping) else keys for section, keys in data.items()}
+    overridden: set[str] = set()
     for override in overrides:
         section, key, value = parse_override(override)
         keys = merged.setdefault(section, {})
         if not isinstance(keys, dict):
             raise ConfigError(f"{source}: {section} must be a table")
         keys[key] = value
+        if section == "teacher":
+            overridden.add(key)
+    if isinstance(merged.get("teacher"), dict):
+        _look_up_prices(merged["teacher"], overridden)
     try:
         return RunConfig.model_validate(merged)
     except ValidationError as error:
         raise ConfigError(f"{source}: " + "; ".join(_explain(problem) for problem in error.errors())) from None
+
+
+def _look_up_prices(teacher: dict[str, Any], overridden: set[str]) -> None:
+    """Fill in the prices that are not set, if they are known for certain; again if they were those of another model."""
+    if overridden & {f"{prefix}{name}" for prefix in ("", "fallback_") for name in PRICE_KEYS}:
+        teacher.pop("prices_from", None)
+    for prefix in ("", "fallback_"):
+        names = [f"{prefix}{name}" for name in PRICE_KEYS]
+        if "prices_from" in teacher and overridden & {f"{prefix}url", f"{prefix}model", "model"}:
+            for name in names:
+                teacher.pop(name, None)
+        url, model = teacher.get(f"{prefix}url"), teacher.get(f"{prefix}model") or teacher.get("model")
+        if not (isinstance(url, str) and isinstance(model, str)) or any(name in teacher for name in names):
+            continue
+        known = known_prices(url, model)
+        if known is not None:
+            teacher.update(zip(names, (known.prompt, known.cached_prompt, known.completion), strict=True))
+            teacher["prices_from"] = known.source
 
 
 def parse_override(text: str) -> tuple[str, str, Any]:

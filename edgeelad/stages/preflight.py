@@ -5,8 +5,8 @@ A wrong key, model or URL should not cost an hour of preparation.
 
 from __future__ import annotations
 
-from edgeelad.config import RunConfig
-from edgeelad.errors import ConfigError
+from edgeelad.config import RunConfig, TeacherConfig
+from edgeelad.errors import ConfigError, TeacherUnavailableError
 from edgeelad.progress import Progress
 from edgeelad.run.folder import RunFolder
 from edgeelad.selection import selection_strategy
@@ -25,8 +25,22 @@ def preflight(config: RunConfig, folder: RunFolder, progress: Progress, own: Own
     own = own or OwnParts()
     check_config(config, own)
     is_asked = config.teacher.kind == "openai" and own.teacher is None and not config.run.replay
-    if is_asked and not has_replies(config, folder):
+    if not is_asked or has_replies(config, folder):
+        return
+    if config.teacher.prices_from is not None:
+        progress.say(_prices(config.teacher))
+    try:
         probe(config.teacher, progress.warn)
+    except TeacherUnavailableError as error:
+        if config.teacher.fallback is None:
+            raise
+        progress.warn(f"{error}; the run will ask teacher.fallback_url")
+        probe(config.teacher.fallback, progress.warn)
+
+
+def _prices(teacher: TeacherConfig) -> str:
+    dollars = f"${teacher.usd_per_million_prompt} and ${teacher.usd_per_million_completion}"
+    return f"{teacher.model}: {dollars} per million prompt and completion tokens (from {teacher.prices_from})"
 
 
 def check_config(config: RunConfig, own: OwnParts) -> None:

@@ -13,6 +13,7 @@ from edgeelad.plugins import PYTHON, find_plugin
 from edgeelad.records import Question
 from edgeelad.teacher.client.batch_client import BatchClient
 from edgeelad.teacher.client.chat_client import ChatClient
+from edgeelad.teacher.client.fallback_client import FallbackClient
 from edgeelad.teacher.dataset_teacher import DatasetTeacher
 from edgeelad.teacher.ledger.ledger import Ledger
 from edgeelad.teacher.openai_teacher import OpenAITeacher
@@ -59,11 +60,14 @@ def open_teacher(
             yield cast(Teacher, OwnTeacher(found, config, ledger, run, is_replay))
         return
     with Ledger(ledger_path, say=say) as ledger:
-        client: ChatClient | BatchClient
+        client: ChatClient | BatchClient | FallbackClient
         if config.batch and not is_replay:
             client = BatchClient(config, ledger, run=run, count_tokens=count_tokens)
         else:
             client = ChatClient(config, ledger, run=run, count_tokens=count_tokens, is_replay=is_replay)
+            if config.fallback is not None:
+                second = ChatClient(config.fallback, ledger, run=run, count_tokens=count_tokens, is_replay=is_replay)
+                client = FallbackClient(client, second, say)
         try:
             yield OpenAITeacher(client, config)
         finally:

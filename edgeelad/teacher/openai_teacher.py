@@ -16,6 +16,7 @@ from edgeelad.errors import TeacherReplyError
 from edgeelad.records import Question, TeacherUsage
 from edgeelad.teacher.client.batch_client import BatchClient
 from edgeelad.teacher.client.chat_client import ChatClient
+from edgeelad.teacher.client.fallback_client import FallbackClient
 from edgeelad.teacher.ledger.exchange import TeacherRequest, canonical_json
 from edgeelad.teacher.prompts.messages import Message, Turn, load_prompt, render_judge_messages, render_messages
 from edgeelad.teacher.prompts.parse import parse_answer, parse_chain, parse_first_error, parse_judgment
@@ -38,7 +39,7 @@ class OpenAITeacher:
         fetch: Buys what is pending, all at once; None if every call buys its own reply.
     """
 
-    def __init__(self, client: ChatClient | BatchClient, config: TeacherConfig) -> None:
+    def __init__(self, client: ChatClient | BatchClient | FallbackClient, config: TeacherConfig) -> None:
         self.client = client
         self.fetch = client.fetch if isinstance(client, BatchClient) else None
         self._accounts = client.accounts
@@ -114,18 +115,19 @@ class OpenAITeacher:
             sample=sample,
             extra_body=self._extra_body,
         )
-        keys: list[str] = []
+        keys: set[str] = set()
         problem = ""
         for retry in (0, 1):
-            keys.append(request.key)
             reply = self.client.complete(request, question.id, cap)
+            # another endpoint than the one that was asked first may have given the reply
+            keys |= {request.key, reply.key}
             problem = reply.problem
             if not problem:
                 try:
                     return replace(parse(reply.content), usage=self._usage_of(keys))
                 except TeacherReplyError as error:
                     problem = str(error)
-                    self._accounts.ledger.note_problem(request.key, problem)
+                    self._accounts.ledger.note_problem(reply.key, problem)
             if reply.finish_reason == "content_filter" or retry:
                 break
             if reply.finish_reason == "length":
@@ -135,5 +137,5 @@ class OpenAITeacher:
             request = replace(request, retry=1, temperature=temperature)
         raise UnusableReplyError(f"the teacher's reply cannot be used: {problem}", self._usage_of(keys))
 
-    def _usage_of(self, keys: Sequence[str]) -> TeacherUsage:
-        return self._accounts.ledger.usage_of(keys, self._accounts.prices)
+    def _usage_of(self, keys: set[str]) -> TeacherUsage:
+        return self._accounts.ledger.usage_of(sorted(keys), self._accounts.prices)

@@ -726,6 +726,76 @@ def test_usage_counts_the_run_across_processes(ledger):
     assert usage.cost_usd == pytest.approx((bill.prompt_tokens + 2 * bill.completion_tokens) / 1e6)
 
 
+PRICES = {"usd_per_million_prompt": 1.0, "usd_per_million_completion": 2.0}
+OTHER_PRICES = {"fallback_usd_per_million_prompt": 10.0, "fallback_usd_per_million_completion": 20.0}
+
+
+@contextmanager
+def with_fallback(first, second, path, said, monkeypatch, **settings):
+    monkeypatch.setattr("edgeelad.teacher.client.patience.FIRST_CONTACT_S", 0.0)
+    config = TeacherConfig(
+        url=first, model="m", api_key_env="", max_retry_s=0.0, fallback_url=second, fallback_model="n", **settings
+    )
+    with open_teacher(config, path, {}, run="r", say=said.append) as teacher:
+        yield teacher
+
+
+def test_a_second_endpoint_is_asked_when_the_first_is_down(ledger, monkeypatch):
+    monkeypatch.setenv("SECRET", KEY)
+    said = []
+    settings = {**PRICES, **OTHER_PRICES, "max_usd": 1.0, "extra_headers_env": {"api-key": "SECRET"}}
+    with (
+        ChaosServer(lambda number, body: "refuse") as first,
+        ChaosServer() as second,
+        with_fallback(first.url, second.url, ledger, said, monkeypatch, **settings) as teacher,
+    ):
+        replies = _run_threads(4, lambda number: teacher.answer(Question(str(number), f"What is {number}?")))
+        usage = teacher.usage()
+    assert {reply.answer for reply in replies} == {"7"}
+    assert len(second.requests) == 4
+    assert {body["model"] for _, _, body in second.requests} == {"n"}
+    # the first one's secrets are not for the second
+    assert not any(KEY in headers.values() for _, headers, _ in second.requests)
+    assert len(first.requests) <= 4
+    (told,) = said
+    assert "does not answer" in told
+    assert second.url in told
+    bill = second.delivered
+    assert usage.cost_usd == pytest.approx((10 * bill.prompt_tokens + 20 * bill.completion_tokens) / 1e6)
+    assert sum(reply.usage.completion_tokens for reply in replies) == bill.completion_tokens
+    # what the second one gave is not bought again from the first
+    with ChaosServer() as first, ChaosServer() as second:
+        with with_fallback(first.url, second.url, ledger, said, monkeypatch) as teacher:
+            assert teacher.answer(QUESTION).answer == "7"
+        assert (len(first.requests), len(second.requests)) == (1, 0)
+    with Ledger(ledger) as opened_ledger:
+        kept = opened_ledger.rows(
+            "SELECT json_extract(canonical, '$.model'), COUNT(*) FROM requests JOIN replies USING (key) GROUP BY 1", ()
+        )
+    assert dict(kept) == {"n": 4, "m": 1}
+
+
+def test_replies_of_the_second_endpoint_are_found_again(ledger, monkeypatch):
+    said = []
+    with ChaosServer(lambda number, body: "refuse") as first, ChaosServer() as second:
+        with with_fallback(first.url, second.url, ledger, said, monkeypatch) as teacher:
+            reply = teacher.answer(QUESTION)
+        num_first = len(first.requests)
+        with with_fallback(first.url, second.url, ledger, said, monkeypatch) as teacher:
+            assert teacher.answer(QUESTION) == reply
+        assert (len(first.requests), len(second.requests)) == (num_first, 1)
+        config = TeacherConfig(url=first.url, model="m", api_key_env="", fallback_url=second.url, fallback_model="n")
+        with open_teacher(config, ledger, {}, run="r", is_replay=True) as teacher:
+            assert teacher.answer(QUESTION) == reply
+
+
+def test_a_refusal_of_the_first_endpoint_is_no_reason_for_the_second(ledger, monkeypatch):
+    with ChaosServer(lambda number, body: Raw(401)) as first, ChaosServer() as second:
+        with with_fallback(first.url, second.url, ledger, [], monkeypatch) as teacher:
+            fails(teacher, TeacherRefusedError, "401")
+        assert second.requests == []
+
+
 def test_an_interrupt_ends_the_waiting(ledger):
     with ChaosServer(lambda number, body: Raw(429, b"{}", {"Retry-After": "300"})) as server:
         config = TeacherConfig(url=server.url, model="m", api_key_env="", max_retry_s=1000)

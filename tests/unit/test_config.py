@@ -242,3 +242,66 @@ def test_other_headers_are_taken():
 @pytest.mark.parametrize("value", ["4.1", "5", "true", "2024-06-01", "gpt-4.1", '"4.1"'])
 def test_overrides_of_text_are_text(value):
     assert make_config({}, [f"teacher.model={value}"]).teacher.model == value.strip('"')
+
+
+OPENAI = {"url": "https://api.openai.com/v1", "model": "gpt-4o-mini"}
+
+
+def priced(overrides=(), **teacher):
+    config = make_config({"teacher": {**OPENAI, **teacher}}, overrides).teacher
+    return config.usd_per_million_prompt, config.usd_per_million_completion, config.prices_from
+
+
+def test_prices_of_known_models_are_looked_up_offline():
+    prompt, completion, source = priced(max_usd=1.0)
+    assert 0 < prompt < completion
+    assert source.startswith("genai-prices ")
+
+
+@pytest.mark.parametrize(
+    "teacher",
+    [
+        {"model": "gpt-4o-mini-of-ours"},
+        {"url": "https://llm.example.com/v1"},
+        {"url": "http://127.0.0.1:8000/v1"},
+        {"url": "http://gpu-box:8000/v1"},
+        {"url": "https://api.openai.com.example.com/v1"},
+        # there a name is a deployment, and here the price depends on the hour
+        {"url": "https://x.openai.azure.com/openai/deployments/d"},
+        {"url": "https://api.deepseek.com/v1", "model": "deepseek-chat"},
+    ],
+)
+def test_prices_are_not_guessed(teacher):
+    assert priced(**teacher) == (None, None, None)
+    with pytest.raises(ConfigError, match=r"max_usd needs usd_per_million_prompt .*edgeelad\[prices\]"):
+        priced(**teacher, max_usd=1.0)
+
+
+def test_prices_that_are_set_stay():
+    given = {"usd_per_million_prompt": 7.0, "usd_per_million_completion": 8.0}
+    assert priced(**given) == (7.0, 8.0, None)
+    recorded = dict(
+        zip(("usd_per_million_prompt", "usd_per_million_completion", "prices_from"), (7.0, 8.0, "x"), strict=True)
+    )
+    # as they were looked up when the run began, whatever the table says now; unless the model is another
+    assert priced(**recorded) == (7.0, 8.0, "x")
+    assert priced(["teacher.usd_per_million_prompt=9"], **recorded) == (9.0, 8.0, None)
+    changed = priced(["teacher.model=gpt-4.1"], **recorded)
+    assert changed[0] not in (7.0, None)
+    assert changed[2] != "x"
+    assert priced(["teacher.model=unknown"], **recorded)[:2] == (None, None)
+
+
+def test_a_second_endpoint_has_its_own_prices():
+    given = {"usd_per_million_prompt": 7.0, "usd_per_million_completion": 8.0, "max_usd": 1.0}
+    elsewhere = {"fallback_url": "https://llm.example.com/v1"}
+    with pytest.raises(ConfigError, match="max_usd needs fallback_usd_per_million_prompt"):
+        make_config({"teacher": {**OPENAI, **given, **elsewhere}})
+    known = {"fallback_url": "https://openrouter.ai/api/v1", "fallback_model": "openai/gpt-4o-mini"}
+    config = make_config({"teacher": {**OPENAI, **given, **known, "extra_headers": {"X-Team": "a"}}}).teacher
+    second = config.fallback
+    assert (second.url, second.model, second.api_key_env) == ("https://openrouter.ai/api/v1", "openai/gpt-4o-mini", "")
+    assert second.usd_per_million_prompt < 7.0
+    assert (second.extra_headers, second.fallback, config.usd_per_million_prompt) == ({}, None, 7.0)
+    with pytest.raises(ConfigError, match="fallback_url and batch exclude each other"):
+        make_config({"teacher": {**OPENAI, **known, "batch": True}})

@@ -24,7 +24,7 @@ LAYERS = (
     ("teacher", "uncertainty", "pool", "stopping", "config_toml"),
     ("config",),
     ("engine", "accuracy"),
-    ("text", "record_files", "certificate", "plugins", "progress"),
+    ("text", "record_files", "certificate", "plugins", "progress", "known_prices"),
     ("files",),
     ("records", "errors", "bounds", "locks", "edgeelad"),
 )

@@ -51,6 +51,13 @@ CHANGES: dict[str, Any] = {
     "max_reasoning_tokens": 1000,
     "extra_headers_env": {"api-key": "AZURE_KEY"},
     "allow_http": True,
+    "prices_from": "a table",
+    "fallback_url": "https://other/v1",
+    "fallback_model": "n",
+    "fallback_api_key_env": "OTHER_KEY",
+    "fallback_usd_per_million_prompt": 1.0,
+    "fallback_usd_per_million_cached_prompt": 1.0,
+    "fallback_usd_per_million_completion": 1.0,
     "reasoning_effort": "low",
 }
 # what the teacher is asked, how its replies are used, or whom: another run
