@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import dataclasses
 from collections import Counter, deque
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from edgeelad.accuracy import evaluate as evaluate_trees
 from edgeelad.api.events import EventProgress, OnEvent
@@ -18,15 +18,16 @@ from edgeelad.engine.tree import greedy_params
 from edgeelad.engine.workers import SetAside, generate_trees
 from edgeelad.errors import ModelError, PoolError, UsageError
 from edgeelad.pool import read_pool
-from edgeelad.pool.check import content_hash, other_kinds
+from edgeelad.pool.check import other_kinds
+from edgeelad.pool.items import read_items
 from edgeelad.progress import Rate, track
 from edgeelad.records import Evaluation, Question, ReasoningTree, Score
 from edgeelad.selection import TEXT_STRATEGIES
 from edgeelad.uncertainty import AnyStrategy, find_strategy, tree_params
 from edgeelad.uncertainty import score as score_trees
 
-Pool = str | Path | Iterable[Question | str]
-"""A pool's file (or Hugging Face dataset), or questions: records or texts."""
+Pool = str | Path | Iterable[Question | str | Mapping[str, Any]]
+"""A pool's file (or Hugging Face dataset), or its items: question records, texts, or rows as dictionaries."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,7 +85,8 @@ def score(
 
     Args:
         student: A loaded student, or its folder.
-        pool: A file of questions, or questions as records or texts.
+        pool: A file of questions or a Hugging Face dataset; or question records, texts, or dictionaries with the fields
+            of a pool file.
         strategy: A name (docs/METHOD.md §2, or an installed one), a `Strategy`, or a function from a `ReasoningTree` to
             a number, higher = more uncertain.
         branches: Sampled continuations per step prefix.
@@ -155,7 +157,7 @@ def evaluate(
 
     Args:
         student: A loaded student, or its folder.
-        data: A file of questions with answers, or such questions.
+        data: Questions with answers, as for `score`.
         max_tokens: Maximum tokens per explanation; default: as in the run that made the student.
         num_workers: Worker processes; default: one per core.
         num_threads: Threads per worker.
@@ -190,30 +192,13 @@ def evaluate(
 
 
 def questions_of(pool: Pool, info: StudentInfo) -> Iterator[Question]:
-    """The questions of a pool; texts are given the ids that they would have in a file, and the student's answer type.
+    """The questions of a pool; what does not tell its answer type has the student's.
 
     Raises:
-        PoolError: The file cannot be used, or an item is neither a question nor a text.
+        PoolError: The file or an item cannot be used.
     """
-    if isinstance(pool, str | Path):
-        return read_pool(pool, default_kind=None if info.answer_kind == "text" else info.answer_kind)
-    return _questions(pool, info)
-
-
-def _questions(items: Iterable[Question | str], info: StudentInfo) -> Iterator[Question]:
-    seen: Counter[str] = Counter()
-    for number, item in enumerate(items):
-        if isinstance(item, str):
-            question = Question("", item, info.answer_kind)
-            digest = content_hash(question)
-            seen[digest] += 1
-            times = f"-{seen[digest]}" if seen[digest] > 1 else ""
-            item = dataclasses.replace(question, id=f"{digest}{times}")
-        if not isinstance(item, Question):
-            raise PoolError(f"item {number} of the pool is {type(item).__name__}; expected a Question or a text")
-        if not item.text.strip():
-            raise PoolError(f"item {number} of the pool is empty; expected a question")
-        yield item
+    kind = None if info.answer_kind == "text" else info.answer_kind
+    return read_pool(pool, default_kind=kind) if isinstance(pool, str | Path) else read_items(pool, kind)
 
 
 def _info(student: LoadedStudent | str | Path) -> StudentInfo:

@@ -125,7 +125,7 @@ def test_what_is_no_student_is_said(package: Path, tmp_path: Path) -> None:
 
 def test_scores_are_those_of_the_command_in_the_pools_order(package: Path, tmp_path: Path) -> None:
     texts = [question.text for question in questions(9)]
-    texts[4:4] = ["Why? " * 400]  # does not fit the student
+    texts[4:4] = ["Why? " * 400 + "Why?"]  # does not fit the student
     texts.append(texts[0])  # the same question again
     pool = tmp_path / "pool.jsonl"
     pool.write_text("".join(json.dumps({"question": text}) + "\n" for text in texts), encoding="utf-8")
@@ -163,7 +163,30 @@ def test_a_pool_is_a_file_or_records(package: Path, tmp_path: Path) -> None:
     assert from_file[0].question.answer == "3"
 
 
-@pytest.mark.parametrize(("item", "said"), [(3, "item 1 of the pool is int"), (" ", "item 1 of the pool is empty")])
+def test_rows_are_read_as_a_file_s_are(package: Path, tmp_path: Path) -> None:
+    rows: list[dict[str, Any]] = [
+        {"question": "What is 1 + 2?", "answer": "3.0", "skill": "sums"},
+        {"question": "Which is red?", "choices": ["sky", "blood"], "answer": "B"},
+        {"question": "What is 1 + 2?"},
+    ]
+    pool = tmp_path / "pool.jsonl"
+    pool.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
+    from_rows = list(edgeelad.score(package, iter(rows), "random", num_workers=1))
+    assert from_rows == list(edgeelad.score(package, str(pool), "random", num_workers=1))
+    assert [record.question.kind for record in from_rows] == ["number", "choice", "number"]
+    assert from_rows[0].question.answer == "3"
+    assert from_rows[2].question.id == f"{from_rows[0].question.id}-2"
+
+
+@pytest.mark.parametrize(
+    ("item", "said"),
+    [
+        (3, "item 1 of the pool is int; expected"),
+        (" ", "item 1 of the pool: field 'question': "),
+        ({"qestion": "x"}, "item 1 of the pool: field 'question': "),
+        (edgeelad.Question("a", ""), "item 1 of the pool: field 'text': empty"),
+    ],
+)
 def test_items_that_are_no_questions_are_named(package: Path, item: Any, said: str) -> None:
     with pytest.raises(PoolError, match=said):
         list(edgeelad.score(package, [ASKED, item], "random", num_workers=1))
