@@ -19,6 +19,7 @@ A message says what is wrong, where, and what to do; the command line prints it 
         ├── TeacherUnavailableError  no connection, timeouts, 5xx after all retries
         ├── TeacherRefusedError      credentials, quota, unknown model: final
         ├── TeacherReplyError        a reply that cannot be used
+        ├── CompletionCapError       replies end at the completion cap before they can be read: raise it, then resume
         └── BudgetError              a cap would be passed (exit code 3, everything kept)
 """
 
@@ -106,6 +107,10 @@ class TeacherRefusedError(TeacherError):
 
 class TeacherReplyError(TeacherError):
     """The teacher replied with something that cannot be used."""
+
+
+class CompletionCapError(TeacherError):
+    """Reply after reply ends at the completion cap and cannot be read; everything so far is kept."""
 
 
 class BudgetError(TeacherError):

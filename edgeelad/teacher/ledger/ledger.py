@@ -193,13 +193,18 @@ class Ledger:
                 (attempt_id, *fields, reply_digest(*fields), reply.problem),
             )
 
-    def note_problem(self, key: str, problem: str) -> None:
-        """Note why a reply that came whole could not be used; it stays, and is read again when it is asked for."""
+    def note_problem(self, key: str, problem: str, *, is_cut: bool = False) -> None:
+        """Note why a reply could not be used; it stays, and is read again when it is asked for.
+
+        One that was cut off (`is_cut`) stands in nobody's way who asks again with a higher cap.
+        """
         with self.transaction() as connection:
             connection.execute(
                 "UPDATE attempts SET problem = ? WHERE key = ? AND outcome = 'answered' AND problem = ''",
                 (problem, key),
             )
+            if is_cut:
+                connection.execute("UPDATE replies SET problem = ? WHERE key = ? AND problem = ''", (problem, key))
 
     def fail(self, attempt_id: int, outcome: Literal["unbilled", "in_doubt"], problem: str) -> None:
         """Complete an attempt that brought no reply: surely not billed, or in doubt (counted at its reservation)."""
