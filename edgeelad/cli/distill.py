@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from edgeelad.cli.confirm import YES, confirm_sending
 from edgeelad.cli.shared import (
     JSON,
     PATH,
@@ -80,6 +81,7 @@ class DistillOptions:
     fresh: bool | None = None
     dry_run: bool = False
     resume: bool = False
+    yes: bool = False
     as_json: bool = False
     quiet: bool = False
 
@@ -131,6 +133,7 @@ class DistillOptions:
 @click.option("--fresh-export", "fresh", is_flag=True, default=None, help="Export every round from scratch.")
 @click.option("--dry-run", is_flag=True, help="Show what the first round would send and cost; send nothing.")
 @click.option("--resume", is_flag=True, help="Resume the run in the folder TARGET.")
+@YES
 @JSON
 @QUIET
 @takes(DistillOptions)
@@ -148,6 +151,9 @@ def distill(options: DistillOptions) -> int:
             estimate = launch.dry_run(plan, progress)
             write_json(estimate.figures()) if options.as_json else write(estimate.text())
             return 0
+    if options.target is not None and plan.config is not None and not plan.config.run.replay:
+        confirm_sending(plan.config.teacher, f"The questions in {plan.config.pool.path}", is_confirmed=options.yes)
+    with progress_shown(options.quiet) as progress:
         try:
             with launch.environment(plan, progress) as config:
                 from edgeelad.loop import distill as run_distillation

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 import click
 
+from edgeelad.cli.confirm import YES, confirm_sending
 from edgeelad.cli.shared import JSON, PATH, QUIET, SEED, SET, progress_shown, takes
 from edgeelad.cli.terminal import write, write_error, write_json
 
@@ -29,6 +30,7 @@ class CheckOptions:
     ledger: Path
     out: Path | None
     overrides: tuple[str, ...]
+    yes: bool
     as_json: bool
     quiet: bool
 
@@ -59,6 +61,7 @@ def teacher_group() -> None:
 )
 @click.option("--out", type=PATH, help="Run folder that keeps the figures; default: run.out of --config.")
 @SET
+@YES
 @JSON
 @QUIET
 @takes(CheckOptions)
@@ -82,6 +85,9 @@ def check(options: CheckOptions) -> None:
     if out is None and "out" in whole.run.model_fields_set:
         out = Path(whole.run.out)
     require("teacher", "edgeelad teacher check")
+    if path is not None:
+        what = f"The questions and steps in {data}" if data is not None else "Generated questions"
+        confirm_sending(config, what, is_confirmed=options.yes)
     rows = list(read_check_rows(data)) if data is not None else planted_rows(options.num, options.seed)
     with progress_shown(options.quiet) as progress:
         if config.kind == "openai" and not options.ledger.exists():
