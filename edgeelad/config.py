@@ -1,8 +1,7 @@
-"""The run configuration: one pydantic model a stage, read from TOML, overridden by `--set section.key=value`.
+"""The configuration of a run: one pydantic model per section, read from TOML, with `--set section.key=value` on top.
 
-Validated once, whole, at the start. An unknown key is an error that suggests the nearest known one; a value out of
-range is an error that names the key, the allowed range and what was found. Takes text or mappings, gives a `RunConfig`;
-it does not look at files that the configuration names.
+It is validated at once and whole. An unknown key is an error that suggests the nearest known one; a value out of range
+is an error that names the key, the range and the value. Files that the configuration names are not looked at.
 """
 
 from __future__ import annotations
@@ -59,7 +58,7 @@ _SECRET_VALUE = re.compile(r"(bearer|basic) |sk-|gsk_|xai-|AIza|hf_", re.IGNOREC
 
 
 class Section(BaseModel):
-    """Base of all sections: immutable, unknown keys forbidden."""
+    """Base of all sections: immutable, without unknown keys, with finite numbers."""
 
     model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
@@ -490,7 +489,7 @@ def load_config(path: Path, overrides: Iterable[str] = ()) -> RunConfig:
     """Read a TOML file and apply `section.key=value` overrides.
 
     Raises:
-        ConfigError: The file cannot be read or parsed, or what it says is not a valid configuration.
+        ConfigError: The file cannot be read, or is not a valid configuration.
     """
     try:
         data = tomllib.loads(path.read_text(encoding="utf-8"))
@@ -509,7 +508,7 @@ def make_config(data: Mapping[str, Any], overrides: Iterable[str] = (), source: 
     """Validate a mapping of sections, with `section.key=value` overrides applied on top.
 
     Raises:
-        ConfigError: Unknown keys, values out of range, malformed overrides; every problem is named in one line.
+        ConfigError: Unknown keys, values out of range, malformed overrides; one line names every problem.
     """
     merged = {section: dict(keys) if isinstance(keys, Mapping) else keys for section, keys in data.items()}
     overridden: set[str] = set()

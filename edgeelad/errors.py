@@ -1,55 +1,55 @@
 """Every error that edgeelad raises on purpose.
 
-A message says what is wrong, where, and what to do; the command line prints it as one line. The tree:
+A message says what is wrong, where, and what to do; the command line shows it as one line. The tree:
 
     EdgeeladError                    exit code 1
-    ├── InputError                   something the user gave cannot be used
-    │   ├── ConfigError              the run configuration (exit code 2)
-    │   ├── UsageError               flags that do not go together (exit code 2)
-    │   ├── PoolError                a pool file: names file, line and field
+    ├── InputError                   unusable input
+    │   ├── ConfigError              the configuration (exit code 2)
+    │   ├── UsageError               arguments that contradict each other (exit code 2)
+    │   ├── PoolError                a pool: names file, line and field
     │   ├── ModelError               a student folder, an ONNX graph, a tokenizer
     │   ├── PackageError             a package folder: missing, torn or altered files
-    │   └── PromptTooLongError       a prompt that does not fit the student's context
-    ├── MissingExtraError            an optional dependency is not installed: names the pip command
-    ├── RunError                     a run folder: locked, from another version, not resumable
-    ├── StorageError                 the disk is full or not writable
+    │   └── PromptTooLongError       a question that does not fit the student's context
+    ├── MissingExtraError            a missing optional dependency: names the pip command
+    ├── RunError                     a run folder: locked, damaged, not resumable
+    ├── StorageError                 a full disk, a folder that is not writable
     ├── ParityError                  ONNX and torch disagree: carries the figures
-    ├── TrainingError                fine-tuning cannot go on (loss is not finite, nothing to train on)
-    └── TeacherError                 the teacher's side; `is_retryable` says whether the same call may be sent again
-        ├── TeacherUnavailableError  no connection, timeouts, 5xx after all retries
+    ├── TrainingError                fine-tuning failed (loss is not finite, nothing to train on)
+    └── TeacherError                 the teacher's side; `is_retryable`: the same request may be sent again
+        ├── TeacherUnavailableError  no connection, timeouts, server errors after all retries
         ├── TeacherRefusedError      credentials, quota, unknown model: final
-        ├── TeacherReplyError        a reply that cannot be used
+        ├── TeacherReplyError        an unusable reply
         ├── CompletionCapError       replies end at the completion cap before they can be read: raise it, then resume
-        └── BudgetError              a cap would be passed (exit code 3, everything kept)
+        └── BudgetError              a cap would be exceeded (exit code 3, everything is kept)
 """
 
 from __future__ import annotations
 
 
 class EdgeeladError(Exception):
-    """Base of all errors raised on purpose; `exit_code` is what the command line exits with."""
+    """Base of all errors raised on purpose; `exit_code` is the exit code of the command line."""
 
     exit_code = 1
 
 
 class InputError(EdgeeladError):
-    """Something that the user gave cannot be used."""
+    """Input from the user cannot be used."""
 
 
 class ConfigError(InputError):
-    """The run configuration is wrong: unknown key, value out of range, keys that contradict each other."""
+    """The configuration is wrong: unknown keys, values out of range, keys that contradict each other."""
 
     exit_code = 2
 
 
 class UsageError(InputError):
-    """Command-line flags that do not go together."""
+    """Arguments are missing, or contradict each other."""
 
     exit_code = 2
 
 
 class PoolError(InputError):
-    """A pool file or row cannot be read; the message names file, line, field and remedy."""
+    """A pool or one of its rows cannot be used; the message names file, line, field and remedy."""
 
 
 class ModelError(InputError):
@@ -57,11 +57,11 @@ class ModelError(InputError):
 
 
 class PackageError(InputError):
-    """A package folder is missing files, torn or altered."""
+    """A package is incomplete, damaged or altered."""
 
 
 class PromptTooLongError(InputError):
-    """A prompt leaves no room for an explanation in the student's context."""
+    """A question leaves no room for an explanation in the student's context."""
 
 
 class MissingExtraError(EdgeeladError):
@@ -74,23 +74,23 @@ class MissingExtraError(EdgeeladError):
 
 
 class RunError(EdgeeladError):
-    """A run folder is locked by another process, damaged, or cannot be resumed."""
+    """A run folder is locked by another process or damaged, or cannot be resumed."""
 
 
 class StorageError(EdgeeladError):
-    """A file or folder cannot be written: disk full, no permission, not a folder."""
+    """A file or folder cannot be written: full disk, no permission, not a folder."""
 
 
 class ParityError(EdgeeladError):
-    """The exported student does not compute what the torch student computes."""
+    """The exported student and the torch student compute different things."""
 
 
 class TrainingError(EdgeeladError):
-    """Fine-tuning cannot go on."""
+    """Fine-tuning failed."""
 
 
 class TeacherError(EdgeeladError):
-    """The teacher's side failed; `is_retryable` says whether sending the same request again is safe and sensible."""
+    """The teacher failed; `is_retryable` says whether the same request may be sent again."""
 
     is_retryable = False
 
@@ -102,11 +102,11 @@ class TeacherUnavailableError(TeacherError):
 
 
 class TeacherRefusedError(TeacherError):
-    """The teacher refused for good: credentials, quota, permission, unknown model or malformed request."""
+    """The teacher refused finally: credentials, quota, permission, unknown model or malformed request."""
 
 
 class TeacherReplyError(TeacherError):
-    """The teacher replied with something that cannot be used."""
+    """The teacher's reply cannot be used."""
 
 
 class CompletionCapError(TeacherError):
@@ -114,6 +114,6 @@ class CompletionCapError(TeacherError):
 
 
 class BudgetError(TeacherError):
-    """A cap in money, tokens, requests or questions would be passed by the next call; everything so far is kept."""
+    """The next request could exceed a cap in money, tokens, requests or questions; everything so far is kept."""
 
     exit_code = 3

@@ -1,4 +1,4 @@
-"""Prepare a run: where its folder is, whether it is new or resumed, and what must be there before it starts.
+"""Prepare a run: find its folder and configuration, and check what it needs before it starts.
 
 Used by the command line and by the Python API; prints nothing. The run itself is `loop.distill`.
 """
@@ -46,7 +46,7 @@ class Plan:
         config: The configuration; None for a new quickstart, which makes its own.
         is_quickstart: Whether it is the embedded quickstart.
         is_resumed: Whether the run has begun already.
-        overrides: What was set besides, as `section.key=value`.
+        overrides: Further settings, as `section.key=value`.
         seed: The run's seed.
     """
 
@@ -154,7 +154,7 @@ def dry_run(plan: Plan, progress: Progress) -> DryRun:
         UsageError: The run has begun already.
     """
     if plan.is_resumed:
-        raise UsageError("--dry-run is for a new run; `edgeelad ledger stats` tells what a run has spent")
+        raise UsageError("--dry-run is for a new run; `edgeelad ledger stats` shows what a run has spent")
     with tempfile.TemporaryDirectory() as temporary:
         there = Path(temporary) / "run"
         config = plan.config and _placed(plan.config, there)

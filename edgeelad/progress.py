@@ -1,4 +1,4 @@
-"""What the stages tell of their progress: a stage has a name, a total and a count. Printing is the command line's."""
+"""Report the progress of long work, stage by stage. Who receives it decides how it is shown."""
 
 from __future__ import annotations
 
@@ -13,25 +13,25 @@ Item = TypeVar("Item")
 
 
 class Progress(Protocol):
-    """Receives progress; one stage is under way at a time."""
+    """Receives progress, one stage at a time."""
 
     def start(self, stage: str, total: int | None = None) -> None:
-        """A stage begins, with `total` units of work (None: unknown)."""
+        """A stage starts, with `total` units of work (None: unknown)."""
         ...
 
     def update(self, done: int, note: str = "", total: int | None = None) -> None:
-        """`done` units of the current stage are finished; `note` is a short figure to show.
+        """`done` units of the stage are finished; `note` is a short figure to show.
 
-        `total` gives the units of work where they were not known at the start.
+        `total` is the number of units, if it was unknown at the start.
         """
         ...
 
     def finish(self, note: str = "") -> None:
-        """The current stage is over."""
+        """The stage has ended; `note` is its result in a few words."""
         ...
 
     def say(self, message: str) -> None:
-        """A line worth keeping on the screen."""
+        """A line for the user."""
         ...
 
     def warn(self, message: str) -> None:
@@ -40,7 +40,7 @@ class Progress(Protocol):
 
 
 class Silent:
-    """Shows nothing; keeps the warnings."""
+    """Discard progress and keep the warnings."""
 
     def __init__(self) -> None:
         self.warnings: list[str] = []
@@ -63,14 +63,14 @@ class Silent:
 
 
 def track(items: Iterable[Item], progress: Progress) -> Iterator[Item]:
-    """Pass items through, counting them as units of the current stage."""
+    """Pass items through and count them as finished units of the stage."""
     for done, item in enumerate(items, start=1):
         yield item
         progress.update(done)
 
 
 class Rate:
-    """How fast a student works through questions, from now on."""
+    """Measure how fast a student processes questions, from now on."""
 
     def __init__(self) -> None:
         self._start = time.monotonic()
@@ -78,7 +78,7 @@ class Rate:
         self._tokens = TokenCounts()
 
     def add(self, tokens: TokenCounts) -> None:
-        """A question is done, and took these tokens of the student's."""
+        """Count a finished question and the student tokens that it took."""
         before = self._tokens
         self._num_questions += 1
         self._tokens = TokenCounts(
@@ -90,12 +90,12 @@ class Rate:
 
     @property
     def note(self) -> str:
-        """The rates in a few words, to show beside a bar."""
+        """The rates in a few words, for a progress bar."""
         figures = self.figures()
         return f"{figures['questions_per_min']:,.0f} questions/min, {figures['tokens_per_s']:,.0f} tokens/s"
 
     def figures(self) -> dict[str, Any]:
-        """Questions, tokens by kind, seconds; and the rates: questions a minute, generated tokens a second."""
+        """Questions, tokens by kind, seconds; and the rates: questions per minute, generated tokens per second."""
         seconds = max(time.monotonic() - self._start, 1e-9)
         return {
             "new_questions": self._num_questions,

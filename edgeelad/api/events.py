@@ -56,7 +56,7 @@ OnEvent = Callable[[Event], None]
 
 
 class EventProgress:
-    """A `progress.Progress` that turns what it is told into events.
+    """A `progress.Progress` that reports events.
 
     Args:
         on_event: Receives the events; without it warnings are logged (logger "edgeelad"), the rest is dropped.

@@ -57,7 +57,7 @@ class StudentInfo:
 
     Attributes:
         path: The folder.
-        name: What the student is called; the folder's name if it is no package.
+        name: Its name; the folder's name if it is not a package.
         answer_kind: Type of its answers: "number", "choice", "boolean" or "text".
         max_tokens: Maximum tokens per explanation, unless a call says otherwise.
         precision: Precision of its weights: "fp32", "int8" or "int4".

@@ -1,4 +1,4 @@
-"""Sizes in bytes as people write them: 512MB, 2GB, 1.5 GiB."""
+"""Parse sizes in bytes: 512MB, 2GB, 1.5 GiB."""
 
 from __future__ import annotations
 
@@ -15,10 +15,10 @@ UNITS = {
 
 
 def parse_size(text: str, option: str) -> int:
-    """A size in bytes, from a number and a unit: MB is a million bytes, MiB and M are 2^20.
+    """Parse a size in bytes, a number with a unit: MB is a million bytes, MiB and M are 2^20.
 
     Raises:
-        UsageError: It is no size, or none at all; names the option.
+        UsageError: Not a size above 0; the message names the option.
     """
     match = re.fullmatch(r"\s*(\d+(?:\.\d+)?)\s*([a-z]*)\s*", text, re.IGNORECASE | re.ASCII)
     if match is not None and match[2].lower() in UNITS:

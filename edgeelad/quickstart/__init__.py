@@ -1,1 +1,1 @@
-"""The embedded default of `edgeelad distill`: word problems, an exact solver served as a teacher, a base student."""
+"""The quickstart of `edgeelad distill`: word problems, an exact solver served as a teacher, and a base student."""

@@ -1,7 +1,7 @@
-"""Word problems with planted errors, for checking a teacher without data of one's own.
+"""Generate word problems with planted errors, to check a teacher without data of one's own.
 
-A quarter of the explanations is right. In the others one step is wrong, in its result or in what it computes with, and
-all later steps follow from it, as a student's would; so the first error is known.
+A quarter of the explanations are right. In the others one step is wrong, in its result or in an operand, and all later
+steps follow from it, as a student's would; so the first error is known.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ RIGHT_SHARE = 0.25
 
 
 def planted_rows(num: int, seed: int = 0) -> list[CheckRow]:
-    """Draw `num` rows, the same ones for the same arguments."""
+    """Draw `num` rows; the same arguments give the same rows."""
     rng = np.random.default_rng(seed)
     problems = make_problems(num, dict.fromkeys(SKILLS, 1.0), rng)
     rows = []
@@ -37,12 +37,12 @@ def planted_rows(num: int, seed: int = 0) -> list[CheckRow]:
 
 
 def plant_error(steps: tuple[str, ...], mistake: int, rng: Generator) -> tuple[str, ...]:
-    """Make one step wrong and let the later ones follow from it.
+    """Make one step wrong and derive the later ones from it.
 
     Args:
         steps: Right steps with one equation each.
-        mistake: Which of them goes wrong (0-based).
-        rng: Draws how: half of the errors are a wrong result, half a wrong number computed with.
+        mistake: Index of the step to make wrong, from 0.
+        rng: Draws the kind of error: half are a wrong result, half a wrong operand.
     """
     right = find_equations(steps[mistake])[0]
     offset = int(rng.choice((-2, -1, 1, 2, 3, 10)))
@@ -65,7 +65,7 @@ def plant_error(steps: tuple[str, ...], mistake: int, rng: Generator) -> tuple[s
 
 
 def _with_result(equation: Equation, fallback: Equation) -> Equation:
-    """The equation with its true result, where that is a whole number that a step may have."""
+    """The equation with its true result, if that is a whole number from 0; else `fallback`."""
     try:
         result = compute(equation.left, equation.operator, equation.right)
     except InputError:

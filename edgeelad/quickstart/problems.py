@@ -1,7 +1,7 @@
-"""Grade-school word problems: drawn at random, with their explanations, skills and answers.
+"""Generate grade-school word problems with their explanations, skills and answers.
 
-Takes a Generator, gives `Problem`s. The base student's seed examples hold the known skills only, the pool is skewed
-toward them, the test set is balanced over all; the three share no question text.
+The base student's seed examples cover the known skills only, the pool is skewed toward them, and the test set is
+balanced over all skills; no question text occurs in two of the three.
 """
 
 from __future__ import annotations
@@ -21,14 +21,14 @@ NEW_SKILLS = tuple(spec.name for spec in SPECS if not spec.is_known)
 NAMES = ("Ann", "Ben", "Carl", "Dana", "Emma", "Finn", "Gina", "Hugo", "Ida", "Jack", "Kate", "Liam", "Mia", "Noah")
 OBJECTS = ("apples", "pens", "books", "cards", "stamps", "coins", "shells", "eggs", "balls", "cups", "stones", "cakes")
 THINGS = ("bag", "hat", "lamp", "coat", "game", "chair", "ball", "cup")
-NEW_SHARE = 0.28  # of the pool: enough to learn the new skills from, few enough that random questions mostly miss them
+NEW_SHARE = 0.28  # of the pool: enough to learn the new skills from, so few that random questions mostly miss them
 
 _BY_NAME = {spec.name: spec for spec in SPECS}
 
 
 @dataclass(frozen=True, slots=True)
 class Problem:
-    """A word problem with its explanation; `steps` come without the answer line."""
+    """A word problem with its explanation; `steps` exclude the answer line."""
 
     question: str
     steps: tuple[str, ...]
@@ -38,7 +38,7 @@ class Problem:
 
 @dataclass(frozen=True, slots=True)
 class QuickstartData:
-    """What the quickstart runs on; no question text occurs twice in all of it."""
+    """The quickstart's data; no question text occurs twice."""
 
     seed_examples: list[Problem]
     pool: list[Problem]
@@ -49,7 +49,7 @@ def generate(skill: str, rng: Generator) -> Problem:
     """Draw one problem of a skill.
 
     Raises:
-        KeyError: `skill` is none of SKILLS.
+        KeyError: `skill` is not in SKILLS.
     """
     spec = _BY_NAME[skill]
     numbers = spec.draw(rng)
@@ -67,13 +67,13 @@ def generate(skill: str, rng: Generator) -> Problem:
 def make_problems(
     num: int, weights: Mapping[str, float], rng: Generator, taken: frozenset[str] = frozenset()
 ) -> list[Problem]:
-    """Draw problems of several skills in shuffled order, no question text twice and none of `taken`.
+    """Draw problems of several skills in shuffled order, without duplicates and without texts in `taken`.
 
     Args:
-        num: How many.
+        num: Number of problems.
         weights: Skill -> weight; shares are proportional, rounded by largest remainder.
         rng: Source of randomness.
-        taken: Question texts that must not occur.
+        taken: Question texts to exclude.
     """
     seen = set(taken)
     problems = []
@@ -88,7 +88,7 @@ def make_problems(
 
 
 def make_split(seed: int, num_seed_examples: int, num_pool: int, num_test: int) -> QuickstartData:
-    """Draw the quickstart's seed examples, pool and test set; the same for the same arguments."""
+    """Draw the quickstart's seed examples, pool and test set; the same arguments give the same data."""
     rng = np.random.default_rng(seed)
     known = {skill: 1.0 / len(KNOWN_SKILLS) for skill in KNOWN_SKILLS}
     new = {skill: 1.0 / len(NEW_SKILLS) for skill in NEW_SKILLS}

@@ -1,6 +1,6 @@
-"""Read a word problem's text: which skill it asks for, its numbers and words, and every chain that solves it.
+"""Parse a word problem: its skill, its numbers and words, and every chain of steps that solves it.
 
-Takes a question as text and nothing else: it works on any text that is worded like the problems, whoever wrote it.
+Works on any text with the wording of the problems, not only on generated ones.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ _NAME_SLOTS = frozenset({"name", "other"})
 
 @dataclass(frozen=True, slots=True)
 class Reading:
-    """A question that was understood: its text, its skill, and the chains that solve it, the canonical one first."""
+    """A parsed question: its text, its skill, and the chains that solve it, the canonical one first."""
 
     question: str
     skill: str
@@ -28,16 +28,16 @@ class Reading:
 
     @property
     def answer(self) -> int:
-        """The answer, the last result of every chain."""
+        """The answer: the last result of every chain."""
         return self.chains[0][-1].equation.result
 
 
 @lru_cache(maxsize=4096)
 def read_question(question: str) -> Reading:
-    """Understand a question.
+    """Parse a question.
 
     Raises:
-        InputError: It is worded like none of the problems, or its numbers do not come out whole and positive.
+        InputError: Its wording matches none of the problems, or its results are not whole and positive.
     """
     text = " ".join(question.split())
     for spec, pattern in _PATTERNS:
@@ -48,7 +48,7 @@ def read_question(question: str) -> Reading:
             words = {slot: value for slot, value in slots.items() if slot not in _NUMBER_SLOTS}
             return Reading(text, spec.name, _solve(spec, stated, words))
     shown = text if len(text) <= 120 else text[:120] + "…"
-    raise InputError(f"no word problem of the quickstart's kinds: {shown!r}; word it like those in its pool")
+    raise InputError(f"not a word problem of the quickstart: {shown!r}; word it like the questions in its pool")
 
 
 def _solve(spec: SkillSpec, stated: dict[str, int], words: dict[str, str]) -> tuple[tuple[PlannedStep, ...], ...]:
@@ -57,7 +57,7 @@ def _solve(spec: SkillSpec, stated: dict[str, int], words: dict[str, str]) -> tu
     for other in spec.chains[1:]:
         try:
             chains.append(fill_chain(other, numbers, words))
-        except InputError:  # this other way passes through a negative number or a fraction: no way for these numbers
+        except InputError:  # with these numbers, this way leads through a negative number or a fraction
             continue
     assert len({chain[-1].equation.result for chain in chains}) == 1, (spec.name, numbers)
     return tuple(chains)

@@ -1,4 +1,4 @@
-"""The quickstart's figures: sizes of its data, its student and its training, chosen by experiment (docs/LOG.md)."""
+"""The quickstart's parameters: sizes of its data, student and training, chosen by experiment (docs/LOG.md)."""
 
 from __future__ import annotations
 
@@ -8,27 +8,27 @@ from typing import Any
 
 @dataclass(frozen=True, slots=True)
 class Recipe:
-    """Every figure of the quickstart.
+    """Every parameter of the quickstart.
 
     Attributes:
-        num_seed_examples: The base student's training examples, of known skills only.
+        num_seed_examples: Training examples of the base student, of known skills only.
         num_pool: Questions in the pool.
         num_test: Questions in the test set.
-        hidden_size: Width of the student.
-        intermediate_size: Width of its MLPs.
-        num_layers: Its layers.
-        num_heads: Its attention heads.
-        max_length: Its context, in tokens.
+        hidden_size: Hidden size of the student.
+        intermediate_size: Hidden size of its MLPs.
+        num_layers: Number of its layers.
+        num_heads: Number of its attention heads.
+        max_length: Its context in tokens.
         base_steps: Optimizer steps of the base training.
-        base_batch_size: Examples a step there.
-        base_learning_rate: Peak learning rate there.
+        base_batch_size: Examples per step of the base training.
+        base_learning_rate: Peak learning rate of the base training.
         num_rounds: Rounds of distillation.
-        batch_size: Questions that the teacher sees a round.
-        round_steps: Optimizer steps of each fine-tuning, which starts from the base student.
-        round_batch_size: Examples a step there.
-        round_learning_rate: Peak learning rate there.
-        max_seed_examples: Seed examples mixed into each fine-tuning: enough to keep the known skills, few enough that
-            the new ones are visited often.
+        batch_size: Questions per round.
+        round_steps: Optimizer steps per fine-tuning, which starts from the base student.
+        round_batch_size: Examples per step of fine-tuning.
+        round_learning_rate: Peak learning rate of fine-tuning.
+        max_seed_examples: Seed examples mixed into each fine-tuning: enough to keep the known skills, so few that the
+            new skills are seen often.
     """
 
     num_seed_examples: int = 3000
@@ -51,7 +51,7 @@ class Recipe:
 
     @property
     def sections(self) -> dict[str, dict[str, Any]]:
-        """What the recipe says of a run's configuration; the longest explanation has some 45 tokens."""
+        """The recipe's part of a run's configuration; the longest explanation has about 45 tokens."""
         return {
             "scoring": {"max_explanation_tokens": 64, "max_branch_tokens": 64},
             "selection": {"num_rounds": self.num_rounds, "batch_size": self.batch_size},

@@ -1,8 +1,7 @@
-"""What the quickstart's teacher replies to edgeelad's prompts, read from their text as an LLM would read them.
+"""Reply to edgeelad's prompts as the quickstart's teacher, from their text alone, as an LLM would.
 
-Takes the messages of a chat, gives the reply's text. Shares no code with the client's side: what it knows of the
-prompts is the wording of their tasks and labels. Errors can be planted, for experiments with imperfect teachers; they
-depend on the request alone, so that the same request gets the same reply.
+Shares no code with the client: it knows the prompts by the wording of their tasks and labels. For experiments with
+imperfect teachers, errors can be planted; they depend on the request alone, so the same request gets the same reply.
 """
 
 from __future__ import annotations
@@ -36,11 +35,11 @@ class ChatMessage:
 
 @dataclass(frozen=True, slots=True)
 class Faults:
-    """How bad a teacher to play.
+    """How often the teacher makes errors.
 
     Attributes:
-        answer_error: Probability of a wrong answer where the prompt does not tell the reference answer.
-        finding_error: Probability that an error is missed, or another step taken for it.
+        answer_error: Probability of a wrong answer if the prompt does not contain the reference answer.
+        finding_error: Probability that an error is missed, or another step is named instead.
     """
 
     answer_error: float = 0.0
@@ -57,7 +56,7 @@ NO_FAULTS = Faults()
 
 @dataclass(frozen=True, slots=True)
 class _Asked:
-    """A prompt as it was understood."""
+    """A parsed prompt."""
 
     question: str
     reference: str | None
@@ -71,10 +70,10 @@ def reply(messages: Sequence[ChatMessage], faults: Faults = NO_FAULTS, salt: str
     Args:
         messages: The request's messages.
         faults: Errors to plant.
-        salt: What else the planted errors depend on (the request's temperature, seed and occasion).
+        salt: Further data that the planted errors depend on (temperature, seed and repetition of the request).
 
     Raises:
-        InputError: The chat is none of edgeelad's prompts.
+        InputError: The chat is not one of edgeelad's prompts.
     """
     task = next((match[1] for message in messages for match in _TASK.finditer(message.content)), None)
     if task not in _REPLIES:
@@ -82,26 +81,26 @@ def reply(messages: Sequence[ChatMessage], faults: Faults = NO_FAULTS, salt: str
         raise InputError(f"this teacher knows only edgeelad's prompts; no line of this chat is one of {known}")
     asked = _read(messages)
     try:
-        fields = _REPLIES[task](asked, faults, _Dice(messages, salt))
+        fields = _REPLIES[task](asked, faults, _Chance(messages, salt))
     except InputError as error:
         return f"I cannot work on this question: {error}"
     return json.dumps(fields, ensure_ascii=False)
 
 
-class _Dice:
-    """Throws that depend on the request alone."""
+class _Chance:
+    """Pseudorandom numbers that depend on the request alone."""
 
     def __init__(self, messages: Sequence[ChatMessage], salt: str) -> None:
         self._text = json.dumps([salt, *([message.role, message.content] for message in messages)])
 
-    def throw(self, purpose: str, sides: int) -> int:
-        """A number in 0 .. sides - 1."""
+    def draw(self, purpose: str, limit: int) -> int:
+        """A number from 0 to limit - 1."""
         digest = hashlib.sha256(f"{purpose}\n{self._text}".encode()).digest()
-        return int.from_bytes(digest[:8], "big") % sides
+        return int.from_bytes(digest[:8], "big") % limit
 
     def happens(self, purpose: str, prob: float) -> bool:
         """True with the given probability."""
-        return self.throw(purpose, 10**9) < prob * 10**9
+        return self.draw(purpose, 10**9) < prob * 10**9
 
 
 def _read(messages: Sequence[ChatMessage]) -> _Asked:
@@ -134,27 +133,27 @@ def _next_step(blocks: dict[str, str]) -> str | None:
 
 
 def _judged(step: str, verdict: str) -> str:
-    """What stands after a step was judged in an earlier turn: the step, or its correction."""
+    """The step that an earlier turn left: the judged step, or its correction."""
     try:
         fields = json.loads(verdict)
         corrected = None if fields["correct"] else fields["corrected_step"]
     except (ValueError, KeyError, TypeError):
-        raise InputError("an assistant message is no verdict of the form {correct, corrected_step}") from None
+        raise InputError("an assistant message is not of the form {correct, corrected_step}") from None
     return corrected if isinstance(corrected, str) else step
 
 
-def _answer(asked: _Asked, faults: Faults, dice: _Dice) -> dict[str, Any]:
+def _answer(asked: _Asked, faults: Faults, chance: _Chance) -> dict[str, Any]:
     solution = solver.solve(asked.question)
-    answer = _maybe_wrong(solution.answer, faults, dice)
+    answer = _maybe_wrong(solution.answer, faults, chance)
     work = "; ".join(str(equation) for step in solution.steps for equation in find_equations(step))
     return {"work": work, "answer": str(answer)}
 
 
-def _find_first_error(asked: _Asked, faults: Faults, dice: _Dice) -> dict[str, Any]:
+def _find_first_error(asked: _Asked, faults: Faults, chance: _Chance) -> dict[str, Any]:
     index = solver.find_first_error(asked.question, asked.steps)
-    if index is not None and dice.happens("finding", faults.finding_error):
+    if index is not None and chance.happens("finding", faults.finding_error):
         choices = [choice for choice in (None, *range(len(asked.steps))) if choice != index]
-        index = choices[dice.throw("mistaken", len(choices))]
+        index = choices[chance.draw("mistaken", len(choices))]
     answer = solver.solve(asked.question).answer
     disputed = str(answer) if asked.reference is None or asked.reference.strip() != str(answer) else None
     if index is None:
@@ -164,29 +163,29 @@ def _find_first_error(asked: _Asked, faults: Faults, dice: _Dice) -> dict[str, A
     return {"first_error": index + 1, "corrected_step": corrected, "answer": disputed}
 
 
-def _judge_step(asked: _Asked, faults: Faults, dice: _Dice) -> dict[str, Any]:
+def _judge_step(asked: _Asked, faults: Faults, chance: _Chance) -> dict[str, Any]:
     if asked.next_step is None:
         raise InputError("the prompt has no block 'Next step:' with a numbered step")
     is_correct = solver.judge_step(asked.question, asked.steps, asked.next_step)
-    if is_correct or dice.happens("finding", faults.finding_error):
+    if is_correct or chance.happens("finding", faults.finding_error):
         return {"correct": True, "corrected_step": None}
     corrected = solver.correct_step(asked.question, asked.steps, asked.next_step)
     return {"correct": False, "corrected_step": corrected}
 
 
-def _complete(asked: _Asked, faults: Faults, dice: _Dice) -> dict[str, Any]:
+def _complete(asked: _Asked, faults: Faults, chance: _Chance) -> dict[str, Any]:
     steps = solver.continue_from(asked.question, asked.steps)
-    return _chain(list(steps), solver.solve(asked.question).answer, asked, faults, dice)
+    return _chain(list(steps), solver.solve(asked.question).answer, asked, faults, chance)
 
 
-def _rationale(asked: _Asked, faults: Faults, dice: _Dice) -> dict[str, Any]:
+def _rationale(asked: _Asked, faults: Faults, chance: _Chance) -> dict[str, Any]:
     solution = solver.solve(asked.question)
-    return _chain(list(solution.steps), solution.answer, asked, faults, dice)
+    return _chain(list(solution.steps), solution.answer, asked, faults, chance)
 
 
-def _chain(steps: list[str], answer: int, asked: _Asked, faults: Faults, dice: _Dice) -> dict[str, Any]:
+def _chain(steps: list[str], answer: int, asked: _Asked, faults: Faults, chance: _Chance) -> dict[str, Any]:
     if asked.reference is None:
-        stated = _maybe_wrong(answer, faults, dice)
+        stated = _maybe_wrong(answer, faults, chance)
         if steps and stated != answer:
             equation = find_equations(steps[-1])[0]
             steps[-1] = replace_equation(steps[-1], replace(equation, result=stated))
@@ -194,10 +193,10 @@ def _chain(steps: list[str], answer: int, asked: _Asked, faults: Faults, dice: _
     return {"steps": steps, "answer": str(answer)}
 
 
-def _maybe_wrong(answer: int, faults: Faults, dice: _Dice) -> int:
-    if not dice.happens("answer", faults.answer_error):
+def _maybe_wrong(answer: int, faults: Faults, chance: _Chance) -> int:
+    if not chance.happens("answer", faults.answer_error):
         return answer
-    return answer + 1 + dice.throw("wrong", 3)
+    return answer + 1 + chance.draw("wrong", 3)
 
 
 _REPLIES = {

@@ -1,6 +1,6 @@
-"""`edgeelad distill` without arguments: make the data and the base student, serve the teacher, give the configuration.
+"""Prepare `edgeelad distill` without arguments: generate the data, train the base student, serve the teacher.
 
-From there on it is a run like any other: the loop reads the pool from a file and knows the teacher by its URL alone.
+Then it is a run like any other: the loop reads the pool from a file and knows only the teacher's URL.
 """
 
 from __future__ import annotations
@@ -25,7 +25,10 @@ DATA = "quickstart"
 
 @contextmanager
 def quickstart(folder: Path, seed: int, overrides: Iterable[str], progress: Progress) -> Iterator[RunConfig]:
-    """Prepare (or find) the quickstart in `folder`, serve its teacher while the block lasts, give its configuration.
+    """Prepare the quickstart in `folder`, or find it there, and serve its teacher until the block ends.
+
+    Yields:
+        Its configuration.
 
     Raises:
         MissingExtraError: torch is not installed.
@@ -51,7 +54,7 @@ def quickstart(folder: Path, seed: int, overrides: Iterable[str], progress: Prog
 
 
 def settings(folder: Path, seed: int, url: str, overrides: Iterable[str]) -> RunConfig:
-    """The quickstart's configuration."""
+    """The configuration of a quickstart."""
     data = folder / DATA
     sections: dict[str, dict[str, Any]] = {
         "run": {"out": str(folder), "seed": seed},
@@ -65,7 +68,7 @@ def settings(folder: Path, seed: int, url: str, overrides: Iterable[str]) -> Run
 
 
 def _prepare(folder: Path, seed: int, progress: Progress) -> None:
-    """Write the questions and train the base student, each whole or not at all."""
+    """Write the questions and train the base student, unless that is done already."""
     data = folder / DATA
     split = make_split(seed, RECIPE.num_seed_examples, RECIPE.num_pool, RECIPE.num_test)
     if not (data / "test.jsonl").exists():
@@ -75,7 +78,7 @@ def _prepare(folder: Path, seed: int, progress: Progress) -> None:
     if not (data / "student").exists():
         from edgeelad.quickstart.student import train_base_student
 
-        progress.start("Training the base student from scratch on the skills it is to know")
+        progress.start("Training the base student from scratch on the known skills")
         make_folder(
             data / "student",
             lambda target: train_base_student(
@@ -90,7 +93,7 @@ def _prepare(folder: Path, seed: int, progress: Progress) -> None:
 
 
 def _rows(problems: Iterable[Problem], prefix: str, *, is_labeled: bool) -> Iterator[dict[str, Any]]:
-    """Rows as any pool has them; the pool itself is unlabeled, so every answer is the teacher's."""
+    """Rows of a pool file; the pool itself is unlabeled, so every answer comes from the teacher."""
     for number, problem in enumerate(problems):
         row: dict[str, Any] = {"id": f"{prefix}-{number:04d}", "question": problem.question, "skill": problem.skill}
         if is_labeled:
@@ -99,11 +102,11 @@ def _rows(problems: Iterable[Problem], prefix: str, *, is_labeled: bool) -> Iter
 
 
 def _serve(folder: RunFolder) -> TeacherServer:
-    """The teacher, on the port that the run began with where that is free: the ledger knows replies by their URL."""
+    """The teacher, if possible on the port that the run started with: the ledger finds replies by their URL."""
     if folder.config.exists():
         port = urlsplit(read_config(folder).teacher.url or "").port or 0
         try:
             return TeacherServer(port=port)
         except OSError:
-            pass  # taken by another program; a new port costs nothing here but asking again
+            pass  # taken by another program; with a new port, the teacher is only asked again
     return TeacherServer()

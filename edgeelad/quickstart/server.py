@@ -1,8 +1,8 @@
-"""The quickstart's teacher: an HTTP server on loopback that speaks OpenAI's chat completions.
+"""Serve the quickstart's teacher on loopback, with OpenAI's chat completions API.
 
-`with TeacherServer() as server:` serves at `server.url` until the block ends. The client cannot tell that no LLM is
-behind it: keep-alive, usage, `finish_reason`, cut-off at the completion cap, and errors in OpenAI's schema. What is
-replied is the matter of `replies`.
+`with TeacherServer() as server:` serves at `server.url` until the block ends. It behaves as an LLM's server does:
+keep-alive, usage, `finish_reason`, completions cut at the cap, and errors in OpenAI's schema. The replies themselves
+are made in `replies`.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ _TOKENS_PER_MESSAGE = 4  # role and separators, as OpenAI's chat format counts t
 
 @dataclass(frozen=True, slots=True)
 class Billed:
-    """What a server has billed so far: completions, and their tokens."""
+    """What a server has billed so far: completions and tokens."""
 
     requests: int = 0
     prompt_tokens: int = 0
@@ -41,7 +41,7 @@ class Billed:
 
 
 class RequestRefusedError(EdgeeladError):
-    """A request that is answered with an error in OpenAI's schema."""
+    """A request that gets an error in OpenAI's schema."""
 
     def __init__(self, status: int, message: str, kind: str = "invalid_request_error", code: str | None = None) -> None:
         super().__init__(message)
@@ -50,17 +50,17 @@ class RequestRefusedError(EdgeeladError):
 
 
 def count_tokens(text: str) -> int:
-    """The tokens of a text: its words, numbers and punctuation marks."""
+    """Number of tokens of a text: words, numbers and punctuation marks."""
     return len(_PIECE.findall(text))
 
 
 class TeacherServer:
-    """The teacher, served on 127.0.0.1 from a thread of its own while the `with` block lasts.
+    """The teacher, served on 127.0.0.1 from its own thread until the `with` block ends.
 
     Args:
-        port: The port; 0 takes a free one.
-        model: The model's name, as requests must give it.
-        api_key: The key that requests must carry, or None where none is asked for.
+        port: The port; 0: any free one.
+        model: The model name that requests must give.
+        api_key: The key that requests must carry; None: no key.
         faults: Errors that the teacher makes.
     """
 
@@ -94,12 +94,12 @@ class TeacherServer:
 
     @property
     def billed(self) -> Billed:
-        """What was billed so far."""
+        """Requests and tokens billed so far."""
         with self._lock:
             return self._billed
 
     def check_key(self, authorization: str | None) -> None:
-        """Refuse a request without the right key, where one is asked for."""
+        """Refuse a request without the right key, if there is one."""
         if self._api_key is not None and authorization != f"Bearer {self._api_key}":
             raise RequestRefusedError(401, "Incorrect API key provided.", code="invalid_api_key")
 
@@ -107,7 +107,7 @@ class TeacherServer:
         """Answer a chat completion request.
 
         Raises:
-            RequestRefusedError: It is malformed, for another model, or no prompt of edgeelad's.
+            RequestRefusedError: It is malformed, for another model, or not one of edgeelad's prompts.
         """
         request, messages = _parse_request(body)
         if request.get("model") != self.model:
@@ -148,7 +148,7 @@ class TeacherServer:
         }
 
     def _occasion(self, request: dict[str, Any], body: bytes) -> int:
-        """How often this very request came before; 0 at temperature 0, where an LLM repeats itself."""
+        """How often the same request came before; 0 at temperature 0, at which an LLM repeats itself."""
         if not request.get("temperature"):
             return 0
         key = hashlib.sha256(body).digest()
@@ -157,11 +157,11 @@ class TeacherServer:
             return self._num_asked[key] - 1
 
     def models(self) -> dict[str, Any]:
-        """The list of models, which has one."""
+        """The list of models."""
         return {"object": "list", "data": [self.describe_model()]}
 
     def describe_model(self) -> dict[str, Any]:
-        """The one model."""
+        """The model that is served."""
         return {"id": self.model, "object": "model", "created": 0, "owned_by": "edgeelad"}
 
 
@@ -193,7 +193,7 @@ def _completion_cap(request: dict[str, Any]) -> int | None:
         if cap is None:
             continue
         if not isinstance(cap, int) or isinstance(cap, bool) or cap < 1:
-            raise RequestRefusedError(400, f"'{name}' is {cap!r}; expected a whole number of at least 1.")
+            raise RequestRefusedError(400, f"'{name}' is {cap!r}; expected an integer, minimum 1.")
         return cap
     return None
 
@@ -207,7 +207,7 @@ def _cut(text: str, cap: int | None) -> tuple[str, str]:
 
 class _HttpServer(ThreadingHTTPServer):
     daemon_threads = True
-    block_on_close = False  # a client may keep its connection; `server_close` ends it
+    block_on_close = False  # clients keep connections open; `server_close` closes them
     request_queue_size = 128
 
     def __init__(self, port: int, teacher: TeacherServer) -> None:
@@ -230,24 +230,24 @@ class _HttpServer(ThreadingHTTPServer):
         super().server_close()
         with self._connections_lock:
             for connection in self._connections:
-                with contextlib.suppress(OSError):  # the client was faster
+                with contextlib.suppress(OSError):  # the client has closed it already
                     connection.shutdown(socket.SHUT_RDWR)
 
     def handle_error(self, request: Any, client_address: Any) -> None:
-        """A client that hangs up in the middle is its own affair; other errors are printed by the base class."""
+        """Ignore clients that disconnect; the base class prints other errors."""
         if not isinstance(sys.exc_info()[1], ConnectionError):
             super().handle_error(request, client_address)
 
 
 class _Handler(BaseHTTPRequestHandler):
     protocol_version = "HTTP/1.1"
-    wbufsize = 65536  # head and body leave in one packet, or Nagle's algorithm costs 40 ms a reply
+    wbufsize = 65536  # head and body go out in one packet; otherwise Nagle's algorithm costs 40 ms per reply
     disable_nagle_algorithm = True
     timeout = 300
     server: _HttpServer
 
     def do_GET(self) -> None:
-        """List the models, or describe the one."""
+        """List the models, or describe one."""
         teacher = self.server.teacher
         path = unquote(urlsplit(self.path).path)
         routes = {"/v1/models": teacher.models, f"/v1/models/{teacher.model}": teacher.describe_model}
@@ -273,12 +273,12 @@ class _Handler(BaseHTTPRequestHandler):
             self._send(refused.status, refused.body)
 
     def send_error(self, code: int, message: str | None = None, explain: str | None = None) -> None:
-        """Answer what the protocol layer refuses in OpenAI's schema as well."""
+        """Report errors of the protocol layer in OpenAI's schema, too."""
         self.close_connection = True
         self._send(code, RequestRefusedError(code, message or "The request cannot be handled.").body)
 
     def log_message(self, format: str, *args: Any) -> None:
-        """Stay silent: standard error belongs to the run's progress."""
+        """Log nothing: stderr shows the run's progress."""
 
     def _read_body(self) -> bytes:
         length = self.headers.get("Content-Length", "")
@@ -287,7 +287,7 @@ class _Handler(BaseHTTPRequestHandler):
             raise RequestRefusedError(411, "The request needs a Content-Length.")
         if int(length) > MAX_BODY_BYTES:
             self.close_connection = True
-            raise RequestRefusedError(413, f"The body has {length} bytes; at most {MAX_BODY_BYTES} are read.")
+            raise RequestRefusedError(413, f"The body has {length} bytes; the maximum is {MAX_BODY_BYTES}.")
         return self.rfile.read(int(length))
 
     def _send(self, status: int, fields: dict[str, Any]) -> None:

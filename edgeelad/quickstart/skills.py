@@ -1,12 +1,12 @@
-"""The skills of the quickstart's word problems: how each is asked, and by which steps it is solved.
+"""The skills of the quickstart's word problems: their wordings, and the steps that solve them.
 
-A wording is a question with slots in braces; the generator fills it, the solver reads a question with it. A chain is
-one way to the answer: step texts in which `[x=a*b]` states an equation over earlier numbers and names its result. The
-first chain of a skill is how explanations are written; the others are accepted as well. The answer is the last result
-of a chain.
+A wording is a question with slots in braces: the generator fills them, the solver parses questions with them. A chain
+is one way to the answer: step texts in which `[x=a*b]` states an equation over earlier numbers and names its result.
+Explanations are written with a skill's first chain; the others are accepted as well. The answer is the last result of
+a chain.
 
-Numbers stay small, and the new skills use only arithmetic that the known ones have: a student of a million parameters
-that has learned the known skills needs to learn how the new ones reason, not how to add.
+Numbers are small, and the new skills use only arithmetic of the known ones: a student of a million parameters that has
+learned the known skills has to learn how the new ones reason, not how to add.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ class SkillSpec:
         wordings: Question templates; slots `a` to `d` and `p` are numbers, the others words.
         chains: Ways to the answer, each a tuple of step templates; the first is the canonical one.
         draw: Draws the numbers, such that every result of every chain is a whole number of at least 2.
-        derive: Numbers that a question implies without stating them, from those that it states; raises InputError.
+        derive: Numbers that a question implies, from those that it states; raises InputError.
     """
 
     name: str
@@ -43,7 +43,7 @@ class SkillSpec:
 
 
 def _pick(rng: Generator, low: int, high: int) -> int:
-    """A whole number from low to high, both included."""
+    """An integer from low to high, inclusive."""
     return int(rng.integers(low, high + 1))
 
 
@@ -98,7 +98,7 @@ def _draw_at_first(rng: Generator) -> Numbers:
 def _percent_parts(stated: Mapping[str, int]) -> Numbers:
     percent = stated["p"]
     if percent == 0 or 100 % percent:
-        raise InputError(f"{percent} percent: only percentages that divide 100 can be worked out; use 10, 20, 25 or 50")
+        raise InputError(f"{percent} percent: only percentages that divide 100 are supported; use 10, 20, 25 or 50")
     return {"q": 100 // percent, "h": 100}
 
 

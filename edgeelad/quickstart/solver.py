@@ -1,8 +1,8 @@
-"""The exact solver behind the quickstart's teacher: solve a question, judge a step, correct it, go on from good steps.
+"""The exact solver behind the quickstart's teacher: solve questions, judge and correct steps, complete explanations.
 
-Works from texts alone. A step is right if its equations hold and are the next ones of some way to the answer, given the
-steps before it; other orders and other words are accepted. Every function raises `InputError` for a question that it
-does not understand.
+Works from texts alone. A step is right if its equations hold and come next on some way to the answer, given the steps
+before it; other orders and other words are accepted. Every function raises `InputError` for a question that it cannot
+parse.
 """
 
 from __future__ import annotations
@@ -36,10 +36,10 @@ def solve(question: str) -> Solution:
 
 
 def judge_step(question: str, previous_steps: Sequence[str], step: str) -> bool:
-    """Whether a step is right after steps that are right.
+    """Whether a step is right after right steps.
 
-    A step that repeats an equation, or goes on after the answer was reached, is not. A step without an equation is
-    right if it states the answer, or only numbers that are known by then.
+    A step that repeats an equation, or comes after the answer, is wrong. A step without an equation is right if it
+    states the answer, or only numbers that are known by then.
     """
     reading = read_question(question)
     known = _keys(previous_steps)
@@ -55,9 +55,9 @@ def judge_step(question: str, previous_steps: Sequence[str], step: str) -> bool:
 
 
 def correct_step(question: str, previous_steps: Sequence[str], step: str) -> str:
-    """The step that should stand in place of a wrong one, in the wrong one's words where they fit.
+    """The correction of a wrong step, in its own words as far as they fit.
 
-    After right steps that already reach the answer this is the answer line.
+    After right steps that reach the answer, it is the answer line.
     """
     reading = read_question(question)
     candidates = _best_next(reading, _keys(previous_steps))
@@ -72,7 +72,7 @@ def correct_step(question: str, previous_steps: Sequence[str], step: str) -> str
 
 
 def continue_from(question: str, good_steps: Sequence[str]) -> tuple[str, ...]:
-    """The steps that are still missing after right ones; empty where they reach the answer."""
+    """The steps that are missing after right ones; empty if they reach the answer."""
     reading = read_question(question)
     known = _keys(good_steps)
     chain = _best_chains(reading, known)[0]
@@ -80,7 +80,7 @@ def continue_from(question: str, good_steps: Sequence[str]) -> tuple[str, ...]:
 
 
 def find_first_error(question: str, steps: Sequence[str]) -> int | None:
-    """The 0-based index of the first wrong step; their number where more are needed; None where all is right."""
+    """The 0-based index of the first wrong step; the number of steps if more are needed; None if all are right."""
     for index, step in enumerate(steps):
         if not judge_step(question, steps[:index], step):
             return index
@@ -92,7 +92,7 @@ def _keys(steps: Sequence[str]) -> Counter[tuple[str, int, int]]:
 
 
 def _num_covered(chain: tuple[PlannedStep, ...], known: Counter[tuple[str, int, int]]) -> int:
-    """How many steps at the start of a chain are known; a chain may compute the same twice (3 * 4 on two days)."""
+    """How many steps at the start of a chain are known; a chain can compute the same twice (3 * 4 on two days)."""
     left = known.copy()
     for index, step in enumerate(chain):
         if left[step.equation.key] == 0:
@@ -102,7 +102,7 @@ def _num_covered(chain: tuple[PlannedStep, ...], known: Counter[tuple[str, int, 
 
 
 def _next_steps(reading: Reading, known: Counter[tuple[str, int, int]]) -> list[PlannedStep]:
-    """What may be computed next on any chain; nothing once one chain is complete."""
+    """The next steps of all chains; none once a chain is complete."""
     covered = [(chain, _num_covered(chain, known)) for chain in reading.chains]
     if any(num == len(chain) for chain, num in covered):
         return []
@@ -110,7 +110,7 @@ def _next_steps(reading: Reading, known: Counter[tuple[str, int, int]]) -> list[
 
 
 def _best_chains(reading: Reading, known: Counter[tuple[str, int, int]]) -> list[tuple[PlannedStep, ...]]:
-    """The chains with the fewest steps missing beyond those that the given steps share with them."""
+    """The chains that share the most first steps with the known ones."""
     nums = [_num_covered(chain, known) for chain in reading.chains]
     complete = [chain for chain, num in zip(reading.chains, nums, strict=True) if num == len(chain)]
     return complete or [chain for chain, num in zip(reading.chains, nums, strict=True) if num == max(nums)]
@@ -122,8 +122,8 @@ def _best_next(reading: Reading, known: Counter[tuple[str, int, int]]) -> list[P
 
 
 def _meant(candidates: Sequence[PlannedStep], step: str, wrong: Equation | None) -> PlannedStep:
-    """Which step was meant: the first candidate, so that corrections lead to one manner; another one only where the
-    wrong step computes just that, and its words are no nearer to the first."""
+    """The step that was meant: the first candidate, so that corrections are uniform, unless the wrong step computes
+    what another candidate computes and its words are as close to that one."""
     first = candidates[0]
     for other in candidates[1:]:
         is_computed = wrong is not None and wrong.key == other.equation.key
@@ -133,7 +133,7 @@ def _meant(candidates: Sequence[PlannedStep], step: str, wrong: Equation | None)
 
 
 def _fits(reading: Reading, planned: PlannedStep, step: str) -> bool:
-    """Whether a step's words speak of the right people and goods; all other words are its own affair."""
+    """Whether a step names the right people and goods; other words are free."""
     words, asked, meant = _words(step), _words(reading.question), _words(planned.text)
     people = (meant & _PEOPLE) or (asked & _PEOPLE)
     return words & _PEOPLE <= people and words & _GOODS <= (asked | meant)

@@ -1,7 +1,6 @@
-"""Step texts and the equations in them: fill a chain's templates, read equations out of any step.
+"""Fill the step templates of a chain, and find the equations in a step.
 
-Takes templates from `skills` and the numbers of a question, gives texts and `Equation`s. It knows no question texts and
-judges nothing but arithmetic.
+Takes the templates of `skills` and the numbers of a question. Knows no questions, and judges arithmetic only.
 """
 
 from __future__ import annotations
@@ -30,14 +29,14 @@ class Equation:
 
     @property
     def is_true(self) -> bool:
-        """Whether it holds; a division must come out even."""
+        """Whether it holds; a division must have no remainder."""
         if self.operator == "/":
             return self.right != 0 and self.result * self.right == self.left
         return self.result == compute(self.left, self.operator, self.right)
 
     @property
     def key(self) -> tuple[str, int, int]:
-        """What it computes, the same for `3 + 4` and `4 + 3`."""
+        """What it computes; the same for `3 + 4` and `4 + 3`."""
         if self.operator in "+*":
             return (self.operator, min(self.left, self.right), max(self.left, self.right))
         return (self.operator, self.left, self.right)
@@ -112,7 +111,7 @@ def find_equations(step: str) -> tuple[Equation, ...]:
 
 
 def replace_equation(step: str, equation: Equation) -> str:
-    """The step with its one equation replaced, all other words kept."""
+    """The step with its equation replaced and all other words kept."""
     match = _EQUATION.search(step)
     assert match is not None, step
     return step[: match.start()] + str(equation) + step[match.end() :]

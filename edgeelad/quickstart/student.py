@@ -1,9 +1,9 @@
 """The quickstart's base student: a Llama of under a million parameters, trained from scratch in about a minute.
 
-Takes the seed examples, writes a model folder as transformers does. The loss is on explanation and answer only; prompt
-and completion are tokenized separately and joined, as in every later training. One thing is not random at the start:
-the embeddings of the numbers carry their value as points on circles of several periods, for arithmetic is learned
-several times faster so (Nanda et al. 2023, arXiv 2301.05217, find that transformers come to such circles themselves).
+Takes the seed examples and writes a model folder as transformers does. The loss covers explanation and answer only;
+prompt and completion are tokenized separately and joined, as in every later training. The embeddings of the numbers do
+not start at random: they are points on circles of several periods, because arithmetic is learned several times faster
+that way (Nanda et al. 2023, arXiv 2301.05217, find that transformers come to such circles themselves).
 """
 
 from __future__ import annotations
@@ -35,9 +35,9 @@ _WARMUP_SHARE = 0.05
 _BETAS = (0.9, 0.95)
 _WEIGHT_DECAY = 0.01
 _MAX_GRAD_NORM = 1.0
-_NUM_SORTED_BATCHES = 20  # batches that are cut from one sorted stretch: little padding, much chance
+_NUM_SORTED_BATCHES = 20  # batches cut from one sorted chunk: little padding, and still random
 _IGNORED = -100
-_MAX_THREADS = 4  # for matrices this small more threads wait for one another
+_MAX_THREADS = 4  # for such small matrices, more threads only wait for each other
 
 
 def train_base_student(
@@ -51,12 +51,12 @@ def train_base_student(
     """Train a student from scratch and save it with its tokenizer.
 
     Args:
-        examples: What it learns.
-        out_dir: Folder to write; it is made.
+        examples: The training examples.
+        out_dir: Folder to write; created if missing.
         seed: Seed of the weights and of the order of the examples.
         progress: Called after each optimizer step with the steps done, their total and the loss (nats).
-        recipe: Sizes and training figures.
-        more_texts: What its tokenizer is to encode well besides the quickstart's problems.
+        recipe: Sizes and training parameters.
+        more_texts: Further texts that its tokenizer should encode well.
 
     Raises:
         TrainingError: There are no examples, or one is longer than the student's context.
@@ -77,7 +77,7 @@ def train_base_student(
 
 
 def make_model(tokenizer: Tokenizer, recipe: Recipe, seed: int) -> LlamaForCausalLM:
-    """The student before training; the same for the same seed, whatever was drawn before."""
+    """The untrained student; depends on the seed only, not on what was drawn before."""
     pad, eos = tokenizer.token_to_id(PAD_TOKEN), tokenizer.token_to_id(EOS_TOKEN)
     config = LlamaConfig(
         vocab_size=tokenizer.get_vocab_size(),
@@ -102,7 +102,7 @@ def make_model(tokenizer: Tokenizer, recipe: Recipe, seed: int) -> LlamaForCausa
 
 
 def _place_numbers(model: LlamaForCausalLM, tokenizer: Tokenizer) -> None:
-    """Put each number's embedding on circles, (cos, sin) of 2πn/period; the other dimensions stay random."""
+    """Set each number's embedding to circles, (cos, sin) of 2πn/period; the other dimensions stay random."""
     embeddings = model.get_input_embeddings().weight
     with torch.no_grad():
         for number, token in number_tokens(tokenizer).items():
@@ -155,7 +155,7 @@ def _few_threads() -> Iterator[None]:
 def _loss(model: LlamaForCausalLM, input_ids: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
     """Mean cross-entropy (nats) of the completion tokens; [B, L] ids and labels, padded on the right.
 
-    No attention mask: nothing attends to what stands to its right. Logits are computed where there is a label only.
+    No attention mask is needed: padding is on the right, and attention is causal. Logits are computed for labels only.
     """
     hidden = model.model(input_ids=input_ids, use_cache=False).last_hidden_state[:, :-1]
     targets = labels[:, 1:]
@@ -164,7 +164,7 @@ def _loss(model: LlamaForCausalLM, input_ids: torch.Tensor, labels: torch.Tensor
 
 
 def _schedule(share: float) -> float:
-    """Learning rate over its peak after a share of the steps: linear warm-up, then linear to zero."""
+    """Learning rate relative to its peak, after a share of the steps: linear warm-up, then linear to zero."""
     if share < _WARMUP_SHARE:
         return share / _WARMUP_SHARE + 0.01
     return 1.0 - share
@@ -173,7 +173,7 @@ def _schedule(share: float) -> float:
 def _batches(
     encoded: Sequence[tuple[list[int], list[int]]], batch_size: int, rng: np.random.Generator
 ) -> Iterator[list[int]]:
-    """Indices of batches without end: each pass shuffled, cut into stretches, each stretch sorted by length."""
+    """Endless batches of indices: each epoch is shuffled and cut into chunks, each chunk is sorted by length."""
     lengths = np.array([len(prompt) + len(completion) for prompt, completion in encoded])
     while True:
         order = rng.permutation(len(encoded))

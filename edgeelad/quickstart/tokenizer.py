@@ -1,7 +1,7 @@
 """The quickstart student's tokenizer: byte-level BPE in which every word and every number up to 100 is one token.
 
-Trained on generated problems of all skills, the same every time. Any text is encoded (unknown words as bytes) and
-decoded exactly. Gives a `tokenizers.Tokenizer`; `save_tokenizer` writes the files that transformers loads.
+Trained on generated problems of all skills, with the same result every time. Any text is encoded (unknown words as
+bytes) and decoded exactly. `save_tokenizer` writes the files that transformers loads.
 """
 
 from __future__ import annotations
@@ -22,13 +22,13 @@ PAD_TOKEN = "<pad>"
 EOS_TOKEN = "<eos>"
 MAX_NUMBER = 100
 _NUM_PROBLEMS = 2000
-_NUM_REPEATS = 50  # so often every word and number is seen, that all its merges are learned
-_MAX_VOCABULARY = 2000  # never reached: training ends when no pair is left that is frequent enough
+_NUM_REPEATS = 50  # so many that all merges of every word and number are learned
+_MAX_VOCABULARY = 2000  # never reached: training ends before, when no pair is frequent enough
 _MIN_FREQUENCY = 10
 
 
 def make_tokenizer(more_texts: Iterable[str] = ()) -> Tokenizer:
-    """Train the tokenizer, takes about half a second; `more_texts` are to be encoded well besides the problems."""
+    """Train the tokenizer in about half a second; `more_texts` are further texts that it should encode well."""
     problems = make_problems(_NUM_PROBLEMS, dict.fromkeys(SKILLS, 1.0), np.random.default_rng(0))
     texts = []
     for problem in problems:
@@ -64,7 +64,7 @@ def save_tokenizer(tokenizer: Tokenizer, folder: Path, max_length: int) -> None:
 
 
 def number_tokens(tokenizer: Tokenizer) -> dict[int, int]:
-    """Number -> token id, for the numbers 0 to 100 as they stand after a space."""
+    """Number -> token id, for the numbers 0 to 100 after a space."""
     ids = {number: tokenizer.encode(f" {number}").ids for number in range(MAX_NUMBER + 1)}
     assert all(len(pieces) == 1 for pieces in ids.values()), ids
     return {number: pieces[0] for number, pieces in ids.items()}
