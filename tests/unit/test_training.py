@@ -36,6 +36,11 @@ def settings(**changes: Any) -> TrainingConfig:
     )
 
 
+def _names(folder: Path) -> set[str]:
+    """Names of a folder's files; transformers 5 keeps the special tokens in tokenizer_config.json."""
+    return {path.name for path in folder.iterdir()} - {"special_tokens_map.json"}
+
+
 def digest(folder: Path) -> str:
     return hashlib.sha256((folder / "model.safetensors").read_bytes()).hexdigest()
 
@@ -65,9 +70,11 @@ def test_the_loss_falls_and_the_result_says_what_was_done(base: Path, tmp_path: 
 def test_the_saved_student_is_whole_and_computes_what_was_trained(base: Path, tmp_path: Path) -> None:
     out = tmp_path / "out"
     fine_tune(base, EXAMPLES, out, settings(), 0)
-    assert {path.name for path in out.iterdir()} == {path.name for path in base.iterdir()}
+    assert _names(out) == _names(base)
     assert PromptFormat.load(out) == PromptFormat.load(base)
-    assert json.loads((out / "tokenizer.json").read_text()) == json.loads((base / "tokenizer.json").read_text())
+    ours, theirs = (json.loads((folder / "tokenizer.json").read_text()) for folder in (out, base))
+    # transformers 5 writes a post-processor that adds nothing for none
+    assert {**ours, "post_processor": None} == {**theirs, "post_processor": None}
     before, after = weights(base), weights(out)
     assert before.keys() == after.keys()
     assert not any(torch.equal(before[name], after[name]) for name in before)
@@ -104,7 +111,7 @@ def test_a_lora_is_merged_into_a_plain_model(base: Path, tmp_path: Path) -> None
     config = settings(method="lora", lora_rank=4, lora_alpha=8.0, epochs=6, learning_rate=1e-2)
     result = fine_tune(base, EXAMPLES, out, config, 0)
     assert result.final_loss < result.first_loss
-    assert {path.name for path in out.iterdir()} == {path.name for path in base.iterdir()}
+    assert _names(out) == _names(base)
     assert "peft" not in (out / "config.json").read_text()
     before, after = weights(base), weights(out)
     assert before.keys() == after.keys()
@@ -279,7 +286,8 @@ def test_torchrun_trains_with_two_processes_of_which_one_writes(base: Path, tmp_
     command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node=2", str(script)]
     finished = subprocess.run(command, capture_output=True, text=True, timeout=300)
     assert finished.returncode == 0, finished.stderr[-3000:]
-    assert finished.stdout.splitlines() == ["steps 6", "steps 6"]  # 24 examples, 4 a step on each of two
+    # 24 examples, 4 per step on each of two processes, whose lines may mix
+    assert sorted(finished.stdout.split()) == ["6", "6", "steps", "steps"]
     assert [path.name for path in out.parent.iterdir()] == ["student"]
     result: TrainingResult = fine_tune(base, EXAMPLES, tmp_path / "alone", settings(batch_size=8), 0)
     assert result.num_steps == 6
