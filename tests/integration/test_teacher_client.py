@@ -25,6 +25,7 @@ from edgeelad.teacher.client.chat_client import ChatClient
 from edgeelad.teacher.ledger.ledger import Ledger
 from edgeelad.teacher.openai_teacher import OpenAITeacher
 from edgeelad.teacher.protocol import UnusableReplyError
+from edgeelad.teacher.revision.annotate import answer_all
 
 KEY = "sk-very-secret-0123456789"
 QUESTION = Question("q", "What is 3 + 4?")
@@ -388,6 +389,46 @@ def test_a_question_that_always_fails_ends_neither_the_run_nor_its_resume(ledger
                     teacher.answer(Question(f"{number}", f"What is {number}?"), sample)
             assert sum(time_.slept) < 100
     assert len(server.requests) <= 2 * 3 * (1 + 5)
+
+
+MODERATED = {"message": "Input was flagged", "code": 403, "metadata": {"reasons": ["violence"], "flagged_input": "…"}}
+FAULTS_OF_ONE_QUESTION = {
+    "moderated": Raw(403, json.dumps({"error": MODERATED}).encode()),
+    "blocked": Raw(403, b"<html>Sorry, you have been blocked</html>"),
+    "risky": Raw(400, b'{"error": {"message": "Content Exists Risk", "code": "invalid_request_error"}}'),
+    "filtered": Raw(400, b'{"error": {"message": "filtered", "param": "prompt", "code": "content_filter"}}'),
+    "long": Raw(400, b'{"error": {"message": "the request exceeds the available context size", "code": 400}}'),
+    "huge": Raw(413, b""),
+    "large": Raw(429, TOO_LARGE),
+    "malformed": Raw(400, b'{"error": {"message": "Failed to generate JSON.", "code": "json_validate_failed"}}'),
+    "odd": Raw(400, b'{"error": {"message": "invalid character"}}'),
+    "unprocessable": Raw(422, b'{"detail": [{"loc": ["body", "messages", 1], "msg": "bad", "input": {}}]}'),
+    "crashing": Raw(500, b"Internal Server Error"),
+    "cutting": "reset",
+    "garbling": "truncated_json",
+    "slow": Raw(524),
+}
+
+
+@pytest.mark.parametrize("max_concurrency", [1, 8])
+def test_no_question_ends_the_run_nor_its_resume(ledger, max_concurrency):
+    """One of each kind, twice over; the others are answered, and these are set aside with the reason."""
+    questions = [Question(name, f"{name} question") for name in FAULTS_OF_ONE_QUESTION]
+    mixed = [item for name in questions for item in (name, Question(f"after {name.id}", f"What is {name.id[0]}?"))]
+
+    def act(number, body):
+        word = body["messages"][-1]["content"].rpartition("\n")[2].partition(" ")[0]
+        return FAULTS_OF_ONE_QUESTION.get(word, "ok")
+
+    with ChaosServer(act) as server:
+        for sample in (0, 1):
+            with opened(server, ledger, max_retry_s=60.0, max_concurrency=max_concurrency) as teacher:
+                config = TeacherConfig(max_concurrency=max_concurrency)
+                given = list(answer_all([(question, sample) for question in mixed], teacher, config))
+            assert [answer.question_id for answer in given] == [question.id for question in mixed]
+            for answer in given:
+                assert (answer.answer is None) == (answer.question_id in FAULTS_OF_ONE_QUESTION), answer
+                assert answer.answer == "7" or answer.reason
 
 
 def test_questions_that_fail_next_to_one_another(ledger):

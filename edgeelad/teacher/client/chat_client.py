@@ -84,9 +84,8 @@ class ChatClient:
         self._clock = clock
         self._stopped = threading.Event()
         self._sleep = sleep or self._wait
-        has_answered = ledger.totals(run).replies > 0
         self._patience = Patience(
-            str(self.endpoint), config.max_retry_s, has_answered, clock, time.time, rng or random.Random()
+            str(self.endpoint), config.max_retry_s, self._has_answered(), clock, time.time, rng or random.Random()
         )
         self._lock = threading.Lock()
         self._key_locks: dict[str, tuple[threading.Lock, int]] = {}
@@ -131,6 +130,14 @@ class ChatClient:
                 raise
             finally:
                 self._patience.ended(purchase)
+
+    def _has_answered(self) -> bool:
+        """Whether the endpoint has answered this run before."""
+        sql = (
+            "SELECT 1 FROM attempts a JOIN requests r ON r.key = a.key WHERE a.run = ? AND a.outcome = 'answered' "
+            "AND json_extract(r.canonical, '$.endpoint') = ? LIMIT 1"
+        )
+        return bool(self.accounts.ledger.rows(sql, (self.accounts.run, self.endpoint.url)))
 
     def _recall(self, request: TeacherRequest) -> StoredReply:
         found = self.accounts.ledger.find(request.key)
