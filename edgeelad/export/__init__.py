@@ -1,8 +1,8 @@
-"""Export a student to ONNX with Optimum, prove that it computes what torch computes, and quantize it.
+"""Export a student to ONNX, check that it computes what torch computes, and quantize it.
 
-Takes a student folder, gives an "onnx folder": the graphs (`export.graph` names them), and the student's configuration,
-tokenizer and prompt files as they are. Torch, transformers, optimum and onnx are imported when a function is called, so
-importing this package costs nothing and needs no extra.
+Takes a student folder and writes an "onnx folder": the graphs (`engine.graph_files` names them), and the student's
+configuration, tokenizer and prompt files unchanged. Torch, transformers, optimum and onnx are imported when a function
+is called, so importing this package costs nothing and needs no extra.
 """
 
 from __future__ import annotations
@@ -28,22 +28,23 @@ def export_student(
 ) -> ExportResult:
     """Export the student in `student` to ONNX in `out`, check it against torch, and quantize it.
 
-    Parity is checked on the prompts of `parity_questions`. Of the standard graph: whole prompts alone and padded in a
-    batch, then greedy decoding step by step from the cache, every logit compared with torch's. Of the engine's graphs:
-    ragged batches and packed trees, the log-probability of every token.
+    Parity is checked on the prompts of `parity_questions`. The standard graph runs whole prompts, alone and padded in a
+    batch, then decodes greedily from its KV cache; every logit is compared with torch's. The engine's graphs run ragged
+    batches and packed trees; the log-probability of every token is compared.
 
     Args:
         student: A student folder, with `prompt.json`.
-        out: The folder to make; it appears whole or not at all.
+        out: The folder to create; it appears complete or not at all.
         config: The export section of the run configuration.
-        parity_questions: Questions of the pool; those whose prompts do not fit the context are passed over, and where
-            none is left, a built-in question is asked.
-        previous: The last round's onnx folder: where it is of the same architecture, the student's weights are put into
-            its graphs, unless `config.fresh`; the files are the same as those of an export anew.
+        parity_questions: Questions of the pool. Those whose prompts do not fit the context are skipped; if none is
+            left, a built-in question is used.
+        previous: The last round's onnx folder. If its architecture is the same, the student's weights are swapped into
+            its graphs, unless `config.fresh`; the files are the same as those of a fresh export.
 
     Raises:
-        ParityError: ONNX and torch differ by `config.max_logit_difference` or more, with the figures.
-        ModelError: The student cannot be loaded, or Optimum cannot export it.
+        ParityError: ONNX and torch differ by `config.max_logit_difference` or more (in proportion for logits beyond
+            ±10); the message has the figures.
+        ModelError: The student cannot be loaded or exported.
         MissingExtraError: The `distill` extra is not installed.
         StorageError: `out` cannot be written.
     """

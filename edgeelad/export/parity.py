@@ -1,10 +1,9 @@
 """Compare an ONNX graph with the torch model that it was exported from: logits, and greedy text.
 
-The graph decodes greedily from its own cache, all prompts padded on the left into one batch; then torch reads each
-prompt with what was written after it, in one pass without cache or padding. So one comparison covers whole prompts,
-ragged batches, single steps and the text: torch's choice at every position is the one it would have made on its own.
-The engine's graphs hand out no logits; of what they generate, greedily in a ragged batch and sampled in packed trees,
-the log-probability of every token is compared.
+The graph decodes greedily from its KV cache, all prompts padded on the left into one batch. Then torch reads each
+prompt with its completion in one pass, without cache or padding. One comparison thus covers whole prompts, ragged
+batches, single steps and greedy text. The engine's graphs return no logits: they generate greedily in a ragged batch
+and by sampling in packed trees, and the log-probability of every token is compared.
 """
 
 from __future__ import annotations
@@ -26,7 +25,7 @@ from edgeelad.export.result import Parity
 NUM_GREEDY_TOKENS = 32
 NUM_BRANCH_TOKENS = 8
 BRANCH_SEEDS = (1, 2, 3)
-MAX_LOGIT_BYTES = 1 << 29  # logits of one padded batch: a vocabulary of 150,000 takes 600 kB a token
+MAX_LOGIT_BYTES = 1 << 29  # logits of one padded batch: a vocabulary of 150,000 takes 600 kB per token
 
 Logits = NDArray[np.float32]
 
@@ -34,7 +33,7 @@ Logits = NDArray[np.float32]
 def check_parity(
     model: PreTrainedModel, graph: OnnxGraph, prompts: Sequence[list[int]], max_context: int, max_difference: float
 ) -> Parity:
-    """Compare a graph with torch on prompts and on what the graph writes after them.
+    """Compare a graph with torch on prompts and on the graph's greedy completions.
 
     A flip (torch would have chosen another token) is a tie, and no failure, if torch's own logits of the two tokens are
     within twice the allowed difference: then neither has a stable choice.
@@ -84,9 +83,9 @@ def check_engine_parity(
     max_difference: float,
     parity: Parity,
 ) -> Parity:
-    """Compare what an engine generates with torch; gives `parity` with the largest difference added.
+    """Compare an engine's completions with torch; returns `parity` with the largest difference added.
 
-    A log-probability is a logit less a normalizer, so it may differ by twice what a logit may.
+    A log-probability is a logit minus a normalizer, so its limit is twice that of a logit.
 
     Raises:
         ParityError: A log-probability differs by more, or a greedy token is not torch's choice, ties aside.
@@ -120,7 +119,7 @@ def _limit(parity: Parity, max_difference: float) -> str:
 def _engine_sequences(
     generator: TokenGenerator, prompts: Sequence[list[int]], max_context: int
 ) -> Iterator[tuple[list[int], GeneratedTokens, bool]]:
-    """What the engine generates: what stands before it, the sequence, and whether it is greedy."""
+    """Each generated sequence, with the token ids before it, and whether it is greedy."""
     limits = Limits(frozenset(), max_context)
     greedy = generator.generate(prompts, SamplingParams(NUM_GREEDY_TOKENS), limits)
     requests = []
@@ -146,13 +145,13 @@ def largest_difference(model: PreTrainedModel, graph: OnnxGraph, prompts: Sequen
     for prompt in prompts:
         difference = float(np.abs(_run_alone(graph, prompt) - _torch_logits(model, prompt)).max())
         if not np.isfinite(difference):
-            raise ParityError("the quantized student gives logits that are not finite; export with quantize = none")
+            raise ParityError("the quantized student's logits are not finite; export with --quantize none")
         largest = max(largest, difference)
     return largest
 
 
 def _decode(graph: OnnxGraph, prompts: Sequence[list[int]], num_new: int) -> tuple[list[list[int]], list[Logits]]:
-    """Greedy decoding of a left-padded batch; for each prompt the new tokens, and the logits of all real positions."""
+    """Decode a left-padded batch greedily; for each prompt the new tokens, and the logits of all real positions."""
     width = max(map(len, prompts))
     input_ids = np.array([[prompt[0]] * (width - len(prompt)) + prompt for prompt in prompts])
     mask = np.array([[0] * (width - len(prompt)) + [1] * len(prompt) for prompt in prompts])
@@ -184,7 +183,7 @@ def _torch_logits(model: PreTrainedModel, token_ids: list[int]) -> Logits:
 
 
 def _groups(prompts: Sequence[list[int]], vocab_size: int) -> list[list[list[int]]]:
-    """Prompts in batches whose logits stay within MAX_LOGIT_BYTES."""
+    """Split prompts into batches whose logits stay within MAX_LOGIT_BYTES."""
     width = max(map(len, prompts))
     size = max(1, MAX_LOGIT_BYTES // (4 * vocab_size * width))
     return [list(prompts[start : start + size]) for start in range(0, len(prompts), size)]

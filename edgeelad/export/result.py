@@ -1,4 +1,4 @@
-"""What an export produced, and how near it is to torch."""
+"""The result of an export, with its parity with torch."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ LOGIT_SCALE = 10.0
 
 @dataclass(frozen=True, slots=True)
 class Parity:
-    """How near an ONNX graph is to torch.
+    """How closely an ONNX graph matches torch.
 
     Attributes:
         max_logit_difference: Largest absolute difference of two logits, over all real positions compared.
@@ -50,16 +50,17 @@ class Parity:
 
 @dataclass(frozen=True, slots=True)
 class ExportResult:
-    """What an export produced.
+    """The result of an export.
 
     Attributes:
         folder: The onnx folder.
         model: The float32 graph.
         quantized: The quantized graph; None if nothing is quantized.
         graphs: Which graphs there are, and how they were made.
-        unserved: Why the engine's graphs could not be made; None if they were.
+        unserved: Why there are no engine graphs; None if there are.
         parity: The float32 graph against torch.
-        quantized_logit_difference: Largest difference of the quantized graph's logits, on the first two parity prompts.
+        quantized_logit_difference: Largest difference between the quantized graph's logits and torch's, on the first
+            two parity prompts; None if nothing is quantized.
         model_bytes: Size of the float32 graph with its weights.
         quantized_bytes: Size of the quantized graph with its weights; 0 if nothing is quantized.
         seconds: Wall-clock time.
@@ -83,20 +84,20 @@ class ExportResult:
 
     @property
     def warning(self) -> str | None:
-        """What the user should know of the graphs, or None."""
+        """What the user should know about the graphs, or None."""
         if self.unserved is None:
             return None
         return (
             f"this student has no engine graphs ({self.unserved}): it is exported as Optimum's standard graph, without "
-            "packed reasoning trees; scores are the same, but scoring takes several times as long, and more memory"
+            "packed reasoning trees; scores are the same, but scoring takes several times as long and more memory"
         )
 
     @property
     def num_parity_prompts(self) -> int:
-        """Prompts that parity was checked on."""
+        """Number of prompts on which parity was checked."""
         return self.parity.num_prompts
 
     @property
     def greedy_identical(self) -> bool:
-        """Whether greedy decoding gave the text that torch gives."""
+        """Whether greedy decoding gives the same text as torch."""
         return self.parity.is_greedy_identical

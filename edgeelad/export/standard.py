@@ -67,7 +67,7 @@ def prepare_products(graph: EditedGraph) -> None:
 
 
 def _split_gemm(graph: EditedGraph, node: NodeProto) -> None:
-    """Write a Gemm (GPT-2's projections) as MatMul and Add; one with a factor or a transposed input stays."""
+    """Write a Gemm (GPT-2's projections) as MatMul and Add; one with a factor or a transposed input is left alone."""
     if any(attribute(node, name, 1.0) != 1.0 for name in ("alpha", "beta")) or attribute(node, "transA", 0):
         return
     weight = node.input[1]
@@ -88,6 +88,6 @@ def _write(graph: EditedGraph, files: GraphFiles) -> None:
 
 
 def cannot_export(student: Path, error: Exception) -> ModelError:
-    """What the exporter raised, in one line."""
+    """A ModelError with the first line of what the exporter raised."""
     reason = (str(error).strip() or type(error).__name__).splitlines()[0]
     return ModelError(f"{student}: Optimum cannot export this student to ONNX: {reason}")

@@ -1,7 +1,7 @@
-"""The export of a student: its graphs, parity with torch, fewer bits, and what is read beside them, in one new folder.
+"""Export a student into a new folder: its graphs, checked against torch, quantized, with its tokenizer and settings.
 
-The graphs are the fused ones of `graph`, by preference with the student's weights swapped into those of the round
-before; where GroupQueryAttention cannot express the student, Optimum's own, which score and generate more slowly.
+The graphs are the fused ones, if possible the last round's with this student's weights. If GroupQueryAttention cannot
+express the student, they are Optimum's own, which score and generate more slowly.
 """
 
 from __future__ import annotations
@@ -35,10 +35,10 @@ from edgeelad.training.extra import quiet
 from edgeelad.training.load import load_config, load_model
 from edgeelad.training.save import refuse_existing
 
-# what an onnx folder needs of the student's own files; those in the second line not every student has
+# the student's files that are copied; not every student has the optional ones
 STUDENT_FILES = ("config.json", "generation_config.json", "tokenizer.json", "tokenizer_config.json", PROMPT_FILE)
 OPTIONAL_FILES = ("special_tokens_map.json", "chat_template.jinja")
-NUM_QUANTIZED_PROMPTS = 2  # a figure for the reader: what decides is the answers' agreement, measured by evaluation
+NUM_QUANTIZED_PROMPTS = 2  # for information only: the agreement of answers decides what is packaged
 FALLBACK_QUESTION = Question("parity", "Tom has 3 apples and buys 4 more. How many apples does Tom have?")
 
 
@@ -70,7 +70,7 @@ def export_student(
         # 3. so does the quantized one, nearly
         quantized = GraphFiles(folder, config.quantize) if config.quantize != "none" else None
         difference = _quantized_difference(quantized, model, prompts) if quantized is not None else None
-        # 4. what is read beside the graphs
+        # 4. tokenizer and settings
         with storage_errors(out):
             _copy_files(student, folder)
         results.append(
@@ -94,7 +94,7 @@ def export_student(
 
 
 def _parity_prompts(codec: Codec, questions: Sequence[Question], num_prompts: int) -> list[list[int]]:
-    """The first prompts that leave room for some tokens."""
+    """The first prompts that leave room for a completion."""
     prompts: list[list[int]] = []
     for question in (*questions, FALLBACK_QUESTION):
         if len(prompts) >= num_prompts or (prompts and question is FALLBACK_QUESTION):
@@ -114,14 +114,14 @@ class _Graphs:
 
 
 def _write_graphs(student: Path, folder: Path, out: Path, config: ExportConfig, previous: Path | None) -> _Graphs:
-    """Write the graphs of fp32, and of the quantization that is asked for."""
+    """Write the fp32 graphs and the quantized ones, if any."""
     precisions: tuple[Precision, ...] = ("fp32",) if config.quantize == "none" else ("fp32", config.quantize)
     with storage_errors(out):
         if previous is not None:
             try:
                 swap_weights(previous, student, folder, precisions)
                 return _Graphs("swapped")
-            except GraphMismatchError:  # the first round, or another architecture: there is nothing to swap into
+            except GraphMismatchError:  # another architecture, or no graphs to swap weights into
                 _clear(folder)
         try:
             graph = traced_graph(student, folder / "scratch")
@@ -142,7 +142,7 @@ def _write_graphs(student: Path, folder: Path, out: Path, config: ExportConfig, 
 
 
 def _clear(folder: Path) -> None:
-    """Remove what a way that did not lead anywhere has written."""
+    """Remove what a failed attempt has written."""
     for path in folder.iterdir():
         path.unlink()
 

@@ -1,4 +1,4 @@
-"""The folder that ships: written whole, opened quickly, verified on the device where it is to run."""
+"""Write, open and verify packages: the folders that ship to devices."""
 
 from edgeelad.package.info import PackageInfo
 from edgeelad.package.open import Package, is_package, open_package

@@ -1,4 +1,4 @@
-"""The model card: README.md of a package, with Hugging Face's metadata. Says what was measured, and no more."""
+"""Write the model card: README.md of a package, with Hugging Face's metadata. It states only what was measured."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ def write_card(folder: Path, manifest: Manifest, certificate: Certificate | None
 
     Args:
         folder: The package.
-        manifest: What the card says is taken from it; its files are not looked at.
+        manifest: The source of the card's facts; its files are not read.
         certificate: The last look at the audit, or None.
         example: A question to show in the commands.
         num_bytes: Size of the package.

@@ -1,7 +1,7 @@
-"""Golden outputs: questions with the tokens that the packaged graph wrote when the package was made.
+"""Golden outputs: questions with the tokens that the packaged graph generated when the package was written.
 
-They are compared token for token on another device. Different processors round differently, so a near tie may fall
-the other way there: a difference is reported with its place, and is no proof of damage, which checksums find.
+Another device compares them token for token. Processors round differently, so that a near tie may be decided
+differently there: a difference is reported with its position, and is no proof of damage, which checksums find.
 """
 
 from __future__ import annotations
@@ -59,7 +59,7 @@ class Mismatch:
 
 
 class GoldenStudent:
-    """A packaged student at the level of tokens: what its graph writes greedily, up to its end token."""
+    """A packaged student at the level of tokens: greedy generation up to the end token."""
 
     def __init__(self, folder: Path, precision: Precision, num_threads: int = 1) -> None:
         self.codec = Codec.load(folder)
@@ -72,7 +72,7 @@ class GoldenStudent:
 
 
 def make_golden(student: GoldenStudent, questions: Sequence[Question]) -> list[Golden]:
-    """Let a student answer questions greedily, each alone; questions that do not fit its context are left out."""
+    """Answer questions greedily, each alone; questions that do not fit the student's context are skipped."""
     rows = []
     for question in questions:
         prompt_ids = tuple(student.codec.encode_prompt(question))
@@ -110,7 +110,7 @@ def read_golden(path: Path) -> list[Golden]:
 
 
 def compare(student: GoldenStudent, golden: Golden) -> Mismatch | None:
-    """What a student writes here against a golden output; None if they are the same."""
+    """Compare what a student generates here with a golden output; None if they are the same."""
     question = Question(golden.id, golden.question, "text", golden.choices)
     prompt_ids = tuple(student.codec.encode_prompt(question))
     if prompt_ids != golden.prompt_ids:

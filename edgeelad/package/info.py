@@ -1,4 +1,4 @@
-"""What a run hands over with the student that it packages."""
+"""The facts about a student that its package states."""
 
 from __future__ import annotations
 
@@ -9,8 +9,7 @@ from edgeelad.engine.graph_files import Precision
 from edgeelad.records import AnswerKind, Certificate, Question
 
 MIN_GOLDEN = 5
-# where a run gives fewer golden questions than MIN_GOLDEN, these join them: any text will do, for what is compared is
-# what this graph wrote with what it writes
+# these fill up fewer golden questions than MIN_GOLDEN; any text will do, because a graph is compared with itself
 SPARE_GOLDEN = (
     "Tom has 3 apples and buys 4 more. How many apples does Tom have?",
     "A box holds 6 pens. How many pens are in 5 boxes?",
@@ -22,17 +21,17 @@ SPARE_GOLDEN = (
 
 @dataclass(frozen=True, slots=True)
 class PackageInfo:
-    """What is written into a package beside the student.
+    """The facts about a student that its package states.
 
     Attributes:
         base_model: The student's base model, a folder or a Hugging Face id.
         quantization: Precision of the graph that ships.
         golden_questions: Questions whose explanations are recorded, for `verify` on another device.
-        metrics: Figures of the run, by name; None where one is not known.
-        certificate: The outcome of the last look at the audit sample or None.
-        max_explanation_tokens: Tokens after which an explanation was cut in the run.
-        include_fp32: Whether the fp32 graph is put into the package beside the quantized one.
-        name: What the student is called when it is served; default: after the base model.
+        metrics: Figures of the run by name; None for an unknown one.
+        certificate: The outcome of the last look at the audit sample, or None.
+        max_explanation_tokens: Maximum tokens per explanation in the run.
+        include_fp32: Whether the package contains the fp32 graph as well as the quantized one.
+        name: Name under which the student is served; default: after the base model.
     """
 
     base_model: str
@@ -54,7 +53,7 @@ class PackageInfo:
 
     @property
     def answer_kind(self) -> AnswerKind:
-        """The kind of the pool's answers; "text" where they are of several kinds."""
+        """The kind of the pool's answers; "text" if they are of several kinds."""
         kinds = {question.kind for question in self.golden_questions}
         return next(iter(kinds)) if len(kinds) == 1 else "text"
 

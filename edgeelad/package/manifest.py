@@ -46,7 +46,7 @@ class FileEntry:
 
 @dataclass(frozen=True, slots=True)
 class Manifest:
-    """What a package says of itself.
+    """What a package states about itself.
 
     Attributes:
         name: Name of the student, as a served model.

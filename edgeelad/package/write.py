@@ -1,4 +1,4 @@
-"""Write a package: everything that an edge device needs, in one folder that appears whole or not at all.
+"""Write a package: everything that an edge device needs, in one folder that appears complete or not at all.
 
 It is filled under a temporary name beside its place, the manifest last, and then renamed. A package of edgeelad that
 is already there is replaced; any other folder is left alone.
@@ -45,12 +45,12 @@ OPTIONAL_FILES = (
 
 
 def write_package(onnx_folder: Path, out: Path, info: PackageInfo) -> Path:
-    """Write the package of an exported student; gives `out`.
+    """Write the package of an exported student; returns `out`.
 
     Args:
         onnx_folder: The exported student (graphs, tokenizer, configuration, prompt).
-        out: Where the package goes; nothing, an empty folder, or a package of edgeelad, which is replaced.
-        info: What the package says of its student.
+        out: The package's folder: a new one, an empty one, or a package of edgeelad, which is replaced.
+        info: The facts that the package states about its student.
 
     Raises:
         PackageError: The exported student lacks a file, or `out` is something that edgeelad did not write.
@@ -76,7 +76,7 @@ def _check_source(onnx_folder: Path, info: PackageInfo) -> None:
 
 
 def _precisions(info: PackageInfo) -> tuple[Precision, ...]:
-    """What ships; first what runs."""
+    """The precisions that ship; the one that runs comes first."""
     if info.quantization == "fp32":
         return ("fp32",)
     return (info.quantization, "fp32") if info.include_fp32 else (info.quantization,)
@@ -100,12 +100,12 @@ def _check_target(out: Path) -> bool:
 
 
 def _foreign_files(folder: Path) -> list[str]:
-    """Files in a folder that no package of edgeelad there accounts for."""
+    """Files in a folder that are not part of an edgeelad package in it."""
     there = sorted(path.relative_to(folder).as_posix() for path in folder.rglob("*") if not path.is_dir())
     try:
         manifest = read_manifest(folder)
     except PackageError:
-        return there  # not a package that this edgeelad knows, so nothing in it is ours to replace
+        return there  # not a package that this edgeelad can read, so it replaces nothing there
     ours = {MANIFEST_FILE, *manifest.paths}
     return [path for path in there if path not in ours or (path == CARD_FILE and is_card_edited(folder, manifest))]
 
@@ -149,7 +149,7 @@ def _fill(folder: Path, onnx_folder: Path, info: PackageInfo) -> None:
 
 
 def _name_external_data(folder: Path) -> None:
-    """Say in config.json which graphs have a file of weights, for transformers.js: a browser cannot look."""
+    """List in config.json the graphs that have a file of weights, for transformers.js: browsers cannot list files."""
     data = sorted((folder / ONNX_FOLDER).glob("model*.onnx_data"))
     if data:
         config = read_json(folder / "config.json")
@@ -164,7 +164,7 @@ def _copy(source: Path, target: Path) -> None:
 
 
 def _replace(filled: Path, out: Path) -> None:
-    """Put a filled folder in the place of a package, by two renames; if the second fails, the first is undone."""
+    """Replace a package by a filled folder with two renames; if the second fails, the first is undone."""
     old = out.with_name(f".{out.name}.old.{os.getpid()}.tmp")
     with storage_errors(out):
         out.rename(old)
@@ -178,7 +178,7 @@ def _replace(filled: Path, out: Path) -> None:
 
 
 def _public_name(base_model: str) -> str:
-    """The base model as others may read it: a folder by its name alone, not by where it lay on this machine."""
+    """The base model without this machine's paths: only the name of a folder, or the Hugging Face id."""
     path = Path(base_model)
     return path.resolve().name if path.is_absolute() or path.exists() else base_model
 

@@ -168,7 +168,7 @@ def test_fp32_beside_the_quantized_graph(onnx_folder, tmp_path):
     assert open_package(folder).manifest.graph == "onnx/engine_quantized.onnx"
     assert (folder / "onnx/engine.onnx").is_file()
     card = (folder / "README.md").read_text()
-    assert "holds fp32" in card
+    assert "is fp32" in card
     assert "`onnx/engine_quantized.onnx` is the same student" in card
 
 

@@ -1,12 +1,7 @@
-"""A student's fused graphs: traced once, cleaned, written as the standard graph and the engine's over one file.
+"""Build a student's fused graphs: trace it once, clean the graph, write the standard graph and the engine's.
 
-    model.onnx            standard names; loads and generates in Optimum and transformers.js
-    engine.onnx           the same student for `engine.packed`, one packed sequence at a time (devices)
-    engine_lanes.onnx     several at a time, and trees of branches (scoring)
-    model.onnx_data       the weights of all three
-
-and with the suffix `_quantized` the same four in int8 or int4. An architecture that GroupQueryAttention cannot express
-raises `UnservedArchitectureError`; the caller then exports Optimum's standard graph and says what is lost.
+`engine.graph_files` names the files. An architecture that GroupQueryAttention cannot express raises
+`UnservedArchitectureError`; the caller then exports Optimum's standard graph and says what is lost.
 """
 
 from __future__ import annotations
@@ -30,9 +25,9 @@ from edgeelad.export.fused.quantize import quantize_blocks, quantize_rows
 from edgeelad.export.fused.variants import engine_variant, lanes_variant
 from edgeelad.export.tracing import trace_fused
 
-# packed sequences (prompts, contexts of trees) that run at the same time
+# packed sequences (prompts, contexts of trees) per run
 NUM_LANES = 2
-# trees whose branches grow at the same time: enough that reading the weights once a step costs each of them little
+# trees whose branches run together: enough that reading the weights once per step costs each of them little
 NUM_TREES = 8
 
 
@@ -55,7 +50,7 @@ def traced_graph(student: Path, scratch: Path) -> EditedGraph:
 
 
 def write_student_graphs(graph: EditedGraph, folder: Path, precision: Precision = "fp32") -> GraphFiles:
-    """Write the standard graph and the engine's; `graph` is left as it is.
+    """Write the standard graph and the engine's; `graph` is unchanged.
 
     Args:
         graph: As `traced_graph` gives it.
@@ -75,7 +70,7 @@ def write_student_graphs(graph: EditedGraph, folder: Path, precision: Precision 
 
 
 def load_parameters(student: Path) -> Mapping[str, NDArray[np.generic]]:
-    """A student's parameters in float32, by the names that torch gives them.
+    """Load a student's parameters in float32, by their names in torch.
 
     Raises:
         ModelError: The folder has no safetensors file.

@@ -1,7 +1,7 @@
-"""Edit an ONNX graph in memory: who makes a tensor, who reads it, replace, remove what nothing needs.
+"""Edit an ONNX graph in memory: find producers and readers of tensors, insert and remove nodes, prune.
 
-Knows ONNX, no models. Weights are numpy arrays in `weights` while the graph is edited, so that several graph files
-can be written over one file of weights (`graph_files`).
+Knows ONNX, no models. Weights are NumPy arrays while a graph is edited, so that several graph files can share one file
+of weights (`fused.files`).
 """
 
 from __future__ import annotations
@@ -28,10 +28,10 @@ class EditedGraph:
         weights: Constant tensors by name.
         opset: The version of the standard operators.
         learned: The weights that come from the student's parameters; the others belong to the architecture.
-        metadata: What the file says of itself to those who load it.
-        num_names: How many names `new_name` has given.
+        metadata: The file's metadata properties.
+        num_names: Number of names that `new_name` has returned.
 
-    Nodes are added and removed by the methods only: they keep the index of producers and readers right.
+    Add and remove nodes through the methods only: they keep the index of producers and readers up to date.
     """
 
     nodes: list[NodeProto]
@@ -46,7 +46,7 @@ class EditedGraph:
     _readers: dict[str, list[NodeProto]] | None = field(default=None, repr=False)
 
     def producer(self, tensor: str) -> NodeProto | None:
-        """The node that makes `tensor`, None for inputs and weights."""
+        """The node that produces `tensor`; None for inputs and weights."""
         if self._producers is None:
             self._producers = {name: node for node in self.nodes for name in node.output if name}
         return self._producers.get(tensor)
@@ -61,12 +61,12 @@ class EditedGraph:
         return self._readers.get(tensor, [])
 
     def new_name(self, stem: str) -> str:
-        """A name that is not used yet."""
+        """An unused name."""
         self.num_names += 1
         return f"{stem}_{self.num_names}"
 
     def constant(self, stem: str, value: NDArray[np.generic]) -> str:
-        """Add a constant tensor and give its name; an equal one of the same stem is used again."""
+        """Add a constant tensor and return its name; reuses an equal one with the same stem."""
         for name, known in self.weights.items():
             if name.rpartition("_")[0] == stem and known.dtype == value.dtype and np.array_equal(known, value):
                 return name
@@ -80,7 +80,7 @@ class EditedGraph:
         self.learned.add(name)
 
     def redirect(self, old: str, new: str, readers: Iterable[NodeProto] | None = None) -> None:
-        """Let every reader of `old` (or only `readers`) read `new`."""
+        """Make every reader of `old` (or only `readers`) read `new`."""
         for node in self.nodes if readers is None else readers:
             for reader in (node, *_inner_nodes(node)):
                 for position, name in enumerate(reader.input):
@@ -89,7 +89,7 @@ class EditedGraph:
         self._readers = None
 
     def set_input(self, node: NodeProto, position: int, tensor: str) -> None:
-        """Let one input of one node read `tensor`."""
+        """Make one input of one node read `tensor`."""
         node.input[position] = tensor
         self._readers = None
 
@@ -139,7 +139,7 @@ class EditedGraph:
 
 
 def read_graph(model: ModelProto) -> EditedGraph:
-    """Take a model apart (it is not to be used afterwards); Constant nodes become weights, identities vanish."""
+    """Take a model apart: Constant nodes become weights, Identity nodes vanish. Do not use the model afterwards."""
     weights: dict[str, NDArray[np.generic]] = {
         tensor.name: numpy_helper.to_array(tensor) for tensor in model.graph.initializer
     }
@@ -159,7 +159,7 @@ def read_graph(model: ModelProto) -> EditedGraph:
 
 
 def attribute(node: NodeProto, name: str, default: float) -> float:
-    """A number among a node's attributes."""
+    """A numeric attribute of a node."""
     for entry in node.attribute:
         if entry.name == name:
             return float(helper.get_attribute_value(entry))

@@ -1,9 +1,9 @@
 """Write several graphs over one file of weights.
 
-A tensor that several graphs (or several initializers of one graph) share is written once: tensors are told apart by
-the memory that they lie in, so a reshaped view is the same tensor. All that is learned lies in that file, so a later
-student's weights can be put into it and the graph files stay (`graph_swap`). The file can be memory-mapped: large
-tensors begin at page boundaries, and worker processes that map it share its pages.
+A tensor that several graphs (or several initializers of one graph) share is written once. Tensors are identified by
+their memory, so a reshaped view is the same tensor. All learned tensors are in that file, so that `swap` can replace a
+student's weights and keep the graph files. The file can be memory-mapped: large tensors start at page boundaries, and
+worker processes that map it share its pages.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ SMALL_ALIGNMENT = 64
 
 
 def write_graphs(graphs: Mapping[Path, EditedGraph], weights_path: Path) -> None:
-    """Write each graph to its path, and all their weights to `weights_path`, which lies in the same folder."""
+    """Write each graph to its path, and all their weights to `weights_path` in the same folder."""
     offsets: dict[tuple[int, int], int] = {}
     with weights_path.open("wb") as file:
         for path, graph in graphs.items():

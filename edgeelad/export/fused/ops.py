@@ -1,10 +1,9 @@
-"""The fused operators of the student's graph, as torch operators that the exporter turns into ONNX nodes.
+"""Torch operators that the exporter turns into the fused ONNX nodes of a student's graph.
 
-TorchScript's exporter, which Optimum uses, records a call of a registered torch operator and asks the symbolic
-function registered for it which ONNX node to write (an autograd.Function fails in the tracer). Each operator but
-attention computes what its node computes, so that `graph_trace` can compare it with the module that it replaces;
-attention only needs to give the right shapes while it is traced, and its values are checked after the export by the
-parity test of `graph`.
+TorchScript's exporter records each call of a registered torch operator, and the symbolic function registered for it
+writes the ONNX node (an autograd.Function fails in the tracer). Every operator but attention computes what its node
+computes, so that `modules` can compare it with the module that it replaces. Attention only returns the right shapes
+while it is traced; its values are checked after the export by `export.parity`.
 """
 
 from __future__ import annotations
@@ -50,13 +49,13 @@ def rotary(x: Tensor, index: Tensor, cos: Tensor, sin: Tensor, num_heads: int) -
 
 
 def group_query_attention(*args: Any) -> tuple[Tensor, Tensor, Tensor]:
-    """Attention of query [B, S, H·d] over past and new keys and values; gives output, present key, present value."""
+    """Attention of query [B, S, H·d] over past and new keys and values; returns output, present key, present value."""
     return torch.ops.edgeelad.group_query_attention(*args)
 
 
 @lru_cache(maxsize=1)
 def register_ops() -> torch.library.Library:
-    """Register the operators and their ONNX nodes with torch, once a process."""
+    """Register the operators and their ONNX nodes with torch, once per process."""
     library = torch.library.Library(NAMESPACE, "DEF")
     kernels = {
         "rms_norm": _rms_norm,

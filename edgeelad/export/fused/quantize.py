@@ -48,7 +48,7 @@ def quantize_rows(graph: EditedGraph) -> None:
     zeros = _row_zeros(graph)
     for node in _products(graph):
         if node.input[0] not in rows:
-            # the engine's head has rows of its own: it must not borrow the zero points of the others
+            # the engine's head computes fewer rows than the other products, so it needs its own zero points
             own = _row_zeros_like(graph, node, node.input[0]) if _is_head(node) else zeros
             rows[node.input[0]] = _quantize_activation(graph, node, node.input[0], own)
         codes, scale = rows[node.input[0]]
@@ -86,12 +86,12 @@ def _is_tied(node: NodeProto) -> bool:
 
 
 def _row_zeros(graph: EditedGraph) -> str:
-    """The zero points of all rows, [batch, sequence, 1]: made once a run, at the start."""
+    """The zero points of all rows, [batch, sequence, 1], computed once per run."""
     return _row_zeros_like(graph, graph.nodes[0], "input_ids", keep=None)
 
 
 def _row_zeros_like(graph: EditedGraph, before: NodeProto, tensor: str, keep: int | None = -1) -> str:
-    """Zero points [..., 1] for the rows of `tensor`; `keep` says which of its axes (up to, not including) count."""
+    """Zero points [..., 1] for the rows of `tensor`; `keep` is the end of the axes that count."""
     zero = graph.constant("zero_point", np.array(ZERO_POINT, dtype=np.uint8))
     one = graph.constant("one_column", np.array([1], dtype=np.int64))
     outer, shape, zeros = (graph.new_name(stem) for stem in ("row_outer", "row_shape", "row_zeros"))
@@ -108,7 +108,7 @@ def _row_zeros_like(graph: EditedGraph, before: NodeProto, tensor: str, keep: in
 
 
 def _quantize_activation(graph: EditedGraph, before: NodeProto, tensor: str, zeros: str) -> tuple[str, str]:
-    """Nodes that quantize each row of `tensor`; gives the names of the codes (u8 around 128) and the scales."""
+    """Quantize each row of `tensor`; returns the names of the codes (u8 around 128) and the scales."""
     width = _width(graph, before)
     axis = graph.constant("row_axis", np.array([-1], dtype=np.int64))
     factor = graph.constant("inverse_levels", np.array(1.0 / MAX_INT8, dtype=np.float32))
@@ -146,9 +146,9 @@ def _rows_product(graph: EditedGraph, node: NodeProto, codes: str, scale: str) -
 
 
 def _defer_scales(graph: EditedGraph, rows: Mapping[str, tuple[str, str]]) -> None:
-    """Scale what a gate multiplies after the next product, not before: a row's scale leaves its codes as they are.
+    """Apply a gate's row scales after the next product instead of before: scaling a row does not change its codes.
 
-    That is one pass less over the widest tensor of a layer. `rows` holds each quantized tensor's codes and scales.
+    This saves one pass over the widest tensor of a layer. `rows` has the codes and scales of each quantized tensor.
     """
     scales = {scale for _, scale in rows.values()}
     for scaling in [node for node in graph.nodes if node.op_type == "Mul" and node.input[1] in scales]:
@@ -187,7 +187,7 @@ def _tied_product(graph: EditedGraph, node: NodeProto, codes: str, out: str) -> 
 
 
 def _add_int8(graph: EditedGraph, name: str, *, is_table: bool) -> tuple[str, str]:
-    """Add a weight's int8 codes and scales to the graph, unless they are there; gives their names."""
+    """Add a weight's int8 codes and scales to the graph, unless they exist; returns their names."""
     stem = (name + TABLE if is_table else name) + INT8
     if stem not in graph.weights:
         for key, value in round_channels(stem, graph.weights[name].astype(np.float32), is_table=is_table).items():
@@ -196,7 +196,7 @@ def _add_int8(graph: EditedGraph, name: str, *, is_table: bool) -> tuple[str, st
 
 
 def _quantize_embedding(graph: EditedGraph) -> None:
-    """Look tokens up in the table of a tied head as it is, else in an int8 table of its own."""
+    """Look tokens up in the table of the tied head, or in a separate int8 table."""
     lookup = embedding_node(graph)
     if lookup is None:
         return

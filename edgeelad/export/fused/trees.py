@@ -1,9 +1,9 @@
-"""Attention in two parts, for the branches of trees: over the context that they share, and over each one's own tokens.
+"""Write the attention of tree branches in two parts: over their shared context, and over each branch's own tokens.
 
-GroupQueryAttention would have all branches of a sequence see all columns, most of them hidden. Here a tree's branches
-meet its context in one matrix product for each head of keys and values, and each branch's own keys and values lie in a
-window of its own: softmax is over both side by side. The windows are filled in place, by ScatterND from a graph input
-to a graph output that the caller binds to the same memory.
+GroupQueryAttention would compute scores of all branches over all columns, most of them masked. Here the branches of a
+tree are multiplied with its context in one matrix product per key-value head, and each branch's keys and values are in
+a window of its own; softmax is over both parts together. ScatterND fills the windows in place, from a graph input to a
+graph output that the caller binds to the same memory.
 """
 
 from __future__ import annotations
@@ -37,33 +37,33 @@ class _Heads:
 
 
 class LayerWriter:
-    """The nodes that take one attention node's place.
+    """The nodes that replace one attention node.
 
     Attributes:
         graph: The graph that is being edited.
         node: The attention node.
-        nodes: What is to take its place, in the order in which it was written.
+        nodes: The new nodes, in order.
     """
 
     def __init__(self, graph: EditedGraph, node: NodeProto) -> None:
-        """Begin with nothing."""
+        """Start without nodes."""
         self.graph, self.node = graph, node
         self.nodes: list[NodeProto] = []
 
     def apply(self, op: str, inputs: list[str], **attributes: object) -> str:
-        """Add a node with one output; gives the output's name."""
+        """Add a node with one output; returns the output's name."""
         output = self.graph.new_name(op.lower())
         self.nodes.append(helper.make_node(op, inputs, [output], **attributes))
         return output
 
     def split(self, tensor: str, sizes: str, axis: int, count: int) -> list[str]:
-        """Add a Split into `count` parts of the sizes that the tensor `sizes` says; gives their names."""
+        """Add a Split into `count` parts, whose sizes are in the tensor `sizes`; returns their names."""
         names = [self.graph.new_name("part") for _ in range(count)]
         self.nodes.append(helper.make_node("Split", [tensor, sizes], names, axis=axis))
         return names
 
     def reshape(self, tensor: str, *shape: int) -> str:
-        """Add a Reshape; -1 is what is left, 0 a dimension that stays."""
+        """Add a Reshape; -1 infers a dimension, 0 keeps it."""
         constant = self.graph.constant("tree_shape", np.array(shape, dtype=np.int64))
         return self.apply("Reshape", [tensor, constant])
 
@@ -89,10 +89,10 @@ def attend_trees(writer: LayerWriter, parts: list[str], num_trees: int) -> str:
     Args:
         writer: Takes the nodes.
         parts: The branches' query, key and value, [1, branches, heads · size], tree after tree.
-        num_trees: How many trees there are at most; their inputs are declared.
+        num_trees: Maximum number of trees; their inputs are declared.
 
     Returns:
-        What it gives, [1, branches, heads · size].
+        The output's name, [1, branches, heads · size].
     """
     heads = _heads(writer)
     group = heads.per_key * heads.size
@@ -114,7 +114,7 @@ def _heads(writer: LayerWriter) -> _Heads:
 
 
 def _attend_tree(writer: LayerWriter, tree: int, parts: list[str], heads: _Heads) -> str:
-    """Write one tree's attention in one layer; gives [keys, branches, per_key, size]."""
+    """Write one tree's attention in one layer; returns [keys, branches, per_key, size]."""
     query, *fresh = parts
     index, bias, widths = (tree_name(tree, name) for name in (TREE_INDEX, TREE_BIAS, TREE_WIDTHS))
     stems = [name.removeprefix(PAST) for name in writer.node.input[3:5]]

@@ -1,12 +1,12 @@
-"""The two graphs of a student: the standard one, and the engine's.
+"""Derive the engine's graphs from a student's standard graph.
 
 The standard graph keeps the names that Optimum and transformers.js expect (`input_ids`, `attention_mask`,
-`position_ids`, `past_key_values.*`; `logits`, `present.*`). The engine's reads what GroupQueryAttention reads
-(`seqlens_k`, `total_sequence_length`, `attention_bias`), computes the head only for the rows `logit_index`, and ends
-in the `num_top` largest logits, their token ids, the largest probability and the mean logit: so [rows, k] leaves ONNX
-Runtime, not [rows, vocabulary], and log-probabilities and entropies are exact all the same: log Σ exp x =
-max x − log max p, and H = log Σ exp x − Σ p x. The logarithm is left to the reader: onnxruntime's Log gives a row
-other bits beside other rows.
+`position_ids`, `past_key_values.*`; `logits`, `present.*`). The engine's has the inputs of GroupQueryAttention
+(`seqlens_k`, `total_sequence_length`, `attention_bias`), computes the head only for the rows `logit_index`, and returns
+the `num_top` largest logits, their token ids, the largest probability and the mean logit: [rows, k] leaves ONNX Runtime
+instead of [rows, vocabulary]. Log-probabilities and entropies are still exact: log Σ exp x = max x − log max p, and
+H = log Σ exp x − Σ p x. The reader computes the logarithm, because the bits of onnxruntime's Log depend on the other
+rows.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ NORM_WEIGHT = {
 
 
 def engine_variant(graph: EditedGraph) -> EditedGraph:
-    """The engine's graph; the standard one is left as it is."""
+    """Derive the engine's graph; the standard one is unchanged."""
     engine = graph.copy()
     attention = attention_nodes(engine)
     for position, name in zip(SLOT_POSITIONS, SLOT_INPUTS, strict=True):
@@ -46,11 +46,11 @@ def engine_variant(graph: EditedGraph) -> EditedGraph:
 
 
 def lanes_variant(engine: EditedGraph, num_lanes: int, num_trees: int) -> EditedGraph:
-    """The engine's graph with lanes: rows of a batch, several packed sequences and several trees in one run.
+    """Derive the engine's graph with lanes: rows of a batch, several packed sequences and several trees per run.
 
-    All tokens lie in one sequence, [1, tokens]; each attention is split into one node for the batch's rows (slot 0),
-    one for each lane, with keys, values and bias of its own, and the attention of trees' branches (`graph_trees`). All
-    other nodes see all tokens at once, so weights are read once for all of them.
+    All tokens are in one sequence, [1, tokens]. Each attention is split into one node for the batch's rows (slot 0),
+    one per lane, with its own keys, values and bias, and the attention of tree branches (`trees`). All other nodes
+    process all tokens at once, so weights are read once.
     """
     lanes = engine.copy()
     slots = range(num_lanes + 1)
@@ -72,7 +72,7 @@ def lanes_variant(engine: EditedGraph, num_lanes: int, num_trees: int) -> Edited
 
 
 def _attend_slot(writer: LayerWriter, slot: int, parts: list[str]) -> str:
-    """Write the attention of one slot over its own keys and values; gives [1, tokens, width]."""
+    """Write the attention of one slot over its own keys and values; returns [1, tokens, width]."""
     swap = {"perm": [1, 0, 2]}  # [1, rows, width] and [rows, 1, width] are the same numbers in the same order
     attend = NodeProto()
     attend.CopyFrom(writer.node)
@@ -115,7 +115,7 @@ def _shrink_head(engine: EditedGraph) -> None:
 
 
 def _summarize_rows(engine: EditedGraph) -> None:
-    """End in what is wanted of each row of logits, row by row: a row fits a core's cache, all rows together do not."""
+    """Compute the outputs row by row from the logits: a row fits into a core's cache, all rows together do not."""
     end = engine.producer("logits")
     assert end is not None, "a graph without logits was cleaned"
     is_scaled = end.op_type == "Mul"  # int8: the product, and the row's scale, which is multiplied row by row as well
