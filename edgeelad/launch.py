@@ -200,8 +200,8 @@ def export_folder(
         config = ExportConfig.model_validate({"quantize": quantize, **limit})
         result = export_student(folder, out, config, parity_questions=questions, previous=None)
         progress.finish(f"parity {result.max_logit_difference:.1e}")
-        if result.warning is not None:
-            progress.warn(result.warning)
+        for warning in result.warnings:
+            progress.warn(warning)
 
 
 def require(extra: str, purpose: str) -> None:

@@ -59,6 +59,8 @@ class ExportResult:
         graphs: Which graphs there are, and how they were made.
         unserved: Why there are no engine graphs; None if there are.
         parity: The float32 graph against torch.
+        max_context: Maximum tokens of prompt and explanation together.
+        num_positions: Tokens that config.json has positions for; more than `max_context` if that is capped.
         quantized_logit_difference: Largest difference between the quantized graph's logits and torch's, on the first
             two parity prompts; None if nothing is quantized.
         model_bytes: Size of the float32 graph with its weights.
@@ -72,6 +74,8 @@ class ExportResult:
     graphs: GraphKind
     unserved: str | None
     parity: Parity
+    max_context: int
+    num_positions: int
     quantized_logit_difference: float | None
     model_bytes: int
     quantized_bytes: int
@@ -83,14 +87,21 @@ class ExportResult:
         return self.parity.max_logit_difference
 
     @property
-    def warning(self) -> str | None:
-        """What the user should know about the graphs, or None."""
-        if self.unserved is None:
-            return None
-        return (
-            f"this student has no engine graphs ({self.unserved}): it is exported as Optimum's standard graph, without "
-            "packed reasoning trees; scores are the same, but scoring takes several times as long and more memory"
-        )
+    def warnings(self) -> tuple[str, ...]:
+        """What the user should know about the graphs."""
+        found = []
+        if self.unserved is not None:
+            found.append(
+                f"this student has no engine graphs ({self.unserved}): it is exported as Optimum's standard graph, "
+                "without packed reasoning trees; scores are the same, but scoring takes several times as long and more "
+                "memory"
+            )
+        if self.max_context < self.num_positions:
+            found.append(
+                f"this student's context is capped at {self.max_context:,} of {self.num_positions:,} tokens, up to "
+                "which its graph is exact (a sliding window, or longrope's original context)"
+            )
+        return tuple(found)
 
     @property
     def num_parity_prompts(self) -> int:

@@ -81,6 +81,8 @@ def export_student(
                 graphs=graphs.kind,
                 unserved=graphs.unserved,
                 parity=parity,
+                max_context=codec.max_context,
+                num_positions=getattr(model.config, "max_position_embeddings", codec.max_context),
                 quantized_logit_difference=difference,
                 model_bytes=_num_bytes(files),
                 quantized_bytes=_num_bytes(quantized) if quantized is not None else 0,

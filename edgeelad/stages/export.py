@@ -24,5 +24,5 @@ def export(run: Run, number: int) -> None:
         )
     how = ", weights put into the last round's graphs" if result.graphs == "swapped" else ""
     run.progress.finish(f"parity {result.max_logit_difference:.1e}{how}")
-    if result.warning is not None:
-        run.progress.warn(result.warning)
+    for warning in result.warnings:
+        run.progress.warn(warning)

@@ -1,6 +1,7 @@
 """Export: the graph computes what torch computes, the folder holds what is read later, errors leave nothing behind."""
 
 import dataclasses
+import json
 import shutil
 from pathlib import Path
 
@@ -59,7 +60,7 @@ def test_the_result_and_the_folder(
     assert result.parity.num_tokens == 4 * 32
     assert result.parity.max_logprob_difference is not None
     assert result.parity.max_logprob_difference < 1e-4
-    assert (result.graphs, result.unserved, result.warning) == ("fused", None, None)
+    assert (result.graphs, result.unserved, result.warnings) == ("fused", None, ())
     assert result.quantized is not None
     assert result.model_bytes == result.model.stat().st_size + (result.folder / "model.onnx_data").stat().st_size
     assert result.quantized_bytes < 0.45 * result.model_bytes
@@ -272,8 +273,8 @@ def test_an_architecture_without_engine_graphs_falls_back_and_says_so(
     result = export_student(unserved, tmp_path / "out", config, parity_questions=ASKED)
     assert result.graphs == "standard"
     assert result.unserved == f"model type gpt_neox: not one of {', '.join(FUSED_FAMILIES)}"
-    assert result.warning is not None
-    assert "without packed reasoning trees" in result.warning
+    (warning,) = result.warnings
+    assert "without packed reasoning trees" in warning
     assert result.max_logit_difference < 1e-4
     assert result.quantized is not None
     assert result.quantized_bytes < result.model_bytes
@@ -375,6 +376,17 @@ def test_standard_graphs_store_each_weight_once_and_can_be_moved(tmp_path: Path,
         graph = OnnxGraph(moved / name)
         logits, _ = graph.step(ids, np.ones_like(ids), np.arange(60)[None], graph.empty_cache(1))
         assert np.abs(logits - expected).max() < tolerance
+
+
+def test_a_context_that_is_capped_is_said(tmp_path: Path) -> None:
+    """Attention over all tokens is exact up to the sliding window."""
+    student = make_student(tmp_path / "student", "qwen2")
+    config = json.loads((student / "config.json").read_text())
+    config |= {"use_sliding_window": True, "sliding_window": 64, "layer_types": ["full_attention", "sliding_attention"]}
+    (student / "config.json").write_text(json.dumps(config))
+    result = export_student(student, tmp_path / "out", ExportConfig(quantize="none"), parity_questions=ASKED)
+    assert (result.max_context, result.num_positions) == (64, 128)
+    assert "capped at 64 of 128 tokens" in result.warnings[-1]
 
 
 def test_an_untied_head_is_served_as_well(tmp_path: Path) -> None:
