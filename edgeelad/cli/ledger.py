@@ -119,6 +119,8 @@ def _bought(run_folder: Path) -> Iterator[tuple[Question, Annotation]]:
     from edgeelad.run.folder import RunFolder
 
     questions = {question.id: question for question in load_pool(load_config(run_folder / "config.toml").pool)}
-    for here in RunFolder(run_folder).rounds():
+    folder = RunFolder(run_folder)
+    for here in folder.rounds():
+        folder.digests.check(here.annotations.path)
         for annotation in here.annotations.read_if_there():
             yield questions[annotation.question_id], annotation

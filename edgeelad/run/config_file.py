@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from edgeelad.config import RESUMABLE, RunConfig, load_config
 from edgeelad.config_toml import dump_toml
-from edgeelad.errors import ConfigError, RunError
+from edgeelad.errors import ConfigError
 from edgeelad.files import PRIVATE, write_text
 from edgeelad.run.folder import RunFolder
 
@@ -19,11 +19,9 @@ def read_config(folder: RunFolder, changes: tuple[str, ...] = ()) -> RunConfig:
         RunError: The file was changed since the run wrote it.
         ConfigError: It cannot be read.
     """
-    if not folder.digests.is_same(folder.config):
-        raise RunError(
-            f"{folder.config}: changed since the run wrote it; restore it (what a run may change goes through "
-            "--resume --set SECTION.KEY=VALUE)"
-        )
+    folder.digests.check(
+        folder.config, "restore it (what a run may change is changed with --resume --set SECTION.KEY=VALUE)"
+    )
     return load_config(folder.config, changes)
 
 
@@ -33,9 +31,8 @@ def write_config(folder: RunFolder, config: RunConfig, header: str) -> None:
     Raises:
         StorageError: It cannot be written.
     """
-    folder.digests.begin([folder.config])
-    write_text(folder.config, dump_toml(config, header=header), PRIVATE)
-    folder.digests.finish([folder.config])
+    with folder.digests.recording(folder.config):
+        write_text(folder.config, dump_toml(config, header=header), PRIVATE)
 
 
 def check_changes(recorded: RunConfig, config: RunConfig) -> None:

@@ -6,7 +6,8 @@ lost is made again, and must come out the same if later stages rest on it.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -58,28 +59,38 @@ class DigestBook:
             self.file.write(Digests({**known, **unknown}))
         return all(path.exists() for path in paths)
 
-    def is_same(self, path: Path) -> bool:
-        """Whether a file has the digest that was recorded, if one was."""
-        expected = self._read().get(self._name(path))
-        return expected is None or digests_of(path) == expected
-
-    def is_lost(self, path: Path) -> bool:
-        """Whether an output was recorded and is missing."""
-        return not path.exists() and self._name(path) in self._read()
-
-    def begin(self, outputs: Iterable[Path]) -> None:
-        """Forget outputs that are there and are about to be made anew."""
-        known = self._read()
-        replaced = {name for path in outputs if path.exists() and (name := self._name(path)) in known}
-        if replaced:
-            self.file.write(Digests({name: digest for name, digest in known.items() if name not in replaced}))
-
-    def finish(self, outputs: Iterable[Path]) -> None:
-        """Record outputs that a stage has finished.
+    def check(self, path: Path, remedy: str | None = None) -> None:
+        """Check an output that is about to be read, if its digest was recorded; `remedy` is what the error advises.
 
         Raises:
-            RunError: One that had been lost came out differently, and later outputs rest on the first one.
+            RunError: It was changed since, or is missing.
         """
+        expected = self._read().get(self._name(path))
+        if expected is not None:
+            _check(path, digests_of(path) if path.exists() else {}, expected, remedy)
+
+    @contextmanager
+    def recording(self, *outputs: Path, is_derived: bool = False) -> Iterator[None]:
+        """Record the digests of the outputs that the block writes.
+
+        Args:
+            outputs: Those that are there are forgotten first. One that was lost must come out the same.
+            is_derived: Whether they are derived from others anew each time; then a lost one may come out differently.
+
+        Raises:
+            RunError: An output that had been lost came out differently, and later outputs rest on the first one.
+        """
+        self._forget(path for path in outputs if is_derived or path.exists())
+        yield
+        self._record(outputs)
+
+    def _forget(self, outputs: Iterable[Path]) -> None:
+        known = self._read()
+        forgotten = set(map(self._name, outputs)) & set(known)
+        if forgotten:
+            self.file.write(Digests({name: digest for name, digest in known.items() if name not in forgotten}))
+
+    def _record(self, outputs: Iterable[Path]) -> None:
         known = dict(self._read())
         made = {self._name(path): path for path in outputs}
         for name, path in made.items():
@@ -99,16 +110,12 @@ class DigestBook:
         return path.relative_to(self.folder).as_posix()
 
 
-def _check(path: Path, found: FileDigests, expected: FileDigests) -> None:
+def _check(path: Path, found: FileDigests, expected: FileDigests, remedy: str | None = None) -> None:
     for name, digest in expected.items():
-        where = path / name if name else path
-        if name not in found:
-            raise RunError(f"{where}: missing; restore it, or delete {path} to have it made again on --resume")
-        if found[name] != digest:
-            raise RunError(
-                f"{where}: changed since the run wrote it; restore it, or delete {path} to have it made again on "
-                "--resume"
-            )
+        if found.get(name) != digest:
+            what = "changed since the run wrote it" if name in found else "missing"
+            remedy = remedy or f"restore it, or delete {path} to have it made again on --resume"
+            raise RunError(f"{path / name if name else path}: {what}; {remedy}")
 
 
 def digests_of(path: Path) -> FileDigests:

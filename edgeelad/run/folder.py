@@ -123,9 +123,8 @@ class RunFolder:
         self.state.write(running)
         start = time.monotonic()
         try:
-            self.digests.begin(outputs)
-            yield
-            self.digests.finish(outputs)
+            with self.digests.recording(*outputs):
+                yield
         finally:
             key = f"{round_number}:{name}"
             seconds = round(before.seconds.get(key, 0.0) + time.monotonic() - start, 3)

@@ -42,9 +42,9 @@ def evaluate(run: Run, number: int) -> None:
         run.progress.finish(_headline(metrics))
         if metrics.warning is not None:
             run.progress.warn(metrics.warning)
-    run.folder.metrics.write(
-        replace(run.folder.round(n).metrics.read(), seconds=run.folder.seconds_by_stage(n)) for n in range(number + 1)
-    )
+    finished = [run.folder.round(n).metrics.read() for n in range(number + 1)]
+    with run.folder.digests.recording(run.folder.metrics.path, is_derived=True):
+        run.folder.metrics.write(replace(row, seconds=run.folder.seconds_by_stage(row.round)) for row in finished)
 
 
 def explain(run: Run, onnx: Path, questions: Sequence[Question], precision: Precision) -> dict[str, ReasoningTree]:

@@ -128,8 +128,7 @@ class Fingerprints:
 def _split(
     config: RunConfig, folder: RunFolder, found: Fingerprints, questions: dict[str, Question], progress: Progress
 ) -> PoolSplit:
-    if folder.digests.is_lost(folder.pool.path):
-        raise RunError(f"{folder.pool.path}: missing; restore it, or start a new run with another --out")
+    folder.digests.check(folder.pool.path, "restore it, or start a new run with another --out")
     _prepare_student(config, folder, progress)
     if folder.is_done(folder.pool.path):
         split = folder.pool.read()

@@ -36,7 +36,8 @@ def summarize(run: Run, number: int, reason: StopReason) -> Summary:
         strategy=run.config.selection.strategy,
         seed=run.config.run.seed,
     )
-    run.folder.summary.write(summary)
+    with run.folder.digests.recording(run.folder.summary.path, is_derived=True):
+        run.folder.summary.write(summary)
     write_report(run.folder.path)
     return summary
 

@@ -13,6 +13,7 @@ from edgeelad.errors import EdgeeladError
 from edgeelad.loop import distill
 from edgeelad.progress import Silent
 from edgeelad.quickstart.server import TeacherServer
+from edgeelad.report import write_report
 from edgeelad.run.digests import Digests, digests_of
 from edgeelad.run.folder import RunFolder
 from edgeelad.run.records import Summary
@@ -74,7 +75,9 @@ def same(found: Summary, expected: Summary) -> bool:
 
 
 def outputs(digests: Digests) -> dict[str, dict[str, str]]:
-    return {name: found for name, found in digests.outputs.items() if name != "config.toml"}  # it holds `run.out`
+    """What the stages left; not what holds seconds, or the run folder's name."""
+    aside = ("config.toml", "metrics.jsonl", "summary.json")
+    return {name: found for name, found in digests.outputs.items() if name not in aside}
 
 
 @pytest.mark.slow
@@ -100,3 +103,23 @@ def test_damage_is_noticed_or_mended(finished: Finished, tmp_path: Path, damage:
     print(damage, "mended:", mended, "refused:", refused)
     assert (tracebacks, silent) == ([], [])
     assert {"summary.json", "report.html", "metrics.jsonl"} <= set(mended)  # made from the others
+
+
+@pytest.mark.parametrize("damage", DAMAGES)
+def test_the_report_shows_no_damaged_figure(finished: Finished, tmp_path: Path, damage: str) -> None:
+    page = write_report(finished.folder.path).read_text(encoding="utf-8")
+    shown = [
+        name for name in files_of(finished.folder.path, is_sample=True) if name.endswith((".json", ".jsonl", ".toml"))
+    ]
+    wrong, refused = [], 0
+    for name in shown:
+        folder = finished.copy(tmp_path / "copies" / "run")
+        DAMAGES[damage](folder.path / name)
+        try:
+            if write_report(folder.path).read_text(encoding="utf-8") != page:
+                wrong.append(name)
+        except EdgeeladError:
+            refused += 1
+        shutil.rmtree(folder.path)
+    assert wrong == []
+    assert refused > 5
