@@ -151,11 +151,7 @@ def line_chart(
         dots=tuple(Mark(*at(point.x, point.y), point.title) for point in points) if has_dots else (),
         labels=_labels(points, at, y_format) if has_dots else (),
         x_ticks=tuple(Mark(at(x, y_low)[0], HEIGHT - BOTTOM, x_format(x)) for x in x_ticks if x_low <= x <= x_high),
-        y_ticks=tuple(
-            Mark(LEFT, at(x_low, y)[1], f"{100 * y:g}%" if y_max == 1.0 else f"{y:g}")
-            for y in y_ticks
-            if y_low <= y <= y_high
-        ),
+        y_ticks=tuple(Mark(LEFT, at(x_low, y)[1], tick_text(y)) for y in y_ticks if y_low <= y <= y_high),
         reference=None if reference is None else Mark(LEFT, at(x_low, reference[0])[1], reference[1]),
     )
 
