@@ -19,7 +19,7 @@ from edgeelad.config import PoolConfig
 from edgeelad.errors import PoolError
 from edgeelad.pool.check import Ids, Kind, make_question
 from edgeelad.pool.documents import read_json
-from edgeelad.pool.own import USUAL, Draft, Fields, own
+from edgeelad.pool.own import USUAL, Draft, Fields, own, question_fields
 from edgeelad.pool.published import PUBLISHED, recognize
 from edgeelad.pool.rows import Row, read_csv, read_json_lines, read_tsv
 from edgeelad.pool.tables import read_dataset, read_parquet
@@ -36,7 +36,7 @@ READERS: dict[str, Callable[[Path], Iterator[Row]]] = {
 }
 EXTENSIONS = {f".{name}": name for name in READERS} | {".ndjson": "jsonl"}
 FORMATS = ("auto", *READERS, "hf", *PUBLISHED)
-"""Values of `format`: a file type, or the layout of a public dataset; "auto" tells by extension and first row."""
+"""Values of `format`: a file type or a public dataset; "auto" recognizes both by extension and first row."""
 
 _DATASET_NAME = re.compile(r"[\w-][\w.-]*/[\w.-]+(?::[\w.-]+)?")
 _log = logging.getLogger(__name__)
@@ -56,15 +56,15 @@ def read_pool(
     """Read a pool: the first row at once, the others as they are iterated over.
 
     A row has `question`, and if known `answer`, `choices`, `explanation` (lines, or a list of steps), `id`, `skill`;
-    or it has the fields of a public dataset (`FORMATS`). With kind "auto", each answer tells its kind: with choices a
-    choice; true, false, yes or no a boolean; a number a number; anything else, and a missing answer, text.
+    or it has the fields of a public dataset (`FORMATS`). With kind "auto", the kind follows from each answer: with
+    choices "choice"; true, false, yes or no "boolean"; a number "number"; anything else, and no answer, "text".
 
     Args:
         path: A file, a dataset folder, or the name of a Hugging Face dataset (`owner/name` or `owner/name:config`).
         format: One of `FORMATS`.
         fields: Names of the fields, if they are not the usual ones.
         kind: Kind of all answers.
-        default_kind: Kind of the questions that do not tell it themselves, such as those without an answer.
+        default_kind: Kind of questions whose own kind is not known, such as those without an answer.
         split: Split of a Hugging Face dataset.
         limit: Maximum number of questions.
         is_known: Whether this pool was read before, so that its warnings are not repeated.
@@ -191,7 +191,8 @@ class _Notes:
         """Warn of what is new in a row."""
         if self._is_silent:
             return
-        unused = [name or '""' for name, value in row.fields.items() if name not in row.used and not _is_empty(value)]
+        left = ((name, value) for name, value in row.fields.items() if name not in row.used)
+        unused = [name or '""' for name, value in left if not _is_empty(value)]
         if draft.choices and not question.choices:
             unused.append("choices")
         new = [name for name in unused if name not in self._told]
@@ -206,7 +207,9 @@ class _Notes:
         if draft.note:
             self._tell(draft.note)
         if not is_kind_known and draft.kind is None and draft.answer is None and not draft.choices:
-            self._tell("no answer tells the answer type: read as text; set it, such as --kind number (pool.kind)")
+            self._tell(
+                "the answer type is unknown without answers: read as text; set it, such as --kind number (pool.kind)"
+            )
 
     def _tell(self, note: str) -> None:
         if note not in self._told:
@@ -225,6 +228,8 @@ def _row_reader(path: str, first: Row, format: str, fields: Fields) -> Callable[
             f"{path}: --format {format} knows its fields: leave out the names of fields, or name the file type instead "
             f"({', '.join(READERS)})"
         )
+    if fields.template is not None and not question_fields(first, fields):
+        raise PoolError(f"{path}: the question's template names no field; write one in braces, such as {{question}}")
     name = format if format in PUBLISHED else None
     if format in ("auto", "hf") and fields == USUAL:
         name = recognize(first)

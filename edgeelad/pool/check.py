@@ -44,8 +44,7 @@ def make_question(row: Row, draft: Draft, kind: Kind, default_kind: AnswerKind |
         row: The draft's row, for messages.
         draft: The question's parts.
         kind: Kind of all answers; "auto": as the row tells it.
-        default_kind: Kind of a question that does not tell it: without choices, and with no answer or one that can be
-            read as of this kind.
+        default_kind: Kind of a question without choices that has no answer, or one that can be read as of this kind.
 
     Raises:
         PoolError: Something in the row cannot be used.

@@ -1,7 +1,7 @@
-"""Turn an equation in prefix notation over the numbers of a question into steps, one operation each.
+"""Turn an equation in prefix notation over the numbers of a question into steps of one operation each.
 
-Takes tokens such as `- number0 * number1 number2` and the numbers' values; gives `1500 * 8 = 12000`,
-`25000 - 12000 = 13000`. Exact: values are fractions. Knows no files.
+From tokens such as `- number0 * number1 number2` and the numbers' values it makes `1500 * 8 = 12000` and
+`25000 - 12000 = 13000`. Values are fractions, so results are exact.
 """
 
 from __future__ import annotations
@@ -19,20 +19,20 @@ OPERATORS: dict[str, Callable[[Fraction, Fraction], Fraction]] = {
     "*": operator.mul,
     "/": operator.truediv,
 }
-FLOAT_DIGITS = 12  # a decimal this long is a float's rendering of a fraction
+FLOAT_DIGITS = 12  # a decimal of so many digits is a printed float
 MAX_DENOMINATOR = 1000
 
 
 @dataclass(frozen=True, slots=True)
 class Solution:
-    """The operations of an equation in the order in which they are computed, and its value."""
+    """The operations of an equation in order of computation, and its value."""
 
     steps: tuple[str, ...]
     value: Fraction
 
 
 def read_value(text: str) -> Fraction:
-    """The exact value of a published number; the float of a simple fraction, such as 0.16666666666666666, is that.
+    """The exact value of a published number; a printed float such as 0.16666666666666666 becomes the fraction 1/6.
 
     Raises:
         ValueError: It is not a number.
@@ -44,10 +44,10 @@ def read_value(text: str) -> Fraction:
 
 
 def solve_prefix(tokens: Sequence[str], numbers: Mapping[str, Fraction]) -> Solution:
-    """Compute an equation in prefix notation, operation by operation, operands before the operations on them.
+    """Compute an equation in prefix notation, operation by operation, operands first.
 
     Raises:
-        ValueError: Too few or too many tokens, an unknown name.
+        ValueError: Too few or too many tokens, or an unknown name.
         ZeroDivisionError: It divides by zero.
     """
     stack: list[Solution] = []
@@ -67,7 +67,7 @@ def solve_prefix(tokens: Sequence[str], numbers: Mapping[str, Fraction]) -> Solu
 
 
 def rounds_to(value: Fraction, stated: str) -> bool:
-    """Whether a published decimal is a value rounded to the decimals that it states."""
+    """Whether a published decimal is a value rounded to the decimal's own number of places."""
     places = len(stated.rstrip("0").partition(".")[2])
     return abs(value - Fraction(stated)) <= Fraction(1, 2 * 10**places)
 

@@ -14,8 +14,10 @@ def pool_fingerprint(
 ) -> tuple[str, int]:
     """Hash the questions in order, and count them.
 
-    What is asked always counts: ids, texts, kinds and choices. References count where they are used: `answers` where
-    the pool is split into labeled and unlabeled questions or answers are compared, `explanations` where they teach.
+    Args:
+        questions: The questions; ids, texts, kinds and choices are always hashed.
+        answers: Whether to hash answers and skills: a run splits the pool by its answers and compares with them.
+        explanations: Whether to hash explanations: the dataset teacher teaches them.
 
     Returns:
         SHA-256 in hexadecimal, and the number of questions.

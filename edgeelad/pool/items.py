@@ -23,7 +23,7 @@ def read_items(
 
     Args:
         items: Records, texts, or dictionaries with the fields of a pool file (`question`, `answer`, …).
-        default_kind: Answer type of what does not tell it; default: text.
+        default_kind: Answer type of items without an answer; default: text.
 
     Raises:
         PoolError: An item cannot be used; the message names it by its number, from 0.

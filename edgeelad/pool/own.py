@@ -45,10 +45,10 @@ class Draft:
         answer: The reference answer, or None.
         choices: The choices' texts.
         explanation: The reference explanation as lines of text, or None.
-        kind: The kind of the answer; None if the file does not tell.
+        kind: The kind of the answer; None if the file does not say.
         skill: A label for reports, or None.
         id: The row's own id, or None.
-        note: How something ambiguous was read; users are told once.
+        note: How something ambiguous was read; shown once per pool.
     """
 
     text: str

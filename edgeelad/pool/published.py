@@ -1,6 +1,7 @@
 """Read rows of public datasets under the field names that their authors published.
 
-To add a dataset: a function, or a call of `_choice`, and its line in the table below with the fields that tell it.
+To add a dataset, write a function or a call of `_choice`, and its line in the table below with the fields that identify
+it.
 """
 
 from __future__ import annotations
@@ -272,7 +273,7 @@ def copa(row: Row) -> Draft:
 
 @dataclass(frozen=True, slots=True)
 class Published:
-    """A public dataset's layout: how a row is read, and sets of fields of which one tells it."""
+    """A public dataset's layout: how a row is read, and the sets of fields that identify it."""
 
     read: Callable[[Row], Draft]
     keys: tuple[frozenset[str], ...]

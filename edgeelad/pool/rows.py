@@ -20,7 +20,7 @@ from edgeelad.errors import PoolError
 MAX_LINE_BYTES = 1_000_000
 SNIFFED_BYTES = 64_000
 BOM = "\ufeff"
-# what the first bytes tell, and what to do instead of reading the file as a pool
+# files that are no pools by their first bytes, and what to do with them
 SIGNATURES = {
     b"\x1f\x8b": "a gzip archive; unpack it first",
     b"BZh": "a bzip2 archive; unpack it first",
@@ -36,7 +36,7 @@ SIGNATURES = {
     b"\xfe\xff": "UTF-16, not UTF-8; save the file as UTF-8",
 }
 PEM_LINE = re.compile(rb"^-----BEGIN [A-Z0-9 ]+-----\s*$", re.MULTILINE)
-# how pandas, JSON and Python write what is not a number, as a CSV cell
+# CSV cells in which pandas, JSON and Python write NaN and infinity
 CSV_NAN = frozenset({"NaN", "nan"})
 CSV_INFINITIES = {"inf": math.inf, "Infinity": math.inf, "-inf": -math.inf, "-Infinity": -math.inf}
 MMLU_COLUMNS = ("question", "A", "B", "C", "D", "answer")

@@ -97,7 +97,7 @@ def score_pool(
 
     Args:
         model: A package, or an exported folder.
-        pool: Where the questions are. Those that do not tell their answer type are of the package's.
+        pool: Where the questions are. Questions of unknown answer type are of the package's type.
         out: The file of scores.
         progress: Receives progress and warnings.
         strategy: A name in `uncertainty.STRATEGIES`.

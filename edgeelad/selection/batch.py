@@ -1,4 +1,7 @@
-"""Fill a batch from a ranking: no near-duplicates, no cluster above its cap, and never short for their sake."""
+"""Fill a batch from a ranking, without near-duplicates and with a cap per cluster.
+
+If too few questions remain, the cap and then the ban on near-duplicates is lifted: a batch is never short.
+"""
 
 from __future__ import annotations
 
@@ -14,23 +17,23 @@ from edgeelad.records import Selected
 from edgeelad.selection.ranking import Indices
 from edgeelad.selection.vectors import TextVectors, cluster
 
-NUM_CLUSTERS = 10  # over which the cap spreads a batch: more than the four that fill it at the default cap, few enough
-# that a cluster is a kind of question
-ROUNDING = 1e-5  # of a cosine in float32: two equal texts can read 1.0000001
+# more than the four that fill a batch at the default cap, and few enough that a cluster is a kind of question
+NUM_CLUSTERS = 10
+ROUNDING = 1e-5  # error of a float32 cosine: that of two equal texts can be 1.0000001
 
 _log = logging.getLogger(__name__)
 
 
 class Batch:
-    """A batch being filled: what is in it, what is banned, how full each cluster is.
+    """A batch that is being filled: the questions taken, those banned, and the number taken per cluster.
 
-    Where all questions fit, nothing is compared.
+    Nothing is compared if all questions fit into the batch.
 
     Args:
         vectors: The pool's texts.
-        num: Size of the full batch, which the cap is a share of.
+        num: Size of the full batch; the cap is a share of it.
         config: `max_similarity` (1: no ban) and `cluster_cap` (1: no cap).
-        rng: For the clusters.
+        rng: Randomness for the clusters.
     """
 
     def __init__(self, vectors: TextVectors, num: int, config: SelectionConfig, rng: np.random.Generator) -> None:
@@ -50,9 +53,9 @@ class Batch:
             self._is_banned |= vectors.similarity_to_already() > self._max_similarity
 
     def fill(self, order: Indices, num: int, *, has_cap: bool = True) -> list[int]:
-        """Take `num` questions in order of preference; gives their indices in the order taken.
+        """Take `num` questions in order of preference and return their indices in the order taken.
 
-        Near-duplicates and full clusters are passed over; where too few remain, first the cap is lifted, then the ban.
+        Near-duplicates and full clusters are skipped; if too few remain, first the cap is lifted, then the ban.
         """
         chosen: list[int] = []
         for cap, ban in ((True, True), (False, True), (False, False)):

@@ -1,6 +1,6 @@
 """Rank questions by their texts alone: typical questions of many clusters, or a cover of the pool.
 
-Takes text vectors, gives rankings. The only chance is the clustering's seed, so propensities are 1. No student needed.
+Takes text vectors and returns rankings; needs no student. Only the clustering's seed is random, so propensities are 1.
 """
 
 from __future__ import annotations
@@ -12,15 +12,16 @@ from edgeelad.selection.ranking import Indices, Ranking
 from edgeelad.selection.vectors import TextVectors, cluster, single_threaded
 
 MAX_CLUSTERS = 500  # as in Hacohen et al. 2022
-NUM_NEIGHBORS = 20  # of the typicality, as there
+NUM_NEIGHBORS = 20  # for the typicality, likewise
 
 
 def typiclust(vectors: TextVectors, candidates: Indices, num: int, rng: np.random.Generator) -> Ranking:
-    """Typical questions first, one a cluster, from clusters without a chosen question (TypiClust, Hacohen et al. 2022).
+    """Rank typical questions first, one per cluster (TypiClust, Hacohen et al. 2022).
 
-    As many clusters as questions chosen earlier and now; first come clusters that hold none of the former, larger ones
-    before smaller; of each the most typical question, then of each the next. Typicality is the inverse mean distance to
-    the nearest neighbors in the cluster. Deviation: vectors are TF-IDF reduced to 64 dimensions, not learned ones.
+    There are as many clusters as questions chosen earlier and now. Clusters without an earlier choice come first,
+    larger before smaller; the most typical question of each, then the second of each, and so on. Typicality is the
+    inverse mean distance to the nearest neighbors in the cluster. Deviation: the vectors are TF-IDF reduced to 64
+    dimensions, not learned.
     """
     dense = vectors.dense(rng)
     labels = cluster(dense, min(vectors.num_already + num, MAX_CLUSTERS), rng)
@@ -37,10 +38,10 @@ def typiclust(vectors: TextVectors, candidates: Indices, num: int, rng: np.rando
 
 
 def k_center(vectors: TextVectors, candidates: Indices, num: int, rng: np.random.Generator) -> Ranking:
-    """Each next question is the one farthest from all chosen before (greedy k-center, Sener & Savarese 2018).
+    """Rank next the question farthest from all chosen before (greedy k-center, Sener & Savarese 2018).
 
-    The first of all is the most central one. Deviation: vectors as in `typiclust`. Ranks `num` candidates by distance,
-    the others by index.
+    The very first is the most central one. Ranks `num` candidates by distance and the others by index. Deviation: the
+    vectors are those of `typiclust`.
     """
     dense = vectors.dense(rng)
     points, earlier = dense[candidates], dense[vectors.num_questions :]
@@ -62,7 +63,7 @@ def k_center(vectors: TextVectors, candidates: Indices, num: int, rng: np.random
 
 
 def _by_typicality(points: NDArray[np.float64]) -> Indices:
-    """Indices of a cluster's points, most typical first; ties go to the smaller index."""
+    """Indices of a cluster's points, most typical first; the smaller index wins a tie."""
     if len(points) < 3:  # both ends of a pair are equally typical
         return np.arange(len(points))
     with single_threaded():
@@ -70,5 +71,5 @@ def _by_typicality(points: NDArray[np.float64]) -> Indices:
 
         neighbors = NearestNeighbors(n_neighbors=min(NUM_NEIGHBORS, len(points) - 1), algorithm="brute").fit(points)
         distances, _ = neighbors.kneighbors()
-    # rounded, so that equal questions tie although their sums were made in another order
+    # rounded, so that equal questions tie although their sums were computed in another order
     return np.argsort(np.round(distances.mean(axis=1), 9), kind="stable")

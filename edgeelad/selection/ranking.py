@@ -1,7 +1,7 @@
-"""Rank candidates by chance or by score, with the probability that each was to be among the first.
+"""Rank candidates at random or by score, with the probability of each to be among the first.
 
-Takes indices and values, gives indices in the order of preference. Knows no texts, no bans and no caps: those change
-the probabilities a little, which is neglected.
+Takes indices and values and returns indices in order of preference. Bans and caps, applied later, change the
+probabilities a little, which is neglected.
 """
 
 from __future__ import annotations
@@ -15,29 +15,29 @@ Indices = NDArray[np.int64]
 Floats = NDArray[np.float64]
 
 SCORE_FLOOR = 1e-6
-"""Smallest weight, as a share of the largest: a question with score 0 stays possible, and has a propensity."""
+"""Smallest weight, as a share of the largest: a question with score 0 can still be drawn, and has a propensity."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Ranking:
-    """Candidates in order of preference, and for each the probability that it was to be chosen."""
+    """Candidates in order of preference, each with its propensity: the probability of being chosen."""
 
     order: Indices
     propensities: Floats
 
 
 def rank_uniformly(candidates: Indices, num: int, rng: np.random.Generator) -> Ranking:
-    """All orders are equally likely; each candidate is among the first `num` with probability num / n."""
+    """Rank at random: all orders are equally likely, so each candidate is among the first `num` with chance num / n."""
     order = rng.permutation(candidates)
     return Ranking(order, np.full(len(order), min(num / max(len(order), 1), 1.0)))
 
 
 def rank_by_score(candidates: Indices, values: Floats, num: int, rng: np.random.Generator | None) -> Ranking:
-    """Gumbel-top-k on log score where there is a Generator, else plainly by score; ties go to the smaller index.
+    """Rank by Gumbel-top-k on the log score, or plainly by score if `rng` is None; the smaller index wins a tie.
 
     Adding Gumbel noise to log w and taking the largest draws without replacement with probabilities proportional to w
-    (Kirsch et al. 2023; Efraimidis & Spirakis 2006). Scores below zero, which only estimates of nonnegative quantities
-    take, count as zero; where none is positive all are equally likely.
+    (Kirsch et al. 2023; Efraimidis & Spirakis 2006). Negative scores, which are estimates of nonnegative quantities,
+    count as zero; if no score is positive, all candidates are equally likely.
     """
     if rng is None:
         order = np.argsort(-values, kind="stable")
@@ -49,10 +49,10 @@ def rank_by_score(candidates: Indices, values: Floats, num: int, rng: np.random.
 
 
 def inclusion_probabilities(weights: Floats, num: int) -> Floats:
-    """Probability of each to be among the first `num` when drawing without replacement in proportion to weights.
+    """Probability of each candidate to be among `num` drawn without replacement in proportion to weights.
 
-    Approximated by 1 − exp(−w·t), with t such that they sum to `num` (Rosén 1997, on order sampling): exact for equal
-    weights and as the number of candidates grows.
+    Approximated by 1 − exp(−w·t), with t such that the probabilities sum to `num` (Rosén 1997, on order sampling);
+    exact for equal weights, and in the limit of many candidates.
     """
     if num >= len(weights):
         return np.ones(len(weights))

@@ -1,7 +1,7 @@
-"""Compare questions by their texts: TF-IDF vectors, near-duplicates, short dense vectors, clusters.
+"""Compare questions by their texts: TF-IDF vectors, similarities, short dense vectors, clusters.
 
-Takes questions; gives similarities and labels by index. Sparse throughout; nothing of size N x N is ever made. Needs
-scikit-learn (extra `distill`), on one thread, so that the same questions give the same bits on any number of cores.
+Takes questions and returns similarities and labels by index. Sparse throughout: nothing of size N x N is computed.
+Needs scikit-learn (extra `distill`), on one thread, so that results are the same to the last bit on any machine.
 """
 
 from __future__ import annotations
@@ -19,14 +19,14 @@ from edgeelad.errors import MissingExtraError
 from edgeelad.records import Question
 from edgeelad.text.prompts import question_text
 
-NUM_DIMENSIONS = 64  # of the dense vectors: enough to tell kinds of questions apart, cheap for 20,000 of them
+NUM_DIMENSIONS = 64  # of the dense vectors: enough to separate kinds of questions, cheap for 20,000 of them
 # every word, number and sign is a token: questions that differ in their numbers alone are different questions
 TOKEN_PATTERN = r"\w+|[^\w\s]"
 BLOCK = 128  # columns of a dense block of similarities: 20,000 rows of them are 10 MB
 
 
 class TextVectors:
-    """TF-IDF vectors of a pool's questions and of those chosen earlier; made when first needed.
+    """TF-IDF vectors of a pool's questions and of questions chosen earlier, computed when first used.
 
     Args:
         pool: The questions that indices refer to.
@@ -41,7 +41,7 @@ class TextVectors:
 
     @cached_property
     def _rows(self) -> Any:
-        """scipy CSR, float32, rows of length 1: the pool's, then those of the questions chosen earlier."""
+        """scipy CSR, float32, rows of norm 1: the pool's, then those of the questions chosen earlier."""
         with single_threaded():
             from sklearn.feature_extraction.text import TfidfVectorizer
 
@@ -58,7 +58,7 @@ class TextVectors:
         return np.asarray(self._pool_rows @ column, dtype=np.float32)
 
     def similarity_to_already(self) -> NDArray[np.float32]:
-        """For every question of the pool, the largest cosine with a question chosen earlier; 0 where there are none."""
+        """The largest cosine of every question of the pool with one chosen earlier; 0 if there are none."""
         largest = np.zeros(self.num_questions, dtype=np.float32)
         for start in range(self.num_questions, len(self._texts), BLOCK):
             block = self._rows[start : start + BLOCK].toarray()
@@ -66,7 +66,7 @@ class TextVectors:
         return largest
 
     def dense(self, rng: np.random.Generator) -> NDArray[np.float64]:
-        """Short unit vectors of all rows, the pool's first (latent semantic analysis); made once."""
+        """Short unit vectors of all rows, the pool's first (latent semantic analysis); computed once."""
         if self._dense is None:
             short = self._reduced(rng)
             lengths = np.linalg.norm(short, axis=1, keepdims=True)
@@ -85,7 +85,7 @@ class TextVectors:
 
 
 def cluster(vectors: NDArray[np.float64], num_clusters: int, rng: np.random.Generator) -> NDArray[np.int64]:
-    """K-means labels, 0 to `num_clusters` − 1 at most; fewer clusters where there are fewer distinct vectors."""
+    """K-means labels from 0 to `num_clusters` − 1; fewer clusters if there are fewer distinct vectors."""
     if num_clusters >= len(vectors):
         return np.arange(len(vectors), dtype=np.int64)
     with single_threaded(), warnings.catch_warnings():
@@ -99,13 +99,13 @@ def cluster(vectors: NDArray[np.float64], num_clusters: int, rng: np.random.Gene
 
 @contextmanager
 def single_threaded() -> Iterator[None]:
-    """Run scikit-learn on one thread: sums are then made in one order on every machine.
+    """Run scikit-learn on one thread, so that sums are computed in the same order on every machine.
 
     Raises:
         MissingExtraError: scikit-learn is not installed.
     """
     try:
-        # imported first: the limit holds for the libraries that are loaded when it is set
+        # imported first: the limit applies to libraries that are loaded when it is set
         import sklearn.cluster
         import sklearn.decomposition
         import sklearn.neighbors  # noqa: F401

@@ -1,8 +1,8 @@
-"""From what the student did on each question to how uncertain it is: the table of strategies, and scoring by name.
+"""Score the student's uncertainty about questions: the table of strategies, and scoring by name.
 
-Takes reasoning trees, gives scores in the same order, one at a time, so that any number of questions fits in memory. To
-add a score: a function in `strategies`, and its line in the table below. A score of your own needs neither: pass a
-function or a `Strategy`, or install it (`edgeelad.plugins`).
+Takes reasoning trees and yields scores in the same order, one at a time, so that any number of questions fits in
+memory. To add a score, write a function in `strategies` and its line in the table below. Your own score needs neither:
+pass a function or a `Strategy`, or install it (`edgeelad.plugins`).
 """
 
 from __future__ import annotations
@@ -25,13 +25,13 @@ __all__ = ["STRATEGIES", "AnyStrategy", "ScoreOptions", "Strategy", "find_strate
 
 @dataclass(frozen=True, slots=True)
 class Strategy:
-    """A way to score, and what it needs of the student.
+    """A way to score, and what it needs from the student.
 
     >>> steps = Strategy("steps", lambda tree, options: tree.num_steps, "number of steps")
 
     Attributes:
-        name: What the user types.
-        function: From a tree and the options to its score, or to a number; higher = more uncertain.
+        name: Its name on the command line and in configurations.
+        function: Computes the score of a tree, as a `Score` or a number; higher = more uncertain.
         description: One line for help texts and the report.
         needs_branches: Whether it needs branches from every step prefix (then those from the bare question too).
         needs_root_branches: Whether it needs explanations sampled from the bare question.
@@ -87,7 +87,9 @@ _TABLE = (
     ),
     Strategy("least-confidence", strategies.least_confidence, "mean token log-probability, negated"),
     Strategy("max-entropy", strategies.max_entropy, "mean token entropy"),
-    Strategy("random", strategies.random_score, "a coin: the baseline", needs_explanation=False, is_random=True),
+    Strategy(
+        "random", strategies.random_score, "random numbers: the baseline", needs_explanation=False, is_random=True
+    ),
 )
 STRATEGIES: dict[str, Strategy] = {strategy.name: strategy for strategy in _TABLE}
 

@@ -1,8 +1,8 @@
-"""The scores: each a function from one reasoning tree to one `Score`, higher = more uncertain (docs/METHOD.md §2).
+"""Compute scores: functions from one reasoning tree to one `Score`, higher = more uncertain (docs/METHOD.md §2).
 
 Notation: T steps; group i of the branches was sampled after steps 1..i, for i = 0..T; p̂_i(a) is the share of group i
-that ends in answer a. Group 0 holds the K explanations sampled from the bare question. Every score counts only the
-student tokens that it needed itself. None of them sees the teacher or the reference answer.
+that ends in answer a. Group 0 holds the K explanations sampled from the bare question. A score counts only the student
+tokens that it needs itself. No score uses the teacher or the reference answer.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from edgeelad.uncertainty.pairs import agreement_between, agreement_within, entr
 
 @dataclass(frozen=True, slots=True)
 class ScoreOptions:
-    """What scores can depend on besides the tree: λ of `elad`, and the seed of `random`."""
+    """Parameters of scores: λ of `elad`, and the seed of `random`."""
 
     inter_weight: float = 1.0
     seed: int = 0
@@ -28,12 +28,12 @@ def elad(tree: ReasoningTree, options: ScoreOptions) -> Score:
     """Disagreement inside the explanation, step by step, plus λ times the disagreement between explanations.
 
     U_intra = (1/T) Σ_i (1 − Σ_a p̂_{i−1}(a)·p̂_i(a)): how often an answer reached without step i and one reached with it
-    disagree; 0 where there are no steps. U_inter = 1 − Σ_{j≠k} 1[a_j = a_k] / (K(K−1)), over group 0. The score is
+    disagree; 0 without steps. U_inter = 1 − Σ_{j≠k} 1[a_j = a_k] / (K(K−1)), over group 0. The score is
     U_intra + λ·U_inter, in [0, 1 + λ].
 
-    A reconstruction of ELAD (Zhang et al., Findings of ACL 2024, arXiv 2402.13098): published is that there are these
-    two aspects, and that a step's presence and absence are compared (abstract and figure 2). The form of the two terms
-    and the weight λ = 1 are ours.
+    A reconstruction of ELAD (Zhang et al., Findings of ACL 2024, arXiv 2402.13098). The two aspects, and the comparison
+    of a step's presence and absence, are published (abstract and figure 2); the form of the two terms and the weight
+    λ = 1 are ours.
     """
     groups = _groups(tree)
     steps = tuple(1.0 - agreement_between(groups[i - 1], groups[i]) for i in range(1, len(groups)))
@@ -42,10 +42,10 @@ def elad(tree: ReasoningTree, options: ScoreOptions) -> Score:
 
 
 def elad_mc(tree: ReasoningTree, _: ScoreOptions) -> Score:
-    """What each step itself changes: the mean unbiased squared distance between p_{i−1} and p_i.
+    """Mean change per step: the unbiased squared distance between p_{i−1} and p_i.
 
     D²_i = Σ_{j≠k} 1[a_j = a_k]/(m(m−1)) + Σ_{j≠k} 1[b_j = b_k]/(m(m−1)) − 2 Σ_{j,k} 1[a_j = b_k]/m², a and b being the
-    answers before and after step i. An estimate: it can be negative. 0 where there are no steps.
+    answers before and after step i. An estimate: it can be negative. 0 without steps.
     """
     groups = _groups(tree)
     steps = tuple(squared_distance(groups[i - 1], groups[i]) for i in range(1, len(groups)))
@@ -53,9 +53,9 @@ def elad_mc(tree: ReasoningTree, _: ScoreOptions) -> Score:
 
 
 def probe(tree: ReasoningTree, _: ScoreOptions) -> Score:
-    """The answer forced after every prefix: share of steps after which its argmax flips, plus the last entropy (nats).
+    """Share of steps after which the forced answer flips, plus the entropy of the last forced answer (nats).
 
-    Needs one pass and no sampling. A forced answer that was not found is a flip: it agrees with nothing.
+    Needs one pass and no sampling. A forced answer that was not found counts as a flip.
     """
     assert len(tree.probes) == tree.num_steps + 1, "probe needs a forced answer after each prefix"
     answers = [forced.answer for forced in tree.probes]
@@ -65,7 +65,7 @@ def probe(tree: ReasoningTree, _: ScoreOptions) -> Score:
 
 
 def random_score(tree: ReasoningTree, options: ScoreOptions) -> Score:
-    """Uniform in [0, 1), from a hash of seed and question id: the same whatever the order and the batch."""
+    """Uniform in [0, 1), from a hash of seed and question id, so independent of order and batch."""
     digest = hashlib.sha256(f"{options.seed}\0{tree.question.id}".encode("utf-8", "surrogatepass")).digest()
     return Score(tree.question.id, "random", (int.from_bytes(digest[:8], "big") >> 11) / 2**53)
 

@@ -108,10 +108,10 @@ def test_a_pool_without_answers_is_warned_of_once(
     pool = tmp_path / "pool.jsonl"
     pool.write_text('{"question": "What is 1 + 2?"}\n', encoding="utf-8")
     score_pool(model, at(pool), tmp_path / "a.jsonl", Silent(), **SETTINGS)
-    assert caplog.text.count("no answer tells the answer type") == 1
+    assert caplog.text.count("the answer type is unknown without answers") == 1
     with pytest.raises(UsageError, match="other questions"):
         score_pool(model, at(pool, kind="number"), tmp_path / "a.jsonl", Silent(), **SETTINGS)
-    assert caplog.text.count("no answer tells the answer type") == 1
+    assert caplog.text.count("the answer type is unknown without answers") == 1
 
 
 class Told(Silent):

@@ -172,6 +172,8 @@ def test_several_fields_make_up_a_question(tmp_path):
             PoolError, match=r":1: field 'stroy': missing; the row has story, ask: name the right field"
         ):
             read_one(tmp_path, row, fields=fields)
+    with pytest.raises(PoolError, match="the question's template names no field; write one in braces"):
+        read_one(tmp_path, row, fields=Fields(template="What?"))
     nested = {"ask": {"text": "How many?"}, "reply": {"value": [5]}}
     question = read_one(tmp_path, {**nested, "reply": {"value": 5}}, fields=Fields(("ask.text",), answer="reply.value"))
     assert (question.text, question.answer) == ("How many?", "5")
