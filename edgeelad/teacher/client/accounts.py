@@ -1,6 +1,6 @@
-"""Keep the books of one run with one endpoint: what is reserved, what was billed, what a reply without usage costs.
+"""Account for one run at one endpoint: what is reserved, what was billed, what a reply without usage costs.
 
-Between the ledger, which only stores, and the clients, which only send.
+Sits between the ledger, which only stores, and the clients, which only send.
 """
 
 from __future__ import annotations
@@ -21,13 +21,13 @@ from edgeelad.teacher.ledger.ledger import Begun, Ledger
 
 
 class Accounts:
-    """The books of one run; thread-safe.
+    """The account of one run; thread-safe.
 
     Args:
         config: Caps and prices.
         ledger: Where exchanges are kept.
         run: Whose budget is counted.
-        count_tokens: For replies that do not tell their usage; without it the worst case is counted.
+        count_tokens: Counts a text's tokens, for replies without usage; default: the worst case.
         price_factor: Scales all prices (a batch API's discount).
     """
 

@@ -1,8 +1,8 @@
-"""Buy replies: look into the ledger, reserve, send, read, write down; again where that is safe.
+"""Buy replies: look into the ledger, reserve the worst case, send, read, record; retry if that is safe.
 
 `ChatClient.complete` takes a request and gives its reply, from the ledger if it was ever bought. Every HTTP attempt is
-a ledger row before it is sent. Waits as the server says (Retry-After, in full), else exponentially with jitter, up to
-a total time; errors that no retry can mend end at once. Knows nothing of what the replies mean.
+a ledger row before it is sent. How long a request is tried is decided in `patience`. A refusal that no other request
+escapes cancels all requests that wait. Does not read what replies mean.
 """
 
 from __future__ import annotations
@@ -27,22 +27,22 @@ from edgeelad.teacher.client.transport import Lost
 from edgeelad.teacher.ledger.exchange import StoredReply, TeacherRequest
 from edgeelad.teacher.ledger.ledger import Ledger
 
-# replies of one level of structured output that the endpoint itself finds malformed, before a level down is tried
+# malformed replies at one level of structured output, after which the next lower level is tried
 MAX_MALFORMED = 2
-# requests in a row that were answered only a level down, after which all requests go there
+# successive requests answered only at a lower level, after which all requests use it
 MAX_LEVELS_DOWN = 3
-# features that one request may lose
+# maximum number of features that one request may lose
 MAX_LESSONS = 12
-# the attempt of a first request that a server answers with bare errors, in which the system turn is the user's
+# the attempt at which the system turn is merged into the user's, if a new endpoint answers with bare errors 500
 SYSTEM_ROLE_TRIAL = 3
-# how often to look whether another process has got its reply
+# how often to look whether another process has its reply
 POLL_S = 0.5
-# of English text, for the windows a minute; what it really took is set right afterwards
+# of English text, for the rate limits; replaced by the actual tokens afterwards
 BYTES_PER_TOKEN = 4
 
 
 class ChatClient:
-    """A client of one endpoint; thread-safe. Close it when done."""
+    """Client of one endpoint; thread-safe. Close it when done."""
 
     def __init__(
         self,
@@ -62,7 +62,7 @@ class ChatClient:
             config: Endpoint, model, caps, limits.
             ledger: Where exchanges are kept.
             run: Whose budget is counted.
-            count_tokens: For replies that do not tell their usage; without it the worst case is counted.
+            count_tokens: Counts a text's tokens, for replies without usage; default: the worst case.
             is_replay: Answer from the ledger only; what it does not hold is an error.
             clock: Seconds, monotonic.
             sleep: Waits; the default is cut short by `interrupt`.
@@ -108,9 +108,9 @@ class ChatClient:
         """The reply to a request: from the ledger, or bought now. `reply.problem` says why it is unusable, if so.
 
         Raises:
-            TeacherReplyError: This request gets no reply, though the teacher answers others.
+            TeacherReplyError: This request gets no reply; others may.
             TeacherUnavailableError: The teacher does not answer.
-            TeacherRefusedError: The teacher refuses for good.
+            TeacherRefusedError: The teacher refuses every request.
             BudgetError: A cap could be passed.
             StorageError: The ledger cannot be written.
         """
@@ -206,6 +206,8 @@ class ChatClient:
         with self._lock:
             self._num_levels_down = self._num_levels_down + 1 if purchase.levels_down else 0
             is_level_lost = self._num_levels_down >= MAX_LEVELS_DOWN
+            if is_level_lost:
+                self._num_levels_down = 0
         if is_level_lost:
             self.endpoint.lower_structure()
         self._limiter.succeeded()
@@ -238,7 +240,7 @@ class ChatClient:
         return delay
 
     def _can_lower(self, purchase: Purchase, body: dict[str, Any]) -> bool:
-        """Ask again for a reply whose form the endpoint refused, then a level of structured output down."""
+        """Whether to ask again after a malformed reply: once at this level of structured output, then a level down."""
         if "response_format" not in body or self.config.structured != "auto":
             return False
         purchase.num_malformed += 1
@@ -248,7 +250,7 @@ class ChatClient:
         return True
 
     def _note_settled(self) -> None:
-        """What an attempt really cost is known: those that wait for room in the budget may look again."""
+        """Wake the requests that wait for room in the budget, since the actual cost of an attempt is known."""
         with self._settled:
             self._num_settled += 1
             self._settled.notify_all()
@@ -269,7 +271,7 @@ class ChatClient:
 
     @contextmanager
     def _alone(self, key: str) -> Iterator[None]:
-        """One thread at a time for one request, so that a second asker finds what the first has bought."""
+        """Admit one thread per request, so that a second thread finds what the first has bought."""
         with self._lock:
             lock, num_waiting = self._key_locks.get(key, (threading.Lock(), 0))
             self._key_locks[key] = (lock, num_waiting + 1)

@@ -1,4 +1,4 @@
-"""An OpenAI-compatible endpoint: its URL, its key, the body of a request, and what was learned about what it can do.
+"""An OpenAI-compatible endpoint: its URL, its key, the body of a request, and what it was found not to support.
 
 One rule: what an endpoint refuses by name is left out or lowered, and the ledger remembers it, so that a lesson is
 learned once. A level of structured output that the user chose is not lowered: its refusal is an error that names it.
@@ -87,7 +87,7 @@ class Endpoint:
         return {**body, **json.loads(request.extra_body)}
 
     def learn(self, outcome: Unsupported, body: dict[str, Any]) -> None:
-        """Remember that a request's `body` asked for something that the endpoint does not know.
+        """Remember that the endpoint does not support something in a request's `body`.
 
         Raises:
             TeacherRefusedError: Nothing can be left out, or a setting forbids it.
@@ -104,11 +104,11 @@ class Endpoint:
                 self._remember(feature, LEFT_OUT[feature])
 
     def learn_system_role(self) -> None:
-        """Remember that a request was taken once its system turn was part of the user's."""
+        """Remember that the endpoint accepted a request once the system turn was merged into the user's."""
         self._remember("system_role", "no")
 
     def lower_structure(self) -> None:
-        """Remember that replies get a form only a level of structured output down."""
+        """Remember that replies are well-formed only at the next lower level of structured output."""
         with self._lock:
             level = STRUCTURE_LEVELS.index(self._structured())
             self._remember("structured", STRUCTURE_LEVELS[min(level + 1, len(STRUCTURE_LEVELS) - 1)])
@@ -150,7 +150,7 @@ class Endpoint:
 
 
 def _without_system_role(messages: list[dict[str, str]]) -> list[dict[str, str]]:
-    """The same with the system turn put before the first user turn."""
+    """The same messages with the system turn merged into the first user turn."""
     system = [message["content"] for message in messages if message["role"] == "system"]
     rest = [message for message in messages if message["role"] != "system"]
     if not system or not rest:
@@ -159,7 +159,7 @@ def _without_system_role(messages: list[dict[str, str]]) -> list[dict[str, str]]
 
 
 def check_settings(config: TeacherConfig) -> str:
-    """Check what a request is made of; gives the model.
+    """Check the settings that requests are made of, and give the model.
 
     Raises:
         ConfigError: No model, or an extra_body that sets what other options set.
@@ -173,7 +173,7 @@ def check_settings(config: TeacherConfig) -> str:
 
 
 def endpoint_url(base: str | None) -> str:
-    """The URL that is posted to, from the base URL of an API.
+    """The URL of chat completions, from the base URL of an API.
 
     >>> endpoint_url("https://host/v1/")
     'https://host/v1/chat/completions'
@@ -252,7 +252,7 @@ def _secret_headers(config: TeacherConfig) -> dict[str, str]:
 
 
 def read_key(variable: str | None) -> str | None:
-    """Read the API key from the environment variable that the configuration names; None where it names none.
+    """Read the API key from the environment variable that the configuration names; None if it names none.
 
     Raises:
         ConfigError: The variable is not set, or holds what no key is.

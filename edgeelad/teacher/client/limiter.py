@@ -1,7 +1,7 @@
-"""How many requests go out at once and how fast: adaptive concurrency, windows a minute, pauses that a server asks for.
+"""Limit how many requests are in flight and how fast they go out: adaptive concurrency, rates per minute, pauses.
 
-Concurrency halves when the server says "too many" and grows by one a round of successes (additive increase,
-multiplicative decrease). Knows no HTTP; the clock and the sleep are given, so tests need not wait.
+Concurrency halves when the server throttles and grows by one per round of successes (additive increase,
+multiplicative decrease). Knows no HTTP; clock and sleep are arguments, so tests need not wait.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ WINDOW_S = 60.0
 
 @dataclass(slots=True, eq=False)
 class Entry:
-    """One request that was let through: when, and the tokens that it was expected to take (then: took)."""
+    """One request that was admitted: when, and its expected tokens, replaced by the actual ones when it is done."""
 
     time: float
     prompt_tokens: float
@@ -27,9 +27,9 @@ class Entry:
 
 
 class Window:
-    """A sliding window: at most `limit` units within `length_s` seconds, `units` telling an entry's.
+    """A sliding window that admits `limit` units per `length_s` seconds; `units` gives the units of an entry.
 
-    An entry larger than the limit goes alone.
+    An entry above the limit is admitted alone.
     """
 
     def __init__(self, limit: float, length_s: float, units: Callable[[Entry], float]) -> None:
@@ -57,10 +57,10 @@ class Window:
 
 
 def windows_from_config(config: TeacherConfig) -> list[Window]:
-    """The windows a minute that a configuration sets."""
+    """The rate limits of a configuration."""
     windows = []
     if config.requests_per_minute is not None:
-        # below one a minute, the window is as long as one request takes
+        # below one request per minute, the window is longer than a minute
         length_s = max(WINDOW_S, WINDOW_S / config.requests_per_minute)
         windows.append(Window(max(1.0, config.requests_per_minute), length_s, lambda entry: 1.0))
     if config.tokens_per_minute is not None:
@@ -75,7 +75,7 @@ def windows_from_config(config: TeacherConfig) -> list[Window]:
 
 
 class Limiter:
-    """Lets requests through; every `enter` is followed by one `leave`."""
+    """Admits requests; every `enter` is followed by one `leave`. Thread-safe."""
 
     def __init__(
         self,
@@ -96,11 +96,11 @@ class Limiter:
 
     @property
     def concurrency(self) -> int:
-        """How many requests may be in flight now."""
+        """Maximum number of requests in flight now."""
         return max(1, int(self._limit))
 
     def enter(self, prompt_tokens: float, completion_tokens: float) -> Entry:
-        """Wait until a request of about so many tokens may go."""
+        """Wait until a request with these expected tokens is admitted."""
         while True:
             with self._free:
                 while self._in_flight >= self.concurrency:
@@ -115,7 +115,7 @@ class Limiter:
             self._sleep(delay)
 
     def leave(self, entry: Entry, billing: Billing | None) -> None:
-        """A request is done; `billing` says what it took, None where that is not known."""
+        """Release a request's place; `billing` holds its actual tokens, None if they are not known."""
         with self._free:
             self._in_flight -= 1
             if billing is not None:
@@ -124,13 +124,13 @@ class Limiter:
             self._free.notify_all()
 
     def succeeded(self) -> None:
-        """A reply came: let concurrency recover."""
+        """Let concurrency recover after a reply."""
         with self._free:
             self._limit = min(float(self._max_concurrency), self._limit + 1.0 / self._limit)
             self._free.notify_all()
 
     def throttled(self, entry: Entry, retry_after_s: float | None) -> None:
-        """The server said "too many": halve concurrency once a burst, and let nothing out before `retry_after_s`."""
+        """Halve concurrency, once per burst of throttled requests, and admit nothing for `retry_after_s` seconds."""
         with self._free:
             now = self._clock()
             if entry.time >= self._last_throttled:

@@ -69,7 +69,7 @@ class Patience:
 
     Args:
         name: The endpoint, for messages.
-        max_retry_s: Give up on one request after so long.
+        max_retry_s: Seconds after which a request is given up.
         has_answered: Whether it has answered this run before.
         clock: Seconds, monotonic.
         time_of_day: Seconds since the epoch.

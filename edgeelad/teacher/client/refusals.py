@@ -29,7 +29,7 @@ class Again:
         outcome: Whether it could have been billed.
         retry_after_s: How long the server asks to wait.
         is_throttle: Whether fewer requests should go out.
-        suspect: What is at fault if this goes on: the network or the account's rate limit; the server, if it is down;
+        suspect: What is at fault if it continues: the network or the account's rate limit; the server, if it is down;
             the server or this request; this request.
         is_generation: The model's own output did not have the required form: a lower level of structured output helps.
     """

@@ -37,7 +37,7 @@ HIDDEN_KEY = "[key]"
 
 @dataclass(frozen=True, slots=True)
 class HttpReply:
-    """A status, its headers (names in lower case) and its body; `problem` says how the body is incomplete, if so."""
+    """A status, its headers (names in lower case) and its body; `problem` says why the body is incomplete, if it is."""
 
     status: int
     headers: Mapping[str, str]
@@ -47,7 +47,7 @@ class HttpReply:
 
 @dataclass(frozen=True, slots=True)
 class Lost:
-    """No status came back. `was_sent`: the request may have reached the server. `is_final`: trying again is no use."""
+    """No status came back. `was_sent`: the request may have reached the server. `is_final`: a retry cannot help."""
 
     reason: str
     was_sent: bool
@@ -55,7 +55,7 @@ class Lost:
 
 
 class Transport:
-    """HTTP connections to one endpoint, kept open between requests, a session for each thread."""
+    """HTTP connections to one endpoint, kept open between requests; one session per thread."""
 
     def __init__(
         self,
@@ -178,7 +178,7 @@ class Transport:
         return HttpReply(response.status_code, received, self._hide(body), problem)
 
     def _hide(self, received: AnyStr) -> AnyStr:
-        """What was received without the key and other secrets, should the endpoint repeat them."""
+        """Replace the key and other secrets in what was received, in case the endpoint repeats them."""
         for secret in self._secrets:
             if isinstance(received, bytes):
                 received = received.replace(secret.encode(), HIDDEN_KEY.encode())
@@ -203,7 +203,7 @@ class Transport:
 
 
 class _Watch:
-    """The connection that one request uses, to be cut by a timer's thread unless the request ends first."""
+    """The connection of one request, shut down by a timer's thread unless the request ends first."""
 
     def __init__(self) -> None:
         self.connection: Any = None
@@ -213,7 +213,7 @@ class _Watch:
 
     @property
     def was_sent(self) -> bool:
-        """Whether the whole request went out: only then an answer is waited for."""
+        """Whether the whole request was sent, since only then the answer is read."""
         return self.connection is not None
 
     def cut(self) -> None:
@@ -235,7 +235,7 @@ _thread = threading.local()  # .watch: the watch over the request that this thre
 
 
 def _make_session() -> requests.Session:
-    """A session whose connections can be cut off by `_deadline`."""
+    """A session whose connections `_deadline` can shut down."""
     import requests
     from urllib3.connection import HTTPConnection, HTTPSConnection
     from urllib3.connectionpool import HTTPConnectionPool, HTTPSConnectionPool
@@ -274,7 +274,7 @@ def _make_session() -> requests.Session:
 
 @contextlib.contextmanager
 def _deadline(seconds: float) -> Iterator[_Watch]:
-    """Cut this thread's connection after so long: requests' read timeout starts again with every byte that drips in."""
+    """Shut down this thread's connection after `seconds`; the read timeout of requests restarts with every byte."""
     watch = _Watch()
     _thread.watch = watch
     timer = threading.Timer(seconds, watch.cut)
