@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+from urllib.parse import urlsplit
+
 from edgeelad.config import RESUMABLE, RunConfig, load_config
 from edgeelad.config_toml import dump_toml
 from edgeelad.errors import ConfigError
 from edgeelad.files import PRIVATE, write_text
 from edgeelad.run.folder import RunFolder
+from edgeelad.teacher.client.endpoint import is_loopback
 
-# where the run and its teacher are now; neither changes a result
+# a run folder may be moved, and a teacher on this machine may listen on another port
 PLACES = {"run": {"out"}, "teacher": {"url"}}
 
 
@@ -45,8 +48,14 @@ def check_changes(recorded: RunConfig, config: RunConfig) -> None:
     for section, keys in now.items():
         allowed = RESUMABLE.get(section, set()) | PLACES.get(section, set())
         for key, value in keys.items():
-            if key not in allowed and value != before[section][key]:
+            was = before[section][key]
+            is_moved = key != "url" or (_is_local(was) and _is_local(value))
+            if value != was and not (key in allowed and is_moved):
                 raise ConfigError(
-                    f"{section}.{key} was {before[section][key]!r} when this run began and is {value!r} now; it cannot "
+                    f"{section}.{key} was {was!r} when this run began and is {value!r} now; it cannot "
                     "be changed: start a new run with another --out"
                 )
+
+
+def _is_local(url: str | None) -> bool:
+    return is_loopback(urlsplit(url or "").hostname or "")

@@ -33,16 +33,12 @@ class OwnParts:
     strategy: Strategy | None = None
 
 
+# what decides whether the teacher is asked, and whether its replies can be used
 LIMITS = (
-    "max_usd",
-    "max_requests",
-    "max_prompt_tokens",
-    "max_completion_tokens_total",
-    "max_questions",
-    "max_completion_tokens",
-    "structured",
-    "token_parameter",
-)
+    "model", "fallback_url", "fallback_model",
+    "max_usd", "max_requests", "max_prompt_tokens", "max_completion_tokens_total", "max_questions",
+    "max_completion_tokens", "max_reasoning_tokens", "reasoning_effort", "structured", "token_parameter",
+)  # fmt: skip
 
 
 @dataclass(frozen=True, slots=True, eq=False)

@@ -127,7 +127,11 @@ def test_a_run_changes_only_what_it_may(begun: RunFolder) -> None:
         return make_config({"training": {"epochs": 2}, **sections})
 
     recorded = read_config(begun)
-    check_changes(recorded, config(teacher={"max_requests": 7, "url": "http://127.0.0.1:1/v1"}, run={"out": "moved"}))
+    check_changes(recorded, config(teacher={"max_requests": 7}, run={"out": "moved"}))
+    local, other, remote = ({"url": f"http://{host}/v1"} for host in ("127.0.0.1:1", "127.0.0.1:2", "host"))
+    check_changes(config(teacher=local), config(teacher=other))
+    with pytest.raises(ConfigError, match=r"teacher\.url was 'http://127\.0\.0\.1:1/v1' when this run began"):
+        check_changes(config(teacher=local), config(teacher=remote))
     with pytest.raises(ConfigError, match=r"run\.seed was 0 when this run began and is 1 now"):
         check_changes(recorded, config(run={"seed": 1}))
 
