@@ -25,7 +25,7 @@ def prepare_student(model: str, out: Path, config: StudentConfig) -> Path:
 
     Args:
         model: A folder, or a Hugging Face id. No remote code is run; only safetensors are read.
-        out: The folder to make; it appears whole or not at all.
+        out: The folder to create; it appears complete or not at all.
         config: The student's section of the run configuration.
 
     Raises:
@@ -56,7 +56,7 @@ def fine_tune(
     Args:
         base: A student folder, with `prompt.json`.
         examples: What to learn; those too long for the student's context are skipped, and reported in the result.
-        out: The folder to make; it appears whole or not at all. A LoRA is merged into the weights before saving.
+        out: The folder to create; it appears complete or not at all. A LoRA is merged into the weights before saving.
         config: The training section of the run configuration.
         seed: Seed of everything random: order, dropout, adapters.
         progress: Called after each optimizer step with (step, total steps, loss in nats per token).

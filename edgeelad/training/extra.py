@@ -1,4 +1,4 @@
-"""What a workstation has and other places may not: the `distill` extra, and libraries that like to write to the screen.
+"""Handle the optional libraries of the `distill` extra: name the missing one, keep them from writing to the screen.
 
 Light: imports neither torch nor transformers.
 """
@@ -36,7 +36,7 @@ def distill_extra(purpose: str) -> Iterator[None]:
 def quiet() -> Iterator[None]:
     """Keep torch, transformers, optimum and their kin from writing to the screen; errors are still raised.
 
-    Their warnings address whoever writes against them (deprecations, tracing of shapes), not whoever distills.
+    Their warnings (deprecations, traced shapes) address developers, not users of edgeelad.
     """
     loggers = [logging.getLogger(name) for name in NOISY_LOGGERS]
     levels = [logger.level for logger in loggers]

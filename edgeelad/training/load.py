@@ -31,7 +31,7 @@ HUB_ID = re.compile(r"[\w.-]+(/[\w.-]+)?")
 
 
 def find_model(model: str) -> str:
-    """The folder, or the hub id, that `model` names.
+    """Resolve `model` to a folder or a hub id.
 
     Raises:
         ModelError: It names a folder that does not exist, or a file.
@@ -47,7 +47,7 @@ def find_model(model: str) -> str:
 
 
 def load_config(source: str) -> PretrainedConfig:
-    """The configuration of a causal LM that can be trained and exported here.
+    """Load the configuration of a causal LM that can be trained and exported here.
 
     Raises:
         ModelError: It is missing, needs remote code, is no causal LM, is quantized, cannot be exported, or was saved by
@@ -77,7 +77,7 @@ def load_config(source: str) -> PretrainedConfig:
 
 
 def load_model(source: str, config: PretrainedConfig | None = None) -> PreTrainedModel:
-    """The model in float32, in evaluation mode, with the weights of the file, all of them and no others.
+    """Load the model in float32, in evaluation mode, with exactly the weights of its safetensors.
 
     Args:
         source: A folder or hub id.
@@ -105,7 +105,7 @@ def load_model(source: str, config: PretrainedConfig | None = None) -> PreTraine
 
 
 def load_tokenizer(source: str) -> FastTokenizer:
-    """The fast tokenizer (the only kind that runs at the edge).
+    """Load the fast tokenizer, the only kind that runs on devices.
 
     Raises:
         ModelError: There is no tokenizer, its special tokens are not named, or it has no fast form.
@@ -140,7 +140,7 @@ def _translated(source: str, data: dict[str, Any], family: type[PretrainedConfig
 
 @contextmanager
 def _model_errors(source: str) -> Iterator[None]:
-    """Turn what transformers raises on a model that it cannot load into a ModelError of one line."""
+    """Turn whatever transformers raises while loading a model into a ModelError of one line."""
     try:
         yield
     except SafetensorError as error:
@@ -152,7 +152,7 @@ def _model_errors(source: str) -> Iterator[None]:
 
 
 def _explain(source: str, error: Exception) -> str:
-    """One line that says what is wrong with a model that could not be loaded, and what to do."""
+    """Explain in one line why a model could not be loaded, and what to do."""
     text = str(error)
     if "trust_remote_code" in text:
         return f"{source}: needs code from its repository, which is never run; choose an architecture of transformers"

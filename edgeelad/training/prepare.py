@@ -96,7 +96,7 @@ def _check_chat(source: str, prompt: PromptFormat, tokenizer: FastTokenizer) -> 
 
 
 def _settled(template: str) -> str:
-    """A chat template that renders the same everywhere and every day.
+    """Make a chat template render the same everywhere and every day.
 
     `strftime_now` becomes a fixed date, and transformers' own `{% generation %}` marks, which change nothing in a
     prompt, become plain conditions that jinja2 knows.
@@ -109,9 +109,9 @@ def _settled(template: str) -> str:
 
 
 def _with_special_tokens(prompt: PromptFormat, tokenizer: FastTokenizer) -> PromptFormat:
-    """Let the tokenizer add its special tokens where these come first only; else write the first ones ourselves.
+    """Let the tokenizer add its special tokens if they all come first; otherwise write the first ones in the template.
 
-    A tokenizer that ends every text with the end token would have the student explain a text that is over.
+    After a tokenizer that appends the end token, the student would have to explain a finished text.
     """
     text = prompt.render(SAMPLE)
     if prompt.bos_token and text.startswith(prompt.bos_token):
@@ -126,7 +126,7 @@ def _with_special_tokens(prompt: PromptFormat, tokenizer: FastTokenizer) -> Prom
 
 
 def _token_ids(source: str, model: PreTrainedModel, tokenizer: FastTokenizer) -> GenerationConfig:
-    """The end, begin and padding tokens; the tokenizer gets an end and a padding token where it lacks them.
+    """The end, begin and padding tokens; sets the tokenizer's end and padding tokens if it has none.
 
     Raises:
         ModelError: No end-of-sequence token is named anywhere: the student could never stop.

@@ -1,1 +1,1 @@
-"""Fused ONNX graphs: trace, edit, quantize and swap weights."""
+"""Fused ONNX graphs: trace, edit, quantize, swap weights."""

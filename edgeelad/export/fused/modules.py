@@ -1,4 +1,4 @@
-"""Which modules one fused operator can stand for: each is compared with its stand-in on random input first."""
+"""Replace modules by fused operators, after comparing the two on random input."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ class UnservedArchitectureError(ModelError):
 
 
 def fused_forward(module: nn.Module) -> Callable[..., Tensor] | None:
-    """A forward pass through one fused operator, if `module` is proven to compute just that."""
+    """A forward pass through one fused operator, if it computes the same as `module`; else None."""
     name = type(module).__name__
     candidate: Callable[..., Tensor] | None = None
     width = 8

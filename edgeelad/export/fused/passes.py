@@ -1,8 +1,8 @@
-"""Clean a traced graph: straighten the way into and out of attention, fuse residual additions with their norms.
+"""Clean a traced graph: connect attention to its projections, fuse residual additions with norms, name the weights.
 
-What the tracer records of `view(...).transpose(1, 2)` is a dozen nodes of shape arithmetic a layer, whose only effect
-is that data stay where they are: GroupQueryAttention and RotaryEmbedding take [batch, sequence, heads · size] as the
-projections give it. Each pass takes a graph and edits it.
+For `view(...).transpose(1, 2)` the tracer records a dozen nodes of shape arithmetic per layer that change nothing:
+GroupQueryAttention and RotaryEmbedding take [batch, sequence, heads · size] as the projections return it. Each pass
+edits the graph in place.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ NORM_OPS = {
 
 
 def clean(graph: EditedGraph, parameters: Mapping[str, Weight]) -> None:
-    """Run all passes; `parameters` are the student's, by the names that torch gives them."""
+    """Run all passes; `parameters` are the student's, by their names in torch."""
     scale_before_head(graph)
     straighten(graph)
     graph.prune()
@@ -39,7 +39,7 @@ def clean(graph: EditedGraph, parameters: Mapping[str, Weight]) -> None:
 
 
 def attention_nodes(graph: EditedGraph) -> list[NodeProto]:
-    """The GroupQueryAttention nodes, one a layer."""
+    """The GroupQueryAttention nodes, one per layer."""
     return [node for node in graph.nodes if node.op_type == "GroupQueryAttention"]
 
 
@@ -61,9 +61,9 @@ def scale_before_head(graph: EditedGraph) -> None:
 
 
 def straighten(graph: EditedGraph) -> None:
-    """Let attention and rotary embedding read the projections directly, and the output projection read attention.
+    """Make attention and rotary embedding read the projections directly, and the output projection read attention.
 
-    GPT-2 views its ids and its last hidden states as well; these are the same tensors before and after.
+    GPT-2 reshapes its ids and its last hidden states as well, without changing them.
     """
     for node in list(graph.nodes):
         if node.op_type == "Gather" and _before_layout(graph, node.input[1]) in ("input_ids", "position_ids"):
@@ -87,7 +87,7 @@ def _flat_source(graph: EditedGraph, reader: NodeProto, tensor: str) -> str:
     norm = graph.producer(source)
     if norm is None or norm.op_type not in NORM_OPS:
         return source
-    # a norm over each head: it needs the heads apart
+    # a norm over each head needs the heads in a dimension of their own
     size = int(graph.weights[norm.input[1]].shape[0])
     apart = graph.constant("heads_apart", np.array([0, 0, -1, size], dtype=np.int64))
     together = graph.constant("heads_together", np.array([0, 0, -1], dtype=np.int64))
@@ -108,13 +108,13 @@ def _before_layout(graph: EditedGraph, tensor: str) -> str:
 
 
 def name_weights(graph: EditedGraph, parameters: Mapping[str, Weight]) -> None:
-    """Name each weight after the parameter that it is, with `.T` where it is its transpose.
+    """Name each weight after its parameter, with `.T` for a transpose.
 
-    The exporter transposes the weights of linear layers and gives them numbers for names. With these names a later
-    student's weights can be put into the same graph (`graph_swap`).
+    The exporter transposes the weights of linear layers and numbers them. With these names, `swap` can put another
+    student's weights into the same graph.
 
     Raises:
-        ModelError: A weight is named after a parameter but does not hold its values.
+        ModelError: A weight has the name of a parameter but other values.
     """
     for node in graph.nodes:
         if node.op_type != "MatMul" or node.input[1] not in graph.weights or node.input[1] in parameters:
@@ -152,7 +152,7 @@ def head_node(graph: EditedGraph) -> NodeProto:
 
 
 def tie_head(graph: EditedGraph) -> None:
-    """Let the head read the embedding itself where the two are tied; note the vocabulary."""
+    """Make a tied head read the embedding itself; record the vocabulary's size."""
     head = head_node(graph)
     vocab_size = graph.weights[head.input[1]].shape[1]
     graph.metadata[VOCAB_SIZE_KEY] = str(vocab_size)
@@ -162,7 +162,7 @@ def tie_head(graph: EditedGraph) -> None:
 
 
 def tie_product(graph: EditedGraph, product: NodeProto) -> None:
-    """Let a product read the embedding itself, transposed on the fly, if its weight is the same numbers."""
+    """Make a product read the embedding itself, transposed on the fly, if its weight is equal to it."""
     lookup = embedding_node(graph)
     if lookup is None:
         return
@@ -190,7 +190,7 @@ def embedding_node(graph: EditedGraph) -> NodeProto | None:
 
 
 def fuse_skip_norms(graph: EditedGraph) -> None:
-    """Fuse `norm(x + y)` (and the bias of y, where it has one) into one node that gives the sum as well."""
+    """Fuse `norm(x + y)`, and the bias of y if there is one, into one node that also returns the sum."""
     for norm in [node for node in graph.nodes if node.op_type in NORM_OPS]:
         add = graph.producer(norm.input[0])
         if add is None or add.op_type != "Add" or any(name in graph.weights for name in add.input):

@@ -1,8 +1,8 @@
 """Patch a causal LM while it is traced: attention, cache, rotary embedding, norms and activations.
 
-The attention function becomes `com.microsoft::GroupQueryAttention`; the cache hands over the new keys and values
-instead of concatenating; rotary embedding is left to `com.microsoft::RotaryEmbedding`, which reads `position_ids`;
-RMSNorm and activations become fused operators. Everything is put back afterwards.
+The attention function becomes `com.microsoft::GroupQueryAttention`; the cache returns the new keys and values
+instead of concatenating them; rotary embedding becomes `com.microsoft::RotaryEmbedding`, which reads `position_ids`;
+RMSNorm and activations become fused operators. Everything is restored afterwards.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ ATTENTION_NAME = "edgeelad_group_query_attention"
 
 @dataclass(slots=True)
 class _Traced:
-    """What the traced forward pass shares among its layers."""
+    """The state that the layers of a traced forward pass share."""
 
     position_ids: Tensor
     rotary_index: Tensor
@@ -41,7 +41,7 @@ class _Traced:
 
 @dataclass(slots=True)
 class _Restore:
-    """One replaced attribute, to be put back."""
+    """A replaced attribute, to be restored."""
 
     owner: object
     name: str
@@ -172,8 +172,8 @@ class FusedAttention:
 def _begin(attention_mask: Tensor, position_ids: Tensor) -> _Traced:
     """The inputs that all layers share, from the standard inputs.
 
-    Every row counts as full (seqlens_k = T − 1); what the mask leaves out gets a large negative bias. So left padding
-    works, as Optimum's and transformers' batched generation has it.
+    Every row counts as full (seqlens_k = T − 1), and masked positions get a large negative bias. So left padding works,
+    as in the batched generation of Optimum and transformers.
     """
     total = torch._shape_as_tensor(attention_mask)[1].to(torch.int32)
     seqlens_k = torch.zeros_like(attention_mask[:, 0], dtype=torch.int32) + (total - 1)
@@ -186,7 +186,7 @@ def _begin(attention_mask: Tensor, position_ids: Tensor) -> _Traced:
 
 
 def _scale(module: nn.Module, kwargs: dict[str, Any], head_dim: int) -> float:
-    """The factor on query · key; GPT-2 does not hand it over and may scale by layer as well."""
+    """The factor on query · key; GPT-2 does not pass it, and may scale by layer as well."""
     scaling = kwargs.get("scaling")
     if scaling is not None:
         return float(scaling)

@@ -1,8 +1,8 @@
-"""Put a later student's weights into the graphs of an earlier one: the graph files stay, their weights file is anew.
+"""Swap a later student's weights into the graphs of an earlier one: copy the graph files, write a new weights file.
 
-Tracing is most of the time of an export, and its result is the same every round. A learned tensor's name says how it
-comes from the student's parameters (`name`, `name.T`, `name.T.int8`, `name.table.int8.scale` …); each is computed again
-and written to its old place. The files are, byte for byte, those that exporting anew writes.
+Tracing takes most of the time of an export, and its result is the same every round. A learned tensor's name states how
+it is computed from the student's parameters (`name`, `name.T`, `name.T.int8`, `name.table.int8.scale` …); each tensor
+is computed again and written to its old offset. The files are, byte for byte, those of a fresh export.
 """
 
 from __future__ import annotations
@@ -27,14 +27,14 @@ Weight = NDArray[np.generic]
 LEARNED = re.compile(
     r"(?P<source>.+?)(?P<transposed>\.T)?(?P<shifted>\.plus1)?(?P<table>\.table)?(\.(?P<kind>int8|blocks\d)(\.scale|\.zero)?)?"
 )
-# what the weights of each precision are called at the end
+# how the names of each precision's weights end
 WEIGHT_KINDS: dict[Precision, str | None] = {"fp32": None, "int8": "int8", "int4": "blocks4"}
-# what a student's configuration may say differently without being another architecture
+# settings that may differ between students of one architecture
 IGNORED_KEYS = ("_name_or_path", "transformers_version", "torch_dtype", "dtype", "use_cache")
 
 
 class GraphMismatchError(ModelError):
-    """The earlier graphs are of another architecture, or not ours: export anew."""
+    """The earlier graphs are of another architecture, or not edgeelad's: a fresh export is needed."""
 
 
 def swap_weights(previous: Path, student: Path, out: Path, precisions: tuple[Precision, ...]) -> list[GraphFiles]:
@@ -44,7 +44,7 @@ def swap_weights(previous: Path, student: Path, out: Path, precisions: tuple[Pre
         previous: The onnx folder of an earlier student, with its config.json.
         student: A transformers folder.
         out: An existing folder.
-        precisions: Which to write; `previous` has them all.
+        precisions: The precisions to write; `previous` must have them all.
 
     Raises:
         GraphMismatchError: The two are not of the same architecture, or `previous` lacks a file.
@@ -81,7 +81,7 @@ def _check_same_architecture(previous: Path, student: Path) -> None:
 
 
 def _check_precision(model: onnx.ModelProto, precision: Precision, path: Path) -> None:
-    """int8 and int4 have the same file names: the tensors' names tell them apart."""
+    """Check the tensors' names, because int8 and int4 graphs have the same file names."""
     matches = (LEARNED.fullmatch(tensor.name) for tensor in model.graph.initializer)
     kinds = {match["kind"] for match in matches if match is not None}
     if WEIGHT_KINDS[precision] not in kinds:
@@ -91,7 +91,7 @@ def _check_precision(model: onnx.ModelProto, precision: Precision, path: Path) -
 def _write_weights(
     models: list[onnx.ModelProto], old: GraphFiles, new: GraphFiles, parameters: Mapping[str, Weight]
 ) -> None:
-    """Write each external tensor to its place: learned ones from the parameters, the others as they were."""
+    """Write each external tensor to its offset: learned ones from the parameters, the others unchanged."""
     places = {_place(tensor): tensor for model in models for tensor in model.graph.initializer if tensor.external_data}
     made: dict[str, Weight] = {}
     with old.weights.open("rb") as source, new.weights.open("wb") as target:
@@ -113,7 +113,7 @@ def _place(tensor: TensorProto) -> tuple[int, int]:
 
 
 def _make(name: str, parameters: Mapping[str, Weight]) -> dict[str, Weight]:
-    """The tensors that come from the same parameter in the same way as the one of this name; none for a constant."""
+    """Compute the tensor of this name and those computed with it (scales, zero points); none for a constant."""
     match = LEARNED.fullmatch(name)
     if match is None or match["source"] not in parameters:
         return {}
