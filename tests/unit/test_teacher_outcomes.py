@@ -72,6 +72,29 @@ def test_errors_are_judged_with_what_was_sent():
     assert isinstance(classify(reply({"error": {"message": "later", "code": 502}}), NOW), Again)
 
 
+@pytest.mark.parametrize(
+    "body",
+    [
+        {"object": "error", "message": "This model's maximum context length is 2048 tokens.", "code": 40303},
+        {"detail": "context length exceeded"},
+        {"error_code": 336, "error_msg": "prompt too long"},
+    ],
+)
+def test_a_200_without_choices_that_is_an_error(body):
+    assert classify(reply(body), NOW).is_about_request
+
+
+def test_a_choice_that_failed_is_in_doubt():
+    choice = {
+        "message": {"content": ""},
+        "finish_reason": "error",
+        "error": {"code": 502, "message": "upstream failed"},
+    }
+    outcome = classify(reply(chat(choices=[choice])), NOW)
+    assert (outcome.outcome, "upstream failed" in outcome.reason) == ("in_doubt", True)
+    assert isinstance(classify(reply(chat(message="hello", detail=None)), NOW), Answered)
+
+
 def test_lost_requests():
     assert classify(Lost("refused", was_sent=False), NOW) == Again("refused", "unbilled")
     assert classify(Lost("broke", was_sent=True), NOW) == Again("broke", "in_doubt", suspect="server or request")

@@ -172,6 +172,19 @@ THROTTLES = [
         "final",
         None,
     ),
+    (openai("Your team has reached its monthly spending limit."), {}, "final", None),
+    (
+        {
+            "error": {
+                "code": "429",
+                "message": "Requests have exceeded call rate limit of your current OpenAI S0 pricing "
+                "tier. Please retry after 3 seconds. Go here: https://aka.ms/oai/quotaincrease to increase it.",
+            }
+        },
+        {},
+        "wait",
+        3.0,
+    ),
     (openai(GROQ_TOO_LARGE, "tokens", code="rate_limit_exceeded"), {}, "its fault", None),
 ]
 
@@ -277,6 +290,12 @@ FINAL = [
                  {"@type": "type.googleapis.com/google.rpc.ErrorInfo", "reason": "API_KEY_INVALID"}),
      "teacher.api_key_env"),
     (402, openai("Insufficient Balance", "unknown_error"), "no money left"),
+    (403, {"code": 30001, "message": "Sorry, your account balance is insufficient", "data": None}, "no money left"),
+    (429, {"error": {"code": "1113", "message": "余额不足或无可用资源包,请充值。"}}, "no money left"),
+    (403, {"code": "The caller does not have permission to execute the specified operation", "error": "No."},
+     "no permission"),
+    (400, {"error": {"message": "The requested model 'a/b' is not supported by any provider you have enabled.",
+                     "code": "model_not_supported"}}, "teacher.model"),
     (400, {"type": "error", "error": {"type": "invalid_request_error", "message": "Your credit balance is too low to "
            "access the Anthropic API. Please go to Plans & Billing to upgrade or purchase credits."}}, "no money left"),
     (400, openai("Access denied, please make sure your account is in good standing.", "Arrearage", code="Arrearage"),
@@ -327,6 +346,10 @@ UNCLEAR = [
     (400, openai("`max_tokens` must be less than or equal to `8192`, the maximum value for `max_tokens` is less than the "
                  "`context_window` for this model")),
     (200, {"error": "something"}),
+    (400, {"type": "error", "error": {"type": "invalid_request_error", "message": "max_tokens: 9999 > 8192, which is the "
+           "maximum allowed number of output tokens for claude-3"}}),
+    (400, openai("Invalid max_tokens value, the valid range of max_tokens is [1, 8192]")),
+    (400, openai("Range of max_tokens should be [1, 8192]", code="invalid_parameter_error")),
 ]  # fmt: skip
 
 
@@ -377,7 +400,14 @@ NAMED = [
                        "msg": "Extra inputs are not permitted", "input": SENT}]}, "structured"),
     (400, {"error": {"message": "Provider returned error", "code": 400, "metadata": {"raw": json.dumps(
         openai("This response_format type is unavailable now")), "provider_name": "DeepSeek"}}}, "structured"),
+    (400, openai("deepseek-reasoner does not support Json Output."), "structured"),
+    (400, gemini(400, "A schema in GenerationConfig in the request exceeds the maximum allowed nesting depth.",
+                 "INVALID_ARGUMENT"), "structured"),
+    (400, openai("The provided JSON schema contains features not supported by xgrammar."), "structured"),
     # the system role
+    (400, {"detail": [{"type": "literal_error", "loc": ["body", "messages", 0, "role"], "input": "system",
+                       "msg": "Input should be 'user' or 'assistant'"}]}, "system_role"),
+    (400, openai("This model doesn't support 'system' messages."), "system_role"),
     (400, {"object": "error", "message": "System role not supported", "type": "BadRequestError", "param": None,
            "code": 400}, "system_role"),
     (500, b"System role not supported", "system_role"),
@@ -404,6 +434,7 @@ NAMED = [
     (400, openai("parameter.enable_thinking must be set to false for non-streaming calls",
                  code="invalid_parameter_error"), "stream"),
     (400, {"detail": "Stream must be set to true"}, "stream"),
+    (422, {"detail": [{"type": "literal_error", "loc": ["body", "stream"], "msg": "Input should be True"}]}, "stream"),
 ]  # fmt: skip
 
 

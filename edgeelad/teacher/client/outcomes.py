@@ -11,6 +11,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from edgeelad.teacher.client.api_error import error_message
 from edgeelad.teacher.client.message import excerpt, read_choice
 from edgeelad.teacher.client.refusals import Again, Refused, Unsupported, judge
 from edgeelad.teacher.client.transport import HttpReply, Lost
@@ -28,6 +29,9 @@ class Answered:
     told: Told
     model: str
 
+
+# in a 200 without choices: an error all the same
+ERROR_KEYS = frozenset({"message", "detail", "error_msg", "error_code", "errors"})
 
 Outcome = Answered | Again | Refused | Unsupported
 
@@ -55,12 +59,22 @@ def classify(reply: HttpReply | Lost, now: float, sent: Mapping[str, Any] | None
         return _in_doubt(f"status 200 with {what}")
     if not isinstance(data, dict):
         return _in_doubt(f"status 200 with JSON that is no object: {excerpt(reply.body)}")
-    if data.get("error"):
+    if data.get("error") or (not data.get("choices") and ERROR_KEYS & set(data)):
         return judge(200, reply.headers, reply.body, now, sent)
+    broken = _error_of_choice(data)
+    if broken is not None:
+        return _in_doubt(f"status 200 with a choice that failed: {error_message(json.dumps(broken).encode())}")
     told = read_usage(data, reply.headers)
     model = data.get("model")
     content, finish_reason, problem = read_choice(data, told.reasoning_tokens)
     return Answered(content, finish_reason, problem, told, clean_text(model) if isinstance(model, str) else "")
+
+
+def _error_of_choice(data: Mapping[str, Any]) -> Any:
+    """The error inside the first choice, as gateways put it if a provider fails half-way."""
+    choices = data.get("choices")
+    choice = choices[0] if isinstance(choices, list) and choices else None
+    return choice.get("error") or None if isinstance(choice, dict) else None
 
 
 def _in_doubt(reason: str) -> Again:

@@ -203,7 +203,7 @@ def _refused(
         return Unsupported(feature, reason)
     if error.codes & words.MODEL_CODES or words.MODEL.search(error.text):
         return Refused(f"{reason}; {HINTS[404]}")
-    if status == 403 and (error.codes & words.PERMISSION_CODES or words.PERMISSION.search(error.text)):
+    if status == 403 and (error.codes & words.PERMISSION_CODES or words.PERMISSION.search(_all_words(error))):
         return Refused(hinted)
     if status in (404, 405):
         return Refused(hinted)
@@ -215,6 +215,8 @@ def _refused(
 def _feature_in_parameters(error: ApiError, sent: Mapping[str, Any] | None) -> Feature | None:
     named = set(error.parameters)
     found = [feature for feature, names in words.NAMES.items() if any(names.fullmatch(name) for name in named)]
+    if {"messages", "role"} <= named:
+        found.append("system_role")
     return _complained_of(found, error, sent)
 
 
@@ -236,9 +238,14 @@ def _complained_of(found: list[Feature], error: ApiError, sent: Mapping[str, Any
     for feature in found:
         if sent is not None and not is_sent(feature, sent):
             continue
-        if feature == "token_parameter" and not words.UNKNOWN.search(error.text + " " + " ".join(error.codes)):
+        if feature == "token_parameter" and not words.UNKNOWN.search(_all_words(error)):
             continue
         if feature == "reasoning_effort" and (error.codes & words.VALUE_CODES or "one of" in error.text):
             continue
         return feature
     return None
+
+
+def _all_words(error: ApiError) -> str:
+    """The words of an error, and its codes, which may be sentences."""
+    return " ".join([error.text, *sorted(error.codes)])

@@ -26,11 +26,11 @@ STATUS_OF_CODE = {
 MONEY_CODES = {
     "insufficient_quota", "billing_hard_limit_reached", "billing_not_active", "insufficient_balance",
     "insufficient_credits", "insufficient_funds", "exceeded_current_quota_error", "arrearage", "account_deactivated",
-    "credit_balance_too_low", "access_terminated",
+    "credit_balance_too_low", "access_terminated", "1113",
 }  # fmt: skip
 MONEY = _any_of(
     r"credit balance is too low",
-    r"insufficient (account )?(balance|credits?|funds)",
+    r"insufficient (account )?(balance|credits?|funds)|balance is (insufficient|not enough)|余额不足",
     r"(out of|not enough|no|requires more) credits",
     r"used all available credits",
 )
@@ -48,7 +48,9 @@ PERMISSION_CODES = {
 PERMISSION = _any_of(
     r"permission|authoriz|forbidden|country|region|organization", r"access (is )?denied", r"not have access"
 )
-MODEL_CODES = {"model_not_found", "deploymentnotfound", "model_not_available", "model_decommissioned"}
+MODEL_CODES = {
+    "model_not_found", "deploymentnotfound", "model_not_available", "model_decommissioned", "model_not_supported"
+}  # fmt: skip
 MODEL = _any_of(
     r"model.{0,80}(does not exist|doesn't exist|not exist|not found|has been (retired|deprecated))",
     r"(unknown|invalid|no such) model|not a valid model",
@@ -59,8 +61,8 @@ NO_SUCH_PLACE = _any_of(
     r"endpoint or method", r"(unknown|invalid|no such) (url|path|route|endpoint)", r"cannot post", r"not found"
 )
 
-# rate limits: a day's quota and a quota of nothing are final
-DAY = _any_of(r"per[ _-]?day", r"\bdaily\b", r"\b[rt]pd\b")
+# rate limits: the quota of a day or a month, and a quota of nothing, are final
+DAY = _any_of(r"per[ _-]?day", r"\bdaily\b", r"\b[rt]pd\b", r"monthly (usage|quota|limit|spend)")
 NO_QUOTA = re.compile(r"\blimit:? 0(?![.,]?\d)")
 TOO_LARGE = re.compile(r"request too large")
 
@@ -75,7 +77,7 @@ MODERATION = _any_of(
     r"content (management|policy|filter|moderation|safety)",
     r"safety (system|filter|setting|reasons?)",
     r"considered high risk|inappropriate content|\bflagged\b|\bmoderat(ed|ion)\b",
-    r"usage polic|violat\w+ .{0,40}polic",
+    r"usage polic|violat\w+ .{0,40}polic|敏感|违规",
 )
 SIZE_CODES = {
     "context_length_exceeded", "exceed_context_size_error", "string_above_max_length", "request_too_large",
@@ -85,10 +87,13 @@ SIZE = _any_of(
     r"(maximum|available|max) context|context[ _-]?(length|size|window)|max_seq_len|max_model_len",
     r"too many (input )?tokens|token count.{0,80}exceeds|tokens.{0,60}must be <=",
     r"(prompt|input|message|string|request|payload) (is |was )?too (long|large)",
-    r"exceeds the (maximum|max|limit)|exceeds? the configured limit|reduce the length",
+    r"(tokens?|length|input|prompt|characters).{0,60}exceeds? the (maximum|max|limit|configured limit)",
+    r"reduce the length",
 )
 # the completion cap itself, whatever the prompt
-CAP = re.compile(r"max_(completion_)?tokens\W{0,3} (is too large|must be|exceeds|should be)(?!.*context length)")
+CAP = re.compile(
+    r"max_(completion_)?tokens\W{0,4}(value|is too large|must be|exceeds|should be|is \[|\d+ > \d+)(?!.*context length)"
+)
 
 # the model's own output did not have the form that was required of it
 GENERATION_CODES = {"json_validate_failed", "output_parse_failed", "tool_use_failed"}
@@ -106,11 +111,11 @@ NAMES: dict[Feature, re.Pattern[str]] = {
     "reasoning_effort": re.compile(r"\breasoning[_. ]effort\b"),
     "structured": _any_of(
         r"response[_ ]?format|response[_ ]?schema|response[_ ]?mime[_ ]?type",
-        r"json[_ ]?schema|json[_ ]?object|\bjson mode\b|\bstructured[ _](json )?outputs?\b",
+        r"json[_ ]?object|\bjson[_ ](mode|output)\b|\bstructured[ _](json )?outputs?\b|schema\b",
         r"\bguided[ _](json|decoding|grammar)|\bgrammar\b|additional_?properties|proto field is not repeating",
     ),
     "system_role": _any_of(
-        r"\bsystem[ _](role|message|prompt|instruction)s?\b|\brole\b.{0,30}\bsystem\b|\bsystem\b.{0,30}\brole\b",
+        r"\bsystem[`'\"]?[ _](role|message|prompt|instruction)s?\b|\brole\b.{0,30}\bsystem\b|\bsystem\b.{0,30}\brole\b",
         r"developer instruction|roles must alternate|valid role|variant [`'\"]system",
     ),
     "stream": re.compile(r"\bstream(ing)?\b"),
