@@ -80,11 +80,12 @@ class DigestBook:
         Raises:
             RunError: An output that had been lost came out differently, and later outputs rest on the first one.
         """
-        self._forget(path for path in outputs if is_derived or path.exists())
+        self.forget(path for path in outputs if is_derived or path.exists())
         yield
         self._record(outputs)
 
-    def _forget(self, outputs: Iterable[Path]) -> None:
+    def forget(self, outputs: Iterable[Path]) -> None:
+        """Drop the digests of outputs that are removed or about to be replaced."""
         known = self._read()
         forgotten = set(map(self._name, outputs)) & set(known)
         if forgotten:

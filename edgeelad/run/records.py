@@ -18,18 +18,14 @@ class PoolSplit:
 
     Attributes:
         run_id: Distinguishes the run's spending from that of others in a shared ledger.
-        fingerprint: Of the pool's questions.
-        test_fingerprint: Of the test file's questions; None if there is no test file.
-        seed_fingerprint: Of the seed examples; None if there are none.
+        fingerprints: Hashes of the pool, the test file and the seed examples, by the configuration key that names them.
         test: Ids of the questions held out for testing; empty if `pool.test_path` names a test file.
         audit: Ids of the audit sample, in random order.
         too_long: Ids of questions that leave no room for an explanation in the student's context.
     """
 
     run_id: str
-    fingerprint: str
-    test_fingerprint: str | None
-    seed_fingerprint: str | None
+    fingerprints: Mapping[str, str]
     test: tuple[str, ...]
     audit: tuple[str, ...]
     too_long: tuple[str, ...]

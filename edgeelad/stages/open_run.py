@@ -5,8 +5,8 @@ from __future__ import annotations
 import platform
 import shutil
 import uuid
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
 from importlib.metadata import PackageNotFoundError, version
 
 import numpy as np
@@ -51,8 +51,9 @@ def open_run(config: RunConfig, folder: RunFolder, progress: Progress, own: OwnP
     test_file = _test_file(config) if config.pool.test_path else None
     seeds = _seed_examples(config)
     progress.finish(f"{len(questions):,} questions")
-    _record_config(config, folder)
-    split = _split(config, folder, Fingerprints.of(config, questions.values(), test_file, seeds), questions, progress)
+    record_config(config, folder)
+    found = fingerprints(config, questions.values(), test_file, seeds)
+    split = _split(config, folder, found, questions, progress)
     test_ids = set(split.test)
     run = Run(
         config=config,
@@ -82,7 +83,7 @@ def _check_ledger(run: Run) -> None:
             )
 
 
-def _record_config(config: RunConfig, folder: RunFolder) -> None:
+def record_config(config: RunConfig, folder: RunFolder) -> None:
     """Record the configuration; until the pool is split nothing has begun, and another one may take its place."""
     if folder.config.exists():
         recorded = read_config(folder)
@@ -94,45 +95,34 @@ def _record_config(config: RunConfig, folder: RunFolder) -> None:
             return
     student = folder.round(0).student
     if student.exists():
+        folder.digests.forget([student])
         with storage_errors(student):
             shutil.rmtree(student)
     write_config(folder, config, _versions())
 
 
-@dataclass(frozen=True, slots=True)
-class Fingerprints:
-    """Hashes of the pool's questions, the test file's (None without one) and the seed examples (None without any)."""
-
-    pool: str
-    test: str | None
-    seeds: str | None
-
-    @classmethod
-    def of(
-        cls,
-        config: RunConfig,
-        pool: Iterable[Question],
-        test: Sequence[Question] | None,
-        seeds: Sequence[Example],
-    ) -> Fingerprints:
-        """Hash the pool, the test file and the seed examples."""
+def fingerprints(
+    config: RunConfig, pool: Iterable[Question], test: Sequence[Question] | None, seeds: Sequence[Example]
+) -> dict[str, str]:
+    """Hash what the run is made from, by the key that names it."""
+    # the dataset teacher teaches the pool's explanations; any other never sees them
+    found = {"pool.path": pool_fingerprint(pool, explanations=config.teacher.kind == "dataset")[0]}
+    if test is not None:
+        found["pool.test_path"] = pool_fingerprint(test, explanations=False)[0]
+    if seeds:
         examples = [replace(item.question, answer=item.answer, explanation=item.steps) for item in seeds]
-        return cls(
-            # the dataset teacher teaches the pool's explanations; any other never sees them
-            pool=pool_fingerprint(pool, explanations=config.teacher.kind == "dataset")[0],
-            test=None if test is None else pool_fingerprint(test, explanations=False)[0],
-            seeds=pool_fingerprint(examples)[0] if examples else None,
-        )
+        found["training.seed_examples"] = pool_fingerprint(examples)[0]
+    return found
 
 
 def _split(
-    config: RunConfig, folder: RunFolder, found: Fingerprints, questions: dict[str, Question], progress: Progress
+    config: RunConfig, folder: RunFolder, found: dict[str, str], questions: dict[str, Question], progress: Progress
 ) -> PoolSplit:
     folder.digests.check(folder.pool.path, "restore it, or start a new run with another --out")
     _prepare_student(config, folder, progress)
     if folder.is_done(folder.pool.path):
         split = folder.pool.read()
-        _check_same(split, found, config)
+        check_same(split.fingerprints, found, config)
         return split
     codec = Codec.load(folder.round(0).student)
     too_long = {question.id: None for question in questions.values() if not fits(codec, question)}
@@ -151,9 +141,7 @@ def _split(
     audit = draw_audit(rest, num_audit, np.random.default_rng(derive_seed(config.run.seed, 0, "audit")))
     split = PoolSplit(
         run_id=uuid.uuid4().hex,
-        fingerprint=found.pool,
-        test_fingerprint=found.test,
-        seed_fingerprint=found.seeds,
+        fingerprints=found,
         test=tuple(test),
         audit=tuple(question.id for question in audit),
         too_long=tuple(too_long),
@@ -163,19 +151,18 @@ def _split(
     return split
 
 
-def _check_same(split: PoolSplit, found: Fingerprints, config: RunConfig) -> None:
-    """Check that pool, test file and seed examples are those that the run began with."""
-    for key, before, now in (
-        ("pool.path", split.fingerprint, found.pool),
-        ("pool.test_path", split.test_fingerprint, found.test),
-        ("training.seed_examples", split.seed_fingerprint, found.seeds),
-    ):
-        if before != now:
+def check_same(before: Mapping[str, str], now: Mapping[str, str], config: RunConfig) -> None:
+    """Check that pool, test file and seed examples have the fingerprints that the run began with.
+
+    Raises:
+        RunError: One holds other questions; names the file.
+    """
+    for key, fingerprint in before.items():
+        if now.get(key) != fingerprint:
             section, _, name = key.partition(".")
-            path = getattr(getattr(config, section), name)
             raise RunError(
-                f"{path}: {key} holds other questions than when this run began; restore the file, or start a new run "
-                "with another --out"
+                f"{getattr(getattr(config, section), name)}: {key} holds other questions than when this run began; "
+                "restore the file, or start a new run with another --out"
             )
 
 

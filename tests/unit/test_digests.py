@@ -10,6 +10,8 @@ from edgeelad.files import write_text
 from edgeelad.run.config_file import check_changes, read_config, write_config
 from edgeelad.run.digests import digests_of
 from edgeelad.run.folder import RunFolder
+from edgeelad.run.records import PoolSplit
+from edgeelad.stages.open_run import record_config
 
 
 @pytest.fixture
@@ -134,6 +136,20 @@ def test_a_run_changes_only_what_it_may(begun: RunFolder) -> None:
         check_changes(config(teacher=local), config(teacher=remote))
     with pytest.raises(ConfigError, match=r"run\.seed was 0 when this run began and is 1 now"):
         check_changes(recorded, config(run={"seed": 1}))
+
+
+def test_until_the_pool_is_split_another_student_may_take_the_place(begun: RunFolder) -> None:
+    student = begun.round(0).student
+    for model in ("a", "b"):
+        record_config(make_config({"student": {"model": model}}), begun)
+        assert not begun.is_done(student)
+        with begun.stage(0, "prepare", student):
+            write_text(student / "model.safetensors", model)
+    assert read_config(begun).student.model == "b"
+    begun.pool.write(PoolSplit("run", {}, (), (), ()))
+    with pytest.raises(ConfigError, match=r"student\.model was 'b' when this run began and is 'a' now"):
+        record_config(make_config({"student": {"model": "a"}}), begun)
+    assert (student / "model.safetensors").read_text() == "b"
 
 
 def test_a_run_folder_is_private(begun: RunFolder) -> None:

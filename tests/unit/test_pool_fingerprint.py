@@ -5,9 +5,8 @@ import pytest
 from edgeelad.config import RunConfig, make_config
 from edgeelad.errors import RunError
 from edgeelad.pool.fingerprint import pool_fingerprint
-from edgeelad.records import Question
-from edgeelad.run.records import PoolSplit
-from edgeelad.stages.open_run import Fingerprints, _check_same
+from edgeelad.records import Example, Question
+from edgeelad.stages.open_run import check_same, fingerprints
 
 QUESTION = Question("a", "Where?", "choice", ("bank", "mall"), "A", ("Money is there.",), "places")
 OTHER = Question("b", "How many?", "number", (), "5")
@@ -43,8 +42,7 @@ def test_order_and_number_count_and_fields_do_not_run_into_one_another():
 
 def resume(config: RunConfig, before: Question, now: Question) -> None:
     """Check a pool of one question against that of a run that began with another."""
-    first = Fingerprints.of(config, [before], None, ())
-    _check_same(PoolSplit("x", first.pool, None, None, (), (), ()), Fingerprints.of(config, [now], None, ()), config)
+    check_same(fingerprints(config, [before], None, ()), fingerprints(config, [now], None, ()), config)
 
 
 @pytest.mark.parametrize("name", EDITS)
@@ -59,3 +57,16 @@ def test_a_run_does_not_resume_on_an_edited_pool(name):
 
 def test_explanations_count_where_the_pool_is_the_teacher():
     resume(make_config({"pool": {"path": "pool.jsonl"}}), QUESTION, replace(QUESTION, explanation=("Another.",)))
+
+
+def test_the_test_file_and_the_seed_examples_count_too():
+    config = make_config(
+        {"pool": {"path": "p.jsonl", "test_path": "t.jsonl"}, "training": {"seed_examples": "s.jsonl"}}
+    )
+    seed = Example(OTHER, ("2 + 3 = 5",), "5")
+    before = fingerprints(config, [QUESTION], [OTHER], [seed])
+    check_same(before, fingerprints(config, [QUESTION], [OTHER], [seed]), config)
+    with pytest.raises(RunError, match=r"t\.jsonl: pool\.test_path holds other questions"):
+        check_same(before, fingerprints(config, [QUESTION], [replace(OTHER, answer="6")], [seed]), config)
+    with pytest.raises(RunError, match=r"s\.jsonl: training\.seed_examples holds other questions"):
+        check_same(before, fingerprints(config, [QUESTION], [OTHER], [replace(seed, steps=("5",))]), config)
