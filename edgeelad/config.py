@@ -35,6 +35,7 @@ RESUMABLE = {
         "usd_per_million_completion", "batch_discount",
         "max_concurrency", "requests_per_minute", "tokens_per_minute", "prompt_tokens_per_minute",
         "completion_tokens_per_minute", "connect_timeout_s", "read_timeout_s", "max_retry_s", "batch", "batch_poll_s",
+        "batch_resubmit",
         "api_key_env", "extra_headers", "extra_headers_env", "allow_http", "token_parameter", "structured",
         "max_reasoning_tokens", "reasoning_effort", "prices_from", "fallback_url", "fallback_model",
         "fallback_api_key_env", "fallback_usd_per_million_prompt", "fallback_usd_per_million_cached_prompt",
@@ -316,6 +317,9 @@ class TeacherConfig(Section):
     )
     batch: bool = Field(False, description="Use the provider's batch API: cheaper, and hours of delay.")
     batch_poll_s: float = Field(30.0, gt=0, description="Seconds between requests for a batch's state.")
+    batch_resubmit: bool = Field(
+        False, description="Submit a batch again if it is unknown whether the provider has it: it may be paid twice."
+    )
     batch_discount: float = Field(0.5, gt=0.0, le=1.0, description="Price factor of the provider's batch API.")
 
     @property

@@ -1,5 +1,6 @@
 import json
 import sqlite3
+from itertools import pairwise
 
 import pytest
 from fixtures.batch_server import BatchServer
@@ -34,7 +35,7 @@ def run(server, path, *, sleep=None, **settings):
         return made, teacher.usage()
 
 
-def check_books(server, path):
+def check_books(server, path, allowed=frozenset({"answered", "unbilled"})):
     """The server's bill equals the ledger's, line by line."""
     connection = sqlite3.connect(path)
     rows = connection.execute(
@@ -42,7 +43,7 @@ def check_books(server, path):
     ).fetchall()
     connection.close()
     assert {row[0]: row[2:] for row in rows if row[1] == "answered"} == server.billed
-    assert {row[1] for row in rows} <= {"answered", "unbilled"}
+    assert {row[1] for row in rows} <= allowed
 
 
 @pytest.fixture
@@ -123,7 +124,7 @@ def test_lines_that_fail_come_into_the_next_batch(path):
         made, _ = run(server, path)
         assert all(annotation.is_usable for annotation in made)
         assert len(server.batches) == 4
-        check_books(server, path)
+        check_books(server, path, {"answered", "unbilled", "in_doubt"})  # one line was lost
 
 
 def test_lines_that_always_fail_set_their_question_aside(path):
@@ -149,7 +150,8 @@ def test_an_expired_batch_keeps_what_it_brought(path):
 
 def test_a_failed_batch_ends_the_run_with_the_reason(path):
     with BatchServer(solver, final_state="failed") as server:
-        with pytest.raises(TeacherRefusedError, match="Enqueued token limit reached"):
+        server.problem = {"code": "model_not_found", "message": "The provided model is not supported"}
+        with pytest.raises(TeacherRefusedError, match="The provided model is not supported"):
             run(server, path)
         server.final_state = "completed"
         made, _ = run(server, path)
@@ -261,3 +263,286 @@ def test_the_audit_is_answered_in_one_batch(path):
         assert [(item.question_id, item.sample) for item in given] == [(q.id, s) for q in QUESTIONS for s in (0, 1)]
         assert all(item.answer == TRUTH[item.question_id][1] for item in given)
         assert len(server.batches) == 1
+
+
+def wrapped(server, **changes):
+    """Annotate at a server with other ways, without waiting; gives the annotations."""
+    for name, value in changes.items():
+        setattr(server, name, value)
+    made, _ = run(server, server.ledger, sleep=server.sleep)
+    assert all(annotation.is_usable for annotation in made)
+    return made
+
+
+@pytest.fixture
+def server(path):
+    with BatchServer(solver, num_polls=3) as server:
+        server.ledger = path
+        yield server
+
+
+def assert_bought_once(server, num_batches=3, allowed=frozenset({"answered", "unbilled"})):
+    check_books(server, server.ledger, allowed)
+    assert len(server.batches) == num_batches
+    # no batch is asked for sooner than `batch_poll_s` after the last time
+    for times in server.polled_at.values():
+        assert all(after - before >= 30.0 for before, after in pairwise(times))
+
+
+NAMES = {
+    "validating": "VALIDATING",
+    "in_progress": "JOB_STATE_RUNNING",
+    "completed": "COMPLETED",
+    "cancelled": "CANCELED",
+}
+
+
+def together(batch):
+    """Together's: an envelope, capitals, no metadata."""
+    told = {name: value for name, value in batch.items() if name not in ("metadata", "polls")}
+    return {"job": {**told, "status": NAMES[batch["status"]], "model_id": "m"}, "warning": ""}
+
+
+def test_envelopes_and_capitals(server):
+    wrapped(server, wrap=together)
+    assert_bought_once(server)
+
+
+@pytest.mark.parametrize("wrap", [lambda batch: batch, together])
+@pytest.mark.parametrize("fault", ["500", "reset"])
+def test_a_lost_answer_is_looked_for_by_the_file_where_metadata_is_not_kept(server, wrap, fault):
+    """A 500 comes before the work is done, a reset after it."""
+    lost = []
+
+    def act(path, number):
+        if path.endswith("POST /v1/batches") and not lost:
+            lost.append(path)
+            return fault
+        return None
+
+    wrapped(server, wrap=wrap, keeps_metadata=False, fault=act)
+    assert_bought_once(server)
+
+
+def test_an_unreadable_answer_is_looked_for(server):
+    original, answered = server.create, []
+
+    def create(body):
+        found = original(body)
+        answered.append(found)
+        return b"<html>queued</html>" if len(answered) == 1 else found
+
+    wrapped(server, create=create)
+    assert_bought_once(server)
+
+
+def test_no_list_is_needed_where_nothing_was_lost(server):
+    wrapped(server, has_list=False)
+    assert_bought_once(server)
+    assert "GET /v1/batches" not in server.requests
+
+
+def test_what_may_have_been_submitted_is_not_submitted_again_without_the_users_word(server):
+    server.has_list = False
+    server.fault = lambda path, number: "reset" if path == "POST /v1/batches" else None
+    for _ in range(2):
+        with pytest.raises(TeacherUnavailableError, match=r"batch of the file file-0.*teacher\.batch_resubmit=true"):
+            run(server, server.ledger, sleep=server.sleep)
+    assert len(server.batches) == 1
+    server.fault = lambda path, number: None
+    made, _ = run(server, server.ledger, sleep=server.sleep, batch_resubmit=True)
+    assert all(annotation.is_usable for annotation in made)
+    assert len(server.batches) == 4
+
+
+def test_a_batch_that_the_list_shows_late_is_not_submitted_again(server):
+    server.fault = lambda path, number: "reset" if path == "POST /v1/batches" and len(server.batches) == 0 else None
+    original, looks = server.wrap, []
+
+    def wrap(batch):
+        looks.append(batch)
+        return {} if len(looks) == 2 else original(batch)  # the first look; creating was the first call
+
+    wrapped(server, wrap=wrap)
+    assert_bought_once(server)
+
+
+@pytest.mark.parametrize("keeps_counts", [False, True])
+def test_completed_before_the_files_are_there(server, keeps_counts):
+    def wrap(batch):
+        counts = {"total": 1, "completed": 1, "failed": 0} if batch["status"] == "completed" else {}
+        return {**batch, "request_counts": counts} if keeps_counts else batch
+
+    wrapped(server, late_files=5, wrap=wrap)
+    assert_bought_once(server)
+
+
+def test_completed_and_files_never_come(server):
+    server.late_files = 10**9
+    with pytest.raises(TeacherUnavailableError, match="resume later to bring them in"):
+        run(server, server.ledger, sleep=server.sleep)
+    server.late_files = 0
+    server.sleep(30.0)
+    wrapped(server)
+    assert_bought_once(server)
+
+
+def test_a_result_file_that_is_not_there_yet(server):
+    original, missing = server.files, []
+
+    class Files(dict):
+        def __getitem__(self, name):
+            if name == "file-1" and len(missing) < 3:
+                missing.append(name)
+                return 404, {"error": {"message": "No such file"}}
+            return super().__getitem__(name)
+
+    wrapped(server, files=Files(original))
+    assert len(missing) == 3
+    assert_bought_once(server)
+
+
+def test_a_result_file_that_grows(server):
+    """The provider counts 30 lines, and the file has 10 of them at first."""
+    original, read = server.files, []
+
+    class Files(dict):
+        def __getitem__(self, name):
+            data = super().__getitem__(name)
+            if name != "file-1":
+                return data
+            read.append(name)
+            return b"".join(data.splitlines(keepends=True)[: 10 * len(read)])
+
+    def wrap(batch):
+        return {**batch, "request_counts": {"completed": 30}} if batch["id"] == "batch-0" else batch
+
+    wrapped(server, files=Files(original), wrap=wrap)
+    assert len(read) == 3
+    assert_bought_once(server)
+
+
+def test_a_result_line_that_is_not_json_costs_its_question_alone(server):
+    original = server.files
+
+    class Files(dict):
+        def __getitem__(self, name):
+            data = super().__getitem__(name)
+            return data.replace(b"{", b"<", 1) if name == "file-1" else data
+
+    wrapped(server, files=Files(original))
+    assert len(server.batches) == 4
+
+
+def test_unknown_states_are_waited_for_and_said(server):
+    names = iter(["HOLDING"] * 10)
+
+    def wrap(batch):
+        return {**batch, "status": next(names, "COMPLETED")} if batch["status"] == "completed" else batch
+
+    said = []
+    config = TeacherConfig(url=server.url, model="m", batch=True, api_key_env="")
+    server.wrap = wrap
+    with Ledger(server.ledger, say=said.append) as ledger:
+        teacher = OpenAITeacher(BatchClient(config, ledger, run="r", sleep=server.sleep), config)
+        given = list(answer_all([(question, 0) for question in QUESTIONS], teacher, config))
+    assert all(item.answer for item in given)
+    assert len(said) == 1
+    assert "'HOLDING'" in said[0]
+    assert_bought_once(server, 1)
+
+
+def test_an_unknown_state_with_its_files_is_taken_as_the_end_after_a_while(server):
+    wrapped(server, wrap=lambda batch: {**batch, "status": "Zzz"} if batch["status"] == "completed" else batch)
+    assert_bought_once(server)
+
+
+@pytest.mark.parametrize("wrap", [lambda batch: batch, together])
+def test_what_the_user_canceled_is_not_submitted_again(server, wrap):
+    server.wrap, server.final_state = wrap, "cancelled"
+    server.line = lambda number, body: None if number < 20 else "missing"
+    with pytest.raises(TeacherRefusedError, match="batch-0 was canceled at the provider"):
+        run(server, server.ledger, sleep=server.sleep)
+    assert len(server.batches) == 1
+    assert len(server.billed) == 20
+    # what it brought is kept; the rest is bought when the user resumes
+    server.final_state, server.line = "completed", lambda number, body: None
+    wrapped(server)
+    assert_bought_once(server, 4)
+
+
+@pytest.mark.parametrize("is_late", [False, True])
+def test_a_full_queue_is_waited_for_with_smaller_batches(server, is_late):
+    """Refused at once, or as a batch that fails."""
+    server.max_lines = 10
+    if is_late:
+        server.full = None
+        original_create, original_end = server.create, server._end
+
+        def end(batch):
+            is_large = server.files[batch["input_file_id"]].count(b"\n") > 10
+            server.final_state = batch["status"] = "failed" if is_large else "completed"
+            original_end(batch)
+
+        server.max_lines, server._end, server.create = 10**9, end, original_create
+    wrapped(server)
+    check_books(server, server.ledger)
+    assert len(server.batches) > 3
+    assert server.slept > 30.0
+
+
+def test_a_queue_that_stays_full_ends_the_run_and_keeps_all(server):
+    server.max_lines = 0
+    with pytest.raises(TeacherUnavailableError, match="Enqueued token limit reached"):
+        run(server, server.ledger, sleep=server.sleep)
+    assert server.slept > 3600
+    wrapped(server, max_lines=10**9)
+    assert_bought_once(server)
+
+
+def test_files_too_large_are_split(server):
+    wrapped(server, max_bytes=20_000)
+    check_books(server, server.ledger)
+    assert len(server.batches) > 3
+
+
+def test_a_line_too_large_for_any_file_sets_its_question_aside(server):
+    server.max_bytes = 10
+    with_answers = [(question, 0) for question in QUESTIONS[:3]]
+    config = TeacherConfig(url=server.url, model="m", batch=True, api_key_env="")
+    with Ledger(server.ledger) as ledger:
+        teacher = OpenAITeacher(BatchClient(config, ledger, run="r", sleep=server.sleep), config)
+        given = list(answer_all(with_answers, teacher, config))
+    assert all("too large for a batch" in item.reason for item in given)
+
+
+def test_azures_query_is_kept_behind_every_path(server):
+    server.prefix, server.target = "/openai", "/chat/completions"
+    deployment = f"{server.url}/deployments/gpt/chat/completions?api-version=2024-10-21"
+
+    class Azure:
+        url = deployment
+
+    made, _ = run(Azure, server.ledger, sleep=server.sleep)
+    assert all(annotation.is_usable for annotation in made)
+    assert {path.partition("?")[2] for path in server.paths} == {"api-version=2024-10-21"}
+    assert {"/".join(path.split("?")[0].split("/")[:3]) for path in server.paths} == {
+        "/openai/files",
+        "/openai/batches",
+    }
+    assert_bought_once(server)
+
+
+@pytest.mark.parametrize("headers", [{}, {"Retry-After": "0"}])
+def test_a_failing_state_request_is_not_repeated_faster_than_polls(server, headers):
+    """Nor where the server says "Retry-After: 0"."""
+    times = []
+
+    def fault(path, number):
+        if path.startswith("GET /v1/batches/"):
+            times.append(server.slept)
+            return "500" if len(times) % 3 else None
+        return None
+
+    wrapped(server, fault=fault)
+    assert all(after - before >= 30.0 for before, after in pairwise(times) if after != before)

@@ -44,6 +44,7 @@ CHANGES: dict[str, Any] = {
     "max_retry_s": 1.0,
     "batch": True,
     "batch_poll_s": 1.0,
+    "batch_resubmit": True,
     "api_key_env": "ANOTHER_KEY",
     "extra_headers": {"X-Team": "a"},
     "token_parameter": "max_completion_tokens",

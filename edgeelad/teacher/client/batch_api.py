@@ -1,157 +1,228 @@
 """A provider's batch API (OpenAI's `/files` and `/batches`): upload, create, find, poll, download.
 
-Gives plain values; decides nothing about money or the ledger. Each call is repeated while that is safe; creating a
-batch is not, so a batch carries our id in its metadata and is looked for before it is created again.
+Gives plain values; decides nothing about money or the ledger. Each call is repeated while that is safe. Creating a
+batch is not: `create` says if it does not know whether a batch was created, and `find` looks for it.
 """
 
 from __future__ import annotations
 
-import functools
 import json
-from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
+import urllib.parse
+from collections.abc import Callable
 from typing import Any
 
-from edgeelad.errors import TeacherRefusedError, TeacherReplyError, TeacherUnavailableError
+from edgeelad.errors import TeacherRefusedError, TeacherUnavailableError
 from edgeelad.teacher.client.api_error import error_message
+from edgeelad.teacher.client.batch_remote import (
+    METADATA_KEY,
+    RemoteBatch,
+    is_ours,
+    read_batch,
+    read_id,
+    read_list,
+    says_full,
+    says_large,
+)
 from edgeelad.teacher.client.refusals import retry_after
 from edgeelad.teacher.client.transport import HttpReply, Lost, Transport
 
-METADATA_KEY = "edgeelad_batch"
 MAX_OUTPUT_BYTES = 512 * 2**20
 NUM_TRIES = 6
 FIRST_WAIT_S = 2.0
-FINAL_STATES = frozenset({"completed", "failed", "expired", "cancelled"})
+# what an endpoint answers that does not know a list of batches
+NO_LIST = frozenset({400, 403, 404, 405, 422, 501})
+RETRIED = frozenset({200, 408, 409, 425, 429})
 
 
-@dataclass(frozen=True, slots=True)
-class RemoteBatch:
-    """A batch as the provider describes it."""
+class TooLargeError(Exception):
+    """The provider does not take so large a batch, now (`is_full`: others are in its queue) or ever.
 
-    remote_id: str
-    state: str
-    output_file_id: str | None
-    error_file_id: str | None
-    problem: str
+    Never leaves the package: `BatchClient` splits the batch, and waits.
+    """
 
-    @property
-    def is_final(self) -> bool:
-        """Whether nothing more will come of it."""
-        return self.state in FINAL_STATES
+    def __init__(self, message: str, is_full: bool) -> None:
+        super().__init__(message)
+        self.is_full = is_full
+
+
+class NoListError(Exception):
+    """The provider cannot list its batches. Never leaves the package: `BatchClient` handles it."""
 
 
 class BatchApi:
-    """The batch API beside an endpoint whose base URL is `base`."""
+    """The batch API beside a chat endpoint.
+
+    Args:
+        endpoint: The chat endpoint's URL. A query (Azure's `api-version`) is kept behind every path.
+        transport: What sends.
+        sleep: Waits.
+        clock: The time of day, for a Retry-After that is a date.
+        poll_s: The shortest time between two requests for one batch's state.
+
+    Attributes:
+        target: The path that each line of a batch names.
+    """
 
     def __init__(
-        self, base: str, transport: Transport, sleep: Callable[[float], None], clock: Callable[[], float]
+        self,
+        endpoint: str,
+        transport: Transport,
+        sleep: Callable[[float], None],
+        clock: Callable[[], float],
+        poll_s: float,
     ) -> None:
-        self._base = base
+        parts = urllib.parse.urlsplit(endpoint)
+        path = parts.path.removesuffix("/chat/completions")
+        # Azure's batches are beside its deployments, not in one
+        path, _, deployment = path.partition("/deployments/")
+        self.target = "/chat/completions" if deployment else "/v1/chat/completions"
+        self._parts = parts._replace(path=path)
         self._transport = transport
         self._sleep = sleep
         self._clock = clock
+        self._poll_s = poll_s
 
     def upload(self, content: bytes) -> str:
-        """Upload a batch's file; gives its id."""
-        url = f"{self._base}/files"
-        reply = self._try(lambda: self._transport.upload(url, {"purpose": "batch"}, "batch.jsonl", content))
-        return str(_field(reply, "id"))
+        """Upload a batch's file; gives its id.
 
-    def create(self, file_id: str, our_id: str) -> RemoteBatch:
-        """Begin a batch from an uploaded file."""
+        Raises:
+            TooLargeError: The provider does not take so large a file.
+        """
+        url = self._url("/files")
+        return read_id(_json(self._try(lambda: self._transport.upload(url, {"purpose": "batch"}, "b.jsonl", content))))
+
+    def create(self, file_id: str, our_id: str) -> RemoteBatch | None:
+        """Begin a batch from an uploaded file; None if it is unknown whether that has happened.
+
+        Raises:
+            TooLargeError: The provider's queue has no room for it, or never would have.
+            TeacherRefusedError, TeacherUnavailableError: It was not begun.
+        """
         body = {
             "input_file_id": file_id,
-            "endpoint": "/v1/chat/completions",
+            "endpoint": self.target,
             "completion_window": "24h",
             "metadata": {METADATA_KEY: our_id},
         }
-        url = f"{self._base}/batches"
-        reply = self._transport.post(body, url=url)
-        if isinstance(reply, Lost) or reply.status >= 500 or reply.status == 429 or reply.problem:
-            # it may have been created all the same
-            self._sleep(FIRST_WAIT_S)
-            found = self.find(our_id)
-            if found is not None:
-                return found
-            reply = self._try(lambda: self._transport.post(body, url=url), num_tries=1)
-        return _batch(_object(reply))
-
-    def find(self, our_id: str) -> RemoteBatch | None:
-        """The batch that carries our id, if the provider has it."""
-        url = f"{self._base}/batches?limit=100"
-        while True:
-            page = _object(self._try(functools.partial(self._transport.get, url)))
-            batches = [item for item in page.get("data") or [] if isinstance(item, dict)]
-            for item in batches:
-                if (item.get("metadata") or {}).get(METADATA_KEY) == our_id:
-                    return _batch(item)
-            if not page.get("has_more") or not batches:
+        for number in range(NUM_TRIES):
+            reply = self._transport.post(body, url=self._url("/batches"))
+            if isinstance(reply, Lost):
+                if reply.was_sent:
+                    return None
+                reason, told = reply.reason, None
+            elif reply.status < 400 or reply.problem:
+                return _batch_or_none(reply)
+            elif reply.status >= 500 or reply.status == 408:
                 return None
-            url = f"{self._base}/batches?limit=100&after={batches[-1].get('id')}"
+            else:
+                self._check_size(reply)
+                reason, told = f"status {reply.status}: {error_message(reply.body)}", None
+                if reply.status != 429:
+                    raise TeacherRefusedError(f"{self} refused: {reason}")
+                told = retry_after(reply.headers, self._clock())
+            if number + 1 < NUM_TRIES:
+                self._sleep(max(FIRST_WAIT_S * 2**number, told or 0.0))
+        raise TeacherUnavailableError(f"{self} takes no batch: {reason}; nothing was submitted, resume later")
+
+    def find(self, our_id: str, file_id: str) -> RemoteBatch | None:
+        """The batch that carries our id or was made from our file, if the provider has it.
+
+        Raises:
+            NoListError: The provider has no list of batches.
+        """
+        query = {"limit": "100"}
+        while True:
+            url = self._url("/batches", **query)
+            reply = self._try(lambda url=url: self._transport.get(url), accepted=NO_LIST)  # type: ignore[misc]
+            if reply.status in NO_LIST:
+                raise NoListError
+            page = _json(reply)
+            batches = read_list(page)
+            for item in batches:
+                if is_ours(item, our_id, file_id):
+                    return read_batch(item)
+            last = batches[-1].get("id") if batches else None
+            if not isinstance(page, dict) or not page.get("has_more") or not last:
+                return None
+            query["after"] = str(last)
 
     def get(self, remote_id: str) -> RemoteBatch:
         """How far a batch has come."""
-        return _batch(_object(self._try(lambda: self._transport.get(f"{self._base}/batches/{remote_id}"))))
+        url = self._url(f"/batches/{urllib.parse.quote(remote_id, safe='')}")
+        return read_batch(_json(self._try(lambda: self._transport.get(url), min_wait_s=self._poll_s)))
 
-    def download(self, file_id: str) -> Iterator[dict[str, Any]]:
-        """The lines of a result file; a line that is no JSON object is an error, for a reply could be lost in it."""
-        url = f"{self._base}/files/{file_id}/content"
-        reply = self._try(lambda: self._transport.get(url, MAX_OUTPUT_BYTES))
-        for number, line in enumerate(reply.body.splitlines(), start=1):
-            if not line.strip():
-                continue
-            try:
-                row = json.loads(line)
-            except ValueError:
-                row = None
-            if not isinstance(row, dict):
-                raise TeacherReplyError(f"{url}: line {number} of the batch's results is no JSON object")
-            yield row
+    def download(self, file_id: str) -> list[dict[str, Any]] | None:
+        """The lines of a result file that can be read; None if the file is not there yet."""
+        url = self._url(f"/files/{urllib.parse.quote(file_id, safe='')}/content")
+        reply = self._try(
+            lambda: self._transport.get(url, MAX_OUTPUT_BYTES), min_wait_s=self._poll_s, accepted=frozenset({404})
+        )
+        return None if reply.status == 404 else _lines(reply.body)
 
-    def _try(self, send: Callable[[], HttpReply | Lost], num_tries: int = NUM_TRIES) -> HttpReply:
+    def __str__(self) -> str:
+        return f"the batch API at {self._url('')}"
+
+    def _url(self, path: str, **query: str) -> str:
+        """A path beside the endpoint, with the endpoint's query and more."""
+        joined = "&".join(part for part in (self._parts.query, urllib.parse.urlencode(query)) if part)
+        return urllib.parse.urlunsplit(self._parts._replace(path=self._parts.path + path, query=joined, fragment=""))
+
+    def _try(
+        self,
+        send: Callable[[], HttpReply | Lost],
+        *,
+        min_wait_s: float = 0.0,
+        accepted: frozenset[int] = frozenset(),
+    ) -> HttpReply:
         reason = ""
-        for number in range(num_tries):
+        for number in range(NUM_TRIES):
             reply = send()
+            told = None
             if isinstance(reply, Lost):
                 reason = reply.reason
                 if reply.is_final:
-                    raise TeacherRefusedError(f"{self._base}: {reason}")
-                wait_s = None
-            elif reply.status == 200 and not reply.problem:
+                    raise TeacherRefusedError(f"{self}: {reason}")
+            elif not reply.problem and (200 <= reply.status < 300 or reply.status in accepted):
                 return reply
             else:
                 reason = reply.problem or f"status {reply.status}: {error_message(reply.body)}"
-                if reply.status < 500 and reply.status not in (200, 408, 409, 429):
-                    raise TeacherRefusedError(f"{self._base}: the batch API refused: {reason}")
-                wait_s = retry_after(reply.headers, self._clock())
-            if number + 1 < num_tries:
-                self._sleep(FIRST_WAIT_S * 2**number if wait_s is None else wait_s)
-        raise TeacherUnavailableError(f"{self._base}: the batch API does not answer: {reason}; try again later")
+                if reply.status < 500 and reply.status not in RETRIED:
+                    self._check_size(reply)
+                    raise TeacherRefusedError(f"{self} refused: {reason}")
+                told = retry_after(reply.headers, self._clock())
+            if number + 1 < NUM_TRIES:
+                self._sleep(max(min_wait_s, FIRST_WAIT_S * 2**number, told or 0.0))
+        raise TeacherUnavailableError(f"{self} does not answer: {reason}; everything is kept, resume later")
+
+    def _check_size(self, reply: HttpReply) -> None:
+        text = error_message(reply.body)
+        if says_full(text):
+            raise TooLargeError(text, is_full=True)
+        if reply.status == 413 or (reply.status in (400, 422) and says_large(text)):
+            raise TooLargeError(f"status {reply.status}: {text}", is_full=False)
 
 
-def _object(reply: HttpReply | Lost) -> dict[str, Any]:
-    assert isinstance(reply, HttpReply)
+def _json(reply: HttpReply) -> Any:
     try:
-        data = json.loads(reply.body)
+        return json.loads(reply.body)
     except (ValueError, RecursionError):
-        data = None
-    if reply.status != 200 or not isinstance(data, dict):
-        raise TeacherRefusedError(f"the batch API refused: status {reply.status}: {error_message(reply.body)}")
-    return data
+        raise TeacherRefusedError(f"the batch API's answer is not JSON: {error_message(reply.body)}") from None
 
 
-def _field(reply: HttpReply, name: str) -> Any:
-    data = _object(reply)
-    if not data.get(name):
-        raise TeacherRefusedError(f"the batch API's answer has no field {name}: is it compatible with OpenAI's?")
-    return data[name]
+def _batch_or_none(reply: HttpReply) -> RemoteBatch | None:
+    try:
+        return read_batch(_json(reply))
+    except TeacherRefusedError:
+        return None  # taken, by all appearances: it has to be looked for
 
 
-def _batch(data: Mapping[str, Any]) -> RemoteBatch:
-    if not data.get("id") or not data.get("status"):
-        raise TeacherRefusedError("the batch API's answer has no id and status: is it compatible with OpenAI's?")
-    errors = (data.get("errors") or {}).get("data") or []
-    problem = "; ".join(str(error.get("message")) for error in errors if isinstance(error, dict))
-    return RemoteBatch(
-        str(data["id"]), str(data["status"]), data.get("output_file_id"), data.get("error_file_id"), problem
-    )
+def _lines(body: bytes) -> list[dict[str, Any]]:
+    rows = []
+    for line in body.splitlines():
+        try:
+            row = json.loads(line) if line.strip() else None
+        except (ValueError, RecursionError):
+            row = None  # the attempt that it was about is left without a result, and in doubt
+        if isinstance(row, dict):
+            rows.append(row)
+    return rows

@@ -1,7 +1,8 @@
 """The ledger's pages on batches: which were begun, how far each has come, which attempts it holds.
 
-A batch's states: new (its rows are written), uploaded (the provider has its file), submitted (the provider has begun,
-`remote_id` names it), done. Every change is committed before the next step is taken.
+A batch's states: new (its rows are written), uploaded (the provider has its file), submitting (the request that begins
+it may have been sent), submitted (`remote_id` names it at the provider), done. Every change is committed before the
+next step is taken.
 """
 
 from __future__ import annotations

@@ -1,8 +1,9 @@
 """Buy replies in batches, through a provider's batch API: cheaper, and hours of delay.
 
 `BatchClient.complete` gives what the ledger has, else raises `NotYetError`; `fetch` buys many of those at once and
-returns when they have come. A batch is a page in the ledger before it is sent, so after a crash or a Ctrl-C the next
-`fetch` first brings in what is under way at the provider, and pays for nothing again.
+returns when they have come. A batch is in the ledger before it is sent, so after a crash or a Ctrl-C the next `fetch`
+first brings in what the provider is working on, and pays for nothing again. What is too large for the provider's queue
+is split.
 """
 
 from __future__ import annotations
@@ -17,19 +18,25 @@ from typing import Any
 from edgeelad.config import TeacherConfig
 from edgeelad.errors import BudgetError, TeacherError, TeacherRefusedError, TeacherReplyError, TeacherUnavailableError
 from edgeelad.teacher.client.accounts import Accounts
-from edgeelad.teacher.client.batch_api import BatchApi, RemoteBatch
+from edgeelad.teacher.client.batch_api import BatchApi, TooLargeError
 from edgeelad.teacher.client.batch_book import BatchBook, OpenAttempt, OpenBatch
 from edgeelad.teacher.client.batch_pending import NotYetError, Pending
+from edgeelad.teacher.client.batch_progress import BatchProgress
+from edgeelad.teacher.client.batch_remote import RemoteBatch, reply_of, says_full, says_large
 from edgeelad.teacher.client.endpoint import Endpoint, open_transport
 from edgeelad.teacher.client.outcomes import Answered, Outcome, classify
 from edgeelad.teacher.client.refusals import Again, Refused, Unsupported
-from edgeelad.teacher.client.transport import HttpReply
 from edgeelad.teacher.ledger.exchange import StoredReply, TeacherRequest
 from edgeelad.teacher.ledger.ledger import Ledger
 
-MAX_BATCH = 10_000
+MAX_LINES = 10_000
+MAX_FILE_BYTES = 90 * 2**20  # half of what the providers take
 # of one request, in batches that brought nothing for it
 MAX_FAILURES = 3
+# batches in a row that the provider does not take in their size, before the run ends; and the most polls to wait for
+# room in its queue before the next one: five hours in all, with polls of 30 seconds
+MAX_REFUSED = 60
+MAX_PATIENCE = 12
 
 
 class BatchClient:
@@ -52,13 +59,15 @@ class BatchClient:
         self._sleep = sleep or self._wait
         self._failures: Counter[str] = Counter()
         self._errors: dict[str, TeacherError] = {}
+        self._max_lines = MAX_LINES
+        self._num_refused = 0
         self._transport = open_transport(config, self.endpoint.url)
-        base = self.endpoint.url.removesuffix("/chat/completions")
-        self._api = BatchApi(base, self._transport, self._sleep, time.time)
+        self._api = BatchApi(self.endpoint.url, self._transport, self._sleep, time.time, config.batch_poll_s)
         self._book = BatchBook(ledger, run, self.endpoint.url)
+        self._progress = BatchProgress(config, self._api, self._book, self._sleep, ledger.say)
 
     def close(self) -> None:
-        """Close all connections; batches under way go on at the provider."""
+        """Close all connections; the provider continues its batches."""
         self._transport.close()
 
     def interrupt(self) -> None:
@@ -93,22 +102,32 @@ class BatchClient:
         missing = [item for key, item in wanted.items() if self.accounts.find(key, item.completion_cap) is None]
         if not missing:
             return
+        self._submit(missing[: self._max_lines])
+
+    def _submit(self, pending: Sequence[Pending]) -> None:
         batch_id = self._book.create()
-        lines = self._begin(batch_id, missing[:MAX_BATCH])
+        lines = self._begin(batch_id, pending)
         if not lines:
             self._book.update(batch_id, "done")
-            if not any(item.request.key in self._errors for item in missing):
-                # another process has them under way
+            if not any(item.request.key in self._errors for item in pending):
+                # another process has them in progress
                 self._sleep(self._config.batch_poll_s)
             return
-        file_id = self._api.upload("".join(lines).encode())
+        try:
+            file_id = self._api.upload("".join(lines).encode())
+        except TooLargeError as error:
+            self._split(batch_id, error)
+            return
         self._book.update(batch_id, "uploaded", file_id=file_id)
         self._finish(OpenBatch(batch_id, "uploaded", file_id, None))
 
     def _begin(self, batch_id: str, pending: Sequence[Pending]) -> list[str]:
         """Write the attempts' rows; gives the lines of the batch's file."""
-        lines = []
+        lines: list[str] = []
+        num_bytes = 0
         for item in pending:
+            if num_bytes > MAX_FILE_BYTES:
+                break
             body = self.endpoint.body(item.request, item.completion_cap)
             try:
                 begun = self.accounts.begin(
@@ -124,46 +143,42 @@ class BatchClient:
             # neither an attempt nor a reply: the budget is held by this batch's other attempts; the next one has room
             if begun.attempt_id is not None:
                 custom_id = f"{item.request.key[-16:]}-{begun.attempt_id}"
-                line = {"custom_id": custom_id, "method": "POST", "url": "/v1/chat/completions", "body": body}
+                line = {"custom_id": custom_id, "method": "POST", "url": self._api.target, "body": body}
                 lines.append(json.dumps(line, ensure_ascii=False) + "\n")
+                num_bytes += len(lines[-1].encode())
         return lines
 
     def _finish(self, batch: OpenBatch) -> None:
         """Bring a batch to its end from wherever it is, and its replies into the ledger."""
-        remote = self._submitted(batch)
-        if remote is None:
-            for attempt in self._book.open_attempts(batch.id):
-                self.accounts.fail(attempt.attempt_id, Again("the batch was never begun", "unbilled"))
-            self._book.update(batch.id, "done")
+        try:
+            remote = self._progress.submitted(batch)
+            if remote is None:
+                self._release(batch.id, "the batch was never begun")
+                return
+            remote = self._progress.awaited(remote)
+            if remote.state == "failed" and (says_full(remote.problem) or says_large(remote.problem)):
+                raise TooLargeError(remote.problem, says_full(remote.problem))
+        except TooLargeError as error:
+            self._split(batch.id, error)
             return
-        while not remote.is_final:
-            self._sleep(self._config.batch_poll_s)
-            remote = self._api.get(remote.remote_id)
         self._collect(batch.id, remote)
-
-    def _submitted(self, batch: OpenBatch) -> RemoteBatch | None:
-        if batch.remote_id is not None:
-            return self._api.get(batch.remote_id)
-        if batch.state == "new" or batch.file_id is None:
-            # its file was not uploaded, or nobody knows under which name: no batch can have come of it
-            return None
-        remote = self._api.find(batch.id) or self._api.create(batch.file_id, batch.id)
-        self._book.update(batch.id, "submitted", remote_id=remote.remote_id)
-        return remote
+        self._num_refused, self._max_lines = 0, min(MAX_LINES, 2 * self._max_lines)
 
     def _collect(self, batch_id: str, remote: RemoteBatch) -> None:
+        rows = self._progress.results(remote)
         opened = self._book.open_attempts(batch_id)
         example = self.endpoint.body(opened[0].request, opened[0].completion_cap) if opened else {}
         attempts = {attempt.custom_id: attempt for attempt in opened}
         outcomes: list[Outcome] = []
-        for file_id in (remote.output_file_id, remote.error_file_id):
-            for row in self._api.download(file_id) if file_id else ():
-                attempt = attempts.pop(str(row.get("custom_id")), None)
-                if attempt is not None:
-                    outcomes.append(self._settle(attempt, row))
-        reason = f"the batch ended as {remote.state} without it{': ' + remote.problem if remote.problem else ''}"
+        for row in rows:
+            attempt = attempts.pop(str(row.get("custom_id")), None)
+            if attempt is not None:
+                outcomes.append(self._settle(attempt, row))
+        reason = f"the batch ended as {remote.told} without it{': ' + remote.problem if remote.problem else ''}"
         for attempt in attempts.values():
-            self._fail(attempt, Again(reason, "unbilled"))
+            # one that ran to its end may have billed a line that it lost
+            is_billed = remote.state in ("completed", "unknown")
+            self._fail(attempt, Again(reason, "in_doubt" if is_billed else "unbilled"))
         self._book.update(batch_id, "done")
         if remote.state == "failed":
             raise TeacherRefusedError(f"{self.endpoint} refused a batch: {remote.problem or 'no reason given'}")
@@ -175,11 +190,39 @@ class BatchClient:
         for outcome in outcomes:
             if isinstance(outcome, Refused) and not (outcome.is_about_request or (outcome.is_unclear and has_answered)):
                 raise TeacherRefusedError(f"{self.endpoint} refused: {outcome.reason}")
+        if remote.state == "canceled":
+            raise TeacherRefusedError(
+                f"the batch {remote.remote_id} was canceled at the provider: what it brought is kept, and nothing is "
+                "submitted again; resume to buy the rest"
+            )
+
+    def _split(self, batch_id: str, error: TooLargeError) -> None:
+        """Give up a batch that the provider does not take in its size; the next one is half as large.
+
+        Raises:
+            TeacherUnavailableError: The provider's queue stays full.
+        """
+        opened = self._book.open_attempts(batch_id)
+        self._release(batch_id, str(error))
+        if not error.is_full and len(opened) == 1:
+            self._errors[opened[0].request.key] = TeacherReplyError(f"too large for a batch: {error}")
+            return
+        self._num_refused += 1
+        if self._num_refused > MAX_REFUSED:
+            raise TeacherUnavailableError(f"{self._api} takes no batch, however small: {error}; resume later")
+        self._max_lines = max(1, len(opened) // 2)
+        if error.is_full:
+            self._sleep(self._config.batch_poll_s * min(self._num_refused, MAX_PATIENCE))
+
+    def _release(self, batch_id: str, reason: str) -> None:
+        for attempt in self._book.open_attempts(batch_id):
+            self.accounts.fail(attempt.attempt_id, Again(reason, "unbilled"))
+        self._book.update(batch_id, "done")
 
     def _settle(self, attempt: OpenAttempt, row: dict[str, Any]) -> Outcome:
         """Write one result into the ledger."""
-        sent = self.endpoint.body(attempt.request, attempt.wanted.completion_tokens)
-        outcome = classify(_reply_of(row), time.time(), sent)
+        sent = self.endpoint.body(attempt.request, attempt.completion_cap)
+        outcome = classify(reply_of(row), time.time(), sent)
         if isinstance(outcome, Answered):
             self.accounts.keep(attempt.attempt_id, attempt.request, outcome, attempt.completion_cap, attempt.wanted)
         elif isinstance(outcome, Unsupported):
@@ -200,11 +243,3 @@ class BatchClient:
     def _wait(self, seconds: float) -> None:
         if self._stopped.wait(seconds):
             raise TeacherUnavailableError("interrupted while a batch is under way; it goes on at the provider")
-
-
-def _reply_of(row: dict[str, Any]) -> HttpReply:
-    """A line of a result file as the HTTP answer that it stands for."""
-    response = row.get("response")
-    if isinstance(response, dict) and isinstance(response.get("status_code"), int):
-        return HttpReply(response["status_code"], {}, json.dumps(response.get("body")).encode())
-    return HttpReply(500, {}, json.dumps({"error": row.get("error")}).encode())

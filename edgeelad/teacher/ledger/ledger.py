@@ -68,7 +68,7 @@ class Ledger:
         self.path = path
         self.clock = clock
         self.session = uuid.uuid4().hex
-        self._say = say
+        self.say = say
         self._lock = threading.RLock()
         self._waited_for: set[str] = set()
         self._held: Session | None = None
@@ -276,7 +276,7 @@ class Ledger:
         for id_, pid, host in alive:
             if id_ not in self._waited_for:
                 self._waited_for.add(id_)
-                self._say(f"waiting for process {pid} on {host}, which has sent the same request ({self.path})")
+                self.say(f"waiting for process {pid} on {host}, which has sent the same request ({self.path})")
         return bool(alive)
 
     def rows(self, sql: str, values: tuple[Any, ...]) -> list[tuple[Any, ...]]:
