@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
 
+from edgeelad.edge.run import make_question
 from edgeelad.engine.graph_files import Precision, find_graphs
 from edgeelad.engine.options import EngineOptions
 from edgeelad.engine.student import Student
@@ -135,10 +136,11 @@ class LoadedStudent:
         return self._student
 
     def _question(self, question: str | Question) -> Question:
-        asked = Question("question", question, self.info.answer_kind) if isinstance(question, str) else question
-        if not asked.text.strip():
-            raise UsageError("the question is empty")
-        return asked
+        if isinstance(question, str):
+            return make_question(question, self.info.answer_kind)
+        if not question.text.strip():
+            raise UsageError(f"question {question.id} is empty")
+        return question
 
 
 def load(path: str | Path, *, num_threads: int = 1, precision: Precision | None = None) -> LoadedStudent:

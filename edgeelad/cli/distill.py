@@ -236,12 +236,14 @@ def show_result(plan: Plan, summary: Summary, console: Console) -> None:
 
 def show_quickstart(folder: Path, progress: Progress) -> None:
     """Ask the packaged student one question like the pool's, as `edgeelad run` does, and show its steps."""
-    from edgeelad.edge.run import answer_text
+    from edgeelad.api.student import load
+    from edgeelad.cli.student import explain_aloud
     from edgeelad.files import read_jsonl
 
     question = next(iter(read_jsonl(folder / "quickstart" / "test.jsonl")))
     progress.say(f"\nThe packaged student is asked: {question['question']}")
-    progress.say(answer_text(folder / "package", question["question"]))
+    with load(folder / "package") as student:
+        progress.say("".join(explain_aloud(student, question["question"])).rstrip("\n"))
     progress.say(f"(the right answer is {question['answer']})\n")
 
 

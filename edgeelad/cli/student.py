@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
-from functools import partial
+from collections.abc import Iterator
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 
 from edgeelad.cli.shared import JSON, PATH
 from edgeelad.cli.terminal import write, write_json
+
+if TYPE_CHECKING:
+    from edgeelad.api.student import LoadedStudent
 
 
 @click.command()
@@ -18,9 +22,38 @@ from edgeelad.cli.terminal import write, write_json
 @JSON
 def run(package: Path, question: str, max_tokens: int | None, as_json: bool) -> None:
     """Ask a packaged student a question: streams the explanation, then the answer."""
-    from edgeelad.edge.run import run_question
+    from edgeelad.api.student import load
 
-    run_question(package, question, max_tokens=max_tokens, as_json=as_json, write=partial(write, newline=False))
+    with load(package) as student:
+        if as_json:
+            explanation = student.explain(question, max_tokens=max_tokens)
+            names = ("question", "steps", "answer", "text", "finish_reason")
+            write_json({name: getattr(explanation, name) for name in names})
+            return
+        for piece in explain_aloud(student, question, max_tokens):
+            write(piece, newline=False)
+
+
+def explain_aloud(student: LoadedStudent, question: str, max_tokens: int | None = None) -> Iterator[str]:
+    """Yield an explanation as it is generated, ending with its answer and a newline.
+
+    Raises:
+        UsageError: The question is empty.
+        PromptTooLongError: The question leaves no room for an explanation in the student's context.
+    """
+    from edgeelad.text.answers import extract
+    from edgeelad.text.explanation import split
+
+    text = ""
+    for piece in student.stream(question, max_tokens=max_tokens):
+        text += piece
+        yield piece
+    if not text.endswith("\n"):
+        yield "\n"
+    # the answer line ends the text; an answer that is stated otherwise, or not at all, is reported here
+    if split(text).answer_line is None:
+        answer = extract(text, student.info.answer_kind)
+        yield f"(answer: {answer})\n" if answer is not None else "(no answer was stated)\n"
 
 
 @click.command()

@@ -8,7 +8,10 @@ import urllib.request
 import pytest
 from fixtures.students import questions
 
-from edgeelad.edge.run import answer_text, make_question, open_student, run_question, stream_answer
+from edgeelad.api.student import load
+from edgeelad.cli.student import explain_aloud
+from edgeelad.edge.run import make_question, open_student
+from edgeelad.engine.student import Student
 from edgeelad.errors import PackageError, PromptTooLongError, UsageError
 from edgeelad.package import PackageInfo, open_package, write_package
 
@@ -23,19 +26,20 @@ def package(students, tmp_path_factory):
     return write_package(students.trained_onnx(), folder / "package", info)
 
 
-def run(package, question, **options):
-    pieces = []
-    run_question(package, question, write=pieces.append, **options)
-    return "".join(pieces)
+def run(package, question, max_tokens=None):
+    with load(package) as student:
+        return "".join(explain_aloud(student, question, max_tokens))
 
 
 def test_the_stream_is_the_explanation(package):
-    opened = open_package(package)
-    with open_student(opened) as student:
+    with open_student(open_package(package)) as student:
         question = make_question(ASKED, "number")
         (tree,) = student.explain([question], 24)
-        assert "".join(stream_answer(student, question, 24)) == tree.text
-    row = json.loads(run(package, ASKED, as_json=True))
+        assert "".join(student.stream(question, 24)) == tree.text
+    assert run(package, ASKED).startswith(tree.text)
+    command = [sys.executable, "-m", "edgeelad", "run", str(package), ASKED]
+    assert subprocess.run(command, check=True, capture_output=True, text=True).stdout == run(package, ASKED)
+    row = json.loads(subprocess.run([*command, "--json"], check=True, capture_output=True, text=True).stdout)
     assert row == {
         "question": ASKED,
         "steps": list(tree.steps),
@@ -43,14 +47,12 @@ def test_the_stream_is_the_explanation(package):
         "text": tree.text,
         "finish_reason": tree.finish_reason,
     }
-    assert run(package, ASKED).startswith(tree.text)
-    assert answer_text(package, ASKED).startswith(tree.text.rstrip("\n"))
 
 
 def test_an_answer_that_was_not_stated_is_said(package, monkeypatch):
     assert run(package, ASKED, max_tokens=1).endswith("(no answer was stated)\n")
     for text, ending in (("2 + 2 = 4\nThe answer is 4", "is 4\n"), ("2 + 2 = 4", "= 4\n(answer: 4)\n")):
-        monkeypatch.setattr("edgeelad.edge.run.stream_answer", lambda *_, text=text: iter([text]))
+        monkeypatch.setattr(Student, "stream", lambda *_, text=text: iter([text]))
         assert run(package, ASKED).endswith(ending)
 
 
@@ -58,8 +60,6 @@ def test_limits(package):
     assert len(run(package, ASKED, max_tokens=3)) < len(run(package, ASKED))
     with pytest.raises(PromptTooLongError):
         run(package, "word " * 500)
-    with pytest.raises(PromptTooLongError):
-        run(package, "word " * 500, as_json=True)
 
 
 def test_questions_that_are_none(package):
@@ -68,7 +68,7 @@ def test_questions_that_are_none(package):
             run(package, question)
     with pytest.raises(UsageError, match="not UTF-8"):
         run(package, "caf\udce9")
-    with pytest.raises(PackageError, match="no such package folder"):
+    with pytest.raises(PackageError, match="no such folder; name a package"):
         run(package / "nowhere", ASKED)
 
 

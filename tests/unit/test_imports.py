@@ -15,7 +15,8 @@ import edgeelad
 # CONTRIBUTING.md shows the same.
 LAYERS = (
     ("__main__",),
-    ("cli", "api"),
+    ("cli",),
+    ("api",),
     ("launch", "edge"),
     ("loop",),
     ("stages", "quickstart", "scoring"),
