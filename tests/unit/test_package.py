@@ -548,7 +548,12 @@ def test_a_hostile_package_that_matches_its_checksums(own, name):
     if told is None:
         assert verify_package(own).is_ok
         return
-    for call in (verify_package, load):
+
+    def ask(folder):
+        with load(folder) as student:
+            student.explain("What is 1 + 2?")
+
+    for call in (verify_package, ask):
         with pytest.raises(EdgeeladError, match=told) as caught:
             call(own)
         assert str(caught.value).isprintable()
