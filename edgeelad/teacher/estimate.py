@@ -1,6 +1,6 @@
 """What a round of teaching would cost: real prompts, counted, nothing sent.
 
-Low: the student's own chains are all right, where that is not known already. High: every question uses all the calls
+Low: the student's own chains are all right, if that is not known already. High: every question uses all the calls
 that it may, every completion its cap. Expected: as many calls and tokens a question as the ledger has seen so far, else
 the guesses below. Takes questions and trees, gives an `Estimate`.
 """
@@ -20,13 +20,13 @@ from edgeelad.teacher.ledger.ledger import Ledger
 from edgeelad.teacher.prompts.messages import Message, render_judge_messages, render_messages
 from edgeelad.teacher.revision.own_chain import own_chain
 
-# of English text, where no tokenizer counts
+# of English text, without a tokenizer
 BYTES_PER_TOKEN = 4
 # guesses, for a teacher that the ledger does not know: completion tokens of a reply, and calls for a question that no
 # own chain settles
 GUESSED_COMPLETION = {"answer": 50, "find_first_error": 60, "judge_step": 30, "complete": 80, "rationale": 120}
 GUESSED_CALLS = {"find_first_error": 1.3, "judge_step": 4.0, "complete": 0.2, "rationale": 0.15}
-# share of questions that an own chain settles, where no tree tells
+# share of questions that an own chain settles, if there is no tree
 GUESSED_OWN_SHARE = 0.4
 # steps of an explanation that is not there yet
 GUESSED_STEPS = ("One sentence of an explanation, about as long as this.",) * 4
@@ -70,7 +70,7 @@ def estimate_round(
 
     Args:
         questions: The round's batch.
-        trees: The student's reasoning, for those where it is known.
+        trees: The student's reasoning, for those questions that have it.
         config: Walk, limits, caps and prices.
         ledger_path: A ledger that knows this teacher, for the expected cost and what is spent; need not be there.
         run: Whose spending counts against the caps.

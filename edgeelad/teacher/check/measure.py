@@ -1,7 +1,7 @@
 """How well does a teacher find and fix errors? Measured before money is spent on a pool.
 
 On explanations whose first error is known: does the teacher find it (told the right answer, as in the ladder), does it
-see one where there is none, does its corrected step lead it to the right answer, and does it answer rightly by itself?
+see one in a right explanation, does its corrected step lead it to the right answer, does it answer correctly by itself?
 Takes rows in the form of BIG-Bench-Mistake (Tyen et al. 2024), gives shares with exact 95 % intervals, and the cost.
 """
 
@@ -30,8 +30,8 @@ class CheckRow:
     Attributes:
         question: The question with its right answer.
         steps: The explanation.
-        mistake: The first flawed step (0-based); None where there is none.
-        answer: The canonical answer that the explanation reaches, where it is known.
+        mistake: The first flawed step (0-based); None if there is none.
+        answer: The canonical answer that the explanation reaches, if it is known.
     """
 
     question: Question

@@ -90,7 +90,7 @@ class BatchClient:
         raise NotYetError(Pending(request, question_id, completion_cap))
 
     def fetch(self, pending: Sequence[Pending]) -> None:
-        """Buy these, and wait until they are there; what cannot be bought is told by the next `complete`.
+        """Buy these, and wait until they are there; the next `complete` raises for what cannot be bought.
 
         Raises:
             TeacherRefusedError, TeacherUnavailableError: The provider does not take or finish batches.
@@ -182,7 +182,7 @@ class BatchClient:
         self._book.update(batch_id, "done")
         if remote.state == "failed":
             raise TeacherRefusedError(f"{self.endpoint} refused a batch: {remote.problem or 'no reason given'}")
-        # all lines of a batch were made alike: a feature that is missing is one lesson, not one a line
+        # all lines of a batch were made alike: a feature that is missing is one lesson, not one per line
         lessons = {outcome.feature: outcome for outcome in outcomes if isinstance(outcome, Unsupported)}
         for lesson in lessons.values():
             self.endpoint.learn(lesson, example)

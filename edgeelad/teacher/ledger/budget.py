@@ -21,7 +21,7 @@ TOKENS_AROUND_CHAT = 64
 
 @dataclass(frozen=True, slots=True)
 class Prices:
-    """Picodollars a token; None where a price is not known. `factor` scales all (a batch API's discount)."""
+    """Picodollars per token; None if a price is not known. `factor` scales all (a batch API's discount)."""
 
     prompt: int | None = None
     cached_prompt: int | None = None
@@ -86,7 +86,7 @@ class Caps:
 class Spent:
     """What a run has cost so far, attempts that are open or in doubt at what was reserved for them.
 
-    `cost_pico` is None where something was bought at an unknown price.
+    `cost_pico` is None if something was bought at an unknown price.
     """
 
     requests: int = 0
@@ -98,7 +98,7 @@ class Spent:
 
 @dataclass(frozen=True, slots=True)
 class Reservation:
-    """The most that one attempt can cost; `cost_pico` None where prices are unknown."""
+    """The maximum that one attempt can cost; `cost_pico` is None if prices are unknown."""
 
     prompt_tokens: int
     completion_tokens: int

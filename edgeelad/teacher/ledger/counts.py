@@ -19,7 +19,7 @@ from edgeelad.teacher.ledger.schema import damage
 # what a reply's hash covers
 DIGESTED = ("key", "content", "finish_reason", "completion_cap", "model")
 
-# the cost of a row, where it was written without prices at today's: ?1 a prompt token, ?2 a cached one, ?3 a completion
+# the cost of a row, at today's prices if it has none: ?1 per prompt token, ?2 per cached one, ?3 per completion token
 _COSTED = """
     SELECT *, outcome IN ('open', 'in_doubt') AS held, CASE outcome
         WHEN 'unbilled' THEN 0
@@ -79,7 +79,7 @@ class LedgerTotals:
 
 
 def spent(connection: sqlite3.Connection, run: str, prices: Prices, *, without_open_of: str = "") -> Spent:
-    """What counts against a run's caps, on request without what one session has reserved for what is under way."""
+    """What counts against a run's caps, on request without what one session has reserved for its open attempts."""
     settled = _named(connection, _SETTLED, (run,))
     opened = _named(connection, _OPEN, (run, without_open_of))
     unpriced = Billing(
@@ -189,7 +189,7 @@ def overruns(connection: sqlite3.Connection, run: str) -> tuple[int, int, float]
 
 
 def _named(connection: sqlite3.Connection, sql: str, values: tuple[Any, ...]) -> dict[str, Any]:
-    """The one row of a query, by the names of its columns; empty where there is none."""
+    """The one row of a query, by the names of its columns; empty if there is none."""
     cursor = connection.execute(sql, values)
     row = cursor.fetchone()
     return {} if row is None else dict(zip((column[0] for column in cursor.description), row, strict=True))

@@ -30,7 +30,7 @@ class TeacherRequest:
         prompt_id: Which prompt file made the messages.
         prompt_sha256: The hash of that file.
         sample: Which of several samples of the same question this is.
-        retry: 1 where a first reply could not be used.
+        retry: 1 if a first reply could not be used.
         extra_body: Further fields of the request's body, as JSON text with sorted keys.
     """
 
@@ -91,7 +91,7 @@ class StoredReply:
         key: The request's key.
         content: The text of the reply.
         finish_reason: As the endpoint said it.
-        problem: Why it cannot be used; "" where it can.
+        problem: Why it cannot be used; "" if it can.
         completion_cap: The completion cap that it was bought under.
         billing: What it was billed.
     """

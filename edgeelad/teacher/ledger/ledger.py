@@ -34,8 +34,8 @@ from edgeelad.teacher.ledger.sessions import Session, is_alive
 class Begun:
     """What `Ledger.begin` came to: an attempt to send, or the reply that is there already, or neither.
 
-    Neither means: wait, then ask again. Another live process has the same request under way, or what this session has
-    under way holds so much of the budget that this attempt has to wait for what they really cost.
+    Neither means: wait, then ask again. Another live process has sent the same request, or this session's open attempts
+    hold so much of the budget that this one has to wait until their cost is known.
     """
 
     attempt_id: int | None = None
@@ -62,8 +62,7 @@ class Ledger:
             is_checked: Refuse a file with damage that can be seen without reading every reply.
 
         Raises:
-            RunError: The file is not a ledger, is damaged, or was written by another version of edgeelad.
-            StorageError: It cannot be written.
+            RunError, StorageError: It is not a ledger, is damaged, is of another version, or cannot be written.
         """
         self.path = path
         self.clock = clock
@@ -147,7 +146,7 @@ class Ledger:
             completion_cap: Its completion cap: an unusable reply bought under a lower one does not stand in the way.
 
         Raises:
-            BudgetError: A cap could be passed, whatever the attempts under way may cost.
+            BudgetError: A cap could be passed, whatever the open attempts may cost.
             StorageError: The row cannot be written, so nothing may be sent.
         """
         canonical = request.canonical()
@@ -194,10 +193,7 @@ class Ledger:
             )
 
     def note_problem(self, key: str, problem: str, *, is_cut: bool = False) -> None:
-        """Note why a reply could not be used; it stays, and is read again when it is asked for.
-
-        One that was cut off (`is_cut`) stands in nobody's way who asks again with a higher cap.
-        """
+        """Note why a reply could not be used; one that was cut off (`is_cut`) may be bought again with a higher cap."""
         with self.transaction() as connection:
             connection.execute(
                 "UPDATE attempts SET problem = ? WHERE key = ? AND outcome = 'answered' AND problem = ''",
@@ -220,7 +216,7 @@ class Ledger:
             return ledger_counts.spent(self._connection, run, prices or Prices())
 
     def totals(self, run: str | None = None, prices: Prices | None = None) -> LedgerTotals:
-        """What was paid, by one run or by all; at `prices` where a row was written without a cost."""
+        """What was paid, by one run or by all; at `prices` if a row was written without a cost."""
         with self._lock, read_errors(self.path):
             return ledger_counts.totals(self._connection, prices or Prices(), run=run)
 
@@ -291,7 +287,7 @@ class Ledger:
 
     @contextlib.contextmanager
     def transaction(self) -> Iterator[sqlite3.Connection]:
-        """One transaction, alone on the ledger; undone where the block raises."""
+        """One transaction, alone on the ledger; undone if the block raises."""
         with self._lock, storage_errors(self.path):
             self._connection.execute("BEGIN IMMEDIATE")
             try:

@@ -1,7 +1,7 @@
 """Render the teacher's prompts: one template file a prompt, each with its id (the file's name) and hash.
 
 A template has a block `system` (fixed for a run, so that endpoints can cache it) and a block `user` (the answer format,
-the question, then what belongs to it); `judge_step` has a block `next` besides, for later turns of its conversation.
+the question, then what belongs to it); `judge_step` also has a block `next`, for later turns of its conversation.
 Takes questions and steps, gives chat messages; knows no endpoints and no replies.
 """
 
@@ -98,7 +98,7 @@ def render_judge_messages(
         question: The question.
         next_step: The step to be judged now.
         style: How explanations should be written; "" for no wish.
-        reference: The reference answer, or None where it is not told.
+        reference: The reference answer, or None if it is not told.
         steps: Steps known to be correct when the conversation began.
         turns: The steps judged since then, with the teacher's replies.
     """

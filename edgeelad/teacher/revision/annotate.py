@@ -28,8 +28,8 @@ def annotate(
 ) -> Iterator[Annotation]:
     """Annotate questions, in their order.
 
-    When a cap is reached, or the teacher refuses or fails for good, no further question is begun, those under way are
-    brought to an end as far as that goes, what is complete is yielded, and only then the error is raised.
+    When a cap is reached, or the teacher refuses or fails for good, no further question is begun, those in progress are
+    finished if possible, what is complete is yielded, and only then the error is raised.
 
     Args:
         questions: The batch.
@@ -37,7 +37,7 @@ def annotate(
         teacher: Whom to ask.
         continue_from: Gives the student's greedy text after the given steps, for many questions at once; called from
             the caller's thread only.
-        config: The mode, the walk, limits, and how many calls may be under way.
+        config: The mode, the walk, limits, and how many calls may be in progress.
 
     Raises:
         ConfigError: The teacher cannot do what `config.walk` asks for.
@@ -55,7 +55,7 @@ def annotate(
 
 @dataclass(frozen=True, slots=True)
 class GivenAnswer:
-    """The teacher's canonical answer to one question; None, with the reason, where it gave none that can be used."""
+    """The teacher's canonical answer to one question; None, with the reason, if it gave none that can be used."""
 
     question_id: str
     sample: int

@@ -1,7 +1,7 @@
 """Work on many questions at once: teacher calls from a pool of threads, the student's continuations in batches.
 
 Takes works (generators that yield what they need, see `work`), gives what each returned, in their order. What comes
-depends on the replies alone, not on timing. A batched teacher's replies are fetched when nothing else can go on.
+depends on the replies alone, not on timing. A batched teacher's replies are fetched when nothing else can continue.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from edgeelad.teacher.revision.work import AskStudent, AskTeacher, Need
 Continue = Callable[[Sequence[tuple[Question, tuple[str, ...]]]], list[str]]
 Result = TypeVar("Result")
 
-# works under way for each call that may be: enough for the student's batches to fill
+# works in progress per concurrent call: enough for the student's batches to fill
 WORKS_PER_CALL = 4
 
 
@@ -29,14 +29,14 @@ def work_side_by_side(
 ) -> Iterator[Result]:
     """Run works to their ends; results come in the order of the works.
 
-    When a cap is reached, or the teacher refuses or fails for good, no further work is begun, those under way are
-    brought to an end as far as that goes, what is complete is yielded, and only then the error is raised.
+    When a cap is reached, or the teacher refuses or fails for good, no further work is begun, those in progress are
+    finished if possible, what is complete is yielded, and only then the error is raised.
 
     Args:
         works: Begun as they are needed; all at once with a batched teacher.
         teacher: Whom `AskTeacher` asks.
         continue_from: Whom `AskStudent` asks; called from the caller's thread only.
-        max_concurrency: Teacher calls under way at most.
+        max_concurrency: Maximum number of concurrent teacher calls.
 
     Raises:
         BudgetError, TeacherRefusedError, TeacherUnavailableError, StorageError: Why not all are done.
@@ -50,7 +50,7 @@ def work_side_by_side(
                     yield desk.finished.pop(next_index)
                     next_index += 1
         except BaseException:
-            # also where the caller stops early: wait for what is paid for, send nothing more
+            # also if the caller stops early: wait for what is paid for, send nothing more
             getattr(teacher, "interrupt", lambda: None)()
             threads.shutdown(cancel_futures=True)
             raise
@@ -61,7 +61,7 @@ def work_side_by_side(
 
 
 class _Desk(Generic[Result]):
-    """The works under way: which are ready to go on, which wait for the teacher, which for the student."""
+    """The works in progress: which are ready to continue, which wait for the teacher, which for the student."""
 
     def __init__(
         self,
@@ -85,7 +85,7 @@ class _Desk(Generic[Result]):
         self._pending: dict[int, tuple[AskTeacher, Pending]] = {}
 
     def advance(self, threads: ThreadPoolExecutor) -> bool:
-        """Do what can be done now, or wait for a reply; False when nothing is under way any more."""
+        """Do what can be done now, or wait for a reply; False when no work is left."""
         self._begin(threads)
         if not self._works:
             return False

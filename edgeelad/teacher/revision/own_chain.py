@@ -15,7 +15,7 @@ from edgeelad.text.answers import agree
 
 @dataclass(frozen=True, slots=True)
 class OwnChain:
-    """A verified chain of the student's own; `corrections` says where a branch left the greedy explanation."""
+    """A verified chain of the student's own; `corrections` holds the step at which a branch left the greedy one."""
 
     steps: tuple[str, ...]
     corrections: tuple[Correction, ...] = ()

@@ -165,7 +165,7 @@ class _Continued:
 def _correct(
     work: Work, steps: tuple[str, ...], answer: str | None, index: int, corrected: str, reference: str
 ) -> Generator[Need, Any, Verified | _Continued]:
-    """Put a corrected step in its place; if the rest does not stand, let the student go on from there."""
+    """Put a corrected step in its place; if the rest does not stand, let the student continue from there."""
     question = work.question
     before = steps[index] if index < len(steps) else ""
     work.corrections.append(Correction(index, before, corrected, "teacher"))
@@ -200,7 +200,7 @@ def _no_error(
 
 
 def _complete(work: Work, prefix: tuple[str, ...], reference: str) -> Rung:
-    """L4: the teacher goes on from the last good prefix."""
+    """L4: the teacher continues from the last good prefix."""
     if work.question.kind == "number":
         prefix = prefix[: first_false_step(prefix)]
     if not prefix or not work.abilities.completes:
@@ -222,7 +222,7 @@ def _complete(work: Work, prefix: tuple[str, ...], reference: str) -> Rung:
 
 
 def _explain(work: Work, reference: str | None) -> Generator[Need, Any, Annotation]:
-    """L5: the teacher explains the whole, in a second version where the first one is not verified."""
+    """L5: the teacher explains the whole, in a second version if the first one is not verified."""
     for sample in range(NUM_RATIONALES):
         call = _rationale_call(work.question, reference, sample)
         found = yield from _written(work, call, lambda reply: reply.steps, reference, "L5")
@@ -262,7 +262,7 @@ def _written(
 
 
 def _is_complete(work: Work, steps: tuple[str, ...], reference: str) -> bool:
-    """Whether steps come out at the reference answer, where the teacher finds nothing to correct after them.
+    """Whether steps come out at the reference answer, if the teacher finds nothing to correct after them.
 
     Without its word this says nothing: steps on the way have the answer's value by chance (docs/LOG.md).
     """
@@ -278,7 +278,7 @@ def _is_correction(work: Work, steps: tuple[str, ...], index: int, corrected: st
 
 
 def _without_repetition(steps: tuple[str, ...], prefix: tuple[str, ...]) -> tuple[str, ...]:
-    """Further steps only, where a teacher repeats the given ones after all."""
+    """Further steps only, if a teacher repeats the given ones after all."""
     return steps[len(prefix) :] if steps[: len(prefix)] == prefix else steps
 
 

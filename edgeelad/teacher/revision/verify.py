@@ -16,20 +16,20 @@ from edgeelad.text.numerals import format_fraction, last_number
 
 @dataclass(frozen=True, slots=True)
 class Flaw:
-    """Why a chain cannot be used; `step` is the 0-based step that is false, None where none can be named."""
+    """Why a chain cannot be used; `step` is the 0-based step that is false, None if none can be named."""
 
     reason: str
     step: int | None = None
 
 
 def find_flaw(steps: Sequence[str], answer: str | None, reference: str, kind: AnswerKind) -> Flaw | None:
-    """The first reason not to use a chain; None where it is verified.
+    """The first reason not to use a chain; None if it is verified.
 
     Args:
         steps: The chain's steps.
         answer: The canonical answer that it states.
         reference: The reference answer a*.
-        kind: Stated arithmetic is checked where this is "number".
+        kind: Stated arithmetic is checked if this is "number".
     """
     if not steps:
         return Flaw("it has no steps")
@@ -44,7 +44,7 @@ def find_flaw(steps: Sequence[str], answer: str | None, reference: str, kind: An
 
 
 def first_false_step(steps: Sequence[str]) -> int | None:
-    """The first step that states a false equation (0-based); None where all hold."""
+    """The first step that states a false equation (0-based); None if all hold."""
     return next((index for index, step in enumerate(steps) if false_equation(step) is not None), None)
 
 
@@ -55,7 +55,7 @@ def calculates(steps: Sequence[str], reference: str) -> bool:
 
 
 def ends_with(steps: Sequence[str], ending: str | None, reference: str, question: Question) -> bool:
-    """Whether an explanation may end after `steps`, where the teacher puts the answer line `ending` behind them.
+    """Whether an explanation may end after `steps`, if the teacher puts the answer line `ending` after them.
 
     The teacher was told the reference, so its word is not enough: what it calls superfluous might be what is missing.
     The last step has to name the answer itself; yes and no, which any sentence might hold, are never taken to be named.

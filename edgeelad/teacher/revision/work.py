@@ -30,7 +30,7 @@ class AskTeacher:
 
 @dataclass(frozen=True, slots=True)
 class AskStudent:
-    """The student should go on after `steps`; the generator is sent the text."""
+    """The student should continue after `steps`; the generator is sent the text."""
 
     question: Question
     steps: tuple[str, ...]
@@ -45,7 +45,7 @@ class OutOfCallsError(Exception):
 
 @dataclass(slots=True)
 class Work:
-    """The state of the work on one question; `tree` None where the student's steps are not looked at."""
+    """The state of the work on one question; `tree` is None if the student's steps are not used."""
 
     question: Question
     tree: ReasoningTree | None
@@ -119,11 +119,11 @@ class Work:
 
 
 def settle_reference(work: Work) -> Generator[Need, Any, str | None]:
-    """Rung L0: the pool's answer, else the teacher's where two of at most three samples agree.
+    """Rung L0: the pool's answer, else the teacher's if two of up to three samples agree.
 
-    The student's verified greedy explanation stands for the second sample where it reaches the first one's answer, in
+    The student's verified greedy explanation stands for the second sample if it reaches the first one's answer, in
     kinds of questions in which two who err seldom err alike; it costs nothing. Not so its branches: there are so many
-    that one soon agrees with a wrong answer (docs/LOG.md). Gives None, with `work.reason` set, where it cannot be
+    that one soon agrees with a wrong answer (docs/LOG.md). Gives None, with `work.reason` set, if it cannot be
     settled.
     """
     question = work.question
