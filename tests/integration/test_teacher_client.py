@@ -443,10 +443,16 @@ def test_questions_that_fail_next_to_one_another(ledger):
 
 @pytest.mark.parametrize("fault", ["500", "refuse", Raw(529), Raw(520)])
 def test_an_outage_is_waited_out(ledger, fault):
-    with (
-        ChaosServer(lambda number, body: fault if number < 48 else "ok") as server,
-        opened(server, ledger, max_concurrency=8) as teacher,
-    ):
+    # all eight fail at once: a 500 of one request alone would be that request's
+    in_step = threading.Barrier(8 if fault == "500" else 1, timeout=60)
+
+    def act(number, body):
+        if number >= 48:
+            return "ok"
+        in_step.wait()
+        return fault
+
+    with ChaosServer(act) as server, opened(server, ledger, max_concurrency=8) as teacher:
         replies = _run_threads(8, lambda number: teacher.answer(Question(str(number), f"What is {number}?")))
     assert [reply.answer for reply in replies] == ["7"] * 8
 
