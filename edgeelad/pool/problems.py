@@ -11,7 +11,7 @@ from edgeelad.pool.equations import read_value, rounds_to, solve_prefix
 from edgeelad.pool.fields import id_of, joined_of, scalar_of, text_of
 from edgeelad.pool.own import Draft
 from edgeelad.pool.rows import Row
-from edgeelad.text.numerals import format_fraction
+from edgeelad.text.digits import format_fraction
 
 SIGNS = {ast.Add: "+", ast.Sub: "-", ast.Mult: "*", ast.Div: "/"}
 

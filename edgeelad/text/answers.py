@@ -1,47 +1,47 @@
 """Extract, normalize and compare answers: number, choice, boolean, text.
 
 A canonical answer is a string, so that equality of answers is equality of strings. "No answer found" is None, its own
-outcome, which agrees with nothing. Takes text, gives canonical strings; knows no models and no files.
+outcome, which agrees with nothing; it is also the outcome where another answer than the stated one might be read.
+Takes text, gives canonical strings; knows no models and no files.
 
 Canonical forms:
     number   exact: a plain decimal where one exists ("1200", "-0.5"), else a reduced fraction ("1/3"). Currency,
-             percent signs and units are dropped ("50 %" is "50"); thousand, million … are multiplied out.
+             percent signs and units are dropped ("50 %" is "50"); thousand, million and the like are multiplied out.
     choice   the label, a capital letter.
     boolean  "yes" or "no".
-    text     case-folded words without articles and without punctuation around them.
+    text     case-folded words without a leading article and without punctuation around them.
 """
 
 from __future__ import annotations
 
 import re
-import unicodedata
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Sequence
+from dataclasses import dataclass
 
 from edgeelad.records import AnswerKind
+from edgeelad.text.choices import canonical_choice
+from edgeelad.text.clauses import Clause, clauses, first_sentence
 from edgeelad.text.explanation import ANSWER_PREFIX, is_answer_line
-from edgeelad.text.numerals import canonical_number, first_number, is_plain_number, last_number
-from edgeelad.text.prompts import CHOICE_LABELS
+from edgeelad.text.numerals import canonical_number, is_plain_number, last_number
+from edgeelad.text.statements import Statement, correction_after, statements
+from edgeelad.text.wording import canonical_text
 
 _BOOLEANS = {"yes": "yes", "true": "yes", "no": "no", "false": "no"}
-_ARTICLES = frozenset({"a", "an", "the"})
-_KEPT_AT_EDGES = "%"  # the one punctuation mark around a word that carries meaning
-
-_LONE_LABEL = re.compile(r"(?:(?:option|choice|answer)\s*)?\(?\s*([A-Za-z])\s*[).:,;!]*", re.IGNORECASE)
-_LABEL_THEN_TEXT = re.compile(
-    r"(?:(?:option|choice|answer)\s+)?(?:\(\s*([A-Za-z])\s*\)|([A-Za-z])\s*[).:,])(?!\S*[A-Za-z]\.)"
+_EITHER = re.compile(r"\b(?:yes\s?(?:or|/)\s?no|true\s?(?:or|/)\s?false)\b", re.IGNORECASE)
+_BOOLEAN = re.compile(r"(?<![\w'’-])(?:(?P<denied>not|n't|never|neither)\s)?(?P<word>yes|no|true|false)(?![\w'’-])")
+_DETERMINER = re.compile(
+    r"\s(?!(?:because|since|as|it|he|she|they|we|you|i|there|and|but|the|this|that|in|for|so|if|when|due|based)\b)\w"
 )
-_LABEL_ANYWHERE = re.compile(r"\(([A-Za-z])\)|(?<!\w)([A-Z])(?!\w|')")
-_FIRST_SENTENCE = re.compile(r".*?(?=[.!?;](?:\s|$)|$)", re.DOTALL)
-_STATEMENT = re.compile(
-    r"(?P<phrase>(?:the|my|our)\s+(?:final\s+|correct\s+|right\s+|best\s+)?answer\s+is(?![\w'’])\s*:?)"
-    r"|(?P<mark>(?<!\w)answer\**\s*[:=]|####)"
-    r"|(?P<boxed>\\boxed\s*\{)",
-    re.IGNORECASE,
+_LABEL = re.compile(r"(?<!\w)(?:[A-Z]|\([a-z]\))(?!\w)")
+_DENIAL = re.compile(r"\W*(?:not|never|neither|no\s(?:longer|more|less|fewer))\b", re.IGNORECASE)
+_SETTLED = re.compile(
+    r"\b(?:it|that|this|answer|result|value|total|number)\s?(?:['’]s|is|should\sbe|must\sbe)\s", re.IGNORECASE
 )
+_SIDE_BY_SIDE = re.compile(r"[\s$,.]{0,8}(?:and|or|,|&)[\s$]{0,8}(?:[a-z]\s?=\s?)?", re.IGNORECASE)
 
 
 def canonical(value: str, kind: AnswerKind, choices: Sequence[str] = ()) -> str | None:
-    """The canonical form of a bare answer; None where it is not an answer of this kind.
+    """The canonical form of a bare answer; None if it is not one answer of this kind.
 
     >>> canonical("$1,200.0", "number"), canonical("3 1/2", "number"), canonical("2/6 cups", "number")
     ('1200', '3.5', '1/3')
@@ -49,37 +49,26 @@ def canonical(value: str, kind: AnswerKind, choices: Sequence[str] = ()) -> str 
     ('B', 'B', 'yes')
 
     Args:
-        value: The answer alone, as a person or a model writes it; a number may have words around it, not other numbers.
+        value: The answer alone, as a person or a model writes it; what restates, denies or explains it may follow.
         kind: How to read it.
         choices: The choices' texts; without them any letter is a choice.
     """
-    value = _unwrap(value)
-    if kind == "number":
-        return canonical_number(value)
-    if kind == "choice":
-        return _canonical_choice(value, choices)
-    if kind == "boolean":
-        return _canonical_boolean(value)
-    return _canonical_text(value)
+    found, is_stated = _stated(value, _Reader(kind, choices))
+    return found if is_stated else _settled(_bare(value), "", _Reader(kind, choices))
 
 
 def extract(text: str, kind: AnswerKind, choices: Sequence[str] = (), *, strict: bool = False) -> str | None:
-    """The canonical answer that a text states last; None where it states none.
+    """The canonical answer that a text states last; None if it states none that is certain.
 
-    Strict counts only a line that begins `The answer is`. Lenient also reads the phrase anywhere, `Answer:`, `####` and
-    `\\boxed{}`, is less picky about what follows, and for numbers takes the last number of the text as a last resort.
+    Strict counts only a line that begins `The answer is`. Lenient also reads the phrase anywhere, `Answer:`, `####`,
+    `\\boxed{}` and `<answer>`, and for numbers takes the last number of a text that has none of these.
     """
     if strict:
         lines = (line.strip() for line in reversed(text.split("\n")))
         stated = next((line for line in lines if is_answer_line(line)), None)
-        return None if stated is None else canonical(stated[len(ANSWER_PREFIX) :].lstrip(" \t:"), kind, choices)
-    for statement in reversed(list(_statements(text))):
-        found = canonical(statement, kind, choices)
-        if found is None:
-            found = _LENIENT[kind](_first_sentence(statement), choices)
-        if found is not None:
-            return found
-    return last_number(text) if kind == "number" else None
+        return None if stated is None else canonical(stated[len(ANSWER_PREFIX) :], kind, choices)
+    found, is_stated = _stated(text, _Reader(kind, choices, is_lenient=True))
+    return last_number(text) if kind == "number" and not is_stated else found
 
 
 def agree(first: str | None, second: str | None) -> bool:
@@ -88,163 +77,124 @@ def agree(first: str | None, second: str | None) -> bool:
 
 
 def infer_kind(value: str, choices: Sequence[str] = ()) -> AnswerKind:
-    """The kind that a reference answer looks like: choice where there are choices, then boolean, number, text.
+    """The kind that a reference answer looks like: choice if there are choices, then boolean, number, text.
 
     A number here may have a currency sign, a percent sign or a short unit in lower case, and no other words: so
     "11 apples" is a number, "Apollo 11" is text.
     """
     if choices:
         return "choice"
-    value = _unwrap(value)
+    found = statements(value)
+    value = _bare(found[-1].text if found else value)
     if value.rstrip(".!").casefold() in _BOOLEANS:
         return "boolean"
     return "number" if is_plain_number(value) else "text"
 
 
-def _statements(text: str) -> Iterator[str]:
-    """What follows each place that states an answer, in order: the rest of its line, or of the next that has text."""
-    position = 0
-    while (match := _STATEMENT.search(text, position)) is not None:
-        if match["boxed"]:
-            statement, position = _braced(text, match.end())
-        else:
-            start = match.end()
-            while start < len(text) and text[start].isspace():
-                start += 1
-            end = text.find("\n", start)
-            position = end if end != -1 else len(text)
-            statement = text[start:position]
-        yield statement
+@dataclass(frozen=True, slots=True)
+class _Reader:
+    """How to read an answer.
+
+    Attributes:
+        kind: Its kind.
+        choices: The choices' texts.
+        is_lenient: Whether a choice may be named among other words.
+    """
+
+    kind: AnswerKind
+    choices: Sequence[str]
+    is_lenient: bool = False
+
+    def read(self, value: str) -> str | None:
+        """The canonical form of a bare answer."""
+        if self.kind == "number":
+            return canonical_number(value)
+        if self.kind == "choice":
+            return canonical_choice(value, self.choices, is_lenient=self.is_lenient)
+        if self.kind == "boolean":
+            return _canonical_boolean(value)
+        return canonical_text(value)
 
 
-def _braced(text: str, start: int) -> tuple[str, int]:
-    """The text up to the brace that closes the one before `start`, and the position after it."""
-    depth = 1
-    for position in range(start, len(text)):
-        depth += {"{": 1, "}": -1}.get(text[position], 0)
-        if depth == 0:
-            return text[start:position], position + 1
-    return text[start:], len(text)
+def _stated(text: str, reader: _Reader) -> tuple[str | None, bool]:
+    """The answer that a text states last, and whether it states anything at all."""
+    found = statements(text)
+    is_stated = False
+    for index in reversed(range(len(found))):
+        statement = found[index]
+        value = _bare(statement.text)
+        if not value or (statement.is_label and _is_heading(text, statement, reader.kind)):
+            continue
+        is_stated = True
+        behind = text[statement.end :] if index == len(found) - 1 else ""
+        answer = _settled(value, behind, reader)
+        if index and _is_beside(text, found[index - 1], statement):
+            other = _settled(_bare(found[index - 1].text), "", reader)
+            return (answer if answer == other else None), True
+        if answer is not None or not _leaves_open(value, reader.kind):
+            return answer, True
+    return None, is_stated
 
 
-def _unwrap(value: str) -> str:
-    """Drop the marks that an answer may still stand in: `####`, `\\boxed{}`, an answer phrase at its start."""
-    while (match := _STATEMENT.search(value)) is not None:
-        if match["boxed"]:
-            inner = _braced(value, match.end())[0]
-        elif not value[: match.start()].strip(" \t*_"):
-            inner = value[match.end() :]
-        else:
-            break
-        value = inner
-    return value.strip().strip("*").strip()
+def _settled(value: str, behind: str, reader: _Reader) -> str | None:
+    """The answer in a statement, unless what stands behind it takes it back.
+
+    "5. Wait, it is 6" states 6; "5. Wait, that is wrong" nothing; "5. Wait, I check: 2 + 3 = 5" still 5.
+    """
+    start = len(first_sentence(value))
+    correction = correction_after(value + behind, start)
+    if correction is None:
+        return reader.read(value)
+    answer = reader.read((value + behind)[: len(value + behind) - len(correction)])
+    settled = list(_SETTLED.finditer(correction))
+    if settled:
+        return reader.read(correction[settled[-1].end() :])
+    return answer if reader.kind == "number" and agree(last_number(correction), answer) else None
 
 
-def _first_sentence(statement: str) -> str:
-    match = _FIRST_SENTENCE.match(statement)
-    return match.group() if match else statement
+def _bare(value: str) -> str:
+    """A statement without the marks around it: emphasis, a colon, spaces."""
+    value = value.strip().lstrip(":").strip()
+    return value.strip("*").strip() or value
 
 
-# --- choice ---------------------------------------------------------------------------------------------------------
+def _is_heading(text: str, statement: Statement, kind: AnswerKind) -> bool:
+    """Whether `Answer:` stands above an explanation: "Answer: Let's see. 3 + 4 = 7"."""
+    first = first_sentence(statement.text)
+    has_more = bool(text[statement.end :].strip() or statement.text.strip()[len(first) :].strip(" ."))
+    return has_more and kind == "number" and not re.search(r"[0-9]", first) and not Clause(first).says_nothing
 
 
-def _labels(choices: Sequence[str]) -> str:
-    return CHOICE_LABELS[: len(choices)] if choices else CHOICE_LABELS
+def _is_beside(text: str, first: Statement, second: Statement) -> bool:
+    """Whether two answers are stated side by side: "\\boxed{3} and \\boxed{4}"."""
+    between = text[first.end :][: second.start - first.end].lstrip("}")
+    return first.is_boxed and second.is_boxed and _SIDE_BY_SIDE.fullmatch(between) is not None
 
 
-def _canonical_choice(value: str, choices: Sequence[str]) -> str | None:
-    labels = _labels(choices)
-    lone = _LONE_LABEL.fullmatch(value)
-    if lone and lone[1].upper() in labels:
-        return lone[1].upper()
-    same = [label for label, choice in zip(labels, choices, strict=False) if _same_choice(value, choice)]
-    if len(same) == 1:
-        return same[0]
-    labeled = _LABEL_THEN_TEXT.match(value)
-    if labeled and (label := (labeled[1] or labeled[2]).upper()) in labels:
-        return label
-    return None
-
-
-def _same_choice(value: str, choice: str) -> bool:
-    if _canonical_text(value) == _canonical_text(choice):
+def _leaves_open(value: str, kind: AnswerKind) -> bool:
+    """Whether a statement leaves an earlier one as it is: "not 5", "clear from the above"."""
+    if _DENIAL.match(value):
         return True
-    return is_plain_number(value) and is_plain_number(choice) and canonical_number(value) == canonical_number(choice)
-
-
-def _lenient_choice(sentence: str, choices: Sequence[str]) -> str | None:
-    """The one choice whose text occurs in a sentence, else the first label that stands alone in it."""
-    said = f" {_canonical_text(sentence) or ''} "
-    named = [
-        label for label, text in zip(_labels(choices), choices, strict=False) if f" {_canonical_text(text)} " in said
-    ]
-    if len(named) == 1:
-        return named[0]
-    found = ((match[1] or match[2]).upper() for match in _LABEL_ANYWHERE.finditer(sentence))
-    return next((label for label in found if label in _labels(choices)), None)
-
-
-# --- boolean, number, text ------------------------------------------------------------------------------------------
+    if kind == "number":
+        return not re.search(r"[0-9]", value) and not Clause(first_sentence(value)).says_nothing
+    if kind == "boolean":
+        return not _BOOLEAN.search(value.casefold())
+    return kind == "choice" and not _LABEL.search(value)
 
 
 def _canonical_boolean(value: str) -> str | None:
-    match = re.match(r"[\W_]*([a-z]+)(?=\W*$|[.,;:!])", value.casefold())
-    return _BOOLEANS.get(match[1]) if match else None
-
-
-def _lenient_boolean(sentence: str, _: Sequence[str]) -> str | None:
-    """The first yes/no/true/false of a sentence, unless it is negated."""
-    words = re.findall(r"[a-z']+", sentence.casefold())
-    for before, word in zip(["", *words], words, strict=False):
-        if word in _BOOLEANS:
-            return None if before == "not" or before.endswith("n't") else _BOOLEANS[word]
+    """Yes or no, if the first clause that says either says only one, and does not deny it."""
+    for clause in clauses(_EITHER.sub("", value)):
+        text = clause.text.casefold().replace("_", " ")
+        said = [word for word in _BOOLEAN.finditer(text) if not _is_determiner(text, word)]
+        if clause.is_reason or (clause.is_denied and said):
+            return None
+        if said:
+            values = {_BOOLEANS[word["word"]] for word in said}
+            return values.pop() if len(values) == 1 and not any(word["denied"] for word in said) else None
     return None
 
 
-def _lenient_number(sentence: str, _: Sequence[str]) -> str | None:
-    """What follows the last equals sign, else the first number."""
-    return first_number(sentence.rpartition("=")[2]) or first_number(sentence)
-
-
-def _canonical_text(value: str) -> str | None:
-    for _ in range(4):  # folding can uncover what folds further (ligatures, marks); a fixed point makes it idempotent
-        folded = _fold(value)
-        if folded == value:
-            break
-        value = folded
-    return value or None
-
-
-def _fold(value: str) -> str:
-    words = unicodedata.normalize("NFKC", unicodedata.normalize("NFKC", value).casefold()).split()
-    bare = [word for word in map(_strip_punctuation, words) if word]
-    if not bare:
-        return " ".join(words)
-    return " ".join([word for word in bare if word not in _ARTICLES] or bare)
-
-
-def _strip_punctuation(word: str) -> str:
-    start, end = 0, len(word)
-    while end > start and _is_punctuation(word[end - 1]):
-        end -= 1
-    while start < end and _is_punctuation(word[start]):
-        if word[start] == "-" and word[start + 1 : start + 2].isdigit():
-            break  # a sign, not a dash
-        start += 1
-    return word[start:end]
-
-
-def _is_punctuation(character: str) -> bool:
-    return character not in _KEPT_AT_EDGES and unicodedata.category(character).startswith("P")
-
-
-def _lenient_text(sentence: str, _: Sequence[str]) -> str | None:
-    return _canonical_text(sentence)
-
-
-_LENIENT: dict[AnswerKind, Callable[[str, Sequence[str]], str | None]] = {
-    "number": _lenient_number,
-    "choice": _lenient_choice,
-    "boolean": _lenient_boolean,
-    "text": _lenient_text,
-}
+def _is_determiner(text: str, word: re.Match[str]) -> bool:
+    """Whether "no" belongs to a noun: "no one knows"."""
+    return word["word"] == "no" and _DETERMINER.match(text, word.end()) is not None

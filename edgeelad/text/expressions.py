@@ -1,21 +1,27 @@
-"""Tokens of arithmetic in running text, and their value as an exact fraction.
+"""The value of an arithmetic expression, as an exact fraction, under each way of reading it.
 
-The lower half of `arithmetic`: what a number, an operator and a unit look like, precedence, and which units do not mix.
+Takes tokens; gives fractions. A percent sign may be worth a hundredth or nothing, "2 1/2" is a mixed number or a
+product, "7!" is a factorial or an exclamation: an equation is false only if it is false under every reading.
 """
 
 from __future__ import annotations
 
-import re
-from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from fractions import Fraction
-from typing import Literal
+from itertools import pairwise, product
+from math import factorial
 
-MAX_DIGITS = 40
-MAX_EXPONENT = 12
+from edgeelad.text.tokens import MAX_DIGITS, Token
+
+MAX_EXPONENT = 64
+MAX_FACTORIAL = 30
 MAX_DEPTH = 50
+MAX_VALUE = 10 ** (4 * MAX_DIGITS)  # of a numerator or denominator
+REPEATING = (3, 6, 7, 9, 11)  # a decimal such as 16.67 may stand for a fraction with one of these denominators
 
-TokenKind = Literal["number", "op", "(", ")", "=", "word", "variable", "other"]
+_PI_TEXTS = frozenset({"3.14", "3.142", "3.1416", "3.1415", "3.14159", "3.141593"})
+_PI = Fraction(3141592653589793, 10**15)
 
 
 class UnreadableError(Exception):
@@ -23,199 +29,171 @@ class UnreadableError(Exception):
 
 
 @dataclass(frozen=True, slots=True)
-class Token:
-    """A piece of text; `is_glued`: no space before it and the piece before."""
+class Reading:
+    """One way to read an expression.
 
-    kind: TokenKind
-    text: str
-    is_glued: bool = False
-    value: Fraction = Fraction(0)
-    num_decimals: int = 0
-    is_percent: bool = False
+    Attributes:
+        percent: What a percent sign is worth.
+        is_relative: Whether "+ 10%" adds ten percent of what stands before it.
+        is_mixed: Whether a fraction right behind a whole number is added to it; else it is multiplied.
+        is_factorial: Whether an exclamation mark is a factorial; else it is ignored.
+        is_rounded: Whether decimals stand for the fractions, or the π, that they round.
+        is_tight: Whether what is written close together is read first: "8 / 2(2 + 2)", "-3^2".
+    """
+
+    percent: Fraction = Fraction(1, 100)
+    is_relative: bool = False
+    is_mixed: bool = True
+    is_factorial: bool = True
+    is_rounded: bool = False
+    is_tight: bool = False
 
 
-_REWRITES = tuple(
-    (re.compile(pattern), replacement)
-    for pattern, replacement in (
-        (r"[×·⋅∗✕]|\\times|\\cdot", "*"),
-        (r"[÷∕]|\\div", "/"),
-        (r"[−–—‒]", "-"),
-        (r"\\[dt]?frac\s*\{([^{}]*)\}\s*\{([^{}]*)\}", r"((\1)/(\2))"),
-        (r"\\(?:text|mathrm|mathbf)\s*\{([^{}]*)\}", r" \1 "),
-        (r"\\[()\[\]]|\\left|\\right|\\[,;! ]", " "),
-        (r"\\(?=[$%])", ""),
-        (r"(?<=\d)\*\*(?=\d)", "^"),
-        (r"\*\*|`", ""),
-        (r"(?<=[\d%)])\s*percent\b", "%"),
-        (r"[≈≅]|==", "="),
-        # what looks like an equals sign and is none
-        (r"=>|[<>!~]=|=/=|->", " ; "),
+def readings(tokens: Sequence[Token]) -> Iterator[Reading]:
+    """Every way to read an expression; most have one."""
+    hundredth, one = Fraction(1, 100), Fraction(1)
+    has_percent = any(token.is_percent for token in tokens)
+    percents = [(hundredth, False), (one, False), (hundredth, True)] if has_percent else [(hundredth, False)]
+    mixed = [True, False] if any(token.is_fraction for token in tokens) or _has_ratio_after_number(tokens) else [True]
+    # "7!" may be an exclamation at the end only
+    factorials = (
+        [True, False] if [token.text for token in tokens].count("!") == 1 and tokens[-1].text == "!" else [True]
     )
-)
-_PIECE = re.compile(
-    r"(?P<clock>\d+:\d+)"
-    r"|(?P<number>(?:[$€£]\s?)?(?:(?:\d{1,3}(?:,\d{3})+(?!\d)|\d+)(?:\.\d+)?|\.\d+)(?P<percent>\s?%)?)"
-    r"|(?P<word>¢|[^\W\d_]+(?:['’-][^\W\d_]+)*)"
-    r"|(?P<op>[-+*/^])|(?P<open>[(\[])|(?P<close>[)\]])|(?P<equals>=)|(?P<other>\S)"
-)
-_KINDS: dict[str, TokenKind] = {"word": "word", "op": "op", "open": "(", "close": ")", "equals": "="}
-
-_FAMILIES = (
-    "second sec minute min hour hr day week month year decade century",
-    "mm cm m km millimeter centimeter meter kilometer inch foot ft yard mile",
-    "mg g kg gram kilogram ounce oz pound lb ton",
-    "ml l milliliter liter litre gallon quart pint cup tablespoon teaspoon",
-    "cent dollar ¢ $ dime nickel penny quarter",
-)
-_FAMILY = {unit: number for number, family in enumerate(_FAMILIES) for unit in family.split()}
-_PLURALS = {"feet": "foot", "inches": "inch", "centuries": "century", "pennies": "penny"}
-# words that multiply: "2 dozen - 3", "5 million"
-_SCALES = frozenset({"dozen", "hundred", "thousand", "million", "billion", "trillion", "pair", "half", "score", "k"})
+    rounded = [False, True] if any(token.num_decimals >= 2 for token in tokens) else [False]
+    tight = [False, True] if any(map(_is_tight, tokens, tokens[1:])) else [False]
+    for (percent, is_relative), *rest in product(percents, mixed, factorials, rounded, tight):
+        yield Reading(percent, is_relative, *rest)
 
 
-def tokenize(text: str) -> list[Token]:
-    """Cut a text into numbers, operators, parentheses, equals signs, words and the rest."""
-    for pattern, replacement in _REWRITES:
-        text = pattern.sub(replacement, text)
-    tokens: list[Token] = []
-    end = 0
-    for match in _PIECE.finditer(text):
-        is_glued = match.start() == end and end > 0
-        tokens.append(_token(match, is_glued))
-        end = match.end()
-    return _operators_in_words(tokens)
-
-
-def evaluate(tokens: Sequence[Token], percent: Fraction) -> Fraction:
-    """The value of an expression with units, each percent sign being worth `percent`.
+def evaluate(tokens: Sequence[Token], reading: Reading) -> Fraction:
+    """The value of an expression with units.
 
     Raises:
         UnreadableError: Not an expression, division by zero, or numbers too large.
     """
     plain = [token for token in tokens if token.kind != "word"]
-    value, end = _sum(plain, 0, percent, 0)
+    value, end = _Evaluation(plain, reading).sum(0, 0)
     if end != len(plain):
         raise UnreadableError
     return value
 
 
-def units_clash(left: Sequence[Token], right: Sequence[Token]) -> bool:
-    """Whether an equation converts between units or scales, so that its bare numbers say nothing.
-
-    Sums over several units of one kind do ("1 hour + 30 minutes"), and so does a result in a unit of the same kind that
-    the left side does not have ("20 minutes * 3 = 1 hour").
-    """
-    left_units, right_units = _units(left), _units(right)
-    if (left_units | right_units) & _SCALES:
-        return True
-    families = {_FAMILY[unit]: unit for unit in left_units if unit in _FAMILY}
-    if any(token.text in "+-" for token in left if token.kind == "op"):
-        counted = [_FAMILY[unit] for unit in left_units if unit in _FAMILY]
-        if len(counted) != len(set(counted)):
-            return True
-    return any(_FAMILY.get(unit) in families and unit not in left_units for unit in right_units)
+def _has_ratio_after_number(tokens: Sequence[Token]) -> bool:
+    return any(first.kind == second.kind == "number" for first, second in pairwise(tokens))
 
 
-def _token(match: re.Match[str], is_glued: bool) -> Token:
-    text = match.group()
-    if match["number"] is not None:
-        digits = re.sub(r"[^\d.]", "", text)
-        if len(digits) > MAX_DIGITS:
-            return Token("other", text, is_glued)
-        num_decimals = len(digits.partition(".")[2])
-        return Token("number", text, is_glued, Fraction(digits), num_decimals, match["percent"] is not None)
-    return Token(_KINDS.get(match.lastgroup or "", "other"), text, is_glued)
+def _is_tight(first: Token, second: Token) -> bool:
+    is_product = second.kind == "(" and first.kind in ("number", ")")
+    return second.is_glued and (is_product or first.text in ("-", "*", "/"))
 
 
-def _operators_in_words(tokens: list[Token]) -> list[Token]:
-    """Read "3 x 4", "20% of 50" and "1/2 of 50" as products, "miles/hour" as a unit, and "3x" as a variable."""
-    read: list[Token] = []
-    for index, token in enumerate(tokens):
-        before = read[-1] if read else None
-        after = tokens[index + 1] if index + 1 < len(tokens) else None
-        if token.kind == "word" and before is not None:
-            is_operand = after is not None and after.kind in ("number", "(")
-            is_between = before.kind in ("number", ")") and is_operand
-            is_times = before.kind in ("number", ")", "word") and is_operand and token.text in ("x", "X")
-            if is_times and after is not None and token.is_glued == after.is_glued:
-                token = replace(token, kind="op", text="*", is_glued=False)
-            elif token.text == "of" and is_between and (before.is_percent or _is_ratio(read)):
-                token = replace(token, kind="op", text="*")
-            elif (
-                len(token.text) == 1
-                and token.text.isalpha()
-                and (token.text != "a" or token.is_glued)
-                and before.kind != "word"
-            ):
-                token = replace(token, kind="variable")
-            elif before.kind == "op" and before.text == "/" and len(read) > 1 and read[-2].kind == "word":
-                read.pop()
-        read.append(token)
-    return read
+@dataclass(frozen=True, slots=True)
+class _Evaluation:
+    """Recursive descent over tokens; each method takes a position and gives a value and the position after it."""
 
+    tokens: Sequence[Token]
+    reading: Reading
 
-def _is_ratio(tokens: Sequence[Token]) -> bool:
-    return len(tokens) >= 3 and tokens[-2].text == "/" and tokens[-3].kind == "number"
+    def sum(self, start: int, depth: int) -> tuple[Fraction, int]:
+        value, end = self.product(start, depth)
+        while self.text(end) in ("+", "-"):
+            sign = 1 if self.text(end) == "+" else -1
+            first = end + 1
+            term, end = self.product(first, depth)
+            if self.reading.is_relative and end == first + 1 and self.tokens[first].is_percent:
+                term *= value
+            value = _bounded(value + sign * term)
+        return value, end
 
-
-def _units(tokens: Sequence[Token]) -> set[str]:
-    words = {token.text.lower().rstrip(".") for token in tokens if token.kind == "word"}
-    if any(token.text.startswith("$") for token in tokens if token.kind == "number"):
-        words.add("dollar")
-    return {_PLURALS.get(word) or _singular(word) for word in words}
-
-
-def _singular(word: str) -> str:
-    return word[:-1] if len(word) > 2 and word.endswith("s") else word
-
-
-def _sum(tokens: Sequence[Token], start: int, percent: Fraction, depth: int) -> tuple[Fraction, int]:
-    value, end = _product(tokens, start, percent, depth)
-    while end < len(tokens) and tokens[end].kind == "op" and tokens[end].text in "+-":
-        term, after = _product(tokens, end + 1, percent, depth)
-        value, end = (value + term if tokens[end].text == "+" else value - term), after
-    return value, end
-
-
-def _product(tokens: Sequence[Token], start: int, percent: Fraction, depth: int) -> tuple[Fraction, int]:
-    value, end = _power(tokens, start, percent, depth)
-    while end < len(tokens):
-        is_division = tokens[end].text == "/"
-        if is_division and tokens[end - 2 : end - 1] and tokens[end - 2].text == "/":
-            raise UnreadableError  # "3 / 1/4" and "3 / 1 / 4" look alike and are not
-        # "2(3 + 4)" is a product as well
-        if not (is_division or tokens[end].text == "*" or tokens[end].kind == "("):
-            break
-        factor, after = _power(tokens, end if tokens[end].kind == "(" else end + 1, percent, depth)
-        if is_division and factor == 0:
+    def product(self, start: int, depth: int) -> tuple[Fraction, int]:
+        value, end = self.power(start, depth)
+        divisor = Fraction(1)
+        while end < len(self.tokens):
+            token = self.tokens[end]
+            is_division = token.text == "/"
+            if is_division and end >= 2 and self.text(end - 2) == "/":
+                raise UnreadableError  # "3 / 1/4" and "3 / 1 / 4" look alike and are not
+            # "2(3 + 4)" and "(2)(3)" are products as well
+            is_beside = token.kind == "(" or (token.is_fraction and not self.reading.is_mixed)
+            if not (is_division or token.text == "*" or is_beside):
+                break
+            first = end if is_beside else end + 1
+            factor, end = self.power(first, depth)
+            if is_division or (self.reading.is_tight and divisor != 1 and self.tokens[first].is_glued):
+                divisor = _bounded(divisor * factor)
+            else:
+                value = _bounded(value * factor)
+        if divisor == 0:
             raise UnreadableError
-        value, end = (value / factor if is_division else value * factor), after
-        if max(abs(value.numerator), value.denominator) > 10 ** (4 * MAX_DIGITS):
+        return _bounded(value / divisor), end
+
+    def power(self, start: int, depth: int) -> tuple[Fraction, int]:
+        value, end = self.atom(start, depth)
+        while self.text(end) == "!":
+            if self.reading.is_factorial:
+                if value.denominator != 1 or not 0 <= value <= MAX_FACTORIAL:
+                    raise UnreadableError
+                value = Fraction(factorial(int(value)))
+            end += 1
+        if self.text(end) == "^":
+            exponent, end = self.atom(end + 1, depth + 1)
+            if exponent.denominator != 1 or abs(exponent) > MAX_EXPONENT or (value == 0 and exponent < 0):
+                raise UnreadableError
+            _bounded(value)
+            value = _bounded(value ** int(exponent))
+        return value, end
+
+    def atom(self, start: int, depth: int) -> tuple[Fraction, int]:
+        if start >= len(self.tokens) or depth > MAX_DEPTH:
             raise UnreadableError
-    return value, end
-
-
-def _power(tokens: Sequence[Token], start: int, percent: Fraction, depth: int) -> tuple[Fraction, int]:
-    value, end = _atom(tokens, start, percent, depth)
-    if end < len(tokens) and tokens[end].text == "^":
-        exponent, end = _atom(tokens, end + 1, percent, depth)
-        if exponent.denominator != 1 or not 0 <= exponent <= MAX_EXPONENT:
-            raise UnreadableError
-        value = value ** int(exponent)
-    return value, end
-
-
-def _atom(tokens: Sequence[Token], start: int, percent: Fraction, depth: int) -> tuple[Fraction, int]:
-    if start >= len(tokens) or depth > MAX_DEPTH:
+        token = self.tokens[start]
+        if token.kind == "number":
+            return self.number(start)
+        if token.kind == "op" and token.text in "+-":
+            is_tight = self.reading.is_tight and start + 1 < len(self.tokens) and self.tokens[start + 1].is_glued
+            value, end = (self.atom if is_tight else self.power)(start + 1, depth + 1)
+            return (-value if token.text == "-" else value), end
+        if token.kind == "(":
+            value, end = self.sum(start + 1, depth + 1)
+            if end < len(self.tokens) and self.tokens[end].kind == ")":
+                return value, end + 1
         raise UnreadableError
-    token = tokens[start]
-    if token.kind == "number":
-        return token.value * (percent if token.is_percent else 1), start + 1
-    if token.kind == "op" and token.text in "+-":
-        value, end = _power(tokens, start + 1, percent, depth + 1)
-        return (-value if token.text == "-" else value), end
-    if token.kind == "(":
-        value, end = _sum(tokens, start + 1, percent, depth + 1)
-        if end < len(tokens) and tokens[end].kind == ")":
-            return value, end + 1
-    raise UnreadableError
+
+    def number(self, start: int) -> tuple[Fraction, int]:
+        """A number, and if it is whole, the fraction behind it: "2 1⁄2" or "2 1/2"."""
+        token = self.tokens[start]
+        value = token.value
+        if self.reading.is_rounded and token.num_decimals >= 2:
+            value = _unrounded(token)
+        value, end = value * (self.reading.percent if token.is_percent else 1), start + 1
+        is_whole = value.denominator == 1 and not token.num_decimals and self.reading.is_mixed
+        if is_whole and end < len(self.tokens) and self.tokens[end].kind == "number":
+            part = self.tokens[end]
+            if part.is_fraction:
+                return value + part.value, end + 1
+            if self.text(end + 1) == "/" and end + 2 < len(self.tokens) and self.tokens[end + 2].kind == "number":
+                divisor = self.tokens[end + 2].value
+                if 0 < part.value < divisor:
+                    return value + part.value / divisor, end + 3
+        return value, end
+
+    def text(self, index: int) -> str:
+        return self.tokens[index].text if 0 <= index < len(self.tokens) and self.tokens[index].kind == "op" else ""
+
+
+def _bounded(value: Fraction) -> Fraction:
+    if max(abs(value.numerator), value.denominator) > MAX_VALUE:
+        raise UnreadableError
+    return value
+
+
+def _unrounded(token: Token) -> Fraction:
+    """The fraction, or the π, that a decimal rounds or cuts off; itself if there is none."""
+    if token.text in _PI_TEXTS:
+        return _PI
+    unit = Fraction(1, 10**token.num_decimals)
+    for denominator in REPEATING:
+        near = Fraction(round(token.value * denominator), denominator)
+        if abs(near - token.value) < unit and near.denominator in REPEATING:
+            return near
+    return token.value

@@ -11,7 +11,8 @@ from dataclasses import dataclass
 from edgeelad.records import AnswerKind, Question
 from edgeelad.text.answers import agree, canonical
 from edgeelad.text.arithmetic import equations, false_equation
-from edgeelad.text.numerals import format_fraction, last_number
+from edgeelad.text.digits import format_fraction
+from edgeelad.text.numerals import last_number
 
 
 @dataclass(frozen=True, slots=True)
