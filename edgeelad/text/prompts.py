@@ -8,7 +8,8 @@ rendered as transformers renders it. Knows no tokens beyond the names of the spe
 from __future__ import annotations
 
 import json
-from dataclasses import asdict, dataclass
+from collections.abc import Sized
+from dataclasses import asdict, dataclass, fields
 from datetime import datetime
 from functools import lru_cache
 from pathlib import Path
@@ -16,6 +17,8 @@ from typing import Any, NoReturn
 
 import jinja2
 import jinja2.ext
+from jinja2 import nodes
+from jinja2.exceptions import SecurityError
 from jinja2.sandbox import ImmutableSandboxedEnvironment
 
 from edgeelad.errors import ConfigError, ModelError
@@ -23,6 +26,20 @@ from edgeelad.records import Question
 
 PROMPT_FILE = "prompt.json"
 PLAIN_TEMPLATE = "Question: {{ question }}\nExplanation:\n"
+# bounds on what a template may do; real ones take some kilobytes and some dozen steps
+MAX_FILE_CHARS = 1_000_000
+MAX_PROMPT_CHARS = 10_000_000
+MAX_LOOP_STEPS = 10_000
+# what expressions of a template raise
+TEMPLATE_ERRORS = (
+    jinja2.TemplateError,
+    ArithmeticError,
+    AttributeError,
+    LookupError,
+    RecursionError,
+    TypeError,
+    ValueError,
+)
 CHOICE_LABELS = "ABCDEFGHIJKLMNOPQRSTUVWXYZ"
 
 
@@ -55,7 +72,9 @@ class PromptFormat:
         asked = question_text(question)
         content = f"{self.instruction}\n\n{asked}" if self.instruction else asked
         try:
-            return _compiled(self.template, not self.is_chat).render(
+            compiled = _compiled(self.template, not self.is_chat)
+            compiled.globals["range"].num_left = MAX_LOOP_STEPS
+            return compiled.render(
                 question=asked,
                 instruction=self.instruction,
                 messages=[{"role": "user", "content": content}],
@@ -65,7 +84,7 @@ class PromptFormat:
                 bos_token=self.bos_token,
                 eos_token=self.eos_token,
             )
-        except jinja2.TemplateError as error:
+        except TEMPLATE_ERRORS as error:
             raise ConfigError(
                 f"the prompt template cannot be rendered: {error}; check student.prompt_template"
             ) from error
@@ -85,11 +104,25 @@ class PromptFormat:
         """
         path = folder / PROMPT_FILE
         try:
-            return cls(**json.loads(path.read_text(encoding="utf-8")))
+            with path.open(encoding="utf-8") as file:
+                return _checked(cls(**json.loads(file.read(MAX_FILE_CHARS))))
         except FileNotFoundError:
             raise ModelError(f"{path}: missing; export the student with `edgeelad export`, which writes it") from None
-        except (ValueError, TypeError) as error:
+        except (ValueError, TypeError, RecursionError) as error:
             raise ModelError(f"{path}: not a prompt file of edgeelad ({error}); export the student again") from error
+
+
+def _checked(prompt: PromptFormat) -> PromptFormat:
+    """Refuse fields of other types: the file may be a stranger's.
+
+    Raises:
+        TypeError: A field has another type than its default.
+    """
+    for item in fields(prompt):
+        value = getattr(prompt, item.name)
+        if type(value) is not type(item.default):
+            raise TypeError(f"{item.name} is {value!r:.40}, not {type(item.default).__name__}")
+    return prompt
 
 
 def question_text(question: Question) -> str:
@@ -100,15 +133,78 @@ def question_text(question: Question) -> str:
     return "\n".join((question.text, *labeled))
 
 
+class _BoundedSandbox(ImmutableSandboxedEnvironment):
+    """jinja2's sandbox with bounds on loops over ranges and on the size of products, powers and concatenations.
+
+    A package's template is a stranger's program: without them a line of it takes all memory or never ends.
+    """
+
+    intercepted_binops = frozenset({"*", "**", "+", "%"})
+
+    def call_binop(self, context: Any, operator: str, left: Any, right: Any) -> Any:
+        """Compute a binary operation if its result is of a reasonable size."""
+        sizes = [len(value) if isinstance(value, Sized) else None for value in (left, right)]
+        if operator == "**" or (operator == "%" and isinstance(left, str)):
+            raise SecurityError(f"the operator {operator} is not available here")
+        if operator == "*" and sizes != [None, None]:
+            count = right if sizes[0] is not None else left
+            if isinstance(count, int) and count * (sizes[0] or sizes[1] or 0) > MAX_PROMPT_CHARS:
+                raise SecurityError("a repetition is too long")
+        if operator == "+" and sum(size or 0 for size in sizes) > MAX_PROMPT_CHARS:
+            raise SecurityError("a sum of texts or lists is too long")
+        if isinstance(left, int) and isinstance(right, int) and left.bit_length() + right.bit_length() > 512:
+            raise SecurityError("a number is too large")
+        return super().call_binop(context, operator, left, right)
+
+    def _parse(self, source: str, name: str | None, filename: str | None) -> nodes.Template:
+        """Parse a template, and let `~` join texts through `concatenate`."""
+        tree = super()._parse(source, name, filename)
+        for node in tree.find_all((nodes.Node,)):
+            for field, value in list(node.iter_fields()):
+                if isinstance(value, nodes.Concat):
+                    setattr(node, field, _bounded(value))
+                elif isinstance(value, list):
+                    value[:] = [_bounded(item) if isinstance(item, nodes.Concat) else item for item in value]
+        tree.set_environment(self)
+        return tree
+
+    @staticmethod
+    def concatenate(*parts: Any) -> str:
+        """Join the texts of `a ~ b`."""
+        texts = [str(part) for part in parts]
+        if sum(map(len, texts)) > MAX_PROMPT_CHARS:
+            raise SecurityError("a concatenation is too long")
+        return "".join(texts)
+
+
+def _bounded(node: nodes.Concat) -> nodes.Call:
+    return nodes.Call(nodes.EnvironmentAttribute("concatenate"), node.nodes, [], None, None, lineno=node.lineno)
+
+
+class _Ranges:
+    """The `range` of one template, whose loops take MAX_LOOP_STEPS together, renewed for each rendering."""
+
+    def __init__(self) -> None:
+        self.num_left = MAX_LOOP_STEPS
+
+    def __call__(self, *arguments: int) -> list[int]:
+        found = range(*arguments)
+        self.num_left -= len(found)
+        if self.num_left < 0:
+            raise SecurityError(f"its loops take more than {MAX_LOOP_STEPS} steps")
+        return list(found)
+
+
 @lru_cache(maxsize=8)
 def _compiled(template: str, keep_trailing_newline: bool) -> jinja2.Template:
     # the same settings, filters and globals as transformers' chat templates, so that rendered bytes are equal
-    environment = ImmutableSandboxedEnvironment(
+    environment = _BoundedSandbox(
         trim_blocks=True,
         lstrip_blocks=True,
         extensions=[jinja2.ext.loopcontrols],
         keep_trailing_newline=keep_trailing_newline,
     )
+    environment.globals["range"] = _Ranges()
     environment.filters["tojson"] = _tojson
     environment.globals["raise_exception"] = _raise_exception
     environment.globals["strftime_now"] = _strftime_now

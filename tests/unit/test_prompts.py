@@ -47,3 +47,55 @@ def test_missing_and_foreign_files_are_said(tmp_path: Path) -> None:
     (tmp_path / "prompt.json").write_text('{"other": 1}', encoding="utf-8")
     with pytest.raises(ModelError, match="not a prompt file"):
         PromptFormat.load(tmp_path)
+
+
+@pytest.mark.parametrize(
+    "template",
+    [
+        "{% for i in range(10**9) %}x{% endfor %}",
+        "{% for i in range(99999) %}{% for j in range(99999) %}{% endfor %}{% endfor %}{{ question }}",
+        "{% for i in range(200) %}{% for j in range(200) %}{% endfor %}{% endfor %}{{ question }}",
+        "{{ 'a' * 10000000000 }}",
+        "{{ 10000000000 * ['a'] }}",
+        "{{ 9 ** 9 ** 9 }}",
+        "{{ '%99999999999d' % 1 }}",
+        "{% set n = namespace(x='ab') %}{% for i in range(64) %}{% set n.x = n.x ~ n.x %}{% endfor %}{{ n.x }}",
+        "{% set n = namespace(x='ab') %}{% for i in range(64) %}{% set n.x = n.x + n.x %}{% endfor %}{{ n.x }}",
+        "{% set n = namespace(x=3) %}{% for i in range(64) %}{% set n.x = n.x * n.x %}{% endfor %}{{ n.x }}",
+        "{{ question.nothing.at.all }}",
+        "{{ 1 / 0 }}",
+        "{{ question + 1 }}",
+        "{{ ''.__class__.__mro__ }}",
+    ],
+)
+def test_what_a_strangers_template_may_not_do_is_one_line(template: str) -> None:
+    with pytest.raises(ConfigError, match="the prompt template cannot be rendered") as caught:
+        PromptFormat(template).render(Question("q", "What is 1 + 1?"))
+    assert "\n" not in str(caught.value)
+
+
+def test_bounds_leave_room_for_what_templates_do() -> None:
+    template = "{% for i in range(100) %}{{ i ~ ', ' ~ question }}{% endfor %}{{ '-' * 80 + question }}"
+    prompt = PromptFormat(template)
+    for _ in range(200):  # each rendering has its own steps
+        assert prompt.render(Question("q", "x")).endswith("99, x" + "-" * 80 + "x")
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        '{"template": 5}',
+        '{"template": "x", "add_special_tokens": "no"}',
+        '{"template": "x", "is_chat": 1}',
+        '{"template": "x", "eos_token": null}',
+        '{"template": "x", "unknown": 1}',
+        '["x"]',
+        "5",
+        "[" * 500_000,
+        '{"template": "' + "x" * 2_000_000 + '"}',
+    ],
+)
+def test_a_prompt_file_of_another_shape_is_refused(tmp_path: Path, content: str) -> None:
+    (tmp_path / "prompt.json").write_text(content, encoding="utf-8")
+    with pytest.raises(ModelError, match="not a prompt file of edgeelad"):
+        PromptFormat.load(tmp_path)
