@@ -10,7 +10,7 @@ import re
 from dataclasses import dataclass
 
 _SENTENCE_END = re.compile(
-    r"(?<![A-Za-z.])\.(?=\s|\Z)|(?<=[A-Za-z]{4})(?<!prox)\.(?=\s)|(?<=[A-Za-z])\.(?=\s[^a-z0-9\s]|\s?\Z)|(?<=[!?])(?=\s)|;\s|\n",
+    r"(?<![A-Za-z.])\.(?=\s|\Z)|(?<=[A-Za-z]{4})(?<!prox)\.(?=\s)|(?<=[A-Za-z])\.(?=\s[^a-z0-9\s]|\s?\Z)|(?<=[!?])(?=\s)|\n",
     re.MULTILINE,
 )
 _CONNECTOR = re.compile(
@@ -18,7 +18,7 @@ _CONNECTOR = re.compile(
     r"|(?P<denied>,?\s?\b(?:and|but)?\s?\b(?:not|neither|nor|never|rather\sthan|instead\sof|unlike|cannot|can't|isn't)\b)"
     r"|(?P<restated>,?\s?\b(?:which\s(?:is|equals|means|gives|makes)|that\sis|i\.e\.|namely|making|giving|so|thus|hence"
     r"|therefore|meaning|which\scomes\sto|for\sa\stotal\sof)\b,?)"
-    r"|(?P<but>,?\s?\bbut\b)|(?P<neutral>,\s(?![0-9])|:\s|\s-\s(?=[A-Za-z]{2})|\s?—\s?)",
+    r"|(?P<but>,?\s?\bbut\b)|(?P<neutral>,\s(?![0-9])|\s?;\s|(?<![0-9])(?<![0-9]\s):\s|\s-\s(?=[A-Za-z]{2})|\s?—\s?)",
     re.IGNORECASE,
 )
 _NO_ANSWER = re.compile(
@@ -28,7 +28,7 @@ _NO_ANSWER = re.compile(
     r"|dozen|half)(?:\b|-))",
     re.IGNORECASE,
 )
-_ALTERNATIVE = re.compile(r"\s?(?:(?:or|and)\s[-+$]?[0-9]|[a-z]\w{0,8}\s?=)", re.IGNORECASE)
+_ALTERNATIVE = re.compile(r"\s?(?:(?:or|and)\s)?(?:[-+±$(√\\|0-9]|[a-z]\w{0,8}\s?=|[a-z]\()", re.IGNORECASE)
 
 
 @dataclass(frozen=True, slots=True)

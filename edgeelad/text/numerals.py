@@ -25,7 +25,7 @@ _CURRENCY = "$€£¥₹₩₽₺₫¢"
 _END = r"(?![.,]?[0-9])"
 _POWER = r"\s?\*\s?10\s?(?:\^|\*\*)\s?(?:\(\s?(?P<power>[-+]?[0-9]{1,9})\s?\)|(?P<raised>[-+]?[0-9]{1,9})(?![0-9]))"
 _QUANTITY = re.compile(
-    r"(?<![\w^])(?<![0-9][.,])(?<![A-Za-z]-)"
+    r"(?<![\w^])(?<![0-9][.,])(?<![A-Za-z]{2}-)"
     r"(?P<sign>(?<![\w)\]%°])[-+](?=[.0-9])|(?<=[=≈(:])[-+]\s|(?<=[=≈(:]\s)[-+]\s|(?:minus|negative)\s)?"
     rf"(?:(?P<whole>[0-9]+)(?:\s|\sand\s)(?P<part>[0-9]+\s?[/{FRACTION_SLASH}]\s?[0-9]+){_END}(?!\s?/)"
     rf"|(?P<top>(?:(?<![\w.])\.)?{GROUP})\s?[/{FRACTION_SLASH}]\s?(?P<bottom>-?\.?{GROUP}){_END}(?!\s?/)"
@@ -44,14 +44,16 @@ _REWRITES = tuple(
         (r">=", "≥"),
         (r"[-=]+>", "→"),
         (r"==+", "="),
+        (r"(?<=[(√^])\s|\s(?=[)^])", ""),
+        (r"(?<=[$(=≈<>≤≥≠])(\s?[-+])\s(?=[.0-9])", r"\1"),
         (r"\*\*(?![-0-9(])|(?<![0-9)])\*\*|`", ""),
         (r"\b(?:US|CA|AU|NZ|HK|R|C|A|S)(?=\$)", ""),
-        (rf"[{_CURRENCY}]", ""),
+        (rf"[{_CURRENCY}]|_{{2,}}", ""),
         (r"\b(?:Rs\.?|USD|EUR|GBP|INR)\s?(?=[-+]?[0-9.])", ""),
         (r"(?<=[0-9])\s?/-(?!\s?[0-9(])", ""),  # rupees: "500/-"
-        (rf"(?<![\w)])\((-?{GROUP}[/{FRACTION_SLASH}]-?{GROUP})\)(?![\w^(])", r"\1"),
+        (rf"(?<![\w)^√])\((-?{GROUP}[/{FRACTION_SLASH}]-?{GROUP})\)(?![\w^(])", r"\1"),
         (rf"\((-?{GROUP})\)/\((-?{GROUP})\)", r"\1/\2"),
-        (r"(?<=[A-Za-z]{2})\^(?:\(-?[0-9]\)|-?[0-9])|(?<=[0-9] [A-Za-z])\^(?:\([23]\)|[23])", ""),  # "5 cm^2", "5 m^2"
+        (r"(?<=[A-Za-z]{2})\^(?:\(-?[0-9]\)|-?[0-9])|(?<=[0-9] [msgL])\^(?:\([23]\)|[23])", ""),  # "5 cm^2", "5 m^2"
     )
 )
 _SPACED_GROUPS = re.compile(rf"(?<![0-9.,])[1-9][0-9]{{0,2}}(?: [0-9]{{3}})+{_END}(?! [0-9])")
@@ -64,7 +66,7 @@ _GLUED_UNITS = words(
 _UNIT_LETTERS = "mgshlLVWNJCFKAI"
 _FUNCTIONS = "sqrt|root|log|ln|sin|cos|tan|cot|sec|arcsin|arccos|arctan|gcd|lcm|max|min|mod|exp|pi"
 _BAD_BEFORE = re.compile(
-    r"(?:[+*/^√∞π±|\\_≤≥≠∈]\s?|(?<!=)[<>]\s?|[\w)\]]\(|[0-9)\]]\s|:(?<=[0-9]:)\s?"
+    r"(?:[+*/⁄^√∞π±|@\\_≤≥≠∈]\s?|(?<!=)[<>]\s?|[\w)\]√^+*/-]\s?[(\[]|[0-9)\]]\s|[0-9]\s?:\s?|[0-9π∞)\]]\s?,\s?-?"
     r"|(?:[0-9)\]%°π]|(?<![A-Za-z'’])[A-Za-z])\s?-\s?"  # a difference; a dash stands behind a word
     r"|[0-9]\s(?:or|to|and|by|over|times|plus|minus|and/or|divided by|multiplied by|out of)\s"
     rf"|\b(?:{_FUNCTIONS}|twice|thrice|half|double|triple|between|plus|times|hundred and|thousand and)\s?\(?"
@@ -73,9 +75,10 @@ _BAD_BEFORE = re.compile(
     re.ASCII,
 )
 _BAD_AFTER = re.compile(
-    r"\s?[+*^√∞π±|\\<>≤≥≠_]|\s?/\s?(?![A-Za-z])|\s?-\s?(?:[0-9(.√π\\]|[A-Za-z](?![A-Za-z]))"
+    r"\s?[+*⁄^√∞π±|@\\<>≤≥≠_]|\s?/\s?(?![A-Za-z])|\s?-\s?(?:[0-9(.√π\\]|[A-Za-z](?![A-Za-z]))"
     r"|\(|\s\((?![^()]*[A-Za-z]{2})|:\s?[0-9]|\s[0-9]|![^\s.]|(?:\.\.|…|\.?‾)"
-    rf"|\s(?![{_UNIT_LETTERS}]\b|a\s[A-Za-z]{{2}})[A-Za-z](?![\w'’])"
+    rf"|\s?(?-i:[{_UNIT_LETTERS}])\s(?!a\b|I\b)[A-Za-z](?![\w'’])"
+    rf"|\s(?!(?-i:[{_UNIT_LETTERS}])\b|a\s[A-Za-z]{{2}})[A-Za-z](?![\w'’])"
     rf"|\s?(?:{_FUNCTIONS}|choose|factorial|squared|cubed|plus|minus|times\s[0-9(]|over\s[0-9(]|divided|multiplied"
     r"|to\sthe\s(?:power|[0-9])|and\sa\s(?:half|third|quarter)|dozens?|hundred|thousand|million|billion"
     r"|(?:ten|hundred|thousand|million|third|fourth|fifth|sixth|seventh|eighth|ninth|twelf)ths?|halves|thirds)\b",

@@ -27,6 +27,8 @@ _NOT_STATED = re.compile(
     re.IGNORECASE,
 )
 _LOOK_BACK = 40
+_EMPTY_LINE = re.compile(r"[\s*_:$.…-]*(?:\\[\[(])?\s*")
+_BRACE = re.compile(r"[{}]")
 _CORRECTION = re.compile(
     r"(?:\A|[.!?\n])[^\w\n]*(?:wait|actually|correction|oops|scratch\sthat|no[,:.]|hmm|sorry|my\smistake|on\ssecond\sthought"
     r"|i\s(?:made|mis)\w*|that(?:['’]s|\sis)\s(?:wrong|incorrect|not\s(?:right|correct))"
@@ -91,11 +93,11 @@ def _statement(text: str, mark: re.Match[str], limit: int) -> Statement:
 
 
 def _line(text: str, start: int, limit: int) -> tuple[int, int]:
-    """The rest of a line, or if it holds no letter or digit the next line that does."""
+    """The rest of a line, or if it holds only marks the next line that holds more."""
     while True:
         newline = text.find("\n", start, limit)
         end = limit if newline == -1 else newline
-        if newline == -1 or any(map(str.isalnum, text[start:end])) or (text[start:end].strip(" \t*_:$[\\") and start):
+        if newline == -1 or not _EMPTY_LINE.fullmatch(text, start, end):
             return start, end
         start = end + 1
 
@@ -107,9 +109,6 @@ def _closing_brace(text: str, start: int, limit: int) -> int:
         if depth == 0:
             return brace
     return limit
-
-
-_BRACE = re.compile(r"[{}]")
 
 
 def _braces(text: str, start: int, limit: int) -> Iterator[int]:
