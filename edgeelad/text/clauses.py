@@ -28,7 +28,9 @@ _NO_ANSWER = re.compile(
     r"|dozen|half)(?:\b|-))",
     re.IGNORECASE,
 )
-_ALTERNATIVE = re.compile(r"\s?(?:(?:or|and)\s)?(?:[-+±$(√\\|0-9]|[a-z]\w{0,8}\s?=|[a-z]\()", re.IGNORECASE)
+_ALTERNATIVE = re.compile(
+    r"\s?(?:(?:or|and)\s)?(?:[-+±$(√π∞\\|0-9]|[a-z]\w{0,8}\s?[=≈]|[a-z]\s?[-+*/^(])", re.IGNORECASE
+)
 
 
 @dataclass(frozen=True, slots=True)

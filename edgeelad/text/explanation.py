@@ -6,10 +6,13 @@ joining are inverse on what `join` produces, so a question's text is the same in
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 
 ANSWER_PREFIX = "The answer is"
 STEP_SEPARATOR = "\n"
+
+_DRAWING = re.compile(r"\[asy\].*?(?:\[/asy\]|\Z)", re.DOTALL)  # code of MATH's figures; megabytes in some solutions
 
 
 @dataclass(frozen=True, slots=True)
@@ -23,11 +26,13 @@ class ParsedExplanation:
 def split(text: str) -> ParsedExplanation:
     """Split an explanation into its steps and its answer line; text after the first answer line is dropped.
 
+    So are drawings, `[asy]...[/asy]`.
+
     >>> split("2 + 3 = 5 apples.\\nThe answer is 5")
     ParsedExplanation(steps=('2 + 3 = 5 apples.',), answer_line='The answer is 5')
     """
     steps: list[str] = []
-    for line in text.split(STEP_SEPARATOR):
+    for line in _DRAWING.sub("", text).split(STEP_SEPARATOR):
         line = line.strip()
         if is_answer_line(line):
             return ParsedExplanation(tuple(steps), line)

@@ -66,7 +66,8 @@ _GLUED_UNITS = words(
 _UNIT_LETTERS = "mgshlLVWNJCFKAI"
 _FUNCTIONS = "sqrt|root|log|ln|sin|cos|tan|cot|sec|arcsin|arccos|arctan|gcd|lcm|max|min|mod|exp|pi"
 _BAD_BEFORE = re.compile(
-    r"(?:[+*/⁄^√∞π±|@\\_≤≥≠∈]\s?|(?<!=)[<>]\s?|[\w)\]√^+*/-]\s?[(\[]|[0-9)\]]\s|[0-9]\s?:\s?|[0-9π∞)\]]\s?,\s?-?"
+    r"(?:[+*/⁄^√∞π±|@\\_≤≥≠∈]\s?|(?<!=)[<>]\s?|[\w)\]√^+*/≠<>≤≥-]\s?[(\[]"
+    r"|[∪∩∈]\s?[({\[]?|\\[A-Za-z]+\s?[(\[]*|[0-9)\]]\s|[0-9]\s?:\s?|[0-9π∞)\]]\s?,\s?-?"
     r"|(?:[0-9)\]%°π]|(?<![A-Za-z'’])[A-Za-z])\s?-\s?"  # a difference; a dash stands behind a word
     r"|[0-9]\s(?:or|to|and|by|over|times|plus|minus|and/or|divided by|multiplied by|out of)\s"
     rf"|\b(?:{_FUNCTIONS}|twice|thrice|half|double|triple|between|plus|times|hundred and|thousand and)\s?\(?"
@@ -76,7 +77,7 @@ _BAD_BEFORE = re.compile(
 )
 _BAD_AFTER = re.compile(
     r"\s?[+*⁄^√∞π±|@\\<>≤≥≠_]|\s?/\s?(?![A-Za-z])|\s?-\s?(?:[0-9(.√π\\]|[A-Za-z](?![A-Za-z]))"
-    r"|\(|\s\((?![^()]*[A-Za-z]{2})|:\s?[0-9]|\s[0-9]|![^\s.]|(?:\.\.|…|\.?‾)"
+    r"|\)+\s?[+*/^-]|\(|\s\((?![^()]*[A-Za-z]{2})|:\s?[0-9]|\s[0-9]|![^\s.]|(?:\.\.|…|\.?‾)"
     rf"|\s?(?-i:[{_UNIT_LETTERS}])\s(?!a\b|I\b)[A-Za-z](?![\w'’])"
     rf"|\s(?!(?-i:[{_UNIT_LETTERS}])\b|a\s[A-Za-z]{{2}})[A-Za-z](?![\w'’])"
     rf"|\s?(?:{_FUNCTIONS}|choose|factorial|squared|cubed|plus|minus|times\s[0-9(]|over\s[0-9(]|divided|multiplied"
@@ -84,8 +85,9 @@ _BAD_AFTER = re.compile(
     r"|(?:ten|hundred|thousand|million|third|fourth|fifth|sixth|seventh|eighth|ninth|twelf)ths?|halves|thirds)\b",
     re.IGNORECASE,
 )
+_SOLUTIONS = re.compile(r"\b([A-Za-z])\s?=[^=\n]{1,20}(?:,|\bor\b|\band\b)\s?\1\s?=\s?\Z")  # "x = 1 or x = 2"
 _GLUED_WORD = re.compile(r"[A-Za-z]+")
-_REMARK = re.compile(r"\s\([^()]*[A-Za-z]{2}[^()]*\)")
+_REMARK = re.compile(r"\s\((?=[^()]*\))[^()]*[A-Za-z]{2}[^()]*\)")
 _IDENTIFIER = re.compile(r"\b[A-Za-z]{2,}-?[0-9]+[A-Za-z0-9-]*")  # "COVID-19"
 _MATHEMATICS = re.compile(r"[0-9+*^√π∞±|\\<>≤≥≠=_]")
 _APPLIED = re.compile(r"[A-Za-z]\s?\([^()]*\)|_(?:\([^()]*\)|\w+)")  # "f(2)", "a_5"
@@ -100,7 +102,8 @@ def canonical_number(value: str) -> str | None:
     ('452', '5', None)
     """
     text = _SPACED_GROUPS.sub(lambda found: found.group().replace(" ", ","), _prepared(value))
-    parts = clauses(text)
+    without_remarks = _REMARK.sub("", text)
+    parts = clauses(without_remarks if _has_digit(without_remarks) else text)
     for index, clause in enumerate(parts):
         if clause.is_reason or clause.says_nothing:
             return None
@@ -110,7 +113,7 @@ def canonical_number(value: str) -> str | None:
         following = parts[index + 1] if index + 1 < len(parts) else Clause("")
         if found is None and following.is_restated:
             return _only_number(following.text)
-        return None if following.is_alternative else found
+        return None if following.is_alternative or _is_open(clause.text) else found
     return None
 
 
@@ -123,7 +126,9 @@ def last_number(text: str) -> str | None:
     if last is None or not _is_alone(text, last):
         return None
     left = re.split(r"[,;:.\n=]", text[max(0, last.start() - WINDOW) : last.start()].rstrip(" =≈"))[-1]
-    return None if text[: last.start()].rstrip().endswith("=") and _is_equation(left) else _value(last)
+    if text[: last.start()].rstrip().endswith("=") and _is_equation(left):
+        return None
+    return None if _SOLUTIONS.search(text[max(0, last.start() - WINDOW) : last.start()]) else _value(last)
 
 
 def is_plain_number(value: str) -> bool:
@@ -155,10 +160,14 @@ def _only_number(clause: str) -> str | None:
     return _alone(clause)
 
 
+def _is_open(clause: str) -> bool:
+    """Whether a clause ends within parentheses: "(5, ∞)"."""
+    return sum(map(clause.count, "([")) > sum(map(clause.count, ")]"))
+
+
 def _alone(side: str) -> str | None:
     side = _LONE_SIGN.sub(r"\1", side)
-    without_remarks = _REMARK.sub("", side)
-    side = _IDENTIFIER.sub("word", without_remarks if _has_digit(without_remarks) else side)
+    side = _IDENTIFIER.sub("word", side)
     found = list(_QUANTITY.finditer(side))
     values = {_value(quantity) for quantity in found}
     rest = _QUANTITY.sub("", side) if found else ""

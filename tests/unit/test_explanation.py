@@ -18,6 +18,12 @@ STEP = st.text(st.characters(codec="utf-8", exclude_categories=["Cc", "Zl", "Zp"
         ("a\nb", ("a", "b"), None),
         ("", (), None),
         ("The answer is", (), "The answer is"),
+        (
+            "As drawn: [asy]\ndraw((0,0)--(1,1));\n[/asy]\n1 + 1 = 2\nThe answer is 2",
+            ("As drawn:", "1 + 1 = 2"),
+            "The answer is 2",
+        ),
+        ("a\n[asy]\ndraw((0,0));", ("a",), None),
     ],
 )
 def test_split(text: str, steps: tuple[str, ...], answer_line: str | None) -> None:

@@ -138,3 +138,10 @@ def test_the_cost_is_what_the_replies_cost():
 def test_a_teacher_that_finds_no_errors_cannot_be_checked():
     with pytest.raises(ConfigError, match="finds errors"):
         check_teacher([row(0, None)], FakeTeacher(["find_first_error"]), CONFIG)
+
+
+def test_rows_may_have_a_byte_order_mark_and_unusual_line_separators(tmp_path):
+    path = tmp_path / "rows.jsonl"
+    row = '{"input": "1 + 1\u2028= ?", "steps": ["1 + 1 = 2\u0085"], "mistake_index": null, "target": "2"}'
+    path.write_text(f"\ufeff{row}\n{row}\n", encoding="utf-8")
+    assert [read.question.answer for read in read_check_rows(path)] == ["2", "2"]

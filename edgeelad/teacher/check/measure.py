@@ -129,7 +129,8 @@ def read_check_rows(path: Path) -> Iterator[CheckRow]:
         InputError: The file cannot be read, or a row is not of this form; names file, line and field.
     """
     try:
-        lines = path.read_text(encoding="utf-8").splitlines()
+        # JSON may hold U+2028 and U+0085, at which splitlines() would cut; a byte-order mark is dropped
+        lines = path.read_text(encoding="utf-8-sig").split("\n")
     except (OSError, UnicodeDecodeError) as error:
         raise InputError(f"{path}: cannot be read: {error}") from error
     for number, line in enumerate(lines, start=1):
