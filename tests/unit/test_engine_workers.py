@@ -162,10 +162,11 @@ list(generate_trees(folder, asked, greedy_params(8), options))
 """,
     "score": """
 from edgeelad.progress import Silent
+from edgeelad.config import PoolConfig
 from edgeelad.scoring.score import score_pool
 
 pool = folder.parent / "pool.jsonl"
-score_pool(folder, str(pool), folder.parent / "scores.jsonl", Silent(), strategy="elad", options=EngineOptions(1))
+score_pool(folder, PoolConfig(path=str(pool)), folder.parent / "scores.jsonl", Silent(), strategy="elad", options=EngineOptions(1))
 """,
 }
 

@@ -188,7 +188,7 @@ def test_the_certificate_cannot_be_loosened_after_looking() -> None:
 
 @pytest.mark.parametrize("has_replied", [False, True])
 def test_whom_to_ask_can_be_changed_until_the_first_reply(folder: Path, has_replied: bool) -> None:
-    split = PoolSplit("r", "f", None, None, (), (), ())
+    split = PoolSplit("r", {}, (), (), ())
     RunFolder(folder).pool.write(split)
     with Ledger(folder / "ledger.sqlite") as ledger:
         request = TeacherRequest("http://t/v1", "m", (Message("user", "What?"),), 0.0, "answer", "0" * 64)
