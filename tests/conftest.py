@@ -1,6 +1,8 @@
 """What all tests share: no network but loopback, small models on one thread, tiny students made once a session."""
 
+import importlib.util
 import os
+import re
 from pathlib import Path
 
 # set before anything imports the libraries that read them
@@ -10,10 +12,29 @@ os.environ["HF_HUB_OFFLINE"] = "1"
 os.environ["HF_DATASETS_OFFLINE"] = "1"
 os.environ["TOKENIZERS_PARALLELISM"] = "false"
 
+import hypothesis
 import pytest
 import pytest_socket
 from fixtures.small_run import SmallRun, make_small_run
 from fixtures.students import StudentFolders
+
+# a test asserts no time, and machines may be slow
+hypothesis.settings.register_profile("edgeelad", deadline=None)
+hypothesis.settings.load_profile("edgeelad")
+
+# without the distill extra, as on servers and devices, tests that need it are left out
+HEAVY = re.compile(
+    r"^\s*(?:from|import) (?:torch|transformers|optimum|onnx|peft|sklearn|requests|safetensors|pyarrow)\b"
+    r"|edgeelad\.(?:training|export|quickstart\.student|selection|stages|loop|launch|teacher\.client)\b",
+    re.MULTILINE,
+)
+HERE = Path(__file__).parent
+if importlib.util.find_spec("torch") is None:
+    collect_ignore = [
+        str(path.relative_to(HERE))
+        for path in HERE.rglob("test_*.py")
+        if path.name.startswith("test_benchmark") or HEAVY.search(path.read_text(encoding="utf-8"))
+    ]
 
 LOOPBACK = ["127.0.0.1", "::1", "localhost"]
 SHARED_DATA = Path(__file__).parents[2] / "shared" / "data"
@@ -34,10 +55,12 @@ def shared_data() -> Path:
 @pytest.fixture(scope="session")
 def students(tmp_path_factory: pytest.TempPathFactory) -> StudentFolders:
     """Tiny students of the supported architectures, made and exported when first asked for."""
+    pytest.importorskip("torch", reason="needs the distill extra")
     return StudentFolders(tmp_path_factory.mktemp("students"))
 
 
 @pytest.fixture(scope="session")
 def small_run(tmp_path_factory: pytest.TempPathFactory) -> SmallRun:
     """A pool, a test set and a student trained for some seconds, for whole runs in small."""
+    pytest.importorskip("torch", reason="needs the distill extra")
     return make_small_run(tmp_path_factory.mktemp("small-run"))

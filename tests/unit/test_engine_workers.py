@@ -165,8 +165,8 @@ from edgeelad.progress import Silent
 from edgeelad.config import PoolConfig
 from edgeelad.scoring.score import score_pool
 
-pool = folder.parent / "pool.jsonl"
-score_pool(folder, PoolConfig(path=str(pool)), folder.parent / "scores.jsonl", Silent(), strategy="elad", options=EngineOptions(1))
+questions = PoolConfig(path=str(folder.parent / "pool.jsonl"))
+score_pool(folder, questions, folder.parent / "scores.jsonl", Silent(), strategy="elad", options=EngineOptions(1))
 """,
 }
 
