@@ -16,7 +16,7 @@ CRASHING = """
 import sys
 from edgeelad.teacher import openai_teacher
 
-def parse_first_error(*arguments):
+def parse_first_error(*arguments, **named):
     raise RuntimeError("a mistake of ours")
 
 openai_teacher.parse_first_error = parse_first_error
