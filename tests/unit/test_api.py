@@ -280,6 +280,7 @@ def test_what_cannot_be_run_is_said(tmp_path: Path) -> None:
         edgeelad.distill(tmp_path)
     with pytest.raises(UsageError, match="resume needs the run folder"):
         edgeelad.distill({}, resume=True)
+    pytest.importorskip("torch", reason="needs the distill extra")
     out = {"run": {"out": str(tmp_path / "run")}}
     with pytest.raises(ConfigError, match=r"pool\.path is not set"):
         edgeelad.distill(make_config(out))

@@ -53,7 +53,7 @@ def test_the_defaults_pass_four_disagreements_at_the_first_look_and_three_at_the
 @unhurried
 @given(st.integers(1, 300).flatmap(lambda n: st.tuples(st.integers(0, n), st.just(n))), st.floats(1e-4, 0.5))
 def test_clopper_pearson_equals_the_beta_quantiles(sample, alpha):
-    from scipy.stats import beta
+    beta = pytest.importorskip("scipy.stats").beta
 
     k, n = sample
     upper = 1.0 if k == n else beta.ppf(1 - alpha, k + 1, n - k)
@@ -84,7 +84,7 @@ def test_hypergeometric_bounds_equal_trying_every_population(case, alpha):
 
 
 def test_hypergeometric_bounds_agree_with_scipy():
-    from scipy.stats import hypergeom
+    hypergeom = pytest.importorskip("scipy.stats").hypergeom
 
     for size, n, k in ((2000, 100, 4), (500, 200, 31), (10_000, 61, 2)):
         upper = round(hypergeometric_upper(k, n, size, 0.025) * size)
