@@ -305,3 +305,9 @@ def test_a_second_endpoint_has_its_own_prices():
     assert (second.extra_headers, second.fallback, config.usd_per_million_prompt) == ({}, None, 7.0)
     with pytest.raises(ConfigError, match="fallback_url and batch exclude each other"):
         make_config({"teacher": {**OPENAI, **known, "batch": True}})
+
+
+def test_a_byte_order_mark_is_no_part_of_a_configuration(tmp_path: Path) -> None:
+    path = tmp_path / "run.toml"
+    path.write_bytes(b"\xef\xbb\xbf[run]\nseed = 7\n")
+    assert load_config(path).run.seed == 7
