@@ -136,15 +136,15 @@ class RepeatsFilter(logging.Filter):
 
     def filter(self, record: logging.LogRecord) -> bool:
         """Whether the record is logged."""
-        now = time.monotonic()
-        start, count = self._seen.get(record.msg, (now, 0))
+        now, message = time.monotonic(), record.msg
+        start, count = self._seen.get(message, (now, 0))
         if now - start > 60.0:
             if count > MAX_REPEATS:
-                record.msg = f"{record.msg} ({count - MAX_REPEATS} more in the last minute)"
+                record.msg = f"{message} ({count - MAX_REPEATS} more in the last minute)"
             start, count = now, 0
         if len(self._seen) > 1000:  # messages without a format string of their own
             self._seen.clear()
-        self._seen[record.msg] = (start, count + 1)
+        self._seen[message] = (start, count + 1)
         return count < MAX_REPEATS
 
 

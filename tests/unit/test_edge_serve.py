@@ -371,6 +371,22 @@ def test_a_flood_of_one_message_is_logged_a_few_times():
     assert log_filter.filter(other)
 
 
+def test_a_flood_that_lasts_is_logged_a_few_times_per_minute(monkeypatch):
+    now = 0.0
+    monkeypatch.setattr("edgeelad.edge.guard.time.monotonic", lambda: now)
+    log_filter, logged = RepeatsFilter(), []
+    for minute in range(3):
+        for _ in range(100):
+            record = logging.LogRecord("uvicorn.error", logging.WARNING, "", 0, "Invalid HTTP request.", (), None)
+            if log_filter.filter(record):
+                logged.append((minute, record.getMessage()))
+        now += 61.0
+    assert len(logged) == 3 * MAX_REPEATS
+    assert [message for _, message in logged if "more in the last minute" in message] == [
+        "Invalid HTTP request. (90 more in the last minute)"
+    ] * 2
+
+
 def test_addresses_of_this_machine_alone():
     assert all(map(is_loopback, ("127.0.0.1", "127.8.8.8", "::1", "localhost")))
     assert not any(map(is_loopback, ("0.0.0.0", "::", "192.168.0.1", "localhost.example")))
