@@ -46,7 +46,8 @@ def _recipients(teacher: TeacherConfig) -> Iterator[str]:
     """The hosts other than this machine, each with what it gets besides."""
     from urllib.parse import urlsplit
 
-    from edgeelad.teacher.client.endpoint import endpoint_url, is_loopback
+    from edgeelad.hosts import is_loopback
+    from edgeelad.teacher.client.endpoint import endpoint_url
 
     if teacher.kind != "openai":
         return

@@ -8,7 +8,6 @@ log. uvicorn is imported inside functions only.
 from __future__ import annotations
 
 import asyncio
-import ipaddress
 import logging
 import time
 from collections.abc import Iterable
@@ -16,6 +15,7 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from edgeelad.edge.api import ApiError
+from edgeelad.hosts import is_address
 
 MAX_CONNECTIONS = 256
 # a request (headers and body) must arrive within this time, and a reader must make room in the send buffer within it
@@ -124,7 +124,7 @@ class Guard:
             host = _host_key(urlsplit(url).hostname or "")
         except ValueError:
             return False
-        return "*" in self._allowed or host in self._allowed or (any_address and _is_address(host))
+        return "*" in self._allowed or host in self._allowed or (any_address and is_address(host))
 
 
 class RepeatsFilter(logging.Filter):
@@ -146,22 +146,6 @@ class RepeatsFilter(logging.Filter):
             self._seen.clear()
         self._seen[message] = (start, count + 1)
         return count < MAX_REPEATS
-
-
-def is_loopback(host: str) -> bool:
-    """Whether an address or name can be reached from this machine alone."""
-    try:
-        return ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return host.lower() == "localhost"
-
-
-def _is_address(host: str) -> bool:
-    try:
-        ipaddress.ip_address(host)
-    except ValueError:
-        return False
-    return True
 
 
 def _host_key(host: str) -> str:

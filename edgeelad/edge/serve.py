@@ -21,11 +21,12 @@ from typing import TYPE_CHECKING, Any
 
 from edgeelad.edge.api import ApiError, Kind, parse_request
 from edgeelad.edge.generation import Generation, ServedStudent, Turns, check_length, close, prepare
-from edgeelad.edge.guard import LOOPBACK, Guard, RepeatsFilter, guarded_protocol, is_loopback
+from edgeelad.edge.guard import LOOPBACK, Guard, RepeatsFilter, guarded_protocol
 from edgeelad.edge.responses import Envelope, chunk_body, models_body, usage_body, whole_body
 from edgeelad.engine.options import num_cores
 from edgeelad.errors import MissingExtraError, PromptTooLongError, UsageError
 from edgeelad.files import dump_json
+from edgeelad.hosts import is_loopback
 
 if TYPE_CHECKING:
     from starlette.applications import Starlette

@@ -8,8 +8,8 @@ from edgeelad.config import RESUMABLE, RunConfig, load_config
 from edgeelad.config_toml import dump_toml
 from edgeelad.errors import ConfigError
 from edgeelad.files import PRIVATE, write_text
+from edgeelad.hosts import is_loopback
 from edgeelad.run.folder import RunFolder
-from edgeelad.teacher.client.endpoint import is_loopback
 
 # a run folder may be moved, and a teacher on this machine may listen on another port
 PLACES = {"run": {"out"}, "teacher": {"url"}}

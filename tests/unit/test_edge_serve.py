@@ -11,9 +11,10 @@ import uvicorn
 
 from edgeelad.edge.api import ApiError
 from edgeelad.edge.generation import ServedStudent
-from edgeelad.edge.guard import MAX_REPEATS, RepeatsFilter, guarded_protocol, is_loopback
+from edgeelad.edge.guard import MAX_REPEATS, RepeatsFilter, guarded_protocol
 from edgeelad.edge.serve import Buffered, listen, make_app
 from edgeelad.errors import PromptTooLongError, UsageError
+from edgeelad.hosts import is_loopback
 
 TEXT = "2 + 2 = 4 – so\nThe answer is 4"
 

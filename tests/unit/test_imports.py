@@ -27,7 +27,7 @@ LAYERS = (
     ("engine", "accuracy"),
     ("text", "record_files", "certificate", "plugins", "progress", "known_prices"),
     ("files",),
-    ("records", "errors", "bounds", "locks", "edgeelad"),
+    ("records", "errors", "bounds", "hosts", "locks", "edgeelad"),
 )
 
 HEAVY = {

@@ -6,7 +6,6 @@ learned once. A level of structured output that the user chose is not lowered: i
 
 from __future__ import annotations
 
-import ipaddress
 import json
 import os
 import re
@@ -16,6 +15,7 @@ from typing import Any
 
 from edgeelad.config import TeacherConfig
 from edgeelad.errors import ConfigError, TeacherRefusedError
+from edgeelad.hosts import is_loopback
 from edgeelad.teacher.client.refusals import Unsupported
 from edgeelad.teacher.client.transport import Transport
 from edgeelad.teacher.client.vocabulary import Feature
@@ -201,20 +201,6 @@ def endpoint_url(base: str | None) -> str:
     if not path.endswith("/chat/completions"):
         path += "/chat/completions"
     return urllib.parse.urlunsplit((parts.scheme, parts.netloc, path, parts.query, ""))
-
-
-def is_loopback(host: str) -> bool:
-    """Whether a host is this machine, by its name alone.
-
-    >>> is_loopback("localhost"), is_loopback("127.0.0.2"), is_loopback("::1"), is_loopback("localhost.example.com")
-    (True, True, True, False)
-    """
-    if host == "localhost" or host.endswith(".localhost"):
-        return True
-    try:
-        return ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return False
 
 
 def open_transport(config: TeacherConfig, url: str, *, is_replay: bool = False) -> Transport:
