@@ -80,7 +80,7 @@ def max_context(config: Mapping[str, Any], path: Path) -> int:
     positions = _first(config, CONTEXT_KEYS)
     if positions is None:
         raise ModelError(f"{path}: no context length ({', '.join(CONTEXT_KEYS)}); add max_position_embeddings")
-    return min(positions, *_caps(config), positions)
+    return min([positions, *_caps(config)])
 
 
 def _caps(config: Mapping[str, Any]) -> Iterator[int]:

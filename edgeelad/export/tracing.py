@@ -15,7 +15,7 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from transformers import AutoConfig, AutoModelForCausalLM, PretrainedConfig, PreTrainedModel
+from transformers import AutoModelForCausalLM, PretrainedConfig, PreTrainedModel
 from transformers.cache_utils import DynamicCache
 
 from edgeelad.errors import ModelError
@@ -43,17 +43,17 @@ def trace_standard(student: Path, out: Path) -> Path:
     return out / RAW_GRAPH
 
 
-def trace_fused(student: Path, out: Path) -> Path:
+def trace_fused(student: Path, config: PretrainedConfig, out: Path) -> Path:
     """Trace a student whose attention, norms and activations are replaced by fused operators.
 
     Args:
         student: A transformers folder with safetensors.
+        config: Its configuration.
         out: The folder to write into; created if missing.
 
     Returns:
         The path of the raw graph, with Optimum's input and output names.
     """
-    config = AutoConfig.from_pretrained(student)
     with quiet():
         if has_optimum():
             _optimum_export(student, out, custom_onnx_configs={"model": _optimum_config(config)})

@@ -22,7 +22,7 @@ from edgeelad.selection import selection_strategy
 from edgeelad.teacher import open_teacher
 from edgeelad.teacher.ledger.totals import RunTotals, run_totals
 from edgeelad.teacher.protocol import Teacher
-from edgeelad.uncertainty import Strategy
+from edgeelad.uncertainty import Strategy, full_tree_params
 
 
 @dataclass(frozen=True, slots=True)
@@ -147,18 +147,7 @@ class Run:
 
     def tree_params(self, number: int) -> TreeParams:
         """The trees that the teacher's work starts from: with the seed of the scores that chose the questions."""
-        config = self.config.scoring
-        return TreeParams(
-            num_branches=config.num_branches,
-            num_root_branches=config.num_explanations,
-            temperature=config.temperature,
-            top_k=config.top_k,
-            top_p=config.top_p,
-            max_explanation_tokens=config.max_explanation_tokens,
-            max_branch_tokens=config.max_branch_tokens,
-            probe=False,
-            seed=self.seed(number, "score"),
-        )
+        return full_tree_params(self.config.scoring, self.seed(number, "score"))
 
 
 def ledger_path(config: RunConfig, folder: RunFolder) -> Path:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from edgeelad.config import ScoringConfig
@@ -20,7 +20,16 @@ from edgeelad.records import ReasoningTree, Score
 from edgeelad.uncertainty import strategies
 from edgeelad.uncertainty.strategies import ScoreOptions
 
-__all__ = ["STRATEGIES", "AnyStrategy", "ScoreOptions", "Strategy", "find_strategy", "score", "tree_params"]
+__all__ = [
+    "STRATEGIES",
+    "AnyStrategy",
+    "ScoreOptions",
+    "Strategy",
+    "find_strategy",
+    "full_tree_params",
+    "score",
+    "tree_params",
+]
 
 
 @dataclass(frozen=True, slots=True)
@@ -145,23 +154,33 @@ def score(
     return (_checked(found.name, tree, found.function(tree, options)) for tree in trees)
 
 
+def full_tree_params(config: ScoringConfig, seed: int) -> TreeParams:
+    """How to generate trees with all branches, and no probes."""
+    return TreeParams(
+        num_branches=config.num_branches,
+        num_root_branches=config.num_explanations,
+        temperature=config.temperature,
+        top_k=config.top_k,
+        top_p=config.top_p,
+        max_explanation_tokens=config.max_explanation_tokens,
+        max_branch_tokens=config.max_branch_tokens,
+        probe=False,
+        seed=seed,
+    )
+
+
 def tree_params(strategy: AnyStrategy, config: ScoringConfig, seed: int) -> TreeParams:
     """How to generate trees for a strategy: only what it needs.
 
     Raises:
         ConfigError: There is no such strategy.
     """
-    found = find_strategy(strategy)
-    return TreeParams(
-        num_branches=config.num_branches if found.needs_branches else 0,
-        num_root_branches=config.num_explanations if found.needs_root_branches else 0,
-        temperature=config.temperature,
-        top_k=config.top_k,
-        top_p=config.top_p,
-        max_explanation_tokens=config.max_explanation_tokens,
-        max_branch_tokens=config.max_branch_tokens,
+    found, full = find_strategy(strategy), full_tree_params(config, seed)
+    return replace(
+        full,
+        num_branches=full.num_branches if found.needs_branches else 0,
+        num_root_branches=full.num_root_branches if found.needs_root_branches else 0,
         probe=found.needs_probe,
-        seed=seed,
     )
 
 

@@ -41,9 +41,10 @@ def traced_graph(student: Path, scratch: Path) -> EditedGraph:
     Raises:
         UnservedArchitectureError: GroupQueryAttention cannot express this student.
     """
-    check_family(AutoConfig.from_pretrained(student))
+    config = AutoConfig.from_pretrained(student)
+    check_family(config)
     register_ops()
-    model = onnx.load(str(trace_fused(student, scratch)))
+    model = onnx.load(str(trace_fused(student, config, scratch)))
     graph = read_graph(model)
     clean(graph, load_parameters(student))
     return graph
