@@ -8,20 +8,19 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from edgeelad.accuracy import evaluate as evaluate_trees
 from edgeelad.api.events import EventProgress, OnEvent
 from edgeelad.api.student import LoadedStudent, StudentInfo, describe
 from edgeelad.config import ScoringConfig
 from edgeelad.engine.options import EngineOptions
 from edgeelad.engine.processes import check_main_guard
-from edgeelad.engine.tree import greedy_params
 from edgeelad.engine.workers import SetAside, generate_trees
-from edgeelad.errors import ModelError, PoolError, UsageError
+from edgeelad.errors import PoolError, UsageError
 from edgeelad.pool import read_pool
 from edgeelad.pool.check import other_kinds
 from edgeelad.pool.items import read_items
-from edgeelad.progress import Rate, track
+from edgeelad.progress import Rate
 from edgeelad.records import Evaluation, Question, ReasoningTree, Score
+from edgeelad.scoring.score import evaluate_questions
 from edgeelad.selection import TEXT_STRATEGIES
 from edgeelad.uncertainty import AnyStrategy, find_strategy, tree_params
 from edgeelad.uncertainty import score as score_trees
@@ -177,17 +176,10 @@ def evaluate(
         raise PoolError("no question has an answer; evaluation needs labeled questions")
     if differences := other_kinds(Counter(question.kind for question in questions), info.answer_kind):
         raise PoolError(f"{differences}; evaluate it on questions like those that it was taught")
-    aside: list[SetAside] = []
-    progress.start("Evaluating", len(questions))
-    params = greedy_params(max_tokens or info.max_tokens)
-    trees = list(track(generate_trees(info.path, questions, params, options, on_set_aside=aside.append), progress))
-    if not trees:
-        raise ModelError(f"none of the {len(questions):,} questions can be explained: {aside[0].reason}")
+    result, aside = evaluate_questions(info.path, questions, max_tokens or info.max_tokens, options, progress)
     if aside:
         left_out = f"{len(aside):,} of {len(questions):,} questions do not count"
         progress.warn(f"{left_out}: {aside[0].question.id}: {aside[0].reason}, …")
-    result = evaluate_trees(trees, [tree.question for tree in trees])
-    progress.finish(f"accuracy {result.accuracy:.3f}")
     return result
 
 

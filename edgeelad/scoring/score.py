@@ -31,7 +31,7 @@ from edgeelad.pool import open_pool
 from edgeelad.pool.check import other_kinds
 from edgeelad.pool.fingerprint import pool_fingerprint
 from edgeelad.progress import Progress, Rate, track
-from edgeelad.records import AnswerKind, Question, ReasoningTree, TokenCounts
+from edgeelad.records import AnswerKind, Evaluation, Question, ReasoningTree, TokenCounts
 from edgeelad.run.scores import score_line
 from edgeelad.scoring.files import ScoreFiles, ScoreSettings, aside_path, open_score_files
 from edgeelad.scoring.fingerprints import student_fingerprint
@@ -264,20 +264,8 @@ def evaluate_model(
         )
     if len(questions) < len(pool):
         progress.warn(f"{len(pool) - len(questions):,} of {len(pool):,} questions have no answer and do not count")
-    progress.start("Evaluating", len(questions))
-    aside: list[SetAside] = []
-    trees = generate_trees(
-        model,
-        questions,
-        greedy_params(max_tokens or learned.max_tokens or MAX_TOKENS),
-        options,
-        on_set_aside=aside.append,
-    )
-    explained = list(track(trees, progress))
-    if not explained:
-        raise ModelError(f"{data.path}: none of its {len(questions):,} questions can be explained: {aside[0].reason}")
-    result = evaluate(explained, [tree.question for tree in explained])
-    progress.finish(f"accuracy {result.accuracy:.3f}")
+    limit = max_tokens or learned.max_tokens or MAX_TOKENS
+    result, aside = evaluate_questions(model, questions, limit, options, progress, source=f"{data.path}: ")
     if aside:
         progress.warn(f"{len(aside):,} questions are left out: {aside[0].question.id}: {aside[0].reason}, …")
     return {
@@ -292,3 +280,35 @@ def evaluate_model(
         "num_lost": sum(not question.is_too_long for question in aside),
         "by_skill": {skill: list(counts) for skill, counts in result.by_skill.items()},
     }
+
+
+def evaluate_questions(
+    model: Path,
+    questions: list[Question],
+    max_tokens: int,
+    options: EngineOptions,
+    progress: Progress,
+    source: str = "",
+) -> tuple[Evaluation, list[SetAside]]:
+    """Evaluate a student's greedy explanations of labeled questions; also returns those that have no explanation.
+
+    Args:
+        model: A package, or an exported folder.
+        questions: Questions with answers.
+        max_tokens: Maximum tokens per explanation.
+        options: How the student is run.
+        progress: Receives progress.
+        source: What the error begins with.
+
+    Raises:
+        ModelError, PackageError: The model cannot be used, or none of the questions fits it.
+    """
+    aside: list[SetAside] = []
+    progress.start("Evaluating", len(questions))
+    trees = generate_trees(model, questions, greedy_params(max_tokens), options, on_set_aside=aside.append)
+    explained = list(track(trees, progress))
+    if not explained:
+        raise ModelError(f"{source}none of the {len(questions):,} questions can be explained: {aside[0].reason}")
+    result = evaluate(explained, [tree.question for tree in explained])
+    progress.finish(f"accuracy {result.accuracy:.3f}")
+    return result, aside
