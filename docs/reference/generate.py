@@ -1,14 +1,17 @@
-"""The reference pages that are generated from the program: every configuration key and every command's help.
+"""The reference pages that are generated from the program: configuration keys, commands' help, files of a run folder.
 
-A hook of mkdocs: a line `<!-- generate: configuration -->` or `<!-- generate: commands -->` in a page is replaced when
-the page is built, so the documentation cannot say anything else than the program does.
+A hook of mkdocs: a line `<!-- generate: configuration -->` (or `commands`, or `files`) in a page is replaced when the
+page is built, so the documentation cannot say anything else than the program does.
 """
 
 from __future__ import annotations
 
+import dataclasses
+import inspect
 import json
 import re
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import click
@@ -20,7 +23,8 @@ MARK = re.compile(r"^<!-- generate: (\w+) -->$", re.MULTILINE)
 
 def on_page_markdown(markdown: str, **_: Any) -> str:
     """Replace the marks of a page (mkdocs calls this for every page)."""
-    return MARK.sub(lambda mark: "\n".join({"configuration": configuration, "commands": commands}[mark[1]]()), markdown)
+    pages = {"configuration": configuration, "commands": commands, "files": files}
+    return MARK.sub(lambda mark: "\n".join(pages[mark[1]]()), markdown)
 
 
 def configuration() -> Iterator[str]:
@@ -42,6 +46,30 @@ def commands() -> Iterator[str]:
     from edgeelad.cli.commands import cli
 
     yield from _help(cli, click.Context(cli, info_name="edgeelad", max_content_width=100, terminal_width=100))
+
+
+def files() -> Iterator[str]:
+    """Every JSON file of a run folder as a table of its record's fields."""
+    from edgeelad.record_files import RecordFile, RowFile
+    from edgeelad.run.folder import RunFolder
+
+    run = RunFolder(Path("runs/a"))
+    for file in [*vars(run).values(), *vars(run.round(1)).values()]:
+        if not isinstance(file, RecordFile | RowFile):
+            continue
+        summary, meanings = _docstring(file.kind)
+        yield f"\n### {file.path.relative_to(run.path).as_posix()}\n"
+        yield f"{'One record' if isinstance(file, RecordFile) else 'One record per line'}. {summary}\n"
+        yield "| field | type | meaning |\n|---|---|---|"
+        for item in dataclasses.fields(file.kind):
+            yield f"| `{item.name}` | `{_text(str(item.type))}` | {_text(meanings.get(item.name, ''))} |"
+
+
+def _docstring(record: type) -> tuple[str, dict[str, str]]:
+    """The text of a record's docstring, and what its section "Attributes" says of each field."""
+    text, _, attributes = inspect.cleandoc(record.__doc__ or "").partition("Attributes:")
+    found = re.findall(r"^    (\w+): (.*(?:\n        .*)*)", attributes, re.MULTILINE)
+    return text.strip(), {name: re.sub(r"\s+", " ", meaning) for name, meaning in found}
 
 
 def _help(command: click.Command, context: click.Context) -> Iterator[str]:

@@ -33,7 +33,14 @@ class PoolSplit:
 
 @dataclass(frozen=True, slots=True)
 class RunState:
-    """`state.json`: the round and stage that the run is in, and seconds by "round:stage"."""
+    """`state.json`: the round and stage that the run is in, and how long each stage took.
+
+    Attributes:
+        round: The current round.
+        stage: The current stage, by the name of its function in `stages`.
+        status: Whether that stage is running.
+        seconds: Seconds by "round:stage".
+    """
 
     round: int = 0
     stage: str = ""
@@ -43,9 +50,13 @@ class RunState:
 
 @dataclass(frozen=True, slots=True)
 class AuditRow:
-    """One row of `audit.jsonl`: the teacher's answer to an audited question, None if it gave no usable one.
+    """One row of `audit.jsonl`: the teacher's answer to an audited question.
 
-    `second_answer` is its answer when it was asked again, as it is for the first few (`is_checked`).
+    Attributes:
+        id: The question.
+        answer: The teacher's answer; None if it gave no usable one.
+        second_answer: Its answer when it was asked again.
+        is_checked: Whether it was asked again, as it is for the first few questions.
     """
 
     id: str
@@ -56,9 +67,15 @@ class AuditRow:
 
 @dataclass(frozen=True, slots=True)
 class SelectedRow:
-    """One row of `selected.jsonl`: a question that was chosen for the teacher, why, and how probably.
+    """One row of `selected.jsonl`: a question that was chosen for the teacher.
 
-    `score` is None if the strategy needs no scores.
+    Attributes:
+        id: The question.
+        question: Its text.
+        choices: Its choices, if it has any.
+        reason: Why it was chosen: its score, exploration, or as a representative of the pool.
+        score: Its uncertainty; None if the strategy needs no scores.
+        propensity: The probability that it was to be chosen.
     """
 
     id: str
@@ -88,7 +105,16 @@ class TeacherStage:
 class TrainingRecord:
     """`training.json` of a round: the outcome of its fine-tuning; see `training.TrainingResult`.
 
-    `num_passes` is how often each example was seen.
+    Attributes:
+        num_examples: Examples that were trained on.
+        num_skipped: Examples that do not fit the student's context.
+        num_steps: Optimizer steps.
+        num_passes: How often each example was seen.
+        learning_rate: Peak learning rate.
+        final_loss: Mean training loss of the last steps (nats per token).
+        losses: Training loss by step.
+        held_out_losses: Loss of the held-out examples by step, from step 0; empty without any.
+        warning: What the losses say about the training; None if they look right.
     """
 
     num_examples: int
@@ -106,7 +132,13 @@ class TrainingRecord:
 class AnswerRow:
     """One row of `answers.jsonl`: a student's answer to an evaluated question, beside the reference answer.
 
-    `package_answer` is the quantized student's, None if nothing is quantized or the question was trained on.
+    Attributes:
+        id: The question.
+        split: Why it was asked: a test question, an audited one, or one that was trained on.
+        reference: The reference answer; of audited and trained questions the teacher's.
+        answer: The fp32 student's answer; None if it stated none.
+        package_answer: The quantized student's; None if nothing is quantized or the question was trained on.
+        is_correct: Whether `answer` agrees with `reference`.
     """
 
     id: str
@@ -192,11 +224,27 @@ class SelfAgreement:
 class Summary:
     """`summary.json`: how the run ended.
 
-    `package_accuracy` and `package_agreement` (same answers as fp32) are of the student that ships, whose precision is
-    `quantization`. `pool` counts questions that are not held out, `too_long` those that do not fit the student,
-    `set_aside` those on which the teacher's work could not be verified. `rounds` is 0 if nothing was taught; nothing is
-    packaged then. `teacher` is all that the ledger holds, with `unusable_replies` (paid for, and of no use) and
-    `requests_in_doubt` (possibly billed, without a reply).
+    Attributes:
+        stopped_because: The reason to stop (docs/METHOD.md §5).
+        rounds: Finished rounds; 0 if nothing was taught, and then nothing is packaged.
+        pool: Questions that are not held out.
+        too_long: Questions that do not fit the student.
+        annotated: Verified explanations.
+        set_aside: Questions on which the teacher's work could not be verified.
+        base_accuracy: Accuracy of the base student; None without labeled test questions.
+        accuracy: Accuracy of the last student, in fp32.
+        package_accuracy: Accuracy of the student that ships.
+        package_agreement: Share of questions on which the student that ships answers as fp32 does.
+        quantization: Precision of the student that ships.
+        certificate: The last look at the audit.
+        teacher: All that the ledger holds for this run.
+        unusable_replies: Replies that were paid for and of no use.
+        requests_in_doubt: Requests that were possibly billed, without a reply.
+        teacher_self_agreement: How often the teacher repeated its answer; None if it was not asked twice.
+        seconds: Seconds by stage, of all rounds.
+        student: The base student's folder or id.
+        strategy: The selection strategy.
+        seed: The run's seed.
     """
 
     stopped_because: str

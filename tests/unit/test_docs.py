@@ -1,5 +1,6 @@
 """The documentation says what the program does: keys, commands, messages, files, links."""
 
+import dataclasses
 import re
 import runpy
 from pathlib import Path
@@ -7,6 +8,8 @@ from pathlib import Path
 import pytest
 
 from edgeelad.config import RunConfig
+from edgeelad.records import Annotation
+from edgeelad.run.scores import ScoreRow
 
 ROOT = Path(__file__).parents[2]
 DOCS = ROOT / "docs"
@@ -46,6 +49,19 @@ def test_every_command_is_in_the_reference() -> None:
     for command in ("distill", "score", "eval", "export", "run", "serve", "verify", "report", "ledger stats"):
         assert f"## edgeelad {command}\n" in page
     assert "--question-field" in page
+
+
+def test_every_file_of_a_run_is_in_the_reference_with_its_fields() -> None:
+    page = GENERATE["on_page_markdown"]((DOCS / "reference" / "files.md").read_text(encoding="utf-8"))
+    rows = set(re.findall(r"^\| `(\w+)` \|", page, re.MULTILINE))
+    for name in ("pool.json", "state.json", "audit.jsonl", "metrics.jsonl", "summary.json"):
+        assert f"### {name}\n" in page
+    for name in ("scores", "selected", "annotations", "answers"):
+        assert f"### rounds/01/{name}.jsonl\n" in page
+    assert not re.findall(r"^\| `\w+` .*\|  \|$", page, re.MULTILINE), "a field has no meaning"
+    assert {field.name for field in dataclasses.fields(ScoreRow)} <= rows
+    assert {field.name for field in dataclasses.fields(Annotation)} <= rows
+    assert "| `mean_entropy` | `float` | Of the greedy explanation's tokens (nats). |" in page
 
 
 def test_messages_in_troubleshooting_are_those_of_the_program(sources: str) -> None:
