@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import re
 
-DRAWING, DRAWING_END = "[asy]", "[/asy]"  # MATH's figures, as programs in the middle of a text
+from edgeelad.text.explanation import without_drawings
+
 MAX_BARE_ANSWER = 100  # characters of a completion of one line that is an answer without steps
 
 _THOUGHT = re.compile(r"</?(?:think|thinking|reasoning)>", re.IGNORECASE)
@@ -38,13 +39,3 @@ def completion(text: str) -> tuple[str | None, str | None]:
     if len(lines) == 1 and len(text) <= MAX_BARE_ANSWER:
         return text, None
     return None, text
-
-
-def without_drawings(text: str) -> str:
-    """A text without the programs of figures that MATH's solutions hold: they are not steps."""
-    first, *others = text.split(DRAWING)
-    kept = [first]
-    for other in others:
-        _, end, rest = other.partition(DRAWING_END)
-        kept.append(rest if end else DRAWING + other)
-    return "".join(kept)

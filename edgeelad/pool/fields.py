@@ -9,9 +9,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from edgeelad.pool.completion import without_drawings
 from edgeelad.pool.rows import Row, type_name
 from edgeelad.text.answers import canonical
+from edgeelad.text.explanation import without_drawings
 from edgeelad.text.prompts import CHOICE_LABELS
 
 

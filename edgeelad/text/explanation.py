@@ -12,7 +12,8 @@ from dataclasses import dataclass
 ANSWER_PREFIX = "The answer is"
 STEP_SEPARATOR = "\n"
 
-_DRAWING = re.compile(r"\[asy\].*?(?:\[/asy\]|\Z)", re.DOTALL)  # code of MATH's figures; megabytes in some solutions
+_DRAWING, _DRAWING_END = "[asy]", "[/asy]"  # code of MATH's figures; megabytes in some solutions
+_CUT_DRAWING = re.compile(r"^[^\S\n]*\[asy\].*", re.DOTALL | re.MULTILINE)  # one that a limit of tokens cut
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,13 +33,23 @@ def split(text: str) -> ParsedExplanation:
     ParsedExplanation(steps=('2 + 3 = 5 apples.',), answer_line='The answer is 5')
     """
     steps: list[str] = []
-    for line in _DRAWING.sub("", text).split(STEP_SEPARATOR):
+    for line in without_drawings(text).split(STEP_SEPARATOR):
         line = line.strip()
         if is_answer_line(line):
             return ParsedExplanation(tuple(steps), line)
         if line:
             steps.append(line)
     return ParsedExplanation(tuple(steps), None)
+
+
+def without_drawings(text: str) -> str:
+    """A text without the programs of figures that MATH's solutions hold: they are not steps."""
+    first, *others = text.split(_DRAWING)
+    kept = [first]
+    for other in others:
+        _, end, rest = other.partition(_DRAWING_END)
+        kept.append(rest if end else _DRAWING + other)
+    return _CUT_DRAWING.sub("", "".join(kept), count=1)
 
 
 def is_answer_line(line: str) -> bool:
