@@ -1,12 +1,15 @@
 """Names of a student's graph files: one table for every precision and purpose.
 
-    model.onnx            standard names, for Optimum, transformers.js and other runtimes
-    engine.onnx           the same student for `engine.packed`, one question at a time: devices
-    engine_lanes.onnx     the same for many questions at a time: scoring
+    model.onnx            standard names, for Optimum, transformers.js, onnxruntime-genai and other runtimes
+    engine.graph          the same student for `engine.packed`, one question at a time: devices
+    engine_lanes.graph    the same for many questions at a time: scoring
     model.onnx_data       the weights of all three
 
 An int8 or int4 student has the same four with `_quantized` after the stem; a folder holds one of the two. An exported
 folder holds the files itself, a package in its folder `onnx`. A folder without engine graphs runs on the standard one.
+
+Engine graphs are ONNX files without the suffix `.onnx`: Optimum loads any `.onnx` file that it finds in any folder.
+Earlier versions wrote them as `engine.onnx` and `engine_lanes.onnx`, which are read if the new names are absent.
 """
 
 from __future__ import annotations
@@ -21,6 +24,8 @@ from edgeelad.errors import ModelError
 Precision = Literal["fp32", "int8", "int4"]
 PRECISIONS: tuple[Precision, ...] = get_args(Precision)
 ONNX_FOLDER = "onnx"
+STANDARD_SUFFIX = ".onnx"
+ENGINE_SUFFIX = ".graph"
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,17 +43,17 @@ class GraphFiles:
     @property
     def standard(self) -> Path:
         """The graph with standard names."""
-        return self._path("model")
+        return self._path("model", STANDARD_SUFFIX)
 
     @property
     def engine(self) -> Path:
         """The engine's graph for one question at a time."""
-        return self._path("engine")
+        return self._engine_path("engine")
 
     @property
     def lanes(self) -> Path:
         """The engine's graph for many questions at a time."""
-        return self._path("engine_lanes")
+        return self._engine_path("engine_lanes")
 
     @property
     def weights(self) -> Path:
@@ -65,12 +70,21 @@ class GraphFiles:
         files = (self.lanes, self.engine) if with_lanes else (self.engine, self.lanes)
         return next((path for path in files if path.is_file()), None)
 
-    def existing(self) -> list[Path]:
-        """The files that exist, weights included, sorted by name."""
-        return sorted(path for graph in self.graphs for path in self.folder.glob(f"{graph.name}*"))
+    @property
+    def files(self) -> tuple[Path, ...]:
+        """The graphs and their weights."""
+        return *self.graphs, self.weights
 
-    def _path(self, stem: str) -> Path:
-        return self.folder / f"{stem}{'' if self.precision == 'fp32' else '_quantized'}.onnx"
+    def existing(self) -> list[Path]:
+        """The files that exist, sorted by name."""
+        return sorted(path for path in self.files if path.is_file())
+
+    def _engine_path(self, stem: str) -> Path:
+        path, former = self._path(stem, ENGINE_SUFFIX), self._path(stem, STANDARD_SUFFIX)
+        return former if former.is_file() and not path.is_file() else path
+
+    def _path(self, stem: str, suffix: str) -> Path:
+        return self.folder / f"{stem}{'' if self.precision == 'fp32' else '_quantized'}{suffix}"
 
 
 def find_graphs(folder: Path, precision: Precision | None = None) -> GraphFiles:

@@ -14,7 +14,9 @@ from edgeelad.package.manifest import CARD_FILE, MANIFEST_FILE, check_checksum, 
 from edgeelad.package.open import Package, open_package
 
 # what some runtime or loader opens, wherever it is in the folder
-WEIGHTS = (".bin", ".data", ".gguf", ".model", ".onnx", ".onnx_data", ".ort", ".pkl", ".pt", ".pth", ".safetensors")
+WEIGHTS = (
+    ".bin", ".data", ".gguf", ".graph", ".model", ".onnx", ".onnx_data", ".ort", ".pkl", ".pt", ".pth", ".safetensors",
+)  # fmt: skip
 SETTINGS_AND_CODE = (".dll", ".dylib", ".jinja", ".json", ".py", ".so")
 RUNTIME_NAMES = ("merges.txt", "vocab.txt")
 

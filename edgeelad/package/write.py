@@ -117,8 +117,10 @@ def _fill(folder: Path, onnx_folder: Path, info: PackageInfo) -> None:
             _copy(onnx_folder / name, folder / name)
     precisions = _precisions(info)
     for precision in precisions:
-        for source in GraphFiles(onnx_folder, precision).existing():
-            _copy(source, folder / ONNX_FOLDER / source.name)
+        names = GraphFiles(folder / ONNX_FOLDER, precision).files
+        for source, target in zip(GraphFiles(onnx_folder, precision).files, names, strict=True):
+            if source.is_file():
+                _copy(source, target)
     _name_external_data(folder)
     golden = make_golden(GoldenStudent(folder, precisions[0]), info.all_golden)
     if not golden:

@@ -65,12 +65,12 @@ def test_models_that_cannot_be_used(tmp_path: Path, pool: Path, students: Studen
     scores = ("--pool", pool, "--out", tmp_path / "scores.jsonl", "--quiet")
     assert "no such folder" in _refused(1, "score", "--model", tmp_path / "none", *scores)
     torn = shutil.copytree(students.onnx(), tmp_path / "torn")
-    graph = torn / "engine_lanes.onnx"
+    graph = torn / "engine_lanes.graph"
     graph.write_bytes(graph.read_bytes()[:1000])
-    assert "engine_lanes.onnx: damaged, or no ONNX graph" in _refused(1, "score", "--model", torn, *scores)
+    assert "engine_lanes.graph: damaged, or no ONNX graph" in _refused(1, "score", "--model", torn, *scores)
     weights = torn / "model.onnx_data"
     weights.write_bytes(weights.read_bytes()[:-1000])
-    shutil.copyfile(students.onnx() / "engine_lanes.onnx", graph)
+    shutil.copyfile(students.onnx() / "engine_lanes.graph", graph)
     assert "cannot load it" in _refused(1, "score", "--model", torn, *scores)
     out = tmp_path / "run"
     given = ("distill", "--pool", pool, "--teacher", "dataset", "--out", out, "--quiet")

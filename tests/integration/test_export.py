@@ -67,7 +67,8 @@ def test_the_result_and_the_folder(
     assert result.quantized_logit_difference is not None
     assert result.max_logit_difference < result.quantized_logit_difference
     copied = {path.name for path in student.iterdir()} - {"model.safetensors"}
-    graphs = {f"{name}{suffix}.onnx" for name in ("model", "engine", "engine_lanes") for suffix in ("", "_quantized")}
+    names = ("model{}.onnx", "engine{}.graph", "engine_lanes{}.graph")
+    graphs = {name.format(suffix) for name in names for suffix in ("", "_quantized")}
     weights = {"model.onnx_data", "model_quantized.onnx_data"}
     assert {path.name for path in result.folder.iterdir()} == copied | graphs | weights
     for name in copied:

@@ -243,9 +243,9 @@ def test_a_second_process_is_refused(model: Path, pool: Path, whole: Path, tmp_p
 
 def test_nothing_is_left_if_nothing_was_scored(model: Path, pool: Path, tmp_path: Path) -> None:
     torn = shutil.copytree(model, tmp_path / "torn")
-    graph = torn / "engine_lanes.onnx"
+    graph = torn / "engine_lanes.graph"
     graph.write_bytes(graph.read_bytes()[:1000])
-    with pytest.raises(ModelError, match=r"engine_lanes.onnx: damaged, or no ONNX graph"):
+    with pytest.raises(ModelError, match=r"engine_lanes.graph: damaged, or no ONNX graph"):
         score_pool(torn, at(pool), tmp_path / "out" / "scores.jsonl", Silent(), **SETTINGS)
     assert list((tmp_path / "out").iterdir()) == []
 
@@ -446,8 +446,8 @@ def test_students_that_cannot_be_used_are_one_line(model: Path, pool: Path, tmp_
     assert "ONNX Runtime" in line
     assert "cannot load it" in line
     other = shutil.copytree(model, tmp_path / "other")
-    shutil.copy(other / "model.onnx", other / "engine_lanes.onnx")
-    assert "engine_lanes.onnx" in refused(1, *arguments(other, pool, tmp_path / "scores.jsonl"), "--quiet")
+    shutil.copy(other / "model.onnx", other / "engine_lanes.graph")
+    assert "engine_lanes.graph" in refused(1, *arguments(other, pool, tmp_path / "scores.jsonl"), "--quiet")
     short = shutil.copytree(model, tmp_path / "short")
     config = (short / "config.json").read_text(encoding="utf-8")
     changed = re.sub(r'"max_position_embeddings": \d+', '"max_position_embeddings": 16', config)

@@ -57,7 +57,7 @@ LOGITS = {"logits": ["b", "s", 9]}
 
 
 def test_a_truncated_graph(folder):
-    path = folder / "engine_lanes.onnx"
+    path = folder / "engine_lanes.graph"
     path.write_bytes(path.read_bytes()[:-1000])
     assert f"{path}: damaged, or no ONNX graph (cut off at byte" in (message := error_of(lambda: Student.open(folder)))
     assert "export the student again" in message
@@ -65,7 +65,7 @@ def test_a_truncated_graph(folder):
 
 def test_an_empty_graph_and_one_that_is_something_else(folder):
     for content in (b"", b"PK\x03\x04 not a graph", b"<html></html>"):
-        (folder / "engine_lanes.onnx").write_bytes(content)
+        (folder / "engine_lanes.graph").write_bytes(content)
         assert "damaged, or no ONNX graph" in error_of(lambda: Student.open(folder))
 
 
@@ -168,9 +168,9 @@ def test_graphs_are_found_in_folders_and_packages(folder, tmp_path):
     assert find_graphs(folder, "int8") == GraphFiles(folder, "int8")
     assert "has no int4 graph; use its fp32 or int8 graph" in error_of(lambda: find_graphs(folder, "int4"))
     package = tmp_path / "package"
-    shutil.copytree(folder, package, ignore=shutil.ignore_patterns("*.onnx*"))
+    shutil.copytree(folder, package, ignore=shutil.ignore_patterns("*.onnx*", "*.graph"))
     (package / "onnx").mkdir()
-    for path in folder.glob("*_quantized.onnx*"):
+    for path in folder.glob("*_quantized.*"):
         shutil.copy(path, package / "onnx")
     assert find_graphs(package).standard == package / "onnx" / "model_quantized.onnx"
     with Student.open(package, EngineOptions(precision="int8")) as student:
@@ -179,11 +179,12 @@ def test_graphs_are_found_in_folders_and_packages(folder, tmp_path):
 
 def test_lanes_serve_many_questions_and_the_plain_engine_one(folder):
     graphs = find_graphs(folder, "int8")
-    names = {True: "engine_lanes_quantized.onnx", False: "engine_quantized.onnx"}
+    names = {True: "engine_lanes_quantized.graph", False: "engine_quantized.graph"}
     for with_lanes, name in names.items():
         assert graphs.find_engine(with_lanes=with_lanes) == folder / name
     (folder / names[True]).unlink()
     assert graphs.find_engine(with_lanes=True) == folder / names[False]
     (folder / names[False]).unlink()
     assert graphs.find_engine(with_lanes=True) is None
-    assert "engine_quantized.onnx is missing" in error_of(lambda: Student.open(folder, EngineOptions(precision="int8")))
+    options = EngineOptions(precision="int8")
+    assert "engine_quantized.graph is missing" in error_of(lambda: Student.open(folder, options))

@@ -101,8 +101,8 @@ def test_a_package_is_whole_and_verifies(package):
     assert there == listed | {"manifest.json"}
     assert {"tokenizer.json", "config.json", "prompt.json", "README.md"} < there
     assert sorted(path for path in there if path.startswith("onnx/")) == [
-        "onnx/engine_lanes_quantized.onnx",
-        "onnx/engine_quantized.onnx",
+        "onnx/engine_lanes_quantized.graph",
+        "onnx/engine_quantized.graph",
         "onnx/model_quantized.onnx",
         "onnx/model_quantized.onnx_data",
     ]
@@ -166,11 +166,33 @@ def test_optimum_loads_a_package(package):
 def test_fp32_beside_the_quantized_graph(onnx_folder, tmp_path):
     folder = write_package(onnx_folder, tmp_path / "package", info(include_fp32=True))
     assert (folder / "onnx/model.onnx").is_file()
-    assert open_package(folder).manifest.graph == "onnx/engine_quantized.onnx"
-    assert (folder / "onnx/engine.onnx").is_file()
+    assert open_package(folder).manifest.graph == "onnx/engine_quantized.graph"
+    assert (folder / "onnx/engine.graph").is_file()
     card = (folder / "README.md").read_text()
     assert "is fp32" in card
-    assert "`onnx/engine_quantized.onnx` is the same student" in card
+    assert "`onnx/engine_quantized.graph` is the same student" in card
+
+
+def former_names(folder):
+    """Give the engine graphs of a folder the names that earlier versions wrote."""
+    for path in folder.rglob("engine*.graph"):
+        path.rename(path.with_suffix(".onnx"))
+
+
+def test_engine_graphs_with_their_former_names(own, onnx_folder, tmp_path):
+    former_names(own)
+    manifest = own / "manifest.json"
+    manifest.write_text(re.sub(r"(engine\w*)\.graph", r"\1.onnx", manifest.read_text()))
+    assert open_package(own).manifest.graph == "onnx/engine_quantized.onnx"
+    assert find_graphs(own).find_engine(with_lanes=True) == own / "onnx/engine_lanes_quantized.onnx"
+    assert verify_package(own).is_ok
+    source = Path(shutil.copytree(onnx_folder, tmp_path / "exported"))
+    former_names(source)
+    written = write_package(source, tmp_path / "again", info())
+    assert sorted(path.name for path in written.glob("onnx/engine*")) == [
+        "engine_lanes_quantized.graph",
+        "engine_quantized.graph",
+    ]
 
 
 def test_a_student_without_engine_graphs_is_packaged_all_the_same(students, tmp_path):
@@ -270,14 +292,14 @@ def test_a_file_that_another_runtime_would_open_is_not_verified(own, name):
 
 @pytest.mark.parametrize(
     "name",
-    ["model_quantized.onnx", "engine_quantized.onnx", "onnx/engine.onnx", "model.onnx", "generation_config.json"],
+    ["model_quantized.onnx", "engine_quantized.graph", "onnx/engine.graph", "model.onnx", "generation_config.json"],
 )
 def test_a_file_that_would_be_opened_is_listed_or_refused(own, name):
     """Today's engine would take a graph in the root before the verified one in the folder onnx."""
     if name == "generation_config.json":
         unlist(own, name)
     else:
-        shutil.copyfile(own / "onnx/engine_quantized.onnx", own / name)
+        shutil.copyfile(own / "onnx/engine_quantized.graph", own / name)
     for check in (open_package, verify_package):
         with pytest.raises(
             PackageError, match=rf"{re.escape(name)} would be opened, but its manifest does not list it"
@@ -306,12 +328,12 @@ def test_a_graph_that_takes_its_weights_from_elsewhere(own):
         ("/etc/passwd", "outside its folder"),
         ("C:\\secret", "outside its folder"),
     ):
-        graph = onnx.load(str(own / "onnx/engine_quantized.onnx"), load_external_data=False)
+        graph = onnx.load(str(own / "onnx/engine_quantized.graph"), load_external_data=False)
         for tensor in graph.graph.initializer:
             for entry in tensor.external_data:
                 if entry.key == "location":
                     entry.value = location
-        forge(own, "onnx/engine_quantized.onnx", graph.SerializeToString())
+        forge(own, "onnx/engine_quantized.graph", graph.SerializeToString())
         with pytest.raises(PackageError, match=message):
             open_package(own)
 
@@ -328,12 +350,12 @@ def test_the_manifest_names_the_graph_that_runs(own, monkeypatch):
     with open_student(package) as student:
         next(iter(student.stream(QUESTIONS[0], 4)))
     assert opened == [str(package.graph)]
-    assert package.manifest.graph == "onnx/engine_quantized.onnx"
+    assert package.manifest.graph == "onnx/engine_quantized.graph"
     assert package.manifest.standard_graph == "onnx/model_quantized.onnx"
     manifest = json.loads((own / "manifest.json").read_text())
     manifest["graph"] = "onnx/model_quantized.onnx"
     (own / "manifest.json").write_text(json.dumps(manifest))
-    with pytest.raises(PackageError, match=r"engine_quantized\.onnx would run, but its manifest names onnx/model_q"):
+    with pytest.raises(PackageError, match=r"engine_quantized\.graph would run, but its manifest names onnx/model_q"):
         open_package(own)
 
 
@@ -374,7 +396,7 @@ def test_a_graph_that_cannot_be_opened(own):
     nodes = [onnx.helper.make_node("Add", ["nowhere", "to be found"], ["logits"])]
     logits = onnx.helper.make_tensor_value_info("logits", onnx.TensorProto.FLOAT, [1])
     graph = onnx.helper.make_model(onnx.helper.make_graph(nodes, "broken", [], [logits]))
-    forge(own, "onnx/engine_quantized.onnx", graph.SerializeToString())
+    forge(own, "onnx/engine_quantized.graph", graph.SerializeToString())
     with pytest.raises(PackageError, match="cannot be opened here") as caught:
         verify_package(own)
     assert "\n" not in str(caught.value)
@@ -503,10 +525,10 @@ def test_other_outputs_of_another_onnxruntime_name_the_one_that_wrote_them(own):
 def test_scoring_and_evaluation_check_a_package_as_well(own, tmp_path):
     pool = tmp_path / "pool.jsonl"
     pool.write_text('{"question": "What is 1 + 2?", "answer": "3"}\n')
-    shutil.copyfile(own / "onnx/engine_quantized.onnx", own / "engine.onnx")
-    with pytest.raises(PackageError, match=r"engine\.onnx would be opened"):
+    shutil.copyfile(own / "onnx/engine_quantized.graph", own / "engine.graph")
+    with pytest.raises(PackageError, match=r"engine\.graph would be opened"):
         score_pool(own, str(pool), tmp_path / "out.jsonl", Silent(), strategy="elad", options=EngineOptions())
-    with pytest.raises(PackageError, match=r"engine\.onnx would be opened"):
+    with pytest.raises(PackageError, match=r"engine\.graph would be opened"):
         evaluate_model(own, str(pool), Silent(), options=EngineOptions())
 
 

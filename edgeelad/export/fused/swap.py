@@ -54,7 +54,7 @@ def swap_weights(previous: Path, student: Path, out: Path, precisions: tuple[Pre
     written = []
     for precision in precisions:
         old, new = GraphFiles(previous, precision), GraphFiles(out, precision)
-        missing = [path.name for path in (*old.graphs, old.weights) if not path.is_file()]
+        missing = [path.name for path in old.files if not path.is_file()]
         if missing:
             raise GraphMismatchError(f"{previous}: no {', '.join(missing)} to put weights into")
         models = [onnx.load(str(path), load_external_data=False) for path in old.graphs]
