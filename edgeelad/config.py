@@ -13,7 +13,7 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
+from pydantic import BaseModel, ConfigDict, Field, JsonValue, ValidationError, field_validator, model_validator
 
 from edgeelad.engine.graph_files import Precision
 from edgeelad.errors import ConfigError
@@ -140,6 +140,21 @@ class StudentConfig(Section):
         None,
         description="Jinja2 template of the prompt; default: the model's chat template, else a plain prompt.",
         examples=["Question: {{ question }}\nExplanation:\n"],
+    )
+    chat_template: str | None = Field(
+        None,
+        description="Name of the chat template to use, if the tokenizer has several; not with prompt_template.",
+        examples=["default"],
+    )
+    system_prompt: str | None = Field(
+        None,
+        description="System turn before the question, for a student with a chat template.",
+        examples=["You are a careful tutor."],
+    )
+    template_options: dict[str, JsonValue] = Field(
+        default_factory=dict,
+        description="Options of the chat template, such as {enable_thinking = false}.",
+        examples=[{"enable_thinking": False}],
     )
     instruction: str = Field(
         "Solve the problem step by step, one step per line. End with a line 'The answer is ' and the answer.",

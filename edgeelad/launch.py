@@ -164,17 +164,13 @@ def dry_run(plan: Plan, progress: Progress) -> DryRun:
             return estimate(resolved, RunFolder(there), progress)
 
 
-def export_folder(
-    student: str, out: Path, quantize: str, progress: Progress, max_logit_difference: float | None = None
-) -> None:
+def export_folder(out: Path, config: RunConfig, progress: Progress) -> None:
     """Load a torch student, export it to `out`, and check it against torch on built-in prompts.
 
     Args:
-        student: Folder or Hugging Face id.
         out: The folder to make.
-        quantize: As `export.quantize`.
+        config: Names the student and says how it is prompted and exported; other sections are not read.
         progress: Receives what is done.
-        max_logit_difference: As `export.max_logit_difference`; None: its default.
 
     Raises:
         UsageError: `out` exists.
@@ -183,7 +179,6 @@ def export_folder(
     """
     require("distill", "edgeelad export")
     let_torch_threads_sleep()
-    from edgeelad.config import ExportConfig, StudentConfig
     from edgeelad.export import export_student
     from edgeelad.records import Question
     from edgeelad.training import prepare_student
@@ -193,12 +188,10 @@ def export_folder(
     questions = [Question(str(i), text) for i, text in enumerate(PARITY_QUESTIONS)]
     with tempfile.TemporaryDirectory() as temporary:
         progress.start("Loading the student")
-        folder = prepare_student(student, Path(temporary) / "student", StudentConfig(model=student))
+        folder = prepare_student(str(config.student.model), Path(temporary) / "student", config.student)
         progress.finish()
         progress.start("Exporting to ONNX")
-        limit = {} if max_logit_difference is None else {"max_logit_difference": max_logit_difference}
-        config = ExportConfig.model_validate({"quantize": quantize, **limit})
-        result = export_student(folder, out, config, parity_questions=questions, previous=None)
+        result = export_student(folder, out, config.export, parity_questions=questions, previous=None)
         progress.finish(f"parity {result.max_logit_difference:.1e}")
         for warning in result.warnings:
             progress.warn(warning)

@@ -258,13 +258,30 @@ def show_quickstart(folder: Path, progress: Progress) -> None:
     type=click.FloatRange(min=0, min_open=True),
     help="Maximum difference between logits of ONNX and torch; default: 1e-4, more for logits beyond ±10.",
 )
+@click.option(
+    "--set", "overrides", multiple=True, metavar="SECTION.KEY=VALUE", help="Set a student or export key. Repeatable."
+)
 @QUIET
-def export(student: str, out: Path, quantize: str, max_logit_difference: float | None, quiet: bool) -> None:
+def export(
+    student: str,
+    out: Path,
+    quantize: str,
+    max_logit_difference: float | None,
+    overrides: tuple[str, ...],
+    quiet: bool,
+) -> None:
     """Export a torch student to ONNX, check it against torch, and quantize it."""
+    from edgeelad.config import make_config
     from edgeelad.launch import export_folder
 
+    for override in overrides:
+        if override.partition(".")[0].strip() not in ("student", "export"):
+            raise UsageError(f"--set {override}: export takes keys of student and export only")
+    limit = {} if max_logit_difference is None else {"max_logit_difference": max_logit_difference}
+    data = {"student": {"model": student}, "export": {"quantize": quantize, **limit}}
+    config = make_config(data, overrides, source="command line")
     with progress_shown(quiet) as progress:
-        export_folder(student, out, quantize, progress, max_logit_difference)
+        export_folder(out, config, progress)
     write(str(out))
 
 

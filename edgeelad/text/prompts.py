@@ -1,15 +1,16 @@
 """The student's prompt: one template, saved beside the model, used identically in training, scoring and at the edge.
 
-A template is jinja2 text that is rendered in a sandbox with `question` (text with its choices), `instruction`,
-`messages` (one user turn), `bos_token`, `eos_token` and `add_generation_prompt`: so a model's own chat template is
-rendered as transformers renders it. Knows no tokens beyond the names of the special ones, and no models.
+A template is jinja2 text that is rendered in a sandbox with `messages` (a system turn if there is a system prompt, and
+a user turn), `bos_token`, `eos_token`, `add_generation_prompt` and the template's own options: a model's chat template
+is rendered as transformers renders it. Other templates also read `question` (text with its choices), `instruction` and
+`system_prompt`. Knows no tokens beyond the names of the special ones, and no models.
 """
 
 from __future__ import annotations
 
 import json
-from collections.abc import Sized
-from dataclasses import asdict, dataclass, fields
+from collections.abc import Mapping, Sized
+from dataclasses import asdict, dataclass, field, fields
 from datetime import datetime
 from functools import lru_cache
 from pathlib import Path
@@ -17,6 +18,7 @@ from typing import Any, NoReturn
 
 import jinja2
 import jinja2.ext
+import jinja2.meta
 from jinja2 import nodes
 from jinja2.exceptions import SecurityError
 from jinja2.sandbox import ImmutableSandboxedEnvironment
@@ -40,6 +42,11 @@ TEMPLATE_ERRORS = (
     TypeError,
     ValueError,
 )
+# what a rendering passes besides the template's options, which cannot have these names
+OWN_VARIABLES = frozenset(
+    {"messages", "add_generation_prompt", "tools", "documents", "bos_token", "eos_token"}
+    | {"question", "instruction", "system_prompt"}
+)
 CHOICE_LABELS = "ABCDEFGHIJKLMNOPQRSTUVWXYZ"
 
 
@@ -54,6 +61,8 @@ class PromptFormat:
         bos_token: The model's beginning-of-sequence token, "" where it has none.
         eos_token: The model's end-of-sequence token.
         add_special_tokens: Whether encoding the rendered prompt adds the tokenizer's special tokens.
+        system_prompt: The system turn of a chat prompt, "" for none.
+        template_options: Further variables of the template, such as `enable_thinking`.
     """
 
     template: str = PLAIN_TEMPLATE
@@ -62,6 +71,8 @@ class PromptFormat:
     bos_token: str = ""
     eos_token: str = ""
     add_special_tokens: bool = True
+    system_prompt: str = ""
+    template_options: Mapping[str, Any] = field(default_factory=dict)
 
     def render(self, question: Question) -> str:
         """Render the prompt for one question.
@@ -70,24 +81,39 @@ class PromptFormat:
             ConfigError: The template cannot be rendered.
         """
         asked = question_text(question)
-        content = f"{self.instruction}\n\n{asked}" if self.instruction else asked
+        own = {"question": asked, "instruction": self.instruction, "system_prompt": self.system_prompt}
+        variables = {
+            **self.template_options,
+            **({} if self.is_chat else own),
+            "messages": self.messages(question),
+            "add_generation_prompt": True,
+            "tools": None,  # transformers passes these too, and some templates ask whether they are none
+            "documents": None,
+            "bos_token": self.bos_token,
+            "eos_token": self.eos_token,
+        }
         try:
             compiled = _compiled(self.template, not self.is_chat)
             compiled.globals["range"].num_left = MAX_LOOP_STEPS
-            return compiled.render(
-                question=asked,
-                instruction=self.instruction,
-                messages=[{"role": "user", "content": content}],
-                add_generation_prompt=True,
-                tools=None,  # transformers passes these too, and some templates ask whether they are none
-                documents=None,
-                bos_token=self.bos_token,
-                eos_token=self.eos_token,
-            )
+            return compiled.render(variables)
         except TEMPLATE_ERRORS as error:
             raise ConfigError(
                 f"the prompt template cannot be rendered: {error}; check student.prompt_template"
             ) from error
+
+    def messages(self, question: Question) -> list[dict[str, str]]:
+        """The turns of a chat prompt for one question: system, if there is a system prompt, and user."""
+        asked = question_text(question)
+        content = f"{self.instruction}\n\n{asked}" if self.instruction else asked
+        system = [{"role": "system", "content": self.system_prompt}] if self.system_prompt else []
+        return [*system, {"role": "user", "content": content}]
+
+    @property
+    def options(self) -> frozenset[str]:
+        """Names of the options that the template reads."""
+        environment = _environment(not self.is_chat)
+        names = jinja2.meta.find_undeclared_variables(environment.parse(self.template))
+        return frozenset(names - set(environment.globals) - OWN_VARIABLES)
 
     def save(self, folder: Path) -> None:
         """Write `prompt.json` into a model folder."""
@@ -118,10 +144,11 @@ def _checked(prompt: PromptFormat) -> PromptFormat:
     Raises:
         TypeError: A field has another type than its default.
     """
+    default = PromptFormat()
     for item in fields(prompt):
-        value = getattr(prompt, item.name)
-        if type(value) is not type(item.default):
-            raise TypeError(f"{item.name} is {value!r:.40}, not {type(item.default).__name__}")
+        value, expected = getattr(prompt, item.name), type(getattr(default, item.name))
+        if type(value) is not expected:
+            raise TypeError(f"{item.name} is {value!r:.40}, not {expected.__name__}")
     return prompt
 
 
@@ -160,9 +187,9 @@ class _BoundedSandbox(ImmutableSandboxedEnvironment):
         """Parse a template, and let `~` join texts through `concatenate`."""
         tree = super()._parse(source, name, filename)
         for node in tree.find_all((nodes.Node,)):
-            for field, value in list(node.iter_fields()):
+            for name_of_field, value in list(node.iter_fields()):
                 if isinstance(value, nodes.Concat):
-                    setattr(node, field, _bounded(value))
+                    setattr(node, name_of_field, _bounded(value))
                 elif isinstance(value, list):
                     value[:] = [_bounded(item) if isinstance(item, nodes.Concat) else item for item in value]
         tree.set_environment(self)
@@ -197,6 +224,13 @@ class _Ranges:
 
 @lru_cache(maxsize=8)
 def _compiled(template: str, keep_trailing_newline: bool) -> jinja2.Template:
+    try:
+        return _environment(keep_trailing_newline).from_string(template)
+    except jinja2.TemplateError as error:
+        raise ConfigError(f"the prompt template is not valid jinja2: {error}; check student.prompt_template") from error
+
+
+def _environment(keep_trailing_newline: bool) -> jinja2.Environment:
     # the same settings, filters and globals as transformers' chat templates, so that rendered bytes are equal
     environment = _BoundedSandbox(
         trim_blocks=True,
@@ -208,10 +242,7 @@ def _compiled(template: str, keep_trailing_newline: bool) -> jinja2.Template:
     environment.filters["tojson"] = _tojson
     environment.globals["raise_exception"] = _raise_exception
     environment.globals["strftime_now"] = _strftime_now
-    try:
-        return environment.from_string(template)
-    except jinja2.TemplateError as error:
-        raise ConfigError(f"the prompt template is not valid jinja2: {error}; check student.prompt_template") from error
+    return environment
 
 
 def _tojson(value: Any, indent: int | None = None) -> str:

@@ -20,8 +20,9 @@ __all__ = ["SkippedExample", "TrainingResult", "fine_tune", "prepare_student"]
 def prepare_student(model: str, out: Path, config: StudentConfig) -> Path:
     """Load a causal LM and save it as a student folder: safetensors, `tokenizer.json`, `prompt.json`.
 
-    The prompt is `config.prompt_template` where given, else the one that a student folder was saved with, else the
-    model's own chat template, else a plain prompt.
+    The prompt is `config.prompt_template` if it is set, else the one that a student folder was saved with (unless
+    `config` sets a chat template, a system prompt or template options), else the model's chat template, else a plain
+    prompt.
 
     Args:
         model: A folder, or a Hugging Face id. No remote code is run; only safetensors are read.

@@ -10,6 +10,7 @@ import re
 from dataclasses import replace
 from datetime import date
 from pathlib import Path
+from typing import Any
 
 from transformers import GenerationConfig, PreTrainedModel
 from transformers import PreTrainedTokenizerFast as FastTokenizer
@@ -18,7 +19,7 @@ from edgeelad.config import StudentConfig
 from edgeelad.errors import ConfigError, ModelError
 from edgeelad.files import make_folder
 from edgeelad.records import Question
-from edgeelad.text.prompts import PLAIN_TEMPLATE, PROMPT_FILE, PromptFormat, question_text
+from edgeelad.text.prompts import PLAIN_TEMPLATE, PROMPT_FILE, PromptFormat
 from edgeelad.training.checkpoint import adapter_base, merge_adapter
 from edgeelad.training.extra import quiet
 from edgeelad.training.load import find_model, load_config, load_model, load_tokenizer
@@ -51,30 +52,42 @@ def prepare_student(model: str, out: Path, config: StudentConfig) -> Path:
 
 
 def _own_prompt(source: str, config: StudentConfig) -> PromptFormat | None:
-    """The prompt that a student folder was saved with; None for other folders, and where another prompt is wanted."""
-    is_student = config.prompt_template is None and (Path(source) / PROMPT_FILE).is_file()
-    return PromptFormat.load(Path(source)) if is_student else None
+    """The prompt that a student folder was saved with; None for other folders, or if another one is configured."""
+    wanted = (config.prompt_template, config.chat_template, config.system_prompt, config.template_options or None)
+    is_kept = wanted == (None,) * len(wanted) and (Path(source) / PROMPT_FILE).is_file()
+    return PromptFormat.load(Path(source)) if is_kept else None
 
 
 def choose_prompt(source: str, tokenizer: FastTokenizer, config: StudentConfig) -> PromptFormat:
-    """The explicit template, else the model's chat template, else a plain prompt; each shown to render.
+    """The explicit template, else the model's chat template, else a plain prompt; each is rendered once.
 
-    A chat template is changed where it would not render the same everywhere (see `_settled`), in `tokenizer` too.
+    A chat template is changed if it would not render the same everywhere (see `_settled`), in `tokenizer` too.
 
     Raises:
-        ConfigError: The template cannot be rendered, or leaves out the question.
+        ConfigError: The template cannot be rendered, leaves out the question, or does not read the system prompt or an
+            option that the configuration sets; there are several chat templates, and none of the configured name.
         ModelError: The chat template renders differently in transformers.
     """
+    if config.prompt_template is not None and config.chat_template is not None:
+        raise ConfigError("student.prompt_template and student.chat_template exclude each other; set one of them")
     tokens = {"bos_token": tokenizer.bos_token or "", "eos_token": tokenizer.eos_token}
-    if config.prompt_template is None and tokenizer.chat_template:
-        tokenizer.chat_template = _settled(tokenizer.get_chat_template())
-        prompt = PromptFormat(tokenizer.chat_template, True, config.instruction, add_special_tokens=False, **tokens)
+    settings: dict[str, Any] = {
+        "system_prompt": config.system_prompt or "",
+        "template_options": config.template_options,
+    }
+    chat = _chat_template(source, tokenizer, config.chat_template) if config.prompt_template is None else None
+    if chat is not None:
+        tokenizer.chat_template = _settled(chat)
+        prompt = PromptFormat(tokenizer.chat_template, True, config.instruction, **tokens, **settings)
+        prompt = replace(prompt, add_special_tokens=False)
+        _check_settings(source, prompt)
         _check_chat(source, prompt, tokenizer)
-    elif config.prompt_template is None:
-        prompt = _with_special_tokens(PromptFormat(PLAIN_TEMPLATE, **tokens), tokenizer)
     else:
-        explicit = PromptFormat(config.prompt_template, False, config.instruction, **tokens)
-        prompt = _with_special_tokens(explicit, tokenizer)
+        template = PLAIN_TEMPLATE if config.prompt_template is None else config.prompt_template
+        instruction = "" if config.prompt_template is None else config.instruction
+        prompt = PromptFormat(template, False, instruction, **tokens, **settings)
+        _check_settings(source, prompt)
+        prompt = _with_special_tokens(prompt, tokenizer)
     if SAMPLE.text not in prompt.render(SAMPLE):
         raise ConfigError(
             "the prompt template leaves out the question; put {{ question }} into student.prompt_template"
@@ -82,11 +95,65 @@ def choose_prompt(source: str, tokenizer: FastTokenizer, config: StudentConfig) 
     return prompt
 
 
+def _chat_template(source: str, tokenizer: FastTokenizer, name: str | None) -> str | None:
+    """The tokenizer's chat template of a name, or its default; None if it has none.
+
+    Raises:
+        ConfigError: It has none of this name, or several and no default.
+    """
+    templates = tokenizer.chat_template or {}
+    if isinstance(templates, str):
+        templates = {"default": templates}
+    if name is None and not templates:
+        return None
+    chosen: str | None = templates.get("default" if name is None else name)
+    if chosen is None:
+        found = f"chat templates {', '.join(sorted(templates))}" if templates else "no chat template"
+        advice = "set student.chat_template to one of them" if templates else "leave out student.chat_template"
+        raise ConfigError(f"{source}: its tokenizer has {found}, and none named {name or 'default'}; {advice}")
+    return chosen
+
+
+def _check_settings(source: str, prompt: PromptFormat) -> None:
+    """Check that the template renders, and reads the system prompt and the options that are set.
+
+    Raises:
+        ConfigError: It does not.
+    """
+    kind = "its chat template" if prompt.is_chat else "its prompt template"
+    try:
+        rendered = prompt.render(SAMPLE)
+    except ConfigError as error:
+        other = replace(prompt, system_prompt="" if prompt.system_prompt else "You are a helpful assistant.")
+        if not prompt.is_chat or _rendered(other) is None:
+            raise
+        if prompt.system_prompt:
+            raise ConfigError(
+                f"{source}: {kind} takes no system turn; move the text of student.system_prompt to student.instruction"
+            ) from error
+        raise ConfigError(f"{source}: {kind} requires a system turn; set student.system_prompt") from error
+    unknown = sorted(prompt.template_options.keys() - prompt.options)
+    if unknown:
+        known = f"it reads {', '.join(sorted(prompt.options))}" if prompt.options else "it reads none"
+        raise ConfigError(f"{source}: {kind} does not read {', '.join(unknown)} of student.template_options; {known}")
+    if prompt.system_prompt and _rendered(replace(prompt, system_prompt="")) == rendered:
+        raise ConfigError(
+            f"{source}: {kind} does not read student.system_prompt; leave it out, or set student.prompt_template to a "
+            "template with {{ system_prompt }}"
+        )
+
+
+def _rendered(prompt: PromptFormat) -> str | None:
+    try:
+        return prompt.render(SAMPLE)
+    except ConfigError:
+        return None
+
+
 def _check_chat(source: str, prompt: PromptFormat, tokenizer: FastTokenizer) -> None:
-    asked = f"{prompt.instruction}\n\n{question_text(SAMPLE)}" if prompt.instruction else question_text(SAMPLE)
     rendered = prompt.render(SAMPLE)
     expected = tokenizer.apply_chat_template(
-        [{"role": "user", "content": asked}], tokenize=False, add_generation_prompt=True
+        prompt.messages(SAMPLE), tokenize=False, add_generation_prompt=True, **prompt.template_options
     )
     if rendered != expected:
         raise ModelError(

@@ -26,9 +26,28 @@ def test_a_chat_prompt_carries_the_instruction() -> None:
 
 
 def test_it_survives_saving(tmp_path: Path) -> None:
-    saved = PromptFormat("{{ question }} ü", instruction="a", eos_token="</s>", add_special_tokens=False)
+    options = {"thinking": False, "budget": 3, "skip": ["a", None]}
+    saved = PromptFormat(
+        "{{ question }} ü",
+        instruction="a",
+        eos_token="</s>",
+        add_special_tokens=False,
+        system_prompt="b",
+        template_options=options,
+    )
     saved.save(tmp_path)
     assert PromptFormat.load(tmp_path) == saved
+
+
+def test_options_cannot_replace_the_question() -> None:
+    options = {"messages": [], "question": "other", "bos_token": "<x>", "style": "short"}
+    prompt = PromptFormat("{{ bos_token }}{{ question }} {{ style }}", template_options=options)
+    assert prompt.render(Question("1", "Why?")) == "Why? short"
+
+
+def test_a_file_without_later_fields_is_read(tmp_path: Path) -> None:
+    (tmp_path / "prompt.json").write_text('{"template": "x", "is_chat": true}', encoding="utf-8")
+    assert PromptFormat.load(tmp_path) == PromptFormat("x", is_chat=True)
 
 
 def test_question_text_is_not_a_template() -> None:
@@ -89,6 +108,8 @@ def test_bounds_leave_room_for_what_templates_do() -> None:
         '{"template": "x", "is_chat": 1}',
         '{"template": "x", "eos_token": null}',
         '{"template": "x", "unknown": 1}',
+        '{"template": "x", "system_prompt": null}',
+        '{"template": "x", "template_options": [1]}',
         '["x"]',
         "5",
         "[" * 500_000,

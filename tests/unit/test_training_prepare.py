@@ -2,6 +2,7 @@
 
 import json
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -139,6 +140,126 @@ def test_a_chat_prompt_is_byte_for_byte_what_transformers_renders(name: str, ins
         assert prompt.render(question) == expected
 
 
+NO_THINKING = """{%- for m in messages %}<|{{ m.role }}|>{{ m.content }}{%- endfor %}
+{%- if add_generation_prompt %}<|assistant|>{%- if enable_thinking is defined and not enable_thinking %}<think></think>
+{%- endif %}{%- for name in skip %}[{{ name }}]{%- endfor %}{%- endif %}"""
+REQUIRED_SYSTEM = (
+    "{% if messages[0].role != 'system' %}{{ raise_exception('first turn must be system') }}{% endif %}"
+    "{% for m in messages %}<|{{ m.role }}|>{{ m.content }}{% endfor %}"
+)
+NO_SYSTEM = (
+    "{% if messages[0].role == 'system' %}{{ raise_exception('System role not supported') }}{% endif %}"
+    "{% for m in messages %}<|{{ m.role }}|>{{ m.content }}{% endfor %}"
+)
+
+
+@pytest.mark.parametrize(
+    ("template", "settings"),
+    [
+        (SMOLLM2, {"system_prompt": "You are a tutor, aren't you?"}),
+        (LLAMA3, {"system_prompt": "Bitte auf Deutsch: Größe."}),
+        (REQUIRED_SYSTEM, {"system_prompt": "Be brief."}),
+        (NO_THINKING, {"template_options": {"enable_thinking": False, "skip": ["a", "b"]}}),
+        (NO_THINKING, {"template_options": {"enable_thinking": True}, "system_prompt": "Be brief."}),
+    ],
+)
+def test_system_turns_and_options_render_as_in_transformers(
+    template: str, settings: dict[str, Any], model: PreTrainedModel, tmp_path: Path
+) -> None:
+    tokenizer = byte_tokenizer()
+    tokenizer.chat_template = template
+    model.save_pretrained(tmp_path / "raw")
+    tokenizer.save_pretrained(tmp_path / "raw")
+    config = StudentConfig(**settings)
+    student = prepare_student(str(tmp_path / "raw"), tmp_path / "student", config)
+    codec, saved = (
+        Codec.load(student),
+        AutoTokenizer.from_pretrained(student),
+    )  # as training, scoring and packages read it
+    for question in QUESTIONS:
+        turns = [("system", config.system_prompt)] if config.system_prompt else []
+        turns.append(("user", f"{config.instruction}\n\n{question_text(question)}"))
+        messages = [{"role": role, "content": content} for role, content in turns]
+        expected = saved.apply_chat_template(
+            messages, tokenize=False, add_generation_prompt=True, **config.template_options
+        )
+        assert codec.prompt_format.render(question) == expected
+        assert codec.encode_prompt(question) == saved(expected, add_special_tokens=False)["input_ids"]
+
+
+def test_the_options_change_the_prompt() -> None:
+    tokenizer = byte_tokenizer()
+    tokenizer.chat_template = NO_THINKING
+    plain = choose_prompt("here", tokenizer, StudentConfig())
+    off = choose_prompt("here", tokenizer, StudentConfig(template_options={"enable_thinking": False}))
+    assert off.render(QUESTIONS[0]) == plain.render(QUESTIONS[0]) + "<think></think>"
+    assert plain.options == {"enable_thinking", "skip"}
+
+
+@pytest.mark.parametrize(
+    ("template", "settings", "told"),
+    [
+        (REQUIRED_SYSTEM, {}, "here: its chat template requires a system turn; set student.system_prompt"),
+        (NO_SYSTEM, {"system_prompt": "x"}, "takes no system turn; move the text of student.system_prompt"),
+        (
+            NO_THINKING,
+            {"template_options": {"enable_thinkin": False}},
+            "does not read enable_thinkin .*reads enable_th",
+        ),
+        (
+            SMOLLM2,
+            {"template_options": {"messages": []}},
+            "does not read messages of student.template_options; it reads n",
+        ),
+        ("{{ messages[-1].content }}", {"system_prompt": "x"}, "does not read student.system_prompt"),
+        (None, {"system_prompt": "x"}, "its prompt template does not read student.system_prompt"),
+        (None, {"chat_template": "rag"}, "its tokenizer has no chat template, and none named rag; leave out"),
+        (
+            SMOLLM2,
+            {"chat_template": "rag"},
+            "has chat templates default, and none named rag; set student.chat_template",
+        ),
+        (
+            {"rag": SMOLLM2, "tool_use": QWEN2},
+            {},
+            "here: its tokenizer has chat templates rag, tool_use, and none named default; set student.chat_template",
+        ),
+    ],
+)
+def test_settings_that_a_template_does_not_read_are_refused(template: Any, settings: dict[str, Any], told: str) -> None:
+    tokenizer = byte_tokenizer()
+    tokenizer.chat_template = template
+    with pytest.raises(ConfigError, match=told) as caught:
+        choose_prompt("here", tokenizer, StudentConfig(**settings))
+    assert "\n" not in str(caught.value)
+
+
+def test_one_of_several_chat_templates_is_chosen_and_saved(model: PreTrainedModel, tmp_path: Path) -> None:
+    """Without a default, transformers' own error was a traceback."""
+    tokenizer = byte_tokenizer()
+    tokenizer.chat_template = {"rag": SMOLLM2, "tool_use": QWEN2}
+    model.save_pretrained(tmp_path / "raw")
+    tokenizer.save_pretrained(tmp_path / "raw")
+    student = prepare_student(str(tmp_path / "raw"), tmp_path / "student", StudentConfig(chat_template="rag"))
+    assert PromptFormat.load(student).template == SMOLLM2
+    assert AutoTokenizer.from_pretrained(student).chat_template == SMOLLM2
+    tokenizer.chat_template = {"default": QWEN2, "rag": SMOLLM2}
+    assert choose_prompt("here", tokenizer, StudentConfig()).template == QWEN2
+
+
+def test_a_template_of_ones_own_reads_the_system_prompt_and_options() -> None:
+    config = StudentConfig(
+        prompt_template="{{ system_prompt }}|{{ question }}|{{ style }}",
+        system_prompt="Be brief.",
+        template_options={"style": "plain"},
+    )
+    prompt = choose_prompt("here", byte_tokenizer(), config)
+    assert prompt.render(QUESTIONS[0]) == f"Be brief.|{QUESTIONS[0].text}|plain"
+    both = StudentConfig(prompt_template="{{ question }}", chat_template="rag")
+    with pytest.raises(ConfigError, match=r"prompt_template and student\.chat_template exclude each other"):
+        choose_prompt("here", byte_tokenizer(), both)
+
+
 @given(st.text(st.characters(exclude_categories=["Cs"])))
 @settings(max_examples=60, deadline=None)
 def test_whatever_is_asked_renders_as_in_transformers(text: str) -> None:
@@ -236,6 +357,18 @@ def test_a_prepared_student_keeps_its_prompt_when_it_is_prepared_again(raw: Path
     first = prepare_student(str(raw), tmp_path / "first", config)
     second = prepare_student(str(first), tmp_path / "second", StudentConfig())
     assert PromptFormat.load(second) == PromptFormat.load(first)
+
+
+def test_a_prepared_student_takes_another_system_prompt(model: PreTrainedModel, tmp_path: Path) -> None:
+    tokenizer = byte_tokenizer()
+    tokenizer.chat_template = SMOLLM2
+    model.save_pretrained(tmp_path / "raw")
+    tokenizer.save_pretrained(tmp_path / "raw")
+    first = prepare_student(str(tmp_path / "raw"), tmp_path / "first", StudentConfig(system_prompt="One."))
+    kept = prepare_student(str(first), tmp_path / "kept", StudentConfig())
+    assert PromptFormat.load(kept).system_prompt == "One."
+    second = prepare_student(str(first), tmp_path / "second", StudentConfig(system_prompt="Two."))
+    assert PromptFormat.load(second).system_prompt == "Two."
 
 
 def test_all_end_tokens_count_and_sampling_settings_do_not_stay(model: PreTrainedModel, tmp_path: Path) -> None:
