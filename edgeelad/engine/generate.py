@@ -137,8 +137,17 @@ class TokenGenerator(Protocol):
         params: SamplingParams,
         limits: Limits,
         seeds: Sequence[int] | None = None,
+        prefixes: Sequence[Sequence[int]] | None = None,
     ) -> list[GeneratedTokens]:
-        """Generate one sequence per prompt, each at least one token long; `seeds` are required for sampling."""
+        """Generate one sequence per prompt.
+
+        Args:
+            prompts: Token ids, at least one per prompt.
+            params: How to choose tokens.
+            limits: What ends a sequence.
+            seeds: One per prompt; required for sampling.
+            prefixes: Tokens of each completion that are written already; the results do not repeat them.
+        """
         ...
 
     def generate_trees(

@@ -92,10 +92,9 @@ class Student:
         Raises:
             PromptTooLongError: A question leaves no room for an explanation.
         """
-        prompts = [
-            self._prompt(question) + self.codec.encode_completion(join_steps(steps)) for question, steps in items
-        ]
-        generated = self._generator.generate(prompts, SamplingParams(max_tokens), self._limits)
+        prompts = [self._prompt(question) for question, _ in items]
+        prefixes = [self.codec.encode_completion(join_steps(steps)) for _, steps in items]
+        generated = self._generator.generate(prompts, SamplingParams(max_tokens), self._limits, prefixes=prefixes)
         return [self.codec.decode(sequence.ids) for sequence in generated]
 
     def stream(self, question: Question, max_tokens: int) -> Iterator[str]:

@@ -69,9 +69,12 @@ class PackedGenerator:
         params: SamplingParams,
         limits: Limits,
         seeds: Sequence[int] | None = None,
+        prefixes: Sequence[Sequence[int]] | None = None,
     ) -> list[GeneratedTokens]:
         """Generate one sequence per prompt; see `TokenGenerator`."""
         assert params.temperature == 0.0 or seeds is not None, "sampling needs seeds"
+        if prefixes is not None:
+            prompts = [[*prompt, *prefix] for prompt, prefix in zip(prompts, prefixes, strict=True)]
         own = [0] * len(prompts) if seeds is None else seeds
         results = [NOTHING] * len(prompts)
         fitting = [index for index, prompt in enumerate(prompts) if len(prompt) < limits.max_context]

@@ -13,8 +13,9 @@ from dataclasses import dataclass
 import numpy as np
 
 from edgeelad.engine.generate import BranchPoint, ForcedToken, GeneratedTokens, Limits, TreeRequest, TreeResult
+from edgeelad.engine.plain.cache import IntArray
 from edgeelad.engine.plain.decode import Rows, decode
-from edgeelad.engine.plain.graph import IntArray, OnnxGraph
+from edgeelad.engine.plain.graph import Graph
 from edgeelad.engine.plain.prefill import Prefilled, cut_prefixes, left_mask, prefill
 from edgeelad.engine.plain.stream import stream_tokens
 from edgeelad.engine.sampling import SamplingParams, Seeds, normalizers_and_entropies
@@ -31,7 +32,7 @@ class _Place:
     Attributes:
         request: Its row in the pass over the requests.
         point: The point.
-        length: Tokens of prompt and completion before it.
+        length: Tokens of prompt and completion before it: how much of the context they take.
         rest: Tokens of the completion after it, about as many as its branches will have.
     """
 
@@ -49,7 +50,7 @@ class BatchGenerator:
         batch_size: Maximum rows per batch.
     """
 
-    def __init__(self, graph: OnnxGraph, batch_size: int = 64, kv_bytes: int | None = None) -> None:
+    def __init__(self, graph: Graph, batch_size: int = 64, kv_bytes: int | None = None) -> None:
         self.graph = graph
         self.batch_size = batch_size
         self._max_cache_bytes = MAX_CACHE_BYTES if kv_bytes is None else kv_bytes
@@ -64,18 +65,21 @@ class BatchGenerator:
         params: SamplingParams,
         limits: Limits,
         seeds: Sequence[int] | None = None,
+        prefixes: Sequence[Sequence[int]] | None = None,
     ) -> list[GeneratedTokens]:
         """Generate one sequence per prompt; see `TokenGenerator`."""
         assert params.temperature == 0.0 or seeds is not None, "sampling needs seeds"
         own = [0] * len(prompts) if seeds is None else seeds
+        given: Sequence[Sequence[int]] = [()] * len(prompts) if prefixes is None else prefixes
         results = [NOTHING] * len(prompts)
-        fitting = [index for index, prompt in enumerate(prompts) if _budget(len(prompt), params, limits) > 0]
-        fitting.sort(key=lambda index: len(prompts[index]))
-        lengths = [len(prompt) + max(_budget(len(prompt), params, limits), 0) for prompt in prompts]
+        taken = [len(prompt) + len(prefix) for prompt, prefix in zip(prompts, given, strict=True)]
+        budgets = [_budget(num_tokens, params, limits) for num_tokens in taken]
+        fitting = sorted((index for index, budget in enumerate(budgets) if budget > 0), key=taken.__getitem__)
+        lengths = [num_tokens + max(budget, 0) for num_tokens, budget in zip(taken, budgets, strict=True)]
         for batch in self._batches(fitting, lengths):
-            start = prefill(self.graph, [prompts[index] for index in batch])
-            budgets = [_budget(length, params, limits) for length in start.lengths.tolist()]
-            rows = Rows(start.cache, start.lengths, start.logits, _seeds(own[i] for i in batch), np.array(budgets))
+            start = prefill(self.graph, [prompts[index] for index in batch], [given[index] for index in batch])
+            left = np.array([budgets[index] for index in batch])
+            rows = Rows(start.cache, start.lengths, start.logits, _seeds(own[i] for i in batch), left)
             for index, generated in zip(batch, decode(self.graph, rows, params, limits), strict=True):
                 results[index] = generated
         return results
@@ -106,8 +110,9 @@ class BatchGenerator:
             for row, request in enumerate(requests)
             for point in request.points
         ]
-        sequences = [(*request.prompt_ids, *request.completion_ids[: _reach(request)]) for request in requests]
-        whole = prefill(self.graph, sequences, [(place.request, place.length) for place in places])
+        prompts = [request.prompt_ids for request in requests]
+        completions = [request.completion_ids[: _reach(request)] for request in requests]
+        whole = prefill(self.graph, prompts, completions, [(place.request, place.point.num_tokens) for place in places])
         branches = self._branch(whole, places, params, limits)
         forced = self._force(whole, places, limits)
         numbers: list[list[int]] = [[] for _ in requests]
@@ -127,7 +132,7 @@ class BatchGenerator:
         branches: list[list[GeneratedTokens]] = [[] for _ in places]
         for batch in self._batches(range(len(runs)), lengths):
             numbers = np.array([runs[index][0] for index in batch])
-            whole_rows, tokens = _spans(places, numbers)
+            whole_rows, tokens = _spans(whole, places, numbers)
             seeds = _seeds(runs[index][1] for index in batch)
             cache = cut_prefixes(whole, whole_rows, tokens)
             rows = Rows(cache, tokens, whole.logits[numbers], seeds, np.array([budgets[n] for n in numbers]))
@@ -148,7 +153,7 @@ class BatchGenerator:
             ]
             for batch in self._batches(asked, ends):
                 numbers = np.array(batch)
-                whole_rows, tokens = _spans(places, numbers)
+                whole_rows, tokens = _spans(whole, places, numbers)
                 ids = np.array([places[number].point.forced_ids for number in batch], dtype=np.int64)
                 mask = left_mask(tokens + size, int(tokens.max()) + size)
                 positions = tokens[:, None] + np.arange(size)
@@ -183,10 +188,10 @@ def _reach(request: TreeRequest) -> int:
     return max((point.num_tokens for point in request.points), default=0)
 
 
-def _spans(places: Sequence[_Place], numbers: IntArray) -> tuple[IntArray, IntArray]:
-    """Row and length of the prefixes of the given places."""
-    chosen = [places[number] for number in numbers]
-    return np.array([place.request for place in chosen]), np.array([place.length for place in chosen])
+def _spans(whole: Prefilled, places: Sequence[_Place], numbers: IntArray) -> tuple[IntArray, IntArray]:
+    """Row and cached tokens of the prefixes of the given places."""
+    rows = np.array([places[number].request for number in numbers])
+    return rows, whole.starts[rows] + np.array([places[number].point.num_tokens for number in numbers])
 
 
 def _seeds(seeds: Iterable[int]) -> Seeds:

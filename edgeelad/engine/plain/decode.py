@@ -7,13 +7,13 @@ from __future__ import annotations
 
 from collections.abc import Collection
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
 from edgeelad.engine.generate import GeneratedTokens, Limits
-from edgeelad.engine.plain.graph import IntArray, OnnxGraph, take_rows
+from edgeelad.engine.plain.cache import Cache, IntArray
+from edgeelad.engine.plain.graph import Graph
 from edgeelad.engine.plain.prefill import left_mask
 from edgeelad.engine.sampling import Choices, Logits, SamplingParams, Seeds, choose_tokens
 from edgeelad.errors import ModelError
@@ -38,14 +38,14 @@ class Rows:
         budgets: Maximum tokens to generate per row, at least one, shape [rows].
     """
 
-    cache: list[Any]
+    cache: Cache
     lengths: IntArray
     logits: Logits
     seeds: Seeds
     budgets: IntArray
 
 
-def decode(graph: OnnxGraph, rows: Rows, params: SamplingParams, limits: Limits) -> list[GeneratedTokens]:
+def decode(graph: Graph, rows: Rows, params: SamplingParams, limits: Limits) -> list[GeneratedTokens]:
     """Generate each row to its end.
 
     Raises:
@@ -67,7 +67,7 @@ def decode(graph: OnnxGraph, rows: Rows, params: SamplingParams, limits: Limits)
             keep = np.flatnonzero(is_open)
             live, tokens = live[keep], tokens[keep]
             num_dropped = int(padding[live].min())
-            cache, mask = take_rows(cache, keep, num_dropped), mask[keep, num_dropped:]
+            cache, mask = cache.take_rows(keep, num_dropped), mask[keep, num_dropped:]
             padding, width = padding - num_dropped, width - num_dropped
         # rows that have ended but not left are computed and ignored, within the student's positions
         positions = np.minimum(rows.lengths[live] + count, limits.max_context - 1)

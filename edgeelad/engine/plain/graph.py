@@ -6,26 +6,65 @@ Inputs `input_ids, attention_mask, position_ids, past_key_values.*`, outputs `lo
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 import numpy.typing as npt
 import onnxruntime
 
+from edgeelad.engine.plain.cache import Cache, IntArray
 from edgeelad.engine.session import ADVICE, open_session
 from edgeelad.engine.shape import CacheShape
 from edgeelad.errors import ModelError
 
-IntArray = npt.NDArray[np.int64]
 PAST = re.compile(r"past_key_values\.(\d+)\.(key|value)$")
 CACHE_TYPES = {"tensor(float)": np.float32, "tensor(float16)": np.float16}
 
 
-class OnnxGraph:
-    """A decoder graph with standard names.
+class Graph(Protocol):
+    """A student as the fallback generator runs it: one forward pass at a time, over rows padded on the left.
 
-    Its KV cache is a list of OrtValues in the order of `past_names`, each [rows, num_heads, past length, head_dim].
+    Attributes:
+        vocab_size: Logits per token.
+    """
+
+    vocab_size: int
+
+    @property
+    def bytes_per_token(self) -> int:
+        """Size of one token's keys and values; a token of an encoded prompt takes as much."""
+        ...
+
+    def begin(self, prompts: Sequence[Sequence[int]]) -> tuple[Cache, list[list[int]]]:
+        """Begin one row per prompt.
+
+        Returns:
+            A cache without tokens, and per row the tokens to run before the first of the completion: the prompt of a
+            decoder, the start token of an encoder-decoder, whose cache has the encoded prompt as its context.
+        """
+        ...
+
+    def step(
+        self, input_ids: IntArray, attention_mask: IntArray, position_ids: IntArray, cache: Cache
+    ) -> tuple[npt.NDArray[np.float32], Cache]:
+        """Run new tokens through the graph.
+
+        Args:
+            input_ids: The new tokens, shape [rows, new].
+            attention_mask: 1 for a token, 0 for padding, over past and new, shape [rows, past + new].
+            position_ids: The new tokens' positions, shape [rows, new].
+            cache: Keys and values of the past.
+
+        Returns:
+            The logits, shape [rows, new, vocabulary], and the cache with the new tokens.
+        """
+        ...
+
+
+class OnnxGraph:
+    """A decoder graph with standard names; a `Graph`. Its cache is in the order of `past_names`.
 
     Attributes:
         past_names, present_names: The cache's inputs and outputs.
@@ -66,36 +105,30 @@ class OnnxGraph:
         assert self.cache_type is not None
         return self.shape.num_values * np.dtype(self.cache_type).itemsize
 
-    def empty_cache(self, num_rows: int) -> list[Any]:
+    def empty_cache(self, num_rows: int) -> Cache:
         """The cache before the first step."""
         nothing = np.zeros((num_rows, self.shape.num_heads, 0, self.shape.head_dim), dtype=self.cache_type)
-        return [onnxruntime.OrtValue.ortvalue_from_numpy(nothing) for _ in self.past_names]
+        return Cache([onnxruntime.OrtValue.ortvalue_from_numpy(nothing) for _ in self.past_names], [])
+
+    def begin(self, prompts: Sequence[Sequence[int]]) -> tuple[Cache, list[list[int]]]:
+        """Begin one row per prompt; see `Graph`."""
+        return self.empty_cache(len(prompts)), [list(prompt) for prompt in prompts]
 
     def step(
-        self, input_ids: IntArray, attention_mask: IntArray, position_ids: IntArray, cache: list[Any]
-    ) -> tuple[npt.NDArray[np.float32], list[Any]]:
-        """Run new tokens through the graph.
-
-        Args:
-            input_ids: The new tokens, shape [rows, new].
-            attention_mask: 1 for a token, 0 for padding, over past and new, shape [rows, past + new].
-            position_ids: The new tokens' positions, shape [rows, new].
-            cache: Keys and values of the past.
-
-        Returns:
-            The logits, shape [rows, new, vocabulary], and the cache with the new tokens.
-        """
-        feeds = {"input_ids": _value(input_ids), "attention_mask": _value(attention_mask)}
+        self, input_ids: IntArray, attention_mask: IntArray, position_ids: IntArray, cache: Cache
+    ) -> tuple[npt.NDArray[np.float32], Cache]:
+        """Run new tokens through the graph; see `Graph`."""
+        feeds = {"input_ids": int_value(input_ids), "attention_mask": int_value(attention_mask)}
         if self.has_positions:
-            feeds["position_ids"] = _value(position_ids)
-        feeds |= dict(zip(self.past_names, cache, strict=True))
+            feeds["position_ids"] = int_value(position_ids)
+        feeds |= dict(zip(self.past_names, cache.tokens, strict=True))
         outputs = self.session.run_with_ort_values(["logits", *self.present_names], feeds)
-        return outputs[0].numpy().astype(np.float32, copy=False), outputs[1:]
+        return outputs[0].numpy().astype(np.float32, copy=False), Cache(outputs[1:], [])
 
 
-def take_rows(cache: list[Any], rows: IntArray, num_dropped: int = 0) -> list[Any]:
-    """The cache of the given rows, in that order, without its first `num_dropped` columns; rows may repeat."""
-    return [onnxruntime.OrtValue.ortvalue_from_numpy(value.numpy()[rows, :, num_dropped:]) for value in cache]
+def int_value(array: IntArray) -> Any:
+    """An array of integers as ONNX Runtime takes it."""
+    return onnxruntime.OrtValue.ortvalue_from_numpy(np.ascontiguousarray(array, dtype=np.int64))
 
 
 def _check_names(path: Path, inputs: set[str], outputs: set[str], past: list[str], present: list[str]) -> None:
@@ -121,7 +154,3 @@ def _cache_shape(path: Path, shapes: list[list[int | str]]) -> CacheShape:
         f"{path}: its cache is not [rows, heads, length, head size] with the same fixed heads and head size in each "
         f"layer ({shapes[0]}); {ADVICE}"
     )
-
-
-def _value(array: IntArray) -> Any:
-    return onnxruntime.OrtValue.ortvalue_from_numpy(np.ascontiguousarray(array, dtype=np.int64))

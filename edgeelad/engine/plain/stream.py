@@ -7,11 +7,11 @@ from collections.abc import Iterator, Sequence
 import numpy as np
 
 from edgeelad.engine.generate import Limits
-from edgeelad.engine.plain.graph import OnnxGraph
+from edgeelad.engine.plain.graph import Graph
 from edgeelad.engine.plain.prefill import prefill
 
 
-def stream_tokens(graph: OnnxGraph, prompt: Sequence[int], max_tokens: int, limits: Limits) -> Iterator[int]:
+def stream_tokens(graph: Graph, prompt: Sequence[int], max_tokens: int, limits: Limits) -> Iterator[int]:
     """The greedy continuation of one prompt, token by token, without the end token."""
     num_left = min(max_tokens, limits.max_context - len(prompt))
     if num_left < 1:
@@ -28,7 +28,7 @@ def stream_tokens(graph: OnnxGraph, prompt: Sequence[int], max_tokens: int, limi
         is_stop = limits.stop is not None and token in limits.stop.tokens and limits.stop.check(ids)
         if is_stop or len(ids) == num_left:
             return
-        length = len(prompt) + len(ids)
+        length = start.width + len(ids)
         mask, positions = np.ones((1, length), dtype=np.int64), np.array([[length - 1]], dtype=np.int64)
         found, cache = graph.step(np.array([[token]], dtype=np.int64), mask, positions, cache)
         logits = found[:, -1]
