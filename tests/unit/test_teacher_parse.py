@@ -131,6 +131,19 @@ def test_chains(text):
     assert parse_chain(text, NUMBER) == ChainReply(("3 + 4 = 7", "7 * 2 = 14"), "14")
 
 
+@pytest.mark.parametrize("mark", ["\u2028", "\u2029", "\x85", "\x0b", "\x0c", "\x1c", "\x1e"])
+def test_only_newlines_end_a_line(mark):
+    """As in the student's explanations; `str.splitlines` cuts at these too, and lost the rest of a corrected step."""
+    step = f"3 + 4{mark}= 7"
+    for text in (step, [step], [f"3 + 4{mark}= 7\r\nDone"]):
+        steps = parse_chain(json.dumps({"steps": text, "answer": "7"}), NUMBER).steps
+        assert steps[0] == "3 + 4 = 7"
+    assert parse_chain(f"{step}\nThe answer is{mark}7", NUMBER) == ChainReply(("3 + 4 = 7",), "7")
+    found = parse_first_error(json.dumps({"first_error": 1, "corrected_step": step}), NUMBER, 2)
+    assert found.corrected == "3 + 4 = 7"
+    assert parse_judgment(json.dumps({"correct": False, "corrected_step": step}), NUMBER, 1).corrected == "3 + 4 = 7"
+
+
 def test_numbers_of_steps_go_on_after_the_given_ones():
     reply = parse_chain('{"steps": ["3. 7 * 2 = 14"], "answer": "14"}', NUMBER, num_given=2)
     assert reply.steps == ("7 * 2 = 14",)

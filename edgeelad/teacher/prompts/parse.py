@@ -92,7 +92,7 @@ def parse_chain(text: str, question: Question, num_given: int = 0, is_cut: bool 
         lines = _lines(fields.get("steps"), text)
         answer = _answer(fields.get("answer"), question)
     except TeacherReplyError:
-        lines, answer = without_reasoning(text).splitlines(), None
+        lines, answer = _split_lines(without_reasoning(text)), None
         is_plain = not is_cut and not has_field(text, ("steps",)) and not read_objects(text)
         if not is_plain or explanation.split("\n".join(map(_one_line, lines))).answer_line is None:
             raise
@@ -137,7 +137,7 @@ def _step(value: Any, number: int | None, question: Question) -> tuple[str | Non
     if value.strip().lower() in _NOTHING:
         return None, None
     # a reply of several lines corrects the step in its first one; the student writes the rest itself
-    lines = [line for line in map(_one_line, value.splitlines()) if line]
+    lines = [line for line in map(_one_line, _split_lines(value)) if line]
     corrected = _without_number(lines[0], (number,)) if lines else ""
     if explanation.is_answer_line(corrected):
         return None, answers.extract(corrected, question.kind, question.choices, strict=True)
@@ -148,11 +148,11 @@ def _step(value: Any, number: int | None, question: Question) -> tuple[str | Non
 
 def _lines(value: Any, text: str) -> list[str]:
     if isinstance(value, str):
-        return value.splitlines()
+        return _split_lines(value)
     if isinstance(value, list):
         value = [_step_text(item) for item in value]
     if isinstance(value, list) and all(isinstance(item, str) for item in value):
-        return [line for item in value for line in item.splitlines()]
+        return [line for item in value for line in _split_lines(item)]
     raise TeacherReplyError(f"steps is not a list of lines in the reply {quote(text)}")
 
 
@@ -172,6 +172,11 @@ def _answer(value: Any, question: Question) -> str | None:
     if not isinstance(value, str) or not value.strip():
         return None
     return answers.canonical(clean_text(value), question.kind, question.choices)
+
+
+def _split_lines(text: str) -> list[str]:
+    """Split where the student's explanations are split; `str.splitlines` also cuts at U+2028, form feeds and others."""
+    return re.split(r"\r\n|\r|\n", text)
 
 
 def _one_line(text: str) -> str:
