@@ -165,6 +165,44 @@ def test_a_refusal_ends_the_run(path):
         assert len(server.batches) == 1
 
 
+@pytest.mark.parametrize(
+    ("kind", "headers", "body"),
+    [
+        ("POST /v1/files", {"Retry-After": "86400"}, {"error": {"message": "Slow down."}}),
+        ("POST /v1/batches", {"Retry-After-Ms": "86400000"}, {}),
+        ("GET /v1/batches/", {}, {"error": {"message": "Rate limit reached. Please try again in 23h59m."}}),
+        ("GET /v1/files", {}, {"error": {"details": [{"@type": "RetryInfo", "retryDelay": "86399s"}]}}),
+    ],
+)
+def test_a_wait_beyond_the_limit_is_not_begun(path, kind, headers, body):
+    slept = []
+    with BatchServer(
+        solver, fault=lambda called, number: (429, headers, body) if called.startswith(kind) else None
+    ) as server:
+        with pytest.raises(
+            TeacherUnavailableError, match=r"asks to wait until \d{4}-\d\d-\d\d \d\d:\d\d .*resume then"
+        ):
+            run(server, path, sleep=slept.append)
+        assert max(slept, default=0.0) <= 600
+        server.fault = lambda called, number: None
+        made, _ = run(server, path)
+        assert all(annotation.is_usable for annotation in made)
+        assert len(server.batches) == 3
+        check_books(server, path)
+
+
+def test_a_wait_below_the_limit_is_kept(path):
+    slept = []
+
+    def fault(called, number):
+        return (429, {"Retry-After": "37"}, {}) if called == "POST /v1/files" and number == 0 else None
+
+    with BatchServer(solver, fault=fault) as server:
+        made, _ = run(server, path, sleep=slept.append)
+    assert 37 in slept
+    assert all(annotation.is_usable for annotation in made)
+
+
 def test_the_key_stays_out_of_the_ledger_even_where_the_provider_repeats_it(path, monkeypatch):
     key = "sk-very-secret-0123456789"
     monkeypatch.setenv("TEACHER_KEY", key)

@@ -12,7 +12,7 @@ from collections.abc import Callable
 from typing import Any
 
 from edgeelad.errors import TeacherRefusedError, TeacherUnavailableError
-from edgeelad.teacher.client.api_error import error_message
+from edgeelad.teacher.client.api_error import error_message, read_error
 from edgeelad.teacher.client.batch_remote import (
     METADATA_KEY,
     RemoteBatch,
@@ -23,6 +23,7 @@ from edgeelad.teacher.client.batch_remote import (
     says_full,
     says_large,
 )
+from edgeelad.teacher.client.patience import check_wait
 from edgeelad.teacher.client.refusals import retry_after
 from edgeelad.teacher.client.transport import HttpReply, Lost, Transport
 
@@ -57,7 +58,8 @@ class BatchApi:
         transport: What sends.
         sleep: Waits.
         clock: The time of day, for a Retry-After that is a date.
-        poll_s: The shortest time between two requests for one batch's state.
+        poll_s: Minimum seconds between two requests for one batch's state.
+        max_retry_s: Maximum seconds that the provider may ask to wait.
 
     Attributes:
         target: The path that each line of a batch names.
@@ -70,6 +72,7 @@ class BatchApi:
         sleep: Callable[[float], None],
         clock: Callable[[], float],
         poll_s: float,
+        max_retry_s: float,
     ) -> None:
         parts = urllib.parse.urlsplit(endpoint)
         path = parts.path.removesuffix("/chat/completions")
@@ -81,6 +84,7 @@ class BatchApi:
         self._sleep = sleep
         self._clock = clock
         self._poll_s = poll_s
+        self._max_retry_s = max_retry_s
 
     def upload(self, content: bytes) -> str:
         """Upload a batch's file; gives its id.
@@ -119,7 +123,7 @@ class BatchApi:
                 reason, told = f"status {reply.status}: {error_message(reply.body)}", None
                 if reply.status != 429:
                     raise TeacherRefusedError(f"{self} refused: {reason}")
-                told = retry_after(reply.headers, self._clock())
+                told = self._told(reply, reason)
             if number + 1 < NUM_TRIES:
                 self._sleep(max(FIRST_WAIT_S * 2**number, told or 0.0))
         raise TeacherUnavailableError(f"{self} takes no batch: {reason}; nothing was submitted, resume later")
@@ -189,10 +193,21 @@ class BatchApi:
                 if reply.status < 500 and reply.status not in RETRIED:
                     self._check_size(reply)
                     raise TeacherRefusedError(f"{self} refused: {reason}")
-                told = retry_after(reply.headers, self._clock())
+                told = self._told(reply, reason)
             if number + 1 < NUM_TRIES:
                 self._sleep(max(min_wait_s, FIRST_WAIT_S * 2**number, told or 0.0))
         raise TeacherUnavailableError(f"{self} does not answer: {reason}; everything is kept, resume later")
+
+    def _told(self, reply: HttpReply, reason: str) -> float | None:
+        """Seconds that a refusal asks to wait, in a header or in its body.
+
+        Raises:
+            TeacherUnavailableError: It asks to wait longer than is allowed.
+        """
+        now = self._clock()
+        told = retry_after(reply.headers, now) or read_error(reply.body).retry_delay_s
+        check_wait(str(self), told, self._max_retry_s, now, reason)
+        return told
 
     def _check_size(self, reply: HttpReply) -> None:
         text = error_message(reply.body)
@@ -218,7 +233,7 @@ def _batch_or_none(reply: HttpReply) -> RemoteBatch | None:
 
 def _lines(body: bytes) -> list[dict[str, Any]]:
     rows = []
-    for line in body.splitlines():
+    for line in body.split(b"\n"):
         try:
             row = json.loads(line) if line.strip() else None
         except (ValueError, RecursionError):

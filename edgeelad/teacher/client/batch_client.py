@@ -62,7 +62,9 @@ class BatchClient:
         self._max_lines = MAX_LINES
         self._num_refused = 0
         self._transport = open_transport(config, self.endpoint.url)
-        self._api = BatchApi(self.endpoint.url, self._transport, self._sleep, time.time, config.batch_poll_s)
+        self._api = BatchApi(
+            self.endpoint.url, self._transport, self._sleep, time.time, config.batch_poll_s, config.max_retry_s
+        )
         self._book = BatchBook(ledger, run, self.endpoint.url)
         self._progress = BatchProgress(config, self._api, self._book, self._sleep, ledger.say)
 

@@ -64,6 +64,27 @@ class Purchase:
     has_system_role: bool = True
 
 
+def check_wait(name: str, told_s: float | None, max_retry_s: float, now: float, reason: str) -> None:
+    """Refuse to wait longer than the configuration allows.
+
+    Args:
+        name: Who asks to wait.
+        told_s: Seconds that it asks for; None if it does not say.
+        max_retry_s: The maximum.
+        now: Seconds since the epoch.
+        reason: Why, in its words.
+
+    Raises:
+        TeacherUnavailableError: It asks for more; says until when.
+    """
+    if told_s is not None and told_s > max_retry_s:
+        until = datetime.datetime.fromtimestamp(now + min(told_s, 1e9)).astimezone()
+        raise TeacherUnavailableError(
+            f"{name} asks to wait until {until:%Y-%m-%d %H:%M %Z}, longer than teacher.max_retry_s = {max_retry_s:g} "
+            f"allows ({reason}); everything is kept, resume then"
+        )
+
+
 class Patience:
     """The patience with one endpoint; thread-safe.
 
@@ -140,12 +161,7 @@ class Patience:
             TeacherUnavailableError: The endpoint does not answer, or asks to wait too long.
         """
         told = outcome.retry_after_s
-        if told is not None and told > self._max_retry_s:
-            until = datetime.datetime.fromtimestamp(self._time_of_day() + min(told, 1e9)).astimezone()
-            raise TeacherUnavailableError(
-                f"{self._name} asks to wait until {until:%Y-%m-%d %H:%M %Z}, longer than teacher.max_retry_s = "
-                f"{self._max_retry_s:g} allows ({outcome.reason}); everything is kept, resume then"
-            )
+        check_wait(self._name, told, self._max_retry_s, self._time_of_day(), outcome.reason)
         now = self._clock()
         with self._lock:
             self._failing.add(id(purchase))
