@@ -21,6 +21,7 @@ from typing import Any, BinaryIO
 from edgeelad.errors import RunError, StorageError
 from edgeelad.locks import lock_file
 
+BOM = b"\xef\xbb\xbf"  # a UTF-8 byte-order mark, which some editors write; dropped wherever a file is read
 PRIVATE, PUBLIC = 0o600, 0o666  # modes of new files, before the umask
 CHUNK_BYTES = 1 << 20
 
@@ -93,7 +94,7 @@ def read_json(path: Path) -> Any:
         RunError: It is missing, unreadable or damaged.
     """
     with read_errors(path):
-        return json.loads(path.read_text(encoding="utf-8"))
+        return json.loads(path.read_text(encoding="utf-8-sig"))
 
 
 def write_jsonl(path: Path, rows: Iterable[Any], mode: int = PUBLIC) -> int:
@@ -130,7 +131,7 @@ def read_lines(path: Path) -> Iterator[bytes]:
         RunError: The file is missing or cannot be read.
     """
     with read_errors(path), path.open("rb") as file:
-        yield from file
+        yield from (line.removeprefix(BOM) if index == 0 else line for index, line in enumerate(file))
 
 
 @contextmanager

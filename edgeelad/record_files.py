@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Generic, TypeVar, cast
 
 from edgeelad.errors import RunError
-from edgeelad.files import PRIVATE, read_errors, read_lines, write_json, write_jsonl
+from edgeelad.files import BOM, PRIVATE, read_errors, read_lines, write_json, write_jsonl
 
 if TYPE_CHECKING:
     from pydantic import TypeAdapter
@@ -41,7 +41,7 @@ class RecordFile(Generic[Record]):
         """
         with read_errors(self.path):
             data = self.path.read_bytes()
-        return parse_record(data, self.kind, str(self.path))
+        return parse_record(data.removeprefix(BOM), self.kind, str(self.path))
 
     def write(self, record: Record) -> None:
         """Write the record; the file appears whole or not at all.

@@ -46,7 +46,7 @@ def read_json(path: Path) -> dict[str, Any]:
         ModelError: It is missing or damaged.
     """
     try:
-        value = json.loads(path.read_text(encoding="utf-8"))
+        value = json.loads(path.read_text(encoding="utf-8-sig"))
     except (FileNotFoundError, NotADirectoryError):
         raise ModelError(f"{path}: missing; export the student again with `edgeelad export`") from None
     except (OSError, ValueError, RecursionError) as error:

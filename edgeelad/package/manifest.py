@@ -107,7 +107,7 @@ def read_manifest(folder: Path) -> Manifest:
             raise PackageError(f"{path}: not a file; copy the package again")
         if path.stat().st_size > MAX_MANIFEST_BYTES:
             raise PackageError(f"{path}: larger than any manifest of edgeelad; copy the package again")
-        data = json.loads(path.read_text(encoding="utf-8"))
+        data = json.loads(path.read_text(encoding="utf-8-sig"))
     except FileNotFoundError:
         is_export = any(folder.glob("*.onnx"))
         what = "an exported ONNX folder, not a package" if is_export else "not a package, or an incomplete one"

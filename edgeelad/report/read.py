@@ -145,5 +145,5 @@ def _settings(path: Path) -> dict[str, dict[str, Any]]:
     if not path.exists():
         return {}
     with read_errors(path):
-        data = tomllib.loads(path.read_text(encoding="utf-8"))
+        data = tomllib.loads(path.read_text(encoding="utf-8-sig"))
     return {section: keys for section, keys in data.items() if isinstance(keys, dict)}

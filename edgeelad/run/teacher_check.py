@@ -1,14 +1,19 @@
-"""teacher_check.json: a check of the teacher, kept in a run folder so that the run's report can show it."""
+"""teacher_check.json: a check of the teacher, kept in a run folder so that the run's report can show it.
+
+The file holds its own digest, because it may be written while a run works on the folder and keeps digests.json.
+"""
 
 from __future__ import annotations
 
 import dataclasses
+import hashlib
+import json
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from edgeelad.errors import RunError
-from edgeelad.files import PRIVATE, make_private_folder, read_errors, write_json
+from edgeelad.files import BOM, PRIVATE, dump_json, make_private_folder, read_errors, write_json
 from edgeelad.record_files import parse_record
 from edgeelad.records import TeacherUsage
 from edgeelad.run.folder import RunFolder
@@ -55,6 +60,7 @@ class _Counts:
 class _File:
     """The file's layout; intervals are left out, for they follow from the counts."""
 
+    sha256: str
     teacher: _Teacher
     data: str
     rows: int
@@ -91,7 +97,8 @@ def keep_check(kept: KeptCheck, run_folder: Path) -> Path:
     """
     make_private_folder(run_folder)
     path = RunFolder(run_folder).teacher_check
-    write_json(path, check_to_json(kept), PRIVATE)
+    figures = check_to_json(kept)
+    write_json(path, {"sha256": _digest(figures), **figures}, PRIVATE)
     return path
 
 
@@ -99,16 +106,22 @@ def read_check(path: Path) -> KeptCheck:
     """Read a check that `keep_check` wrote.
 
     Raises:
-        RunError: The file is missing, unreadable or damaged; the message names file and field.
+        RunError: The file is missing, unreadable, damaged or changed; the message names it.
     """
     with read_errors(path):
-        data = path.read_bytes()
+        data = path.read_bytes().removeprefix(BOM)
     row = parse_record(data, _File, str(path))
+    with read_errors(path):
+        figures = json.loads(data)
+        is_same = figures.pop("sha256") == _digest(figures)
+    if not is_same:
+        raise RunError(f"{path}: changed since it was written; restore it, delete it, or run the check again")
     counts: dict[str, _Counts] = {name: getattr(row, name) for name in MEASURES}
-    for name, count in counts.items():
-        if not 0 <= count.hits <= count.of:
-            raise RunError(f"{path}: damaged (field {name}: {count.hits} hits of {count.of}); run the check again")
     shares = {name: Share(count.hits, count.of) for name, count in counts.items()}
     return KeptCheck(
         row.teacher.url, row.teacher.model, row.data, TeacherCheck(num_rows=row.rows, usage=row.usage, **shares)
     )
+
+
+def _digest(figures: dict[str, Any]) -> str:
+    return hashlib.sha256(dump_json(figures).encode()).hexdigest()

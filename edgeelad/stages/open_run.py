@@ -24,6 +24,7 @@ from edgeelad.records import Example, Question
 from edgeelad.run.config_file import check_changes, read_config, write_config
 from edgeelad.run.folder import RunFolder
 from edgeelad.run.records import PoolSplit
+from edgeelad.run.teacher_check import read_check
 from edgeelad.stages.preflight import check_config
 from edgeelad.stages.run import OwnParts, Run, derive_seed, ledger_path
 from edgeelad.stopping import draw_audit
@@ -68,6 +69,8 @@ def open_run(config: RunConfig, folder: RunFolder, progress: Progress, own: OwnP
         own=own,
     )
     _check_ledger(run)
+    if folder.teacher_check.exists():
+        read_check(folder.teacher_check)
     return run
 
 

@@ -130,7 +130,7 @@ class PromptFormat:
         """
         path = folder / PROMPT_FILE
         try:
-            with path.open(encoding="utf-8") as file:
+            with path.open(encoding="utf-8-sig") as file:
                 return _checked(cls(**json.loads(file.read(MAX_FILE_CHARS))))
         except FileNotFoundError:
             raise ModelError(f"{path}: missing; export the student with `edgeelad export`, which writes it") from None

@@ -13,10 +13,13 @@ from edgeelad.errors import EdgeeladError
 from edgeelad.loop import distill
 from edgeelad.progress import Silent
 from edgeelad.quickstart.server import TeacherServer
+from edgeelad.records import TeacherUsage
 from edgeelad.report import write_report
 from edgeelad.run.digests import Digests, digests_of
 from edgeelad.run.folder import RunFolder
 from edgeelad.run.records import Summary
+from edgeelad.run.teacher_check import KeptCheck, keep_check
+from edgeelad.teacher.check.measure import Share, TeacherCheck
 
 Damage = Callable[[Path], object]
 
@@ -59,7 +62,10 @@ def finished(small_run: SmallRun, tmp_path_factory: pytest.TempPathFactory) -> I
     settings = ("selection.num_rounds=1", "selection.batch_size=6", "stopping.audit_size=6", "training.max_steps=4")
     with TeacherServer() as server:
         config = small_run.config(out, server.url, *settings)
-        yield Finished(config, distill(config, Silent()))
+        summary = distill(config, Silent())
+        shares = (Share(5, 6), Share(6, 6), Share(5, 6), Share(4, 6), Share(6, 6), Share(0, 12))
+        keep_check(KeptCheck(server.url, "m", "rows", TeacherCheck(12, *shares, TeacherUsage())), out)
+        yield Finished(config, summary)
 
 
 def files_of(folder: Path, *, is_sample: bool) -> list[str]:
@@ -108,8 +114,12 @@ def test_damage_is_noticed_or_mended(finished: Finished, tmp_path: Path, damage:
 @pytest.mark.parametrize("damage", DAMAGES)
 def test_the_report_shows_no_damaged_figure(finished: Finished, tmp_path: Path, damage: str) -> None:
     page = write_report(finished.folder.path).read_text(encoding="utf-8")
+    # a check may be deleted: the report does without it
+    aside = {"teacher_check.json"} if damage == "deleted" else set()
     shown = [
-        name for name in files_of(finished.folder.path, is_sample=True) if name.endswith((".json", ".jsonl", ".toml"))
+        name
+        for name in files_of(finished.folder.path, is_sample=True)
+        if name.endswith((".json", ".jsonl", ".toml")) and name not in aside
     ]
     wrong, refused = [], 0
     for name in shown:

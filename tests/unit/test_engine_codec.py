@@ -160,6 +160,14 @@ def test_the_context_has_many_names(folder):
     assert Codec.load(folder).max_context == 77
 
 
+def test_a_byte_order_mark_in_a_file_is_dropped(folder):
+    expected = Codec.load(folder)
+    for name in ("config.json", "prompt.json"):
+        (folder / name).write_bytes(b"\xef\xbb\xbf" + (folder / name).read_bytes())
+    found = Codec.load(folder)
+    assert (found.max_context, found.prompt_format) == (expected.max_context, expected.prompt_format)
+
+
 @pytest.mark.parametrize(
     ("damage", "message"),
     [

@@ -22,6 +22,8 @@ from edgeelad.files import (
     write_jsonl,
     write_text,
 )
+from edgeelad.record_files import RecordFile, RowFile
+from edgeelad.run.records import AuditRow, RunState
 
 
 def _names(folder: Path) -> list[str]:
@@ -32,6 +34,17 @@ def test_rows_round_trip(tmp_path: Path) -> None:
     rows = [{"a": 1, "b": "ü\n"}, {"a": None}, []]
     assert write_jsonl(tmp_path / "deep" / "rows.jsonl", rows) == 3
     assert list(read_jsonl(tmp_path / "deep" / "rows.jsonl")) == rows
+
+
+def test_a_byte_order_mark_is_dropped(tmp_path: Path) -> None:
+    """Some editors write one when a file is saved."""
+    rows, state = RowFile(tmp_path / "rows.jsonl", AuditRow), RecordFile(tmp_path / "state.json", RunState)
+    rows.write([AuditRow("a", "1"), AuditRow("b", None)])
+    state.write(RunState(2, "export"))
+    expected = list(rows.read()), list(read_jsonl(rows.path)), state.read(), read_json(state.path)
+    for file in (rows, state):
+        file.path.write_bytes(b"\xef\xbb\xbf" + file.path.read_bytes())
+    assert (list(rows.read()), list(read_jsonl(rows.path)), state.read(), read_json(state.path)) == expected
 
 
 def test_a_failure_while_writing_keeps_the_old_file(tmp_path: Path) -> None:

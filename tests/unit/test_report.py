@@ -145,7 +145,7 @@ def test_the_check_of_another_teacher_is_said_to_be_one(own_run):
     assert "The check is of another teacher than the run's: another at https://host/v1." in text
 
 
-@pytest.mark.parametrize("damage", ["[]", "{}", '{"found": {"hits": 3, "of": 2}}'])
+@pytest.mark.parametrize("damage", ["[]", "{}", '{"found": {"hits": "3", "of": 2}}', '{"sha256": null}'])
 def test_a_damaged_teacher_check_is_named(own_run, damage):
     keep_check(checked("https://host/v1", "m"), own_run)
     path = own_run / "teacher_check.json"
@@ -153,6 +153,31 @@ def test_a_damaged_teacher_check_is_named(own_run, damage):
     path.write_text(json.dumps({**json.loads(path.read_text()), **row} if row else row))
     with pytest.raises(RunError, match=r"teacher_check\.json: damaged \("):
         write_report(own_run)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"found": {"hits": 32, "of": 32, "low": 1.0, "high": 1.0}},
+        {"found": {"hits": 25, "of": 32, "low": 0.1, "high": float("nan")}},
+        {"data": "other rows.jsonl"},
+        {"note": "\ud800"},
+        {"sha256": "0" * 64},
+    ],
+)
+def test_a_changed_teacher_check_is_not_shown(own_run, change):
+    path = keep_check(checked("https://host/v1", "m"), own_run)
+    path.write_text(json.dumps({**json.loads(path.read_text()), **change}))
+    with pytest.raises(RunError, match=r"teacher_check\.json: (changed since it was written|damaged \()"):
+        write_report(own_run)
+
+
+def test_a_check_and_a_configuration_saved_with_a_byte_order_mark(own_run):
+    check = keep_check(checked("https://host/v1", "m"), own_run)
+    page = write_report(own_run).read_bytes()
+    for path in (check, own_run / "config.toml"):
+        path.write_bytes(b"\xef\xbb\xbf" + path.read_bytes())
+    assert write_report(own_run).read_bytes() == page
 
 
 def test_run_under_way_is_reported_from_its_metrics(own_run):

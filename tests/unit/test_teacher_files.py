@@ -46,7 +46,9 @@ def test_an_export_moves_to_another_ledger_and_replays_there(bought, tmp_path):
     num = export_ledger(path, tmp_path / "out.jsonl")
     assert num == ledger_stats(path).total.replies
     assert import_ledger(tmp_path / "new", tmp_path / "out.jsonl") == num
-    assert import_ledger(tmp_path / "new", tmp_path / "out.jsonl") == 0
+    marked = tmp_path / "marked.jsonl"
+    marked.write_bytes(b"\xef\xbb\xbf" + (tmp_path / "out.jsonl").read_bytes())
+    assert import_ledger(tmp_path / "new", marked) == 0
     assert verify_ledger(tmp_path / "new") == []
     questions, truth, trees = make_questions(20)
     # the server is gone: all comes from the ledger

@@ -163,7 +163,7 @@ def _rows(ledger: Ledger) -> Iterator[dict[str, Any]]:
 
 def _lines(source: Path) -> Iterator[tuple[int, dict[str, Any]]]:
     try:
-        with source.open(encoding="utf-8") as lines:
+        with source.open(encoding="utf-8-sig") as lines:
             for number, line in enumerate(lines, start=1):
                 try:
                     yield number, json.loads(line)
