@@ -148,6 +148,45 @@ def test_reasoning_that_eats_the_cap_ends_the_run_soon(tmp_path, concurrency):
         assert len(server.requests) == num_sent + len(ASKED)
 
 
+@pytest.mark.parametrize(
+    "change", [{"max_completion_tokens": 700}, {"reasoning_effort": "low"}, {"structured": "text"}], ids=str
+)
+def test_what_could_not_be_used_is_asked_again_under_other_settings(tmp_path, change):
+    """And nothing that could."""
+    asked, first = ASKED[1:4], 1 + 2 * 2
+    later = first + 2 * (2 if "max_completion_tokens" in change else 1)
+
+    def act(number, sent):
+        is_good = "What is 3?" in sent["messages"][1]["content"]
+        is_same = sent["max_tokens"] < 1_200 and "reasoning_effort" not in sent and "response_format" in sent
+        return thinking(1 if is_good or not is_same else 10**6)(number, sent)
+
+    with ChaosServer(act) as server:
+        for settings, num in (({}, first), ({}, first), (change, later)):
+            with Opened(server, tmp_path / "l", **settings) as teacher:
+                given = list(answer_all(asked, teacher, teacher._config))
+            assert len(server.requests) == num
+        assert {item.answer for item in given} == {"42"}
+        # under the first settings again: what is there now is usable
+        with Opened(server, tmp_path / "l") as teacher:
+            assert {item.answer for item in answer_all(asked, teacher, teacher._config)} == {"42"}
+        assert len(server.requests) == later
+
+
+def test_a_reply_that_is_no_json_is_asked_again_at_another_effort_only(tmp_path):
+    def act(number, sent):
+        return body({"content": '{"answer": "42"}' if sent.get("reasoning_effort") == "high" else "I cannot say."})
+
+    with ChaosServer(act) as server:
+        for settings, num in (
+            ({}, 2), ({"max_completion_tokens": 4_000}, 2), ({"reasoning_effort": "low"}, 4), ({}, 4),
+            ({"reasoning_effort": "high"}, 5),
+        ):  # fmt: skip
+            with Opened(server, tmp_path / "l", **settings) as teacher:
+                (given,) = answer_all(ASKED[:1], teacher, teacher._config)
+            assert (len(server.requests), given.answer) == (num, "42" if num == 5 else None)
+
+
 def test_one_question_that_needs_more_than_the_cap_ends_no_run(tmp_path):
     def act(number, sent):
         is_hard = "What is 7?" in sent["messages"][1]["content"]

@@ -16,8 +16,11 @@ from edgeelad.teacher.client.outcomes import Answered
 from edgeelad.teacher.client.refusals import Again, Refused, Unsupported
 from edgeelad.teacher.client.usage import bill
 from edgeelad.teacher.ledger.budget import Caps, Prices, Reservation, reserve
-from edgeelad.teacher.ledger.exchange import Billing, StoredReply, TeacherRequest
+from edgeelad.teacher.ledger.exchange import Billing, StoredReply, TeacherRequest, canonical_json
 from edgeelad.teacher.ledger.ledger import Begun, Ledger
+
+# besides the cap, what decides whether a reply to the same request can be used
+OUTCOME_SETTINGS = ("reasoning_effort", "structured", "token_parameter")
 
 
 class Accounts:
@@ -43,14 +46,14 @@ class Accounts:
         self.run = run
         self.prices = Prices.from_config(config, price_factor)
         self._caps = Caps.from_config(config)
+        self._settings = canonical_json({name: getattr(config, name) for name in OUTCOME_SETTINGS})
         self._count_tokens = count_tokens
         self._excess = ledger.overruns(run)
         self._lock = threading.Lock()
 
     def find(self, key: str, completion_cap: int) -> StoredReply | None:
-        """The reply to a request, unless it is an unusable one bought under a lower cap."""
-        found = self.ledger.find(key)
-        return found if found is not None and (not found.problem or found.completion_cap >= completion_cap) else None
+        """The reply to a request, unless it is an unusable one that other settings, or a higher cap, may better."""
+        return self.ledger.find(key, completion_cap, self._settings)
 
     def reserve(self, body: dict[str, Any]) -> Reservation:
         """The worst case of a request's body."""
@@ -79,6 +82,7 @@ class Accounts:
             run=self.run,
             question_id=question_id,
             completion_cap=completion_cap,
+            settings=self._settings,
             batch=batch,
         )
 

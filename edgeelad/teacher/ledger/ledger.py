@@ -94,8 +94,13 @@ class Ledger:
             if self._held is not None:
                 self._held.close()
 
-    def find(self, key: str) -> StoredReply | None:
-        """The reply to a request, if it was ever bought: a usable one before an unusable one, else the latest.
+    def find(self, key: str, completion_cap: int = 0, settings: str | None = None) -> StoredReply | None:
+        """The reply to a request, if it was ever bought: a usable one, else the latest that another would repeat.
+
+        Args:
+            key: The request's key.
+            completion_cap: Replies that were cut off under a lower cap do not count.
+            settings: Unusable replies bought under other settings do not count; None: they do.
 
         Raises:
             RunError: The reply is not what was written.
@@ -103,9 +108,10 @@ class Ledger:
         row = self._one(
             "SELECT r.attempt_id, r.digest, r.model, r.key, r.content, r.finish_reason, r.problem, r.completion_cap, "
             "a.prompt_tokens, a.completion_tokens, a.cached_prompt_tokens, a.reasoning_tokens, a.is_estimated "
-            "FROM replies r JOIN attempts a ON a.id = r.attempt_id WHERE r.key = ? "
-            "ORDER BY r.problem = '' DESC, r.attempt_id DESC LIMIT 1",
-            (key,),
+            "FROM replies r JOIN attempts a ON a.id = r.attempt_id WHERE r.key = ?1 AND (a.problem = '' OR "
+            "((r.problem = '' OR r.completion_cap >= ?2) AND a.settings = COALESCE(?3, a.settings))) "
+            "ORDER BY a.problem = '' DESC, r.attempt_id DESC LIMIT 1",
+            (key, completion_cap, settings),
         )
         if row is None:
             return None
@@ -131,6 +137,7 @@ class Ledger:
         run: str,
         question_id: str,
         completion_cap: int,
+        settings: str = "",
         batch: str | None = None,
     ) -> Begun:
         """Write the row of an attempt that is about to be sent, unless its reply is there or a cap forbids it.
@@ -142,8 +149,10 @@ class Ledger:
             prices: Today's prices; they fill in the cost of rows that were written without prices.
             run: Whose budget it counts against.
             question_id: The question that it serves.
+            completion_cap: Its completion cap.
+            settings: Other settings that decide whether its reply can be used. An unusable reply bought under others,
+                or cut off under a lower cap, does not stand in the way.
             batch: The batch that it is sent in, if any.
-            completion_cap: Its completion cap: an unusable reply bought under a lower one does not stand in the way.
 
         Raises:
             BudgetError: A cap could be passed, whatever the open attempts may cost.
@@ -153,8 +162,8 @@ class Ledger:
         key = content_key(canonical)
         self.register()
         with self.transaction() as connection:
-            found = self.find(key)
-            if found is not None and (not found.problem or found.completion_cap >= completion_cap):
+            found = self.find(key, completion_cap, settings)
+            if found is not None:
                 return Begun(reply=found)
             if self._is_under_way_elsewhere(key):
                 return Begun()
@@ -169,9 +178,9 @@ class Ledger:
             connection.execute("INSERT OR IGNORE INTO requests VALUES (?, ?, ?)", (key, canonical, now))
             cursor = connection.execute(
                 "INSERT INTO attempts (key, run, question_id, session, started_at, outcome, batch, completion_cap, "
-                "reserved_prompt_tokens, reserved_completion_tokens, reserved_cost) "
-                "VALUES (?, ?, ?, ?, ?, 'open', ?, ?, ?, ?, ?)",
-                (key, run, question_id, self.session, now, batch, completion_cap, *astuple(wanted)),
+                "settings, reserved_prompt_tokens, reserved_completion_tokens, reserved_cost) "
+                "VALUES (?, ?, ?, ?, ?, 'open', ?, ?, ?, ?, ?, ?)",
+                (key, run, question_id, self.session, now, batch, completion_cap, settings, *astuple(wanted)),
             )
             return Begun(attempt_id=cursor.lastrowid)
 

@@ -17,13 +17,14 @@ from edgeelad.files import sync_folder
 
 # "elad" in ASCII: `file` and other tools can tell a ledger from another SQLite file
 APPLICATION_ID = 0x656C6164
-VERSION = 4
+VERSION = 5
 # the problem of an attempt whose reply was deleted on purpose
 DELETED = "altered, and deleted"
 BUSY_TIMEOUT_S = 60.0
 
 # batches: `state` new (its attempts are written), uploaded (the provider has its file), submitting (the request that
 # begins it may have been sent), submitted (`remote_id` names it at the provider) or done.
+# attempts: `settings` are those besides the cap that decide whether its reply can be used
 # run_totals: what counts against a run's caps, kept by triggers as attempts are settled, because adding up 100,000
 # attempts before each request took 300 ms; and a second account of the same figures, to notice damage
 SCHEMA = """
@@ -47,6 +48,7 @@ SCHEMA = """
         session TEXT NOT NULL REFERENCES sessions (id),
         batch TEXT REFERENCES batches (id),
         completion_cap INTEGER NOT NULL,
+        settings TEXT NOT NULL DEFAULT '',
         started_at REAL NOT NULL,
         finished_at REAL,
         outcome TEXT NOT NULL CHECK (outcome IN ('open', 'answered', 'unbilled', 'in_doubt')),
