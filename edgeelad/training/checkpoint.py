@@ -9,6 +9,7 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import torch
 from safetensors import safe_open
@@ -19,7 +20,8 @@ from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING_N
 from edgeelad.engine.shape import read_json
 from edgeelad.errors import ModelError
 
-ADAPTER_CONFIG = "adapter_config.json"
+ADAPTER_CONFIG, ADAPTER_WEIGHTS = "adapter_config.json", "adapter_model.safetensors"
+KERNEL_KEY = re.compile("(attn|experts)_implementation")
 # buffers that older versions saved with the weights, and that are computed today
 COMPUTED = re.compile(r"(inv_freq|attn\.bias|attention\.bias|masked_bias|position_ids)$")
 MISMATCH = re.compile(
@@ -38,7 +40,7 @@ def adapter_base(source: str) -> str | None:
         return None
     if (folder / "config.json").exists():
         raise ModelError(
-            f"{source}: holds a model and an adapter; move {ADAPTER_CONFIG} and adapter_model.safetensors to a folder "
+            f"{source}: holds a model and an adapter; move {ADAPTER_CONFIG} and {ADAPTER_WEIGHTS} to a folder "
             "of their own, and name that folder to have the adapter merged"
         )
     base = read_json(folder / ADAPTER_CONFIG).get("base_model_name_or_path")
@@ -57,12 +59,34 @@ def merge_adapter(model: PreTrainedModel, source: str) -> PreTrainedModel:
     """
     from peft import PeftModel
 
+    if not (Path(source) / ADAPTER_WEIGHTS).is_file():
+        raise ModelError(f"{source}: no {ADAPTER_WEIGHTS} (pickled weights are never read); save it as safetensors")
     try:
         merged: PreTrainedModel = PeftModel.from_pretrained(model, source).merge_and_unload()
     except Exception as error:  # peft raises whatever a file that does not fit makes it raise
         reason = (str(error).strip() or type(error).__name__).splitlines()[0]
         raise ModelError(f"{source}: this adapter cannot be merged into its base model: {reason}") from error
     return merged.eval()
+
+
+def check_no_code(source: str, settings: Any) -> None:
+    """Refuse a `config.json` that asks transformers to fetch and run code, at whatever depth.
+
+    Some versions do so although `trust_remote_code` is false: an attention implementation may name a repository of
+    kernels (CVE-2026-4372, transformers 4.56 to 5.2), and LightGlue takes `trust_remote_code` from the file
+    (CVE-2026-5241, below 5.5).
+
+    Raises:
+        ModelError: It does.
+    """
+    for key, value in settings.items() if isinstance(settings, dict) else ():
+        if (KERNEL_KEY.search(key) and "/" in str(value)) or (key == "trust_remote_code" and value):
+            raise ModelError(
+                f"{source}: its config.json asks for code from a repository ({key} = {value!r}), which is never run; "
+                "do not use this model, or remove the entry if you know where it comes from"
+            )
+    for value in settings.values() if isinstance(settings, dict) else settings if isinstance(settings, list) else ():
+        check_no_code(source, value)
 
 
 def check_architecture(source: str, config: PretrainedConfig) -> None:

@@ -18,12 +18,13 @@ from huggingface_hub.errors import HFValidationError
 from safetensors import SafetensorError
 from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, PretrainedConfig, PreTrainedModel
 from transformers import PreTrainedTokenizerFast as FastTokenizer
+from transformers.generation.utils import GenerationMixin
 from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING_NAMES
 from transformers.models.auto.tokenization_auto import get_tokenizer_config
 from transformers.utils import cached_file
 
 from edgeelad.errors import ModelError
-from edgeelad.training.checkpoint import check_architecture, check_weights, explain_mismatch
+from edgeelad.training.checkpoint import check_architecture, check_no_code, check_weights, explain_mismatch
 from edgeelad.training.support import FUSED_FAMILIES, has_optimum, is_exportable, transformers_major
 from edgeelad.training.translate import UntranslatableError, translate_config, translate_tokenizer
 
@@ -56,9 +57,9 @@ def load_config(source: str) -> PretrainedConfig:
     if Path(source).is_dir() and not (Path(source) / "config.json").is_file():
         # transformers would guess an architecture from the folder's name
         raise ModelError(f"{source}: no config.json in this folder; give a folder that save_pretrained wrote")
+    data = _read_settings(source)
     with _model_errors(source):
         config = AutoConfig.from_pretrained(source, trust_remote_code=False)
-        data, _ = PretrainedConfig.get_config_dict(source)
     if transformers_major() < 5 and "rope_parameters" in data:
         config = _translated(source, data, type(config))
     kind = config.model_type
@@ -87,7 +88,9 @@ def load_model(source: str, config: PretrainedConfig | None = None) -> PreTraine
         ModelError: No safetensors; damaged, missing, left-over or infinite weights; weights of another shape than the
             configuration's.
     """
-    with _model_errors(source):
+    if config is None:
+        _read_settings(source)
+    with _model_errors(source), _no_code_of_its_own():
         model, info = AutoModelForCausalLM.from_pretrained(
             source,
             config=config,
@@ -126,6 +129,37 @@ def load_tokenizer(source: str) -> FastTokenizer:
             "convert it with transformers, or choose another model"
         )
     return tokenizer
+
+
+def _read_settings(source: str) -> dict[str, Any]:
+    """Read a `config.json` before transformers acts on it.
+
+    Raises:
+        ModelError: It cannot be read, or asks for code from a repository.
+    """
+    with _model_errors(source):
+        data, _ = PretrainedConfig.get_config_dict(source)
+    check_no_code(source, data)
+    return dict(data)
+
+
+@contextmanager
+def _no_code_of_its_own() -> Iterator[None]:
+    """Keep `from_pretrained` from looking for `custom_generate/generate.py`.
+
+    Transformers 4 runs that file of a local folder without asking, and writes that of a repository to its cache
+    (CVE-2026-80047). An OSError is how it learns that there is none.
+    """
+
+    def find_none(*_: Any, **__: Any) -> None:
+        raise FileNotFoundError("custom generation code is never loaded")
+
+    original = GenerationMixin.load_custom_generate
+    GenerationMixin.load_custom_generate = find_none
+    try:
+        yield
+    finally:
+        GenerationMixin.load_custom_generate = original
 
 
 def _translated(source: str, data: dict[str, Any], family: type[PretrainedConfig]) -> PretrainedConfig:

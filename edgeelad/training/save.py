@@ -34,6 +34,9 @@ def save_student(
     backend = tokenizer.backend_tokenizer
     backend.no_padding()  # what a tokenizer was last used for is no part of the student
     backend.no_truncation()
+    if not isinstance(tokenizer.chat_template, str):
+        # several templates are saved as files named as the checkpoint says, in other folders, too (CVE-2026-9856)
+        tokenizer.chat_template = None
     with storage_errors(target):
         try:
             model.save_pretrained(folder, safe_serialization=True)

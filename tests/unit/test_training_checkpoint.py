@@ -3,6 +3,7 @@
 import json
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -15,6 +16,7 @@ from transformers import AutoModelForCausalLM, AutoModelForSequenceClassificatio
 from edgeelad.config import StudentConfig
 from edgeelad.errors import ModelError
 from edgeelad.training import prepare_student
+from edgeelad.training.load import load_model
 
 
 @pytest.fixture
@@ -146,3 +148,54 @@ def test_adapters_that_cannot_be_merged(raw: Path, tmp_path: Path) -> None:
 def test_an_adapter_beside_a_model(raw: Path) -> None:
     make_adapter(raw, raw)
     assert "holds a model and an adapter; move adapter_config.json" in refusal(raw)
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [
+        {"_attn_implementation_internal": "stranger/kernel"},
+        {"_attn_implementation": "stranger/kernel@main:forward"},
+        {"attn_implementation": {"": "sdpa", "text": "stranger/kernel"}},
+        {"text_config": {"sub": [{"_experts_implementation_internal": "stranger/kernel"}]}},
+        {"model_type": "lightglue", "trust_remote_code": True},
+    ],
+)
+def test_a_configuration_that_asks_for_code(raw: Path, settings: dict[str, Any]) -> None:
+    """Transformers 4.57 fetches and runs such code although trust_remote_code is false."""
+    assert "asks for code from a repository" in refusal(change_config(raw, **settings))
+    with pytest.raises(ModelError, match="asks for code from a repository"):
+        load_model(str(raw))
+
+
+def test_generation_code_in_the_folder_is_not_run(raw: Path, tmp_path: Path) -> None:
+    """Transformers 4.57 runs it when it loads the folder."""
+    (raw / "custom_generate").mkdir()
+    (raw / "custom_generate/generate.py").write_text(
+        f"open({str(tmp_path / 'run')!r}, 'w')\ndef generate(model): ...\n"
+    )
+    out = prepare(raw)
+    assert not (tmp_path / "run").exists()
+    assert not (out / "custom_generate").exists()
+    model = load_model(str(raw))
+    assert not (tmp_path / "run").exists()
+    assert "generate" not in vars(model)
+
+
+def test_names_of_chat_templates_are_no_paths(raw: Path, tmp_path: Path) -> None:
+    """Transformers 4.57 writes each of several templates to a file named after it."""
+    templates = [{"name": name, "template": "{{ messages }}"} for name in ("default", "../../../outside")]
+    path = raw / "tokenizer_config.json"
+    path.write_text(json.dumps({**json.loads(path.read_text()), "chat_template": templates}))
+    (raw / "chat_template.jinja").unlink(missing_ok=True)
+    out = raw.parent / "deep" / "student"
+    prepare_student(str(raw), out, StudentConfig(prompt_template="{{ question }}"))
+    assert not list(raw.parent.rglob("outside*"))
+    assert not (out / "additional_chat_templates").exists()
+
+
+def test_an_adapter_with_pickled_weights(raw: Path, tmp_path: Path) -> None:
+    make_adapter(raw, tmp_path / "adapter")
+    weights = load_file(tmp_path / "adapter/adapter_model.safetensors")
+    torch.save(weights, tmp_path / "adapter/adapter_model.bin")
+    (tmp_path / "adapter/adapter_model.safetensors").unlink()
+    assert "no adapter_model.safetensors (pickled weights are never read)" in refusal(tmp_path / "adapter")
