@@ -96,6 +96,10 @@ class ReasoningTree:
         branches: T+1 groups; group i holds the branches sampled after steps 1..i.
         probes: T+1 forced answers; empty if none were requested.
         tokens: Student tokens spent.
+        step_ends: For each step the number of tokens of the explanation up to its end; empty if unknown.
+        is_symbol: For each token whether it holds a digit or an operator; empty if unknown.
+        removals: T groups; group i holds the branches sampled after all steps but step i (0-based); empty if none were
+            requested.
     """
 
     question: Question
@@ -108,6 +112,9 @@ class ReasoningTree:
     branches: tuple[tuple[Branch, ...], ...]
     probes: tuple[Probe, ...] = ()
     tokens: TokenCounts = field(default_factory=TokenCounts)
+    step_ends: tuple[int, ...] = ()
+    is_symbol: tuple[bool, ...] = ()
+    removals: tuple[tuple[Branch, ...], ...] = ()
 
     @property
     def num_steps(self) -> int:

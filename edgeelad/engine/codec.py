@@ -21,6 +21,7 @@ from edgeelad.text.explanation import STEP_SEPARATOR
 from edgeelad.text.prompts import PromptFormat
 
 INCOMPLETE = "\N{REPLACEMENT CHARACTER}"  # what decoders write for bytes that are not yet a character
+SYMBOL = re.compile(r"[0-9+\-*/×÷−]")
 BYTE_TOKEN = re.compile("<0x[0-9A-F]{2}>")
 
 
@@ -133,6 +134,13 @@ class Codec:
         ids = sorted(self._tokenizer.get_vocab(with_added_tokens=True).values())
         texts = self._tokenizer.decode_batch([[id_] for id_ in ids], skip_special_tokens=True)
         return frozenset(id_ for id_, text in zip(ids, texts, strict=True) if STEP_SEPARATOR in text)
+
+    @cached_property
+    def symbol_ids(self) -> frozenset[int]:
+        """Tokens whose text holds a digit or an operator: what is calculated, whatever the words around it."""
+        ids = sorted(self._tokenizer.get_vocab(with_added_tokens=True).values())
+        texts = self._tokenizer.decode_batch([[id_] for id_ in ids], skip_special_tokens=True)
+        return frozenset(id_ for id_, text in zip(ids, texts, strict=True) if SYMBOL.search(text))
 
     @cached_property
     def max_token_chars(self) -> int:

@@ -14,7 +14,15 @@ from edgeelad.engine.generate import ForcedToken, GeneratedTokens, Limits, Token
 from edgeelad.engine.open import open_generator
 from edgeelad.engine.options import EngineOptions
 from edgeelad.engine.sampling import SamplingParams
-from edgeelad.engine.tree import TreeParams, answer_stop, greedy_params, read_answer, tree_request
+from edgeelad.engine.tree import (
+    TreeParams,
+    answer_stop,
+    generated_step_ends,
+    greedy_params,
+    read_answer,
+    removal_requests,
+    tree_request,
+)
 from edgeelad.errors import PromptTooLongError
 from edgeelad.records import Branch, Probe, Question, ReasoningTree, TokenCounts
 from edgeelad.text.explanation import join_steps, split
@@ -129,11 +137,47 @@ class Student:
             ]
             sampling = SamplingParams(params.max_branch_tokens, params.temperature, params.top_k, params.top_p)
             results = self._generator.generate_trees(requests, sampling, self._limits)
-        for question, sequence, request, result in zip(questions, greedy, requests, results, strict=True):
-            yield self._tree(question, sequence, request, result)
+        removals = self._removals(questions, prompts, greedy, params)
+        for question, sequence, request, result, removed in zip(
+            questions, greedy, requests, results, removals, strict=True
+        ):
+            yield self._tree(question, sequence, request, result, removed)
+
+    def _removals(
+        self,
+        questions: Sequence[Question],
+        prompts: Sequence[Sequence[int]],
+        greedy: Sequence[GeneratedTokens],
+        params: TreeParams,
+    ) -> list[tuple[tuple[Branch, ...], ...]]:
+        """Per question and step, the branches sampled after all its other steps."""
+        if not params.num_removal_branches:
+            return [()] * len(questions)
+        all_steps = [split(self.codec.decode(sequence.ids)).steps for sequence in greedy]
+        requests = [
+            removal_requests(self.codec, question, prompt, steps, params)
+            for question, prompt, steps in zip(questions, prompts, all_steps, strict=True)
+        ]
+        sampling = SamplingParams(params.max_branch_tokens, params.temperature, params.top_k, params.top_p)
+        flat = [request for group in requests for request in group]
+        results = iter(self._generator.generate_trees(flat, sampling, self._limits) if flat else [])
+        found = []
+        for question, steps in zip(questions, all_steps, strict=True):
+            groups = []
+            for removed in range(len(steps)):
+                before = join_steps((*steps[:removed], *steps[removed + 1 :]))
+                (group,) = next(results).branches
+                groups.append(tuple(self._branch(question, before, tokens) for tokens in group))
+            found.append(tuple(groups))
+        return found
 
     def _tree(
-        self, question: Question, sequence: GeneratedTokens, request: TreeRequest, result: TreeResult
+        self,
+        question: Question,
+        sequence: GeneratedTokens,
+        request: TreeRequest,
+        result: TreeResult,
+        removals: tuple[tuple[Branch, ...], ...],
     ) -> ReasoningTree:
         text = self.codec.decode(sequence.ids)
         steps = split(text).steps
@@ -159,9 +203,12 @@ class Student:
             tokens=TokenCounts(
                 prompt=len(request.prompt_ids),
                 explanation=sequence.num_tokens,
-                branch=sum(branch.num_tokens for group in branches for branch in group),
+                branch=sum(branch.num_tokens for group in (*branches, *removals) for branch in group),
                 probe=sum(len(point.forced_ids) for point in request.points),
             ),
+            step_ends=generated_step_ends(self.codec, sequence.ids, len(steps)),
+            is_symbol=tuple(token in self.codec.symbol_ids for token in sequence.ids),
+            removals=removals,
         )
 
     def _branch(self, question: Question, before: str, sequence: GeneratedTokens) -> Branch:

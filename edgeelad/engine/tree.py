@@ -13,7 +13,7 @@ from edgeelad.engine.generate import BranchPoint, Stop, TreeRequest
 from edgeelad.engine.sampling import make_seed
 from edgeelad.records import AnswerKind, FinishReason, Question
 from edgeelad.text.answers import extract
-from edgeelad.text.explanation import ANSWER_PREFIX, STEP_SEPARATOR, split
+from edgeelad.text.explanation import ANSWER_PREFIX, STEP_SEPARATOR, join_steps, split
 
 # answers of each kind: the tokens that they have in common are forced, the rest is the student's choice
 _SAMPLE_ANSWERS: dict[AnswerKind, tuple[str, ...]] = {
@@ -38,6 +38,7 @@ class TreeParams:
         max_branch_tokens: Maximum tokens per branch.
         probe: Whether to force an answer after every prefix.
         seed: The run's seed, from which each branch's seed derives (see `sampling.make_seed`).
+        num_removal_branches: Branches after all steps but one, for each step; 0 for none.
     """
 
     num_branches: int
@@ -49,6 +50,7 @@ class TreeParams:
     max_branch_tokens: int
     probe: bool
     seed: int
+    num_removal_branches: int = 0
 
     def branches_at(self, prefix: int) -> int:
         """Number of branches after `prefix` steps."""
@@ -57,7 +59,8 @@ class TreeParams:
     @property
     def is_greedy(self) -> bool:
         """Whether only the greedy explanation is requested."""
-        return self.num_branches == 0 and self.num_root_branches == 0 and not self.probe
+        counts = (self.num_branches, self.num_root_branches, self.num_removal_branches)
+        return not any(counts) and not self.probe
 
 
 def greedy_params(max_explanation_tokens: int) -> TreeParams:
@@ -109,6 +112,43 @@ def tree_request(
         forced = forced_ids(codec, question.kind, is_first=prefix == 0) if params.probe else ()
         points.append(BranchPoint(min(end, room), seeds, forced))
     return TreeRequest(tuple(prompt), tuple(completion[:room]), tuple(points))
+
+
+def removal_requests(
+    codec: Codec, question: Question, prompt: Sequence[int], steps: Sequence[str], params: TreeParams
+) -> list[TreeRequest]:
+    """One request per step: branches after all other steps, in their order.
+
+    Each has a prefix of its own, which shares no KV cache with the explanation beyond the steps before.
+    """
+    if not params.num_removal_branches:
+        return []
+    room = codec.max_context - len(prompt)
+    requests = []
+    for removed in range(len(steps)):
+        kept = (*steps[:removed], *steps[removed + 1 :])
+        completion = codec.encode_completion(join_steps(kept))[:room]
+        # numbered after the prefixes 0..T, so that no two branches share a seed
+        number = len(steps) + 1 + removed
+        seeds = tuple(make_seed(params.seed, question.id, number, k) for k in range(params.num_removal_branches))
+        requests.append(TreeRequest(tuple(prompt), tuple(completion), (BranchPoint(len(completion), seeds),)))
+    return requests
+
+
+def generated_step_ends(codec: Codec, ids: Sequence[int], num_steps: int) -> tuple[int, ...]:
+    """For each step of an explanation, the number of generated tokens up to the one that ends it.
+
+    A token that holds a newline and text of the next line ends the step. The last step ends with the last token if it
+    lacks its newline.
+    """
+    ends: list[int] = []
+    for end, token in enumerate(ids, start=1):
+        if len(ends) == num_steps:
+            break
+        if token in codec.newline_ids:
+            before = codec.decode(ids[:end]).rpartition(STEP_SEPARATOR)[0]
+            ends += [end] * (min(len(split(before).steps), num_steps) - len(ends))
+    return (*ends, *[len(ids)] * (num_steps - len(ends)))
 
 
 def step_ends(codec: Codec, ids: Sequence[int]) -> tuple[list[int], list[int]]:

@@ -3,6 +3,7 @@
 The plain generator runs here on Optimum's own graphs; students of `students.onnx` run on the engine.
 """
 
+import itertools
 import random
 from contextlib import contextmanager
 from dataclasses import replace
@@ -316,6 +317,30 @@ def test_a_tree_has_what_was_asked_for(students):
         (probed,) = student.generate_trees(ASKED[:1], TreeParams(0, 0, 0.9, 0, 1.0, 48, 48, True, 7))
         assert probed.branches == ()
         assert [p.answer for p in probed.probes] == [p.answer for p in tree.probes]
+
+
+def test_a_branch_without_a_step_continues_from_the_other_steps(students):
+    with Student.open(students.trained_onnx()) as student:
+        cold = TreeParams(0, 0, 1e-3, 0, 1.0, 48, 48, False, 7, num_removal_branches=2)
+        (tree,) = student.generate_trees(ASKED[:1], cold)
+        assert tree.branches == ()
+        assert [len(group) for group in tree.removals] == [2] * tree.num_steps
+        kept = [(ASKED[0], (*tree.steps[:i], *tree.steps[i + 1 :])) for i in range(tree.num_steps)]
+        for text, group in zip(student.continue_from(kept, 48), tree.removals, strict=True):
+            assert {branch.text for branch in group} == {text}
+        assert tree.tokens.branch == sum(branch.num_tokens for group in tree.removals for branch in group)
+
+
+def test_step_ends_and_symbols_are_those_of_the_tokens(students):
+    with Student.open(students.trained_onnx()) as student:
+        (tree,) = student.generate_trees(ASKED[:1], greedy_params(48))
+        ids = student.codec.encode_completion(tree.text)
+        assert len(ids) == len(tree.is_symbol)
+        ends = (0, *tree.step_ends)
+        lines = [student.codec.decode(ids[start:end]) for start, end in itertools.pairwise(ends)]
+        assert [line.strip() for line in lines] == list(tree.steps)
+        texts = [student.codec.decode([token]) for token in ids]
+        assert [any(c in "0123456789+-*/" for c in text) for text in texts] == list(tree.is_symbol)
 
 
 def test_probes_after_the_last_step_see_the_answer(students):
