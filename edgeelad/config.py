@@ -180,6 +180,13 @@ class ScoringConfig(Section):
     max_questions: int | None = Field(
         None, ge=1, description="Score a random sample of this size per round, not the whole pool.", examples=[5000]
     )
+    max_branched: int | None = Field(
+        None,
+        ge=1,
+        description="Sample branches for this many questions per round, those at the highest risk; the others are "
+        "explained once and score 0. Default: for all, if the strategy needs branches.",
+        examples=[1000],
+    )
     batch_size: int = Field(64, ge=1, description="Questions that a worker processes together.")
     num_workers: int | None = Field(None, ge=1, description="Worker processes; default: one per core.", examples=[4])
     precision: Precision = Field("fp32", description="Precision of the student that scores the pool.")

@@ -20,10 +20,12 @@ from edgeelad.pool.check import other_kinds
 from edgeelad.pool.items import read_items
 from edgeelad.progress import Rate
 from edgeelad.records import Evaluation, Question, ReasoningTree, Score
+from edgeelad.run.scores import read_risk
 from edgeelad.scoring.score import evaluate_questions
 from edgeelad.selection import TEXT_STRATEGIES
-from edgeelad.uncertainty import AnyStrategy, find_strategy, tree_params
+from edgeelad.uncertainty import COLD_START, AnyStrategy, RiskModel, find_strategy, tree_params
 from edgeelad.uncertainty import score as score_trees
+from edgeelad.uncertainty.risk import risk_of
 
 Pool = str | Path | Iterable[Question | str | Mapping[str, Any]]
 """A pool's file (or Hugging Face dataset), or its items: question records, texts, or rows as dictionaries."""
@@ -43,6 +45,7 @@ class ScoredQuestion:
         branch_answers: The answers of the sampled continuations of each step prefix 0..T; empty if none were needed.
         num_tokens: Student tokens that the score cost.
         reason: Why it could not be scored; "" if it was.
+        risk: Estimated probability that the answer is wrong, whatever the strategy; None without an explanation.
     """
 
     question: Question
@@ -54,6 +57,7 @@ class ScoredQuestion:
     branch_answers: tuple[tuple[str | None, ...], ...] = ()
     num_tokens: int = 0
     reason: str = ""
+    risk: float | None = None
 
 
 def score(
@@ -67,6 +71,7 @@ def score(
     seed: int = 0,
     num_workers: int | None = None,
     num_threads: int = 1,
+    risk_model: str | Path | None = None,
     on_event: OnEvent | None = None,
 ) -> Iterator[ScoredQuestion]:
     """Score every question of a pool by the student's uncertainty in its steps.
@@ -94,6 +99,7 @@ def score(
         seed: Random seed.
         num_workers: Worker processes; default: one per core. Small pools are scored in this process.
         num_threads: Threads per worker.
+        risk_model: A run's `rounds/NN/risk.json`, for `risk`; default: the model of a run's first round.
         on_event: Receives progress and warnings; default: warnings are logged.
 
     Returns:
@@ -107,6 +113,7 @@ def score(
     if isinstance(strategy, str) and strategy in TEXT_STRATEGIES:
         raise UsageError(f"strategy {strategy!r} selects questions by their texts and gives no scores")
     found, info = find_strategy(strategy), _info(student)
+    model = COLD_START if risk_model is None else read_risk(Path(risk_model))
     options = EngineOptions.for_machine(num_workers, num_threads, precision=info.precision)
     limit = max_tokens or info.max_tokens
     config = ScoringConfig(
@@ -124,11 +131,11 @@ def score(
         trees = generate_trees(info.path, questions, params, options, on_set_aside=aside.append)
         done = 0
         for tree in trees:
-            (scored,) = score_trees([tree], found, seed=seed)
+            (scored,) = score_trees([tree], found, seed=seed, risk=model)
             rate.add(tree.tokens)
             done += len(aside) + 1
             yield from _unscored(aside, found.name)
-            yield _scored(tree, scored)
+            yield _scored(tree, scored, model)
             progress.update(done, rate.note)
         yield from _unscored(aside, found.name)
         progress.finish(rate.note)
@@ -197,7 +204,7 @@ def _info(student: LoadedStudent | str | Path) -> StudentInfo:
     return student.info if isinstance(student, LoadedStudent) else describe(student)
 
 
-def _scored(tree: ReasoningTree, scored: Score) -> ScoredQuestion:
+def _scored(tree: ReasoningTree, scored: Score, model: RiskModel) -> ScoredQuestion:
     return ScoredQuestion(
         tree.question,
         scored.strategy,
@@ -207,6 +214,7 @@ def _scored(tree: ReasoningTree, scored: Score) -> ScoredQuestion:
         tree.answer,
         tree.branch_answers,
         scored.num_tokens,
+        risk=risk_of(tree, model) if tree.token_entropies else None,
     )
 
 

@@ -226,12 +226,25 @@ def show_result(plan: Plan, summary: Summary, console: Console) -> None:
     console.print(rounds_table(folder.metrics.read(), summary))
     show(certificate_sentence(summary.certificate))
     seconds = sum(summary.seconds.values())
+    if saved := scoring_sentence(summary):
+        show(saved)
     show(f"Stopped: {summary.stopped_because}. {seconds / 60:.1f} minutes.")
     show(f"Report:  {folder.report}\nPackage: {folder.package}")
     if summary.stopped_because == "budget":
         show(f"Resume with a larger budget: {plan.resume_command} --set teacher.max_usd=…")
     if plan.is_quickstart:
         show(NEXT_COMMANDS.format(package=folder.package))
+
+
+def scoring_sentence(summary: Summary) -> str:
+    """What scoring the pool took, and what `elad` would have taken; "" if nothing was explained."""
+    if not summary.elad_tokens:
+        return ""
+    took = f"Chosen by {summary.strategy}: scoring took {summary.student_tokens:,} student tokens"
+    if summary.strategy == "elad" or summary.student_tokens >= summary.elad_tokens:
+        return f"{took}."
+    share = 1 - summary.student_tokens / summary.elad_tokens
+    return f"{took}, {share:.0%} fewer than elad would have (about {summary.elad_tokens:,})."
 
 
 def show_quickstart(folder: Path, progress: Progress) -> None:

@@ -54,6 +54,7 @@ class ScoreOptions:
     precision: Precision | None
     seed: int
     shard: str | None
+    risk_model: Path | None
     merge: bool
     as_json: bool
     quiet: bool
@@ -92,6 +93,7 @@ class EvalOptions:
 @PRECISION
 @SEED
 @click.option("--shard", metavar="I/N", help="Score only this part of the pool, such as 2/8.")
+@click.option("--risk-model", type=PATH, help="Risk model of a run (rounds/NN/risk.json); default: that of round 1.")
 @click.option("--merge", is_flag=True, help="Merge the score files SHARDS into one file.")
 @JSON
 @QUIET
@@ -131,6 +133,7 @@ def _score(options: ScoreOptions) -> dict[str, Any]:
                 max_tokens=options.max_tokens,
                 seed=options.seed,
                 shard=Shard.parse(options.shard) if options.shard is not None else None,
+                risk_model=options.risk_model,
             )
     except KeyboardInterrupt:
         again = shlex.join(["edgeelad", *sys.argv[1:]])

@@ -32,6 +32,7 @@ from edgeelad.run.records import (
     TrainingRecord,
 )
 from edgeelad.run.scores import ScoreRow
+from edgeelad.uncertainty.risk import RiskModel
 
 LOCK_FILE = ".lock"
 
@@ -42,6 +43,8 @@ class RoundFolder:
     def __init__(self, path: Path) -> None:
         self.path = path
         self.number = int(path.name)
+        self.risk = RecordFile(path / "risk.json", RiskModel)
+        self.greedy = RowFile(path / "greedy.jsonl", ScoreRow)  # the first of two passes, if there are two
         self.scores = RowFile(path / "scores.jsonl", ScoreRow)
         self.selected = RowFile(path / "selected.jsonl", SelectedRow)
         self.annotations = RowFile(path / "annotations.jsonl", Annotation)

@@ -179,6 +179,7 @@ class RoundMetrics:
         rungs: Annotations that each rung of the ladder verified, up to this round.
         statuses: Annotations by status, up to this round.
         student_tokens: Tokens that scoring the pool took in this round.
+        elad_tokens: Tokens that `elad` would have taken instead, by estimate; 0 if nothing was explained.
         mean_score: Mean score of the pool in this round.
         seconds: By stage; in `metrics.jsonl` only, for they differ between runs that are otherwise the same.
     """
@@ -210,6 +211,7 @@ class RoundMetrics:
     student_tokens: int
     mean_score: float | None
     seconds: Mapping[str, float] = field(default_factory=dict)
+    elad_tokens: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -245,6 +247,8 @@ class Summary:
         student: The base student's folder or id.
         strategy: The selection strategy.
         seed: The run's seed.
+        student_tokens: Tokens that scoring the pool took, in all rounds.
+        elad_tokens: Tokens that `elad` would have taken instead, by estimate; 0 if nothing was explained.
     """
 
     stopped_because: str
@@ -267,6 +271,8 @@ class Summary:
     student: str | None
     strategy: str
     seed: int
+    student_tokens: int = 0
+    elad_tokens: int = 0
 
     def to_json(self) -> dict[str, Any]:
         """The summary for a program."""

@@ -6,9 +6,14 @@ Floats are written with six significant digits. The digits below are rounding no
 from __future__ import annotations
 
 from dataclasses import asdict, dataclass
+from pathlib import Path
 
+from edgeelad.errors import RunError, UsageError
 from edgeelad.files import dump_json
+from edgeelad.record_files import RecordFile
 from edgeelad.records import ReasoningTree, Score
+from edgeelad.uncertainty.risk import COLD_START, FEATURES, RiskModel, risk_of
+from edgeelad.uncertainty.traces import StepTrace, step_traces
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,6 +32,11 @@ class ScoreRow:
         mean_logprob: Of the greedy explanation's tokens (nats).
         mean_entropy: Of the greedy explanation's tokens (nats).
         num_tokens: Student tokens that the score cost.
+        risk: Probability that the answer is wrong (`uncertainty.risk`), whatever the strategy; None without an
+            explanation.
+        traces: Per step, and last for the answer line: number of tokens, mean log-probability, lowest mean of four
+            tokens in a row, mean entropy, largest entropy; number of tokens with digits or operators, their mean
+            entropy (nats).
     """
 
     id: str
@@ -40,10 +50,30 @@ class ScoreRow:
     mean_logprob: float
     mean_entropy: float
     num_tokens: int
+    risk: float | None = None
+    traces: tuple[StepTrace, ...] = ()
 
 
-def make_row(tree: ReasoningTree, scored: Score) -> ScoreRow:
-    """Make the row of one question."""
+def read_risk(path: Path) -> RiskModel:
+    """Read the risk model of a run's round.
+
+    Raises:
+        UsageError: There is no such file.
+        RunError: It is not a risk model.
+    """
+    if not path.is_file():
+        raise UsageError(f"{path}: no such file; name a run's rounds/NN/risk.json")
+    model = RecordFile(path, RiskModel).read()
+    if len(model.coefficients) != len(FEATURES):
+        raise RunError(
+            f"{path}: has {len(model.coefficients)} coefficients and not {len(FEATURES)}: another version of edgeelad "
+            "wrote it; take the model of a run of this version"
+        )
+    return model
+
+
+def make_row(tree: ReasoningTree, scored: Score, model: RiskModel = COLD_START) -> ScoreRow:
+    """Make the row of one question; `model` estimates its risk."""
     assert tree.question.id == scored.question_id, "a score belongs to its tree"
     return ScoreRow(
         id=scored.question_id,
@@ -57,12 +87,24 @@ def make_row(tree: ReasoningTree, scored: Score) -> ScoreRow:
         mean_logprob=_rounded(tree.mean_logprob),
         mean_entropy=_rounded(tree.mean_entropy),
         num_tokens=scored.num_tokens,
+        risk=_rounded(risk_of(tree, model)) if tree.token_entropies else None,
+        traces=tuple(map(_rounded_trace, step_traces(tree))),
     )
 
 
-def score_line(tree: ReasoningTree, scored: Score) -> bytes:
+def score_line(tree: ReasoningTree, scored: Score, model: RiskModel = COLD_START) -> bytes:
     """Make the line of one question, as `edgeelad score` appends it."""
-    return (dump_json(asdict(make_row(tree, scored))) + "\n").encode("utf-8")
+    return (dump_json(asdict(make_row(tree, scored, model))) + "\n").encode("utf-8")
+
+
+def _rounded_trace(trace: StepTrace) -> StepTrace:
+    return trace._replace(
+        mean_logprob=_rounded(trace.mean_logprob),
+        lowest_window=_rounded(trace.lowest_window),
+        mean_entropy=_rounded(trace.mean_entropy),
+        max_entropy=_rounded(trace.max_entropy),
+        symbol_entropy=_rounded(trace.symbol_entropy),
+    )
 
 
 def _rounded(value: float) -> float:

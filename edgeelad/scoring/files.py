@@ -27,6 +27,7 @@ from edgeelad.locks import lock_file
 from edgeelad.records import Question
 
 SYNC_S = 5.0  # maximum loss in a power cut; a killed process loses nothing that was written
+ANOTHER = {"model": "another student", "pool": "other questions", "risk": "another risk model"}
 OPEN_FLAGS = os.O_RDWR | getattr(os, "O_BINARY", 0)
 
 
@@ -40,6 +41,7 @@ class ScoreSettings:
         pool: Fingerprint of the questions.
         num_questions: Of the whole pool.
         shard, num_shards: The part of the pool, counted from 1.
+        risk: Fingerprint of the risk model; "" for the default.
     """
 
     edgeelad: str
@@ -54,14 +56,15 @@ class ScoreSettings:
     seed: int
     shard: int = 1
     num_shards: int = 1
+    risk: str = ""
 
     def differences(self, other: ScoreSettings) -> str:
         """The settings that differ, in words; "" if none does."""
         mine, theirs = asdict(self), asdict(other)
         words = []
         for name in (name for name in mine if mine[name] != theirs[name]):
-            if name in ("model", "pool"):
-                words.append({"model": "another student", "pool": "other questions"}[name])
+            if name in ANOTHER:
+                words.append(ANOTHER[name])
             else:
                 words.append(f"{name} {mine[name]} and not {theirs[name]}")
         return ", ".join(words)

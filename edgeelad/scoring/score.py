@@ -6,6 +6,7 @@ follows from the pool, the student and the settings alone, not from the number o
 
 from __future__ import annotations
 
+import hashlib
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
@@ -32,12 +33,12 @@ from edgeelad.pool.check import other_kinds
 from edgeelad.pool.fingerprint import pool_fingerprint
 from edgeelad.progress import Progress, Rate, track
 from edgeelad.records import AnswerKind, Evaluation, Question, ReasoningTree, TokenCounts
-from edgeelad.run.scores import score_line
+from edgeelad.run.scores import read_risk, score_line
 from edgeelad.scoring.files import ScoreFiles, ScoreSettings, aside_path, open_score_files
 from edgeelad.scoring.fingerprints import student_fingerprint
 from edgeelad.scoring.shards import LARGEST_BLOCK, Shard, block_size
 from edgeelad.selection import TEXT_STRATEGIES
-from edgeelad.uncertainty import find_strategy, score, tree_params
+from edgeelad.uncertainty import COLD_START, RiskModel, find_strategy, score, tree_params
 
 MAX_TOKENS = 256  # per explanation, for a student without a package
 
@@ -88,6 +89,7 @@ def score_pool(
     max_tokens: int | None = None,
     seed: int = 0,
     shard: Shard | None = None,
+    risk_model: Path | None = None,
 ) -> dict[str, Any]:
     """Score every question of a pool into `out` (one row per question, in the pool's order) and return a summary.
 
@@ -107,6 +109,7 @@ def score_pool(
         max_tokens: Maximum tokens per explanation and branch; default: the package's, else 256.
         seed: Random seed.
         shard: Part of the pool to score.
+        risk_model: A run's `rounds/NN/risk.json`; default: the model of a run's first round.
 
     Raises:
         ConfigError: An unknown strategy.
@@ -123,6 +126,7 @@ def score_pool(
     find_strategy(strategy, "--strategy")
     check_main_guard()
     options, shard = options or EngineOptions.for_machine(), shard or Shard()
+    risk = COLD_START if risk_model is None else read_risk(risk_model)
     learned = _Learned.of(model)
     Codec.load(model)
     graphs = find_graphs(model, options.precision)
@@ -146,6 +150,7 @@ def score_pool(
         seed=seed,
         shard=shard.number,
         num_shards=shard.total,
+        risk="" if risk == COLD_START else hashlib.sha256(repr(risk).encode()).hexdigest(),
     )
     with open_score_files(out, settings) as files:
         places, size = shard.places(count), block_size(count)
@@ -158,7 +163,8 @@ def score_pool(
             progress.say(f"{out} is complete: {files.num_scored:,} scored, {files.num_set_aside:,} set aside")
         elif num_done:
             progress.say(f"{out} has {num_done:,} of {len(places):,} questions; resuming")
-        summary = _score_rest(model, settings, options, files, blocks, num_skipped, len(places) - num_done, progress)
+        num_left = len(places) - num_done
+        summary = _score_rest(model, settings, risk, options, files, blocks, num_skipped, num_left, progress)
         if files.num_scored + files.num_set_aside != len(places):
             raise PoolError(f"{pool.path}: it became shorter during scoring; restore it, then run the command again")
     if files.num_set_aside:
@@ -174,6 +180,7 @@ def score_pool(
 def _score_rest(
     model: Path,
     settings: ScoreSettings,
+    risk: RiskModel,
     options: EngineOptions,
     files: ScoreFiles,
     blocks: Iterator[list[Question]],
@@ -190,7 +197,9 @@ def _score_rest(
     )
     params = tree_params(settings.strategy, config, settings.seed)
     opener = student_opener(model, replace(options, batch_size=LARGEST_BLOCK, precision=settings.precision))
-    then = partial(_score_tree, strategy=settings.strategy, inter_weight=config.inter_weight, seed=settings.seed)
+    then = partial(
+        _score_tree, strategy=settings.strategy, inter_weight=config.inter_weight, seed=settings.seed, risk=risk
+    )
     before, rate = files.num_scored, Rate()
     if num_left:
         progress.start("Student explains and is scored", num_left)
@@ -217,9 +226,9 @@ def _score_rest(
     }
 
 
-def _score_tree(tree: ReasoningTree, *, strategy: str, inter_weight: float, seed: int) -> _Scored:
-    (value,) = score([tree], strategy, inter_weight=inter_weight, seed=seed)
-    return _Scored(score_line(tree, value), tree.tokens)
+def _score_tree(tree: ReasoningTree, *, strategy: str, inter_weight: float, seed: int, risk: RiskModel) -> _Scored:
+    (value,) = score([tree], strategy, inter_weight=inter_weight, seed=seed, risk=risk)
+    return _Scored(score_line(tree, value, risk), tree.tokens)
 
 
 def _counted(questions: Iterator[Question], kinds: Counter[AnswerKind]) -> Iterator[Question]:

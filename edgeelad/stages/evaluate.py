@@ -19,6 +19,7 @@ from edgeelad.run.records import AnswerRow, RoundMetrics
 from edgeelad.stages.run import Run
 from edgeelad.stopping import certify, count_disagreements
 from edgeelad.text.answers import agree
+from edgeelad.uncertainty.traces import elad_tokens
 
 Answers = Mapping[str, str | None]
 # a first student has hardly moved if it changed fewer than this share of the answers, while this share is still wrong
@@ -139,6 +140,9 @@ def _metrics(run: Run, number: int, rows: Sequence[AnswerRow], trees: Mapping[st
         statuses=dict(Counter(item.status for item in annotations)),
         student_tokens=sum(row.num_tokens for row in scores),
         mean_score=sum(row.score for row in scores) / len(scores) if scores else None,
+        elad_tokens=sum(
+            elad_tokens(row.traces, config.scoring.num_branches, config.scoring.num_explanations) for row in scores
+        ),
     )
 
 

@@ -18,11 +18,12 @@ from edgeelad.progress import Progress
 from edgeelad.records import Annotation, Example, Question
 from edgeelad.run.folder import RunFolder
 from edgeelad.run.records import AuditRow, TeacherStage
+from edgeelad.run.scores import read_risk
 from edgeelad.selection import selection_strategy
 from edgeelad.teacher import open_teacher
 from edgeelad.teacher.ledger.totals import RunTotals, run_totals
 from edgeelad.teacher.protocol import Teacher
-from edgeelad.uncertainty import Strategy, full_tree_params
+from edgeelad.uncertainty import COLD_START, RiskModel, Strategy, full_tree_params
 
 
 @dataclass(frozen=True, slots=True)
@@ -144,6 +145,11 @@ class Run:
             for item in self.annotations(last_round)
             if item.is_usable and item.answer is not None
         ]
+
+    def risk_model(self, number: int) -> RiskModel:
+        """The model of a round that estimates how likely the student is wrong; the cold start if nothing was scored."""
+        file = self.folder.round(number).risk
+        return read_risk(file.path) if file.exists() else COLD_START
 
     def tree_params(self, number: int) -> TreeParams:
         """The trees that the teacher's work starts from: with the seed of the scores that chose the questions."""

@@ -1,8 +1,14 @@
-"""Score the pool: the last student explains every candidate, and its uncertainty in the steps is the score."""
+"""Score the pool: the last student explains every candidate, and a strategy turns its explanation into a score.
+
+With `scoring.max_branched` there are two passes: every candidate is explained once, and branches are sampled only for
+those at the highest risk.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import heapq
+from collections.abc import Iterable, Iterator
+from dataclasses import replace
 
 from edgeelad.engine.options import EngineOptions
 from edgeelad.engine.workers import SetAside, generate_trees
@@ -10,9 +16,12 @@ from edgeelad.progress import track
 from edgeelad.records import Question, ReasoningTree
 from edgeelad.run.scores import ScoreRow, make_row
 from edgeelad.stages.candidates import candidates
+from edgeelad.stages.risk import fit_risk
 from edgeelad.stages.run import Run
-from edgeelad.uncertainty import Strategy, tree_params
+from edgeelad.uncertainty import RiskModel, Strategy, find_strategy, tree_params
 from edgeelad.uncertainty import score as score_trees
+
+UNBRANCHED = 0.0  # score of a question that was not worth branches: below that of any other
 
 
 def score(run: Run, number: int) -> None:
@@ -21,17 +30,59 @@ def score(run: Run, number: int) -> None:
     if strategy is None or run.folder.is_done(here.scores.path):
         return
     questions = candidates(run, number)
-    run.progress.start(f"Round {number}: scoring the pool", len(questions))
-    with run.folder.stage(number, "score", here.scores.path):
-        trees = track(_trees(run, number, questions, strategy), run.progress)
-        here.scores.write(_rows(run, number, trees, strategy))
+    with run.folder.stage(number, "score", here.risk.path, here.scores.path):
+        model = fit_risk(run, number)
+        here.risk.write(model)
+        limit = run.config.scoring.max_branched
+        if limit is None or limit >= len(questions) or not strategy.needs_sampling:
+            here.scores.write(_rows(run, number, questions, strategy, model, "scoring the pool"))
+        else:
+            here.scores.write(_in_two_passes(run, number, questions, strategy, model, limit))
     run.progress.finish()
+
+
+def _in_two_passes(
+    run: Run, number: int, questions: list[Question], strategy: Strategy, model: RiskModel, limit: int
+) -> Iterator[ScoreRow]:
+    """Rows of all questions in their order; `limit` of them have branches, the others the score `UNBRANCHED`."""
+    greedy = run.folder.round(number).greedy
+    if not run.folder.is_done(greedy.path):
+        with run.folder.digests.recording(greedy.path):
+            greedy.write(_rows(run, number, questions, find_strategy("risk"), model, "explaining the pool"))
+        run.progress.finish()
+    risks = ((row.score, row.id) for row in greedy.read())
+    chosen = {id_ for _, id_ in heapq.nsmallest(limit, risks, key=lambda pair: (-pair[0], pair[1]))}
+    worth = [question for question in questions if question.id in chosen]
+    branched = _rows(run, number, worth, strategy, model, "scoring the riskiest")
+    return _merged(greedy.read(), branched, strategy.name)
+
+
+def _merged(greedy: Iterable[ScoreRow], branched: Iterator[ScoreRow], strategy: str) -> Iterator[ScoreRow]:
+    """Every question's row: of the second pass if it is there, else of the first."""
+    following = next(branched, None)
+    for row in greedy:
+        if following is not None and following.id == row.id:
+            # it was explained twice
+            yield replace(following, num_tokens=following.num_tokens + row.num_tokens)
+            following = next(branched, None)
+        else:
+            yield replace(row, strategy=strategy, score=UNBRANCHED, step_scores=())
+    assert following is None, "the second pass is of questions of the first, in the same order"
+
+
+def _rows(
+    run: Run, number: int, questions: list[Question], strategy: Strategy, model: RiskModel, what: str
+) -> Iterator[ScoreRow]:
+    run.progress.start(f"Round {number}: {what}", len(questions))
+    weight, seed = run.config.scoring.inter_weight, run.seed(number, "score")
+    for tree in track(_trees(run, number, questions, strategy), run.progress):
+        (scored,) = score_trees([tree], strategy, inter_weight=weight, seed=seed, risk=model)
+        yield make_row(tree, scored, model)
 
 
 def _trees(run: Run, number: int, questions: list[Question], strategy: Strategy) -> Iterator[ReasoningTree]:
     config = run.config.scoring
-    needs = (strategy.needs_explanation, strategy.needs_branches, strategy.needs_root_branches, strategy.needs_probe)
-    if not any(needs):
+    if strategy.is_free:
         return (ReasoningTree(question, "", (), None, "eos", (), (), ((),)) for question in questions)
 
     def without_score(aside: SetAside) -> None:
@@ -44,10 +95,3 @@ def _trees(run: Run, number: int, questions: list[Question], strategy: Strategy)
         EngineOptions(run.num_workers, batch_size=config.batch_size, precision=config.precision),
         on_set_aside=without_score,
     )
-
-
-def _rows(run: Run, number: int, trees: Iterator[ReasoningTree], strategy: Strategy) -> Iterator[ScoreRow]:
-    weight, seed = run.config.scoring.inter_weight, run.seed(number, "score")
-    for tree in trees:
-        (scored,) = score_trees([tree], strategy, inter_weight=weight, seed=seed)
-        yield make_row(tree, scored)

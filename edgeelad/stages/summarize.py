@@ -11,6 +11,7 @@ from edgeelad.stopping import StopReason
 def summarize(run: Run, number: int, reason: StopReason) -> Summary:
     """Write the summary of a run that ends with a round's student, and its report; returns the summary."""
     metrics, base = run.folder.round(number).metrics.read(), run.folder.round(0).metrics.read()
+    finished = [run.folder.round(taught).metrics.read() for taught in range(1, number + 1)]
     totals = run.totals()
     bought = [item for here in run.folder.rounds() for item in here.annotations.read_if_there()]
     is_quantized = metrics.shipping != "fp32"
@@ -35,6 +36,8 @@ def summarize(run: Run, number: int, reason: StopReason) -> Summary:
         student=run.config.student.model,
         strategy=run.config.selection.strategy,
         seed=run.config.run.seed,
+        student_tokens=sum(row.student_tokens for row in finished),
+        elad_tokens=sum(row.elad_tokens for row in finished),
     )
     with run.folder.digests.recording(run.folder.summary.path, is_derived=True):
         run.folder.summary.write(summary)

@@ -18,11 +18,14 @@ from edgeelad.errors import ConfigError, ModelError
 from edgeelad.plugins import PYTHON, find_plugin
 from edgeelad.records import ReasoningTree, Score
 from edgeelad.uncertainty import strategies
+from edgeelad.uncertainty.risk import COLD_START, RiskModel
 from edgeelad.uncertainty.strategies import ScoreOptions
 
 __all__ = [
+    "COLD_START",
     "STRATEGIES",
     "AnyStrategy",
+    "RiskModel",
     "ScoreOptions",
     "Strategy",
     "find_strategy",
@@ -45,6 +48,7 @@ class Strategy:
         needs_branches: Whether it needs branches from every step prefix (then those from the bare question too).
         needs_root_branches: Whether it needs explanations sampled from the bare question.
         needs_probe: Whether it needs the forced answers.
+        needs_removals: Whether it needs branches sampled after all steps but one, for each step.
         needs_explanation: Whether it needs the greedy explanation at all.
         is_random: Whether the score is random, so that selection by it is uniform.
     """
@@ -57,9 +61,25 @@ class Strategy:
     needs_probe: bool = False
     needs_explanation: bool = True
     is_random: bool = False
+    needs_removals: bool = False
+
+    @property
+    def needs_sampling(self) -> bool:
+        """Whether it needs branches of any kind."""
+        return self.needs_branches or self.needs_root_branches or self.needs_removals
+
+    @property
+    def is_free(self) -> bool:
+        """Whether the student need not generate anything."""
+        return not (self.needs_explanation or self.needs_sampling or self.needs_probe)
 
 
 _TABLE = (
+    Strategy(
+        "risk",
+        strategies.risk,
+        "probability that the answer is wrong, by a logistic model of the steps' entropies fitted on checked questions",
+    ),
     Strategy(
         "elad",
         strategies.elad,
@@ -68,17 +88,19 @@ _TABLE = (
         needs_root_branches=True,
     ),
     Strategy(
+        "elad-removal",
+        strategies.elad_removal,
+        "disagreement with and without each step, the later steps kept, plus disagreement between explanations",
+        needs_branches=True,
+        needs_root_branches=True,
+        needs_removals=True,
+    ),
+    Strategy(
         "elad-mc",
         strategies.elad_mc,
         "how far each step moves the distribution of answers (unbiased squared distance)",
         needs_branches=True,
         needs_root_branches=True,
-    ),
-    Strategy(
-        "probe",
-        strategies.probe,
-        "how often the answer forced after each step flips, plus its last entropy; cheap",
-        needs_probe=True,
     ),
     Strategy(
         "disagreement",
@@ -94,6 +116,16 @@ _TABLE = (
         needs_root_branches=True,
         needs_explanation=False,
     ),
+    Strategy(
+        "semantic-entropy",
+        strategies.semantic_entropy,
+        "entropy of answers weighted by the explanations' probabilities, with the unobserved mass (Kuhn et al. 2023)",
+        needs_root_branches=True,
+    ),
+    Strategy("step-entropy", strategies.step_entropy, "largest mean token entropy of a step"),
+    Strategy("first-entropy", strategies.first_entropy, "mean token entropy of the first step"),
+    Strategy("symbol-entropy", strategies.symbol_entropy, "mean entropy of tokens with a digit or an operator"),
+    Strategy("lowest-window", strategies.lowest_window, "lowest mean log-probability of four tokens in a row, negated"),
     Strategy("least-confidence", strategies.least_confidence, "mean token log-probability, negated"),
     Strategy("max-entropy", strategies.max_entropy, "mean token entropy"),
     Strategy(
@@ -101,6 +133,11 @@ _TABLE = (
     ),
 )
 STRATEGIES: dict[str, Strategy] = {strategy.name: strategy for strategy in _TABLE}
+REMOVED = {
+    "probe": "it tells wrong answers no better than chance, for an answer forced after a step repeats that step's "
+    "result; use risk, which needs fewer student tokens",
+}
+"""Strategies of earlier versions, and why they are gone."""
 
 
 AnyStrategy = str | Strategy | Callable[[ReasoningTree], float]
@@ -123,6 +160,8 @@ def find_strategy(strategy: AnyStrategy, key: str = "strategy", also: tuple[str,
     if isinstance(strategy, str):
         if strategy in STRATEGIES:
             return STRATEGIES[strategy]
+        if strategy in REMOVED:
+            raise ConfigError(f"{key}: strategy {strategy!r} was removed: {REMOVED[strategy]}")
         if strategy.startswith(f"{PYTHON}:"):
             raise ConfigError(
                 f"this run is scored by the Python function {strategy.partition(':')[2]!r}; resume it from "
@@ -136,7 +175,12 @@ def find_strategy(strategy: AnyStrategy, key: str = "strategy", also: tuple[str,
 
 
 def score(
-    trees: Iterable[ReasoningTree], strategy: AnyStrategy, *, inter_weight: float = 1.0, seed: int = 0
+    trees: Iterable[ReasoningTree],
+    strategy: AnyStrategy,
+    *,
+    inter_weight: float = 1.0,
+    seed: int = 0,
+    risk: RiskModel = COLD_START,
 ) -> Iterator[Score]:
     """Score trees, in their order.
 
@@ -145,12 +189,13 @@ def score(
         strategy: See `find_strategy`.
         inter_weight: λ of `elad`.
         seed: Of `random`.
+        risk: The model of `risk`.
 
     Raises:
         ConfigError: There is no such strategy, or it returns no number.
         ModelError: A score is not finite: the student computes NaN or infinity.
     """
-    found, options = find_strategy(strategy), ScoreOptions(inter_weight, seed)
+    found, options = find_strategy(strategy), ScoreOptions(inter_weight, seed, risk)
     return (_checked(found.name, tree, found.function(tree, options)) for tree in trees)
 
 
@@ -181,6 +226,7 @@ def tree_params(strategy: AnyStrategy, config: ScoringConfig, seed: int) -> Tree
         num_branches=full.num_branches if found.needs_branches else 0,
         num_root_branches=full.num_root_branches if found.needs_root_branches else 0,
         probe=found.needs_probe,
+        num_removal_branches=full.num_branches if found.needs_removals else 0,
     )
 
 

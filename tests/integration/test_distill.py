@@ -1,13 +1,16 @@
 """A whole run in small: from pool to package, over HTTP, through ONNX; its files, its figures, its package."""
 
 import json
+import shutil
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 from fixtures.small_run import NUM_POOL, SmallRun
 
+from edgeelad.cli.distill import scoring_sentence
 from edgeelad.config import load_config
 from edgeelad.engine.student import Student
 from edgeelad.errors import BudgetError
@@ -17,9 +20,13 @@ from edgeelad.progress import Silent
 from edgeelad.quickstart.server import TeacherServer
 from edgeelad.quickstart.solver import solve
 from edgeelad.records import Question
+from edgeelad.run.config_file import read_config
 from edgeelad.run.folder import RunFolder
+from edgeelad.stages.open_run import open_run
+from edgeelad.stages.score import score
 from edgeelad.teacher.revision.verify import find_flaw
 from edgeelad.text.answers import agree
+from edgeelad.uncertainty.risk import COLD_START, features
 
 
 @pytest.fixture(scope="module")
@@ -37,7 +44,7 @@ def test_the_run_folder_holds_every_file(finished: Path) -> None:
     names = {path.relative_to(finished).as_posix() for path in finished.rglob("*") if path.is_file()}
     assert {"config.toml", "state.json", "ledger.sqlite", "metrics.jsonl", "audit.jsonl", "summary.json"} <= names
     assert {"report.html", "package/manifest.json", "package/onnx/model_quantized.onnx"} <= names
-    for name in ("scores.jsonl", "selected.jsonl", "annotations.jsonl", "metrics.json", "onnx/model.onnx"):
+    for name in ("risk.json", "scores.jsonl", "selected.jsonl", "annotations.jsonl", "metrics.json", "onnx/model.onnx"):
         assert {f"rounds/01/{name}", f"rounds/02/{name}"} <= names
     assert not [name for name in names if ".tmp" in name]
 
@@ -81,6 +88,45 @@ def test_scores_have_a_list_of_answers_for_each_prefix(finished: Path) -> None:
         assert len(row["step_scores"]) == len(row["steps"])
         assert row["strategy"] == "elad"
         assert row["num_tokens"] > 0
+
+
+def test_scores_have_a_risk_and_the_figures_of_each_step(finished: Path) -> None:
+    assert RunFolder(finished).round(1).risk.read().is_cold
+    for row in RunFolder(finished).round(1).scores.read():
+        assert [trace.num_tokens > 0 for trace in row.traces] == [True] * (len(row.steps) + 1)
+        assert row.risk == pytest.approx(COLD_START.probability(features(row.traces, row.steps, row.answer, "number")))
+        mean = sum(t.mean_entropy * t.num_tokens for t in row.traces) / sum(t.num_tokens for t in row.traces)
+        assert mean == pytest.approx(row.mean_entropy, rel=1e-4, abs=1e-6)
+
+
+def test_the_summary_says_what_scoring_took(finished: Path) -> None:
+    summary = RunFolder(finished).summary.read()
+    rows = [row for number in (1, 2) for row in RunFolder(finished).round(number).scores.read()]
+    assert summary.student_tokens == sum(row.num_tokens for row in rows)
+    assert summary.elad_tokens == pytest.approx(summary.student_tokens, rel=0.3)  # it was elad
+    assert scoring_sentence(summary) == f"Chosen by elad: scoring took {summary.student_tokens:,} student tokens."
+    cheap = replace(summary, strategy="risk", student_tokens=summary.elad_tokens // 4)
+    assert scoring_sentence(cheap).endswith(f", 75% fewer than elad would have (about {summary.elad_tokens:,}).")
+    assert scoring_sentence(replace(summary, elad_tokens=0)) == ""
+
+
+def test_branches_are_sampled_for_the_riskiest_only(finished: Path, small_run: SmallRun, tmp_path: Path) -> None:
+    folder = RunFolder(Path(shutil.copytree(finished, tmp_path / "run")))
+    run = open_run(read_config(folder), folder, Silent())
+    shutil.rmtree(folder.round(1).path)
+    folder.digests.file.path.unlink()
+    scoring = run.config.scoring.model_copy(update={"max_branched": 10})
+    score(replace(run, config=run.config.model_copy(update={"scoring": scoring})), 1)
+    rows = list(folder.round(1).scores.read())
+    whole = {row.id: row for row in RunFolder(finished).round(1).scores.read()}
+    assert [row.id for row in rows] == list(whole)
+    branched = [row for row in rows if row.branch_answers]
+    assert len(branched) == 10
+    assert min(row.risk or 0 for row in branched) >= max(row.risk or 0 for row in rows if not row.branch_answers)
+    for row in branched:
+        assert replace(row, num_tokens=0) == replace(whole[row.id], num_tokens=0)
+    assert {row.score for row in rows if not row.branch_answers} == {0.0}
+    assert {row.strategy for row in rows} == {"elad"}
 
 
 def test_the_package_answers_as_the_run_measured(finished: Path, small_run: SmallRun) -> None:

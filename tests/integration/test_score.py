@@ -3,6 +3,7 @@
 import fcntl
 import itertools
 import json
+import math
 import os
 import random
 import re
@@ -10,6 +11,7 @@ import shutil
 import signal
 import subprocess
 import sys
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -24,10 +26,12 @@ from edgeelad.config import PoolConfig
 from edgeelad.engine.options import EngineOptions, num_cores
 from edgeelad.errors import ModelError, PoolError, RunError, UsageError
 from edgeelad.progress import Silent
+from edgeelad.record_files import RecordFile
 from edgeelad.scoring import score as scoring
 from edgeelad.scoring.files import aside_path, meta_path
 from edgeelad.scoring.score import score_pool
 from edgeelad.scoring.shards import Shard, block_size, merge_shards
+from edgeelad.uncertainty import COLD_START, RiskModel
 
 NUM = 199
 BLOCK = block_size(NUM)
@@ -181,6 +185,28 @@ def test_a_file_of_other_rows_is_not_touched(model: Path, pool: Path, whole: Pat
         with pytest.raises(RunError, match=said):
             score_pool(model, at(pool), out, Silent(), **SETTINGS)
         assert out.read_bytes() == b"".join(changed)
+
+
+def test_risk_is_scored_with_the_model_of_a_run(model: Path, tmp_path: Path) -> None:
+    pool, out = write_pool(tmp_path / "pool.jsonl", 12), tmp_path / "scores.jsonl"
+    cold = tmp_path / "cold.jsonl"
+    score_pool(model, at(pool), cold, Silent(), strategy="risk", max_tokens=16)
+    fitted = RecordFile(tmp_path / "risk.json", RiskModel)
+    fitted.write(replace(COLD_START, intercept=COLD_START.intercept + 1.0, num_checked=50, num_wrong=9))
+    for _ in range(2):  # the second time, there is nothing left to do
+        score_pool(model, at(pool), out, Silent(), strategy="risk", max_tokens=16, risk_model=fitted.path)
+    pairs = zip(*([json.loads(line) for line in path.read_text().splitlines()] for path in (cold, out)), strict=True)
+    for before, after in pairs:
+        assert (before["score"], after["score"]) == (before["risk"], after["risk"])
+        odds = [math.log(row["risk"] / (1 - row["risk"])) for row in (before, after)]
+        assert odds[1] - odds[0] == pytest.approx(1.0, abs=1e-3)
+    with pytest.raises(UsageError, match="another risk model"):
+        score_pool(model, at(pool), out, Silent(), strategy="risk", max_tokens=16)
+    fitted.write(replace(COLD_START, coefficients=(1.0, 2.0)))
+    with pytest.raises(RunError, match=r"risk.json: has 2 coefficients and not \d+: another version"):
+        score_pool(model, at(pool), out, Silent(), strategy="risk", max_tokens=16, risk_model=fitted.path)
+    with pytest.raises(UsageError, match="no such file; name a run"):
+        score_pool(model, at(pool), out, Silent(), strategy="risk", risk_model=tmp_path / "none.json")
 
 
 def test_other_settings_are_refused(

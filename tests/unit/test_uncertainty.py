@@ -2,6 +2,7 @@ import itertools
 import json
 import math
 import random
+from dataclasses import replace
 
 import pytest
 from hypothesis import given, settings
@@ -12,18 +13,21 @@ from edgeelad.errors import ConfigError, ModelError, RunError, StorageError
 from edgeelad.record_files import RowFile
 from edgeelad.records import Branch, Probe, Question, ReasoningTree, TokenCounts
 from edgeelad.run.scores import ScoreRow, make_row
-from edgeelad.uncertainty import STRATEGIES, find_strategy, score, tree_params
+from edgeelad.uncertainty import STRATEGIES, Strategy, find_strategy, score, tree_params
 from edgeelad.uncertainty.pairs import agreement_between, agreement_within, entropy, squared_distance
 
 unhurried = settings(deadline=None)  # a shared machine has slow moments
 answers = st.sampled_from(["1", "2", "3", None])
 
 
-def make_tree(groups, *, probes=(), logprobs=(-0.5, -1.5), entropies=(0.25, 0.75), question_id="q"):
+def make_tree(
+    groups, *, probes=(), logprobs=(-0.5, -1.5), entropies=(0.25, 0.75), question_id="q", removals=(), step_ends=()
+):
     """A tree whose branches end in the given answers; branch j of group i is i + j + 1 tokens long."""
     branches = tuple(
         tuple(Branch("", answer, -1.0, i + j + 1) for j, answer in enumerate(group)) for i, group in enumerate(groups)
     )
+    without = tuple(tuple(Branch("", answer, -1.0, 2) for answer in group) for group in removals)
     return ReasoningTree(
         question=Question(question_id, "How many?"),
         text="one\ntwo\nThe answer is 1",
@@ -37,9 +41,11 @@ def make_tree(groups, *, probes=(), logprobs=(-0.5, -1.5), entropies=(0.25, 0.75
         tokens=TokenCounts(
             prompt=7,
             explanation=len(logprobs),
-            branch=sum(branch.num_tokens for group in branches for branch in group),
+            branch=sum(branch.num_tokens for group in (*branches, *without) for branch in group),
             probe=len(probes),
         ),
+        step_ends=step_ends,
+        removals=without,
     )
 
 
@@ -79,19 +85,6 @@ def test_elad_mc_worked_by_hand():
     assert scored.value == pytest.approx((-1 / 3 + 0) / 2)
 
 
-def test_probe_worked_by_hand():
-    probes = (Probe("5", 1.0), Probe("5", 0.9), Probe("7", 0.5), Probe("7", 0.25))
-    scored = only(make_tree([], probes=probes), "probe")
-    assert scored.step_scores == (0.0, 1.0, 0.0)
-    assert scored.value == pytest.approx(1 / 3 + 0.25)
-    assert scored.num_tokens == 2 + 4
-
-
-def test_a_forced_answer_that_is_not_found_is_a_flip():
-    scored = only(make_tree([], probes=(Probe(None, 0.0), Probe(None, 0.0), Probe("5", 0.0))), "probe")
-    assert scored.step_scores == (1.0, 1.0)
-
-
 def test_baselines_worked_by_hand():
     tree = make_tree([["5", "5", "7"]])
     assert only(tree, "least-confidence").value == 1.0
@@ -100,15 +93,52 @@ def test_baselines_worked_by_hand():
     assert only(tree, "answer-entropy").value == pytest.approx(math.log(3) - 2 / 3 * math.log(2))
 
 
+def test_elad_removal_worked_by_hand():
+    # without step 1: 2 of 4 pairs agree with the branches after all steps; without step 2: all do
+    tree = make_tree([["5", "5", "7"], ["9", "9"], ["5", "5"]], removals=[["5", "7"], ["5", "5"]])
+    scored = only(tree, "elad-removal", inter_weight=0.5)
+    assert scored.step_scores == (0.5, 0.0)
+    assert scored.value == pytest.approx(0.25 + 0.5 * 2 / 3)
+
+
+def test_scores_of_the_greedy_pass_worked_by_hand():
+    # two steps of two and three tokens, then an answer line of one
+    logprobs, entropies = (-0.1, -0.3, -2.0, -1.0, -0.6, -0.2), (0.1, 0.3, 0.9, 0.2, 0.4, 0.05)
+    tree = make_tree([[], [], []], logprobs=logprobs, entropies=entropies, step_ends=(2, 5))
+    assert only(tree, "step-entropy").value == pytest.approx(0.5)
+    assert only(tree, "first-entropy").value == pytest.approx(0.2)
+    assert only(tree, "symbol-entropy").value == tree.mean_entropy
+    calculated = replace(tree, is_symbol=(True, False, False, False, True))
+    assert only(calculated, "symbol-entropy").value == pytest.approx(0.25)
+    assert only(tree, "lowest-window").value == pytest.approx(1.2)
+    assert only(tree, "step-entropy").step_scores == pytest.approx((0.2, 0.5))
+
+
+def test_semantic_entropy_counts_the_mass_that_was_not_seen():
+    def equal_branches(logprob):
+        branches = (tuple(Branch(f"way {i}", "1", logprob, 1) for i in range(3)),)
+        return replace(make_tree([[]], logprobs=(logprob,), entropies=(0.0,)), branches=branches)
+
+    certain, unlikely = (only(equal_branches(math.log(p)), "semantic-entropy").value for p in (0.25, 0.01))
+    assert certain == pytest.approx(0.0, abs=1e-12)  # four ways of a quarter each: everything was seen
+    share = 0.96 / 4  # of the mass that was not seen, for an answer that was not
+    assert unlikely == pytest.approx(-(share * math.log(share) + (1 - share) * math.log(1 - share)))
+
+
 def test_each_score_counts_only_the_tokens_that_it_needs():
-    tree = make_tree([["5", "5", "7"], ["5", "9"], ["5", "5"]], probes=(Probe("5", 0.0),) * 3)
+    tree = make_tree(
+        [["5", "5", "7"], ["5", "9"], ["5", "5"]], probes=(Probe("5", 0.0),) * 3, removals=[["5", "7"], ["5", "5"]]
+    )
     costs = {name: only(tree, name).num_tokens for name in STRATEGIES}
     assert costs == {
+        "risk": 2,
         "elad": 20,
+        "elad-removal": 2 + 6 + 7 + 4 * 2,
         "elad-mc": 20,
-        "probe": 5,
         "disagreement": 6,
         "answer-entropy": 6,
+        "semantic-entropy": 2 + 6,
+        **dict.fromkeys(("step-entropy", "first-entropy", "symbol-entropy", "lowest-window"), 2),
         "least-confidence": 2,
         "max-entropy": 2,
         "random": 0,
@@ -116,10 +146,10 @@ def test_each_score_counts_only_the_tokens_that_it_needs():
 
 
 def test_an_explanation_without_steps_is_scored():
-    tree = make_tree([["5", "7"]], probes=(Probe("5", 0.5),), logprobs=(), entropies=())
+    tree = make_tree([["5", "7"]], logprobs=(), entropies=())
+    assert only(tree, "risk").step_scores == only(tree, "symbol-entropy").step_scores == ()
     assert only(tree, "elad").value == 1.0  # all of it from between the explanations
     assert only(tree, "elad-mc").value == 0.0
-    assert only(tree, "probe").value == 0.5
     assert only(tree, "least-confidence").value == 0.0
 
 
@@ -221,6 +251,7 @@ def test_every_strategy_scores_the_trees_that_it_asks_for():
         tree = make_tree(
             groups if params.num_root_branches or params.num_branches else [],
             probes=(Probe("5", 0.0),) * 3 if params.probe else (),
+            removals=[["5"] * params.num_removal_branches] * 2 if params.num_removal_branches else [],
         )
         scored = only(tree, name, seed=9)
         assert scored.strategy == name
@@ -236,16 +267,25 @@ def test_trees_are_grown_no_further_than_needed():
     }
     assert needs["elad"] == needs["elad-mc"] == (3, 5, False)
     assert needs["disagreement"] == needs["answer-entropy"] == (0, 5, False)
-    assert needs["probe"] == (0, 0, True)
-    for name in ("random", "least-confidence", "max-entropy"):
+    forced = Strategy("own", lambda tree, _: tree.probes[-1].entropy, "own", needs_probe=True)
+    assert tree_params(forced, config, seed=0).probe
+    assert not any(probe for _, _, probe in needs.values())
+    assert tree_params("elad-removal", config, seed=0).num_removal_branches == 3
+    assert tree_params("elad", config, seed=0).num_removal_branches == 0
+    for name in ("random", "risk", "least-confidence", "max-entropy", "step-entropy", "lowest-window"):
         assert needs[name] == (0, 0, False)
 
 
 def test_an_unknown_strategy_is_an_error_that_suggests_the_nearest():
     with pytest.raises(ConfigError, match="did you mean elad-mc"):
         find_strategy("elad_mc")
-    with pytest.raises(ConfigError, match=r"unknown name 'zzz'; built in: elad, .*; installed: none"):
+    with pytest.raises(ConfigError, match=r"unknown name 'zzz'; built in: risk, elad, .*; installed: none"):
         score([], "zzz")
+
+
+def test_a_removed_strategy_says_why_and_what_to_use():
+    with pytest.raises(ConfigError, match=r"selection\.strategy: strategy 'probe' was removed: .*; use risk"):
+        find_strategy("probe", "selection.strategy")
 
 
 def test_a_score_that_is_not_finite_is_an_error():
@@ -284,7 +324,7 @@ def test_scores_are_read_back_as_written(tmp_path):
     assert read[0].mean_logprob == -0.333333
     assert set(json.loads(path.read_text(encoding="utf-8").splitlines()[0])) == {
         "id", "strategy", "score", "explanation", "steps", "answer", "branch_answers", "step_scores", "mean_logprob",
-        "mean_entropy", "num_tokens",
+        "mean_entropy", "num_tokens", "risk", "traces",
     }  # fmt: skip
 
 
