@@ -18,6 +18,7 @@ from edgeelad.report import charts, figures
 from edgeelad.report.claims import make_headline, stop_sentence
 from edgeelad.report.questions import QuestionCard, make_cards
 from edgeelad.report.read import MAX_SHOWN_PER_ROUND, ReportedRun, RoundQuestions, read_run
+from edgeelad.report.risk import RiskSection, risk_section
 from edgeelad.run.records import RoundMetrics, TrainingRecord
 
 REPORT_FILE = "report.html"
@@ -46,6 +47,7 @@ class RoundSection:
     set_aside: list[QuestionCard]
     questions: RoundQuestions
     histogram: charts.Histogram | None
+    risk: RiskSection | None
 
     @property
     def num_hidden(self) -> int:
@@ -255,6 +257,7 @@ def _sections(run: ReportedRun) -> list[RoundSection]:
             set_aside=make_cards(questions.set_aside, questions, heat_scale),
             questions=questions,
             histogram=charts.histogram(questions.pool_scores, questions.selected_scores),
+            risk=risk_section(questions),
         )
         for questions in run.rounds
     ]

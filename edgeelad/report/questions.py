@@ -46,6 +46,7 @@ class StepRow:
         is_dropped: Whether the student's step is not in the verified explanation.
         after: The verified step; empty if that explanation is shorter.
         origin: The author of the verified step, or None.
+        tokens: The step's tokens in figures; "" if unknown.
     """
 
     number: int
@@ -57,6 +58,7 @@ class StepRow:
     is_dropped: bool
     after: tuple[Part, ...]
     origin: Origin | None
+    tokens: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,6 +78,7 @@ class QuestionCard:
     answer: str | None
     abandoned: tuple[Correction, ...]
     num_tokens: int
+    risk: float | None = None
 
     @property
     def is_student_right(self) -> bool:
@@ -121,6 +124,7 @@ def make_card(
         answer=annotation.answer,
         abandoned=tuple(item for item in annotation.corrections if (item.step, item.after) not in used),
         num_tokens=annotation.usage.prompt_tokens + annotation.usage.completion_tokens,
+        risk=explanation.risk if explanation is not None else None,
     )
 
 
@@ -152,9 +156,20 @@ def _rows(
                 is_dropped=bool(final) and bool(before) and before != after,
                 after=after_parts,
                 origin=_origin(is_kept, correction is not None, annotation.status) if after else None,
+                tokens=_tokens(scored, index),
             )
         )
     return tuple(rows)
+
+
+def _tokens(scored: ScoreRow | None, index: int) -> str:
+    if scored is None or index >= len(scored.traces) - 1:  # the last trace is of the answer line
+        return ""
+    trace = scored.traces[index]
+    return (
+        f"{trace.num_tokens} tokens; entropy {trace.mean_entropy:.2f} nats on average, {trace.max_entropy:.2f} at "
+        f"most; lowest window of log-probabilities {trace.lowest_window:.2f}"
+    )
 
 
 def _origin(is_kept: bool, is_corrected: bool, status: str) -> Origin:

@@ -16,11 +16,13 @@ from typing import Any
 from edgeelad.errors import RunError
 from edgeelad.files import read_errors
 from edgeelad.record_files import RowFile
-from edgeelad.records import Annotation
+from edgeelad.records import Annotation, SelectionReason
 from edgeelad.run.folder import RoundFolder, RunFolder
 from edgeelad.run.records import RoundMetrics, SelectedRow, Summary, TrainingRecord
-from edgeelad.run.scores import ScoreRow
+from edgeelad.run.scores import ScoreRow, read_risk
 from edgeelad.run.teacher_check import KeptCheck, read_check
+from edgeelad.text.answers import agree
+from edgeelad.uncertainty.risk import RiskModel
 
 if sys.version_info >= (3, 11):
     import tomllib
@@ -28,6 +30,15 @@ else:  # pragma: no cover
     import tomli as tomllib
 
 MAX_SHOWN_PER_ROUND = 40
+
+
+@dataclass(frozen=True, slots=True)
+class CheckedRisk:
+    """A risk that was estimated before the teacher was asked, why the question was chosen, and the outcome."""
+
+    risk: float
+    reason: SelectionReason
+    is_wrong: bool
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,6 +59,8 @@ class RoundQuestions:
         explanations: The scored explanations of the same questions, by question id.
         pool_scores: The scores of all questions scored in this round.
         selected_scores: The scores of the selected ones.
+        risk_model: The model of how likely the student is wrong; None in runs of earlier versions.
+        checked: The selected questions that the teacher settled and that had been given a risk.
     """
 
     number: int
@@ -63,6 +76,8 @@ class RoundQuestions:
     explanations: Mapping[str, ScoreRow]
     pool_scores: array[float]
     selected_scores: tuple[float, ...]
+    risk_model: RiskModel | None = None
+    checked: tuple[CheckedRisk, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,7 +112,7 @@ def read_run(path: Path) -> ReportedRun:
             "if this is a run, resume it: edgeelad distill FOLDER --resume"
         )
     for here in folder.rounds():
-        for file in (here.selected.path, here.annotations.path, here.scores.path, here.training.path):
+        for file in (here.selected.path, here.annotations.path, here.risk.path, here.scores.path, here.training.path):
             folder.digests.check(file)
     rounds = tuple(_read_round(here) for here in folder.rounds() if here.selected.exists())
     trainings = {here.number: here.training.read() for here in folder.rounds() if here.training.exists()}
@@ -113,7 +128,8 @@ def _read_round(here: RoundFolder) -> RoundQuestions:
     aside = [row for row in selected if row.id in annotations and not annotations[row.id].is_usable]
     settled = [row for row in selected if row.id in annotations and annotations[row.id].is_usable]
     shown = (*settled[:MAX_SHOWN_PER_ROUND], *aside[:MAX_SHOWN_PER_ROUND])
-    explanations, pool_scores = _read_scores(here.scores, {row.id for row in shown})
+    explanations, pool_scores = _read_scores(here.scores, {row.id for row in selected})
+    are_shown = {row.id for row in shown}
     return RoundQuestions(
         number=here.number,
         num_selected=len(selected),
@@ -125,9 +141,18 @@ def _read_round(here: RoundFolder) -> RoundQuestions:
         rungs=Counter(item.rung for item in annotations.values() if item.rung),
         reasons=Counter(item.reason for item in annotations.values() if not item.is_usable),
         annotations={row.id: annotations[row.id] for row in shown},
-        explanations=explanations,
+        explanations={id_: row for id_, row in explanations.items() if id_ in are_shown},
         pool_scores=pool_scores,
         selected_scores=tuple(row.score for row in selected if row.score is not None),
+        risk_model=read_risk(here.risk.path) if here.risk.exists() else None,
+        checked=tuple(
+            CheckedRisk(found.risk, row.reason, not agree(found.answer, annotations[row.id].answer))
+            for row in selected
+            if row.id in annotations
+            and annotations[row.id].answer is not None
+            and (found := explanations.get(row.id)) is not None
+            and found.risk is not None
+        ),
     )
 
 

@@ -2,6 +2,8 @@ import html.parser
 import json
 import re
 import shutil
+from array import array
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -11,11 +13,14 @@ from edgeelad.errors import RunError
 from edgeelad.records import Annotation, Correction, TeacherUsage
 from edgeelad.report import write_report
 from edgeelad.report.questions import make_card
-from edgeelad.report.read import read_run
+from edgeelad.report.read import CheckedRisk, RoundQuestions, read_run
+from edgeelad.report.risk import risk_section
+from edgeelad.run.folder import RunFolder
 from edgeelad.run.records import SelectedRow
 from edgeelad.run.scores import ScoreRow
 from edgeelad.run.teacher_check import KeptCheck, keep_check
 from edgeelad.teacher.check.measure import Share, TeacherCheck
+from edgeelad.uncertainty.risk import COLD_START, FEATURES, fit
 
 VOID = {"meta", "br"}
 
@@ -226,6 +231,33 @@ def test_loss_curves_and_warnings_are_shown(own_run):
     assert text.index("Round 1: the student overfits.") < text.index("Round 1: it <b>.")
     lines = [value for name, value in page.attributes if name == "class" and value == "line other"]
     assert len(lines) == 3
+
+
+def test_risk_is_shown_with_its_calibration_and_coefficients(own_run):
+    assert "<h2>Risk</h2>" not in write_report(own_run).read_text(encoding="utf-8")  # of an earlier version
+    here = RunFolder(own_run).round(1)
+    here.risk.write(fit([[0.0] * len(FEATURES)] * 10 + [[1.0] * len(FEATURES)] * 10, [False] * 10 + [True] * 10))
+    traces = [[9, -0.2, -0.7, 0.25, 0.81, 4, 0.1]] * 3
+    rewrite_jsonl(here.scores.path, lambda row: {**row, "risk": 0.42, "traces": traces})
+    page = write_report(own_run).read_text(encoding="utf-8")
+    outline(own_run / "report.html")
+    assert "<td>20 checked</td><td>drawn at random</td>" in page
+    assert "<td>42.0%</td>" in page
+    assert "risk 42%" in page
+    assert "9 tokens; entropy 0.25 nats on average, 0.81 at most; lowest window of log-probabilities -0.70" in page
+    assert "states a false equation" in page
+
+
+@pytest.mark.parametrize(("num_wrong", "holds"), [(5, True), (50, False)])
+def test_an_expected_share_outside_the_observed_interval_is_said_to_be_off(num_wrong, holds):
+    checked = tuple(CheckedRisk(0.1, "explore", index < num_wrong) for index in range(60))
+    (row,) = risk_section(replace(empty_questions(), risk_model=COLD_START, checked=checked)).calibration
+    assert (row.num, row.observed, row.holds) == (60, num_wrong / 60, holds)
+    assert row.expected == pytest.approx(0.1)
+
+
+def empty_questions():
+    return RoundQuestions(1, 0, (), (), 0, 0, {}, {}, {}, {}, {}, array("d"), ())
 
 
 def test_not_a_run_folder(tmp_path):
