@@ -1,0 +1,301 @@
+"""Make the tables and figures of docs/EVIDENCE.md from `results.jsonl`.
+
+    python benchmarks/evidence/page.py
+
+Replaces what stands between `<!-- NAME -->` and `<!-- end -->` in the page, and writes docs/evidence/*.svg.
+"""
+
+from __future__ import annotations
+
+import itertools
+import json
+import re
+import statistics
+import sys
+from collections.abc import Callable, Iterable, Sequence
+from pathlib import Path
+from typing import Any
+
+from figure import Curve, Panel, draw
+
+HERE = Path(__file__).parent
+sys.path.insert(0, str(HERE.parent))
+from paired import compare_all  # noqa: E402 - a neighbor of this folder
+
+DOCS = HERE.parents[1] / "docs"
+TASKS = {"words": "word problems", "varied": "varied wording", "chains": "long chains", "mawps": "MAWPS/ASDiv-A"}
+# dollars per million prompt and completion tokens, and hidden reasoning tokens per request (billed as completion)
+PRICES = {"1 : 4": (0.4, 1.6, 0), "reasoning": (1.1, 4.4, 300)}
+DEFAULT = "risk"
+PUBLISHED = "elad"
+Row = dict[str, Any]
+
+
+def main() -> None:
+    """Write the page's tables and figures."""
+    rows = [json.loads(line) for line in (HERE / "results.jsonl").read_text(encoding="utf-8").splitlines()]
+    detection = [row for row in rows if row["kind"] == "detection"]
+    learning = [row for row in rows if row["kind"] == "learning"]
+    blocks = {
+        "detection answer": detection_table(detection, "answer", "auroc"),
+        "detection step": detection_table(detection, "step", "auroc"),
+        "detection precision": detection_table(detection, "answer", "precision"),
+        "detection average precision": detection_table(detection, "answer", "average_precision"),
+        "bar": bar_table(detection),
+        "learning": learning_table(learning),
+        "comparisons": comparison_table(learning),
+        "coverage": coverage(rows),
+    }
+    page = DOCS / "EVIDENCE.md"
+    text = page.read_text(encoding="utf-8")
+    for name, lines in blocks.items():
+        block = "\n".join((f"<!-- {name} -->", "", *lines, "", "<!-- end -->"))
+        text, num = re.subn(rf"<!-- {name} -->.*?<!-- end -->", lambda _, b=block: b, text, flags=re.DOTALL)
+        assert num == 1, f"{page} has no place for {name}"
+    page.write_text(text, encoding="utf-8")
+    folder = DOCS / "evidence"
+    folder.mkdir(exist_ok=True)
+    (folder / "detection.svg").write_text(detection_figure(detection), encoding="utf-8")
+    (folder / "learning.svg").write_text(learning_figure(learning, "annotated"), encoding="utf-8")
+    (folder / "money.svg").write_text(learning_figure(learning, "1 : 4"), encoding="utf-8")
+
+
+# --- detection ---
+
+
+def _cells(rows: Sequence[Row]) -> list[tuple[str, int]]:
+    return sorted({(row["task"], row["round"]) for row in rows}, key=lambda cell: (list(TASKS).index(cell[0]), cell[1]))
+
+
+def _means(rows: Sequence[Row], target: str, figure: str) -> dict[str, dict[tuple[str, int], float]]:
+    """Strategy -> cell -> mean over the seeds."""
+    found: dict[str, dict[tuple[str, int], list[float]]] = {}
+    for row in rows:
+        if row["target"] == target:
+            found.setdefault(row["strategy"], {}).setdefault((row["task"], row["round"]), []).append(row[figure])
+    return {name: {cell: statistics.fmean(v) for cell, v in cells.items()} for name, cells in found.items()}
+
+
+def detection_table(rows: Sequence[Row], target: str, figure: str) -> list[str]:
+    """One row per strategy, one column per task and round; the best of each column in bold."""
+    cells, means = _cells(rows), _means(rows, target, figure)
+    tokens = _means(rows, target, "tokens")
+    best = {cell: max(found[cell] for found in means.values() if cell in found) for cell in cells}
+    order = sorted(means, key=lambda name: -statistics.fmean(means[name].values()))
+    lines = [
+        "| score | student tokens | " + " | ".join(f"{TASKS[task]}, {number}" for task, number in cells) + " |",
+        "|---|---|" + "---|" * len(cells),
+    ]
+    for name in order:
+        shown = (_bold(means[name].get(cell), best[cell]) for cell in cells)
+        own = statistics.fmean(tokens[name].values())
+        lines.append(f"| `{name}` | {own:.0f} | " + " | ".join(shown) + " |")
+    return lines
+
+
+def _bold(value: float | None, best: float) -> str:
+    if value is None:
+        return "–"
+    return f"**{value:.3f}**" if value >= best - 5e-4 else f"{value:.3f}"
+
+
+def bar_table(rows: Sequence[Row]) -> list[str]:
+    """The default against the best other strategy, cell by cell."""
+    lines = [
+        "| task, round | wrong | `risk` | best other | student tokens, risk and other | difference |",
+        "|---|---|---|---|---|---|",
+    ]
+    answers = [row for row in rows if row["target"] == "answer"]
+    means, tokens = _means(rows, "answer", "auroc"), _means(rows, "answer", "tokens")
+    for cell in _cells(answers):
+        others = {name: found[cell] for name, found in means.items() if not name.startswith("risk") and cell in found}
+        other = max(others, key=lambda name: others[name])
+        own = [row for row in answers if (row["task"], row["round"], row["strategy"]) == (*cell, DEFAULT)]
+        share = statistics.fmean(row["positive"] / row["num"] for row in own)
+        value = means[DEFAULT][cell]
+        lines.append(
+            f"| {TASKS[cell[0]]}, {cell[1]} | {share:.2f} | {value:.3f} | {others[other]:.3f} (`{other}`) | "
+            f"{tokens[DEFAULT][cell]:.0f}, {tokens[other][cell]:.0f} | {value - others[other]:+.3f} |"
+        )
+    return lines
+
+
+def detection_figure(rows: Sequence[Row]) -> str:
+    """AUROC against student tokens per question after round 1, one panel per task; a bar spans the seeds."""
+    shown = ("risk", "max-entropy", "semantic-entropy", "elad", "elad-removal", "disagreement", "disagreement, 12")
+    panels = []
+    for task, title in TASKS.items():
+        curves = []
+        for name in shown:
+            own = [
+                row
+                for row in rows
+                if (row["task"], row["round"], row["strategy"], row["target"]) == (task, 1, name, "answer")
+            ]
+            if own:
+                x = statistics.fmean(row["tokens"] for row in own)
+                values = [row["auroc"] for row in own]
+                curves.append(Curve(name, [(x, statistics.fmean(values), min(values), max(values))]))
+        if curves:
+            panels.append(Panel(title, curves))
+    return draw(panels, "student tokens per question", "AUROC, wrong answers", is_log=True)
+
+
+# --- learning ---
+
+
+def money(row: Row, prices: str) -> float:
+    """Dollars that the teacher's work up to a row costs."""
+    prompt, completion, hidden = PRICES[prices]
+    billed = row.get("completion_tokens", 0) + hidden * row.get("requests", 0)
+    return float(row.get("prompt_tokens", 0) * prompt + billed * completion) / 1e6
+
+
+def _arms(rows: Iterable[Row]) -> dict[tuple[str, str, str], dict[int, list[Row]]]:
+    """Task, strategy and mode -> seed -> the rows of its rounds, from the base student on."""
+    found: dict[tuple[str, str, str], dict[int, list[Row]]] = {}
+    base = {}
+    rows = list(rows)
+    for row in rows:
+        if row["round"] == 0:
+            base[row["task"], row["seed"]] = row
+    for row in sorted(rows, key=lambda row: row["round"]):
+        if row["round"]:
+            seeds = found.setdefault((row["task"], row["strategy"], row["mode"]), {})
+            seeds.setdefault(row["seed"], [base[row["task"], row["seed"]]]).append(row)
+    whole = max((len(r) for seeds in found.values() for r in seeds.values()), default=0)
+    return {
+        arm: {seed: r for seed, r in seeds.items() if len(r) == whole or arm[1] == "whole"}
+        for arm, seeds in found.items()
+    }
+
+
+def learning_table(rows: Sequence[Row]) -> list[str]:
+    """One row per task and arm."""
+    lines = [
+        "| task | choice | teaching | seeds | base | annotated | accuracy | area | wrong in the batch | student tokens "
+        "| teacher tokens (prompt, completion) | $ at 1 : 4 | $ with reasoning |",
+        "|---|---|---|---|---|---|---|---|---|---|---|---|---|",
+    ]
+    arms = _arms(rows)
+    for task in TASKS:
+        for (_, strategy, mode), seeds in sorted(
+            ((arm, seeds) for arm, seeds in arms.items() if arm[0] == task and seeds),
+            key=lambda item: (item[0][1] == "whole", -_mean(item[1], lambda r: r[-1]["accuracy"])),
+        ):
+            last = [r[-1] for r in seeds.values()]
+            batches = [row for r in seeds.values() for row in r[2:]]
+            wrong = sum(row["wrong_in_batch"] for row in batches) / max(sum(row["batch"] for row in batches), 1)
+            columns = (
+                TASKS[task],
+                f"`{strategy}`",
+                mode,
+                str(len(seeds)),
+                f"{_mean(seeds, lambda r: r[0]['accuracy']):.3f}",
+                f"{_average(last, 'annotated'):.0f}",
+                _spread([row["accuracy"] for row in last]),
+                f"{_mean(seeds, _area):.3f}",
+                f"{wrong:.2f}" if batches else "–",
+                f"{_average(last, 'student_tokens'):,.0f}",
+                f"{_average(last, 'prompt_tokens'):,.0f}, {_average(last, 'completion_tokens'):,.0f}",
+                *(f"{statistics.fmean(money(row, prices) for row in last):.4f}" for prices in PRICES),
+            )
+            lines.append(f"| {' | '.join(columns)} |")
+    return lines
+
+
+def _area(rows: Sequence[Row]) -> float:
+    """Mean accuracy over the questions annotated, straight lines between the rounds."""
+    total = sum(
+        (after["annotated"] - before["annotated"]) * (before["accuracy"] + after["accuracy"]) / 2
+        for before, after in itertools.pairwise(rows)
+    )
+    return float(total / rows[-1]["annotated"]) if rows[-1]["annotated"] else 0.0
+
+
+def comparison_table(rows: Sequence[Row]) -> list[str]:
+    """The default less each other choice, final accuracy over paired seeds, Holm over all of them."""
+    arms = _arms(rows)
+    pairs: dict[str, list[float]] = {}
+    for (task, strategy, mode), seeds in arms.items():
+        ours = arms.get((task, DEFAULT, "rationale"), {})
+        both = sorted(set(seeds) & set(ours))
+        if (strategy, mode) != (DEFAULT, "rationale") and strategy != "whole" and len(both) > 1:
+            name = f"{TASKS[task]} | `{strategy}`, {mode}"
+            pairs[name] = [ours[s][-1]["accuracy"] - seeds[s][-1]["accuracy"] for s in both]
+    if not pairs:
+        return ["No task has two seeds yet."]
+    lines = [
+        "| task | `risk`, rationale, less | seeds | difference | 95 % interval | p (t) | p (Holm) |",
+        "|---|---|---|---|---|---|---|",
+    ]
+    for name, c in compare_all(pairs).items():
+        lines.append(
+            f"| {name} | {len(c.pairs)} | {c.mean:+.3f} | {c.low:+.3f} to {c.high:+.3f} | {c.p_t:.2f} "
+            f"| {c.p_holm:.2f} |"
+        )
+    return lines
+
+
+def learning_figure(rows: Sequence[Row], against: str) -> str:
+    """Accuracy against questions annotated, or dollars at a price list; the bands span the seeds."""
+    panels = []
+    arms = _arms(rows)
+    for task, title in TASKS.items():
+        curves = []
+        for (_, strategy, mode), seeds in ((arm, seeds) for arm, seeds in arms.items() if arm[0] == task and seeds):
+            if strategy == "whole":
+                continue
+            points = []
+            for number in range(len(next(iter(seeds.values())))):
+                own = [r[number] for r in seeds.values()]
+                x = (
+                    _average(own, "annotated")
+                    if against == "annotated"
+                    else statistics.fmean(money(r, against) for r in own)
+                )
+                values = [row["accuracy"] for row in own]
+                points.append((x, statistics.fmean(values), min(values), max(values)))
+            curves.append(Curve(strategy if mode == "rationale" else f"{strategy}, {mode}", points))
+        if curves:
+            panels.append(Panel(title, curves))
+    label = (
+        "questions annotated"
+        if against == "annotated"
+        else "dollars for the teacher (completion tokens at four times the price)"
+    )
+    return draw(panels, label, "test accuracy")
+
+
+def coverage(rows: Sequence[Row]) -> list[str]:
+    """What has been measured so far."""
+    lines = ["| task | detection, seeds | learning, complete arms by seed |", "|---|---|---|"]
+    arms = _arms(row for row in rows if row["kind"] == "learning")
+    for task, title in TASKS.items():
+        seeds = sorted(
+            {row["seed"] for row in rows if row["kind"] == "detection" and row["task"] == task and row["round"]}
+        )
+        done: dict[int, int] = {}
+        for (own, _, _), by_seed in arms.items():
+            for seed in by_seed if own == task else ():
+                done[seed] = done.get(seed, 0) + 1
+        learned = ", ".join(f"seed {seed}: {num}" for seed, num in sorted(done.items())) or "none"
+        lines.append(f"| {title} | {', '.join(map(str, seeds)) or 'none'} | {learned} |")
+    return lines
+
+
+def _mean(seeds: dict[int, list[Row]], figure: Callable[[list[Row]], float]) -> float:
+    return statistics.fmean(figure(rows) for rows in seeds.values())
+
+
+def _average(rows: Sequence[Row], name: str) -> float:
+    return statistics.fmean(row.get(name, 0) for row in rows)
+
+
+def _spread(values: Sequence[float]) -> str:
+    mean = f"{statistics.fmean(values):.3f}"
+    return f"{mean} ± {statistics.stdev(values):.3f}" if len(values) > 1 else mean
+
+
+if __name__ == "__main__":
+    main()

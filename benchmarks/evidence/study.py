@@ -1,0 +1,252 @@
+"""One task on one seed: the base student, the shared first round, detection at rounds 0 and 1, and the learning arms.
+
+Works with the product's own parts (preparation, export, engine, strategies, selection, annotation, fine-tuning); what a
+stage of it has made is kept in the work folder, so that a killed study resumes.
+"""
+
+from __future__ import annotations
+
+import gzip
+import json
+import pickle
+import shutil
+import time
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from tasks import Task
+from teacher import ReferenceTeacher
+
+from edgeelad.accuracy import evaluate
+from edgeelad.config import ExportConfig, ScoringConfig, SelectionConfig, StudentConfig, TeacherConfig, TrainingConfig
+from edgeelad.engine.options import EngineOptions
+from edgeelad.engine.student import Student
+from edgeelad.engine.tree import TreeParams
+from edgeelad.export import export_student
+from edgeelad.quickstart.student import train_base_student
+from edgeelad.records import Annotation, Example, Question, ReasoningTree, Score
+from edgeelad.selection import select
+from edgeelad.teacher.revision.annotate import annotate
+from edgeelad.text.answers import agree
+from edgeelad.training import fine_tune, prepare_student
+from edgeelad.uncertainty import RiskModel, score, tree_params
+from edgeelad.uncertainty.risk import features, fit
+from edgeelad.uncertainty.traces import step_traces
+
+FIRST_BATCH, BATCH, NUM_ROUNDS = 60, 60, 3  # round 1 is the same in all arms of a seed
+MAX_SEED_EXAMPLES = 300
+ROUND_STEPS = 350
+NUM_EXPLANATIONS = 12  # of `disagreement` at its most expensive
+
+
+class Study:
+    """A task on a seed, in a work folder of its own."""
+
+    def __init__(self, task: Task, folder: Path, seed: int) -> None:
+        self.task, self.folder, self.seed = task, folder, seed
+        self.pool = {question.id: question for question in task.pool}
+        self.options = EngineOptions(num_threads=1)
+
+    # --- students ---
+
+    @property
+    def base(self) -> Path:
+        """The base student, trained from scratch on the known kinds."""
+        raw, out = self.folder / "raw", self.folder / "student-0"
+        if not out.exists():
+            shutil.rmtree(raw, ignore_errors=True)
+            train_base_student(
+                self.task.base_problems, raw, self.seed, recipe=self.task.recipe, more_texts=self.task.texts
+            )
+            prepare_student(str(raw), out, StudentConfig(model=str(raw)))
+        return out
+
+    def graphs(self, student: Path) -> Path:
+        """The exported folder of a student; all but the base student's are made by swapping weights."""
+        out = student.with_name(student.name.replace("student", "onnx"))
+        if not out.exists():
+            base = self.base.with_name("onnx-0")
+            previous = base if base.exists() else None
+            questions = list(self.pool.values())[:2]
+            export_student(student, out, ExportConfig(quantize="none"), parity_questions=questions, previous=previous)
+        return out
+
+    def taught(self, name: str, examples: Sequence[Example]) -> Path:
+        """The base student fine-tuned on examples and on a sample of the seed examples."""
+        out = self.folder / f"student-{name}"
+        if not out.exists():
+            rng = np.random.default_rng([self.seed, 5])
+            mixed = rng.choice(
+                len(self.task.seed_examples), min(MAX_SEED_EXAMPLES, len(self.task.seed_examples)), replace=False
+            )
+            config = TrainingConfig(
+                max_steps=ROUND_STEPS, batch_size=16, learning_rate=2e-3, schedule="linear", held_out_share=0.0
+            )
+            mixture = [*(self.task.seed_examples[i] for i in sorted(mixed)), *examples]
+            fine_tune(self.base, mixture, out, config, self.seed)
+        return out
+
+    def accuracy(self, student: Path) -> float:
+        """Its accuracy on the test questions."""
+        with Student.open(self.graphs(student), self.options) as opened:
+            trees = opened.explain(self.task.test, self.task.max_tokens)
+        return evaluate(trees, self.task.test).accuracy
+
+    # --- the first round, which all arms share ---
+
+    def first_batch(self) -> list[Question]:
+        """The questions of round 1, drawn at random."""
+        rng = np.random.default_rng([self.seed, 1])
+        return [self.task.pool[i] for i in rng.choice(len(self.task.pool), FIRST_BATCH, replace=False)]
+
+    def first_student(self) -> Path:
+        """The student after round 1: taught the first batch in full rationales."""
+        return self.taught("1", [Example(q, q.explanation or (), q.answer or "") for q in self.first_batch()])
+
+    # --- detection ---
+
+    def trees(self, number: int) -> list[ReasoningTree]:
+        """Trees of the whole pool with all that any strategy needs, by the student before or after round 1."""
+        path = self.folder / f"trees-{number}.pickle.gz"
+        if not path.exists():
+            params = TreeParams(
+                num_branches=3,
+                num_root_branches=NUM_EXPLANATIONS,
+                temperature=0.7,
+                top_k=0,
+                top_p=1.0,
+                max_explanation_tokens=self.task.max_tokens,
+                max_branch_tokens=self.task.max_tokens,
+                probe=True,
+                seed=self.seed + number,
+                num_removal_branches=3,
+            )
+            student = self.base if number == 0 else self.first_student()
+            with Student.open(self.graphs(student), self.options) as opened:
+                found = list(opened.generate_trees(self.task.pool, params))
+            partial = path.with_suffix(".partial")
+            with gzip.open(partial, "wb", compresslevel=3) as file:
+                pickle.dump(found, file)
+            partial.rename(path)
+        with gzip.open(path, "rb") as file:
+            return list(pickle.load(file))
+
+    # --- learning ---
+
+    def arm(self, strategy: str, mode: str, done: Callable[[int], bool]) -> Iterator[dict[str, Any]]:
+        """The rounds of one arm, each as a row of results; rounds that are `done` are not measured again."""
+        name = f"{strategy}-{mode}"
+        annotations: list[Annotation] = []
+        history: list[tuple[tuple[float, ...], bool]] = []
+        student_tokens, teacher = 0, ReferenceTeacher(self.task.first_flaw)
+        student = self.base
+        for number in range(1, NUM_ROUNDS + 1):
+            start = time.monotonic()
+            rng = np.random.default_rng([self.seed, number, 3])
+            record = self.folder / f"round-{name}-{number}.json"
+            with Student.open(self.graphs(student), self.options) as opened:
+                left = [q for q in self.task.pool if q.id not in {a.question_id for a in annotations}]
+                if number == 1:
+                    batch, tokens = self.first_batch(), 0
+                else:
+                    model = fit([f for f, _ in history], [wrong for _, wrong in history])
+                    batch, tokens = self._choose(opened, strategy, left, annotations, model, rng, number)
+                student_tokens += tokens
+                trees = {
+                    tree.question.id: tree
+                    for tree in opened.generate_trees(batch, tree_params("elad", self._scoring, self.seed + number))
+                }
+                config = TeacherConfig(kind="dataset", mode=mode, max_concurrency=1)  # type: ignore[arg-type]
+                hidden = [replace(q, answer=None, explanation=None) for q in batch]
+
+                def continue_from(items: Sequence[tuple[Question, tuple[str, ...]]], s: Student = opened) -> list[str]:
+                    return s.continue_from(items, self.task.max_tokens)
+
+                teacher.pool = self.pool
+                annotations += annotate(hidden, trees, teacher, continue_from, config)
+                history += [
+                    (features(step_traces(tree), tree.steps, tree.answer, "number"), not self._is_right(tree))
+                    for tree in trees.values()
+                ]
+            usable = [Example(self.pool[a.question_id], a.steps, a.answer) for a in annotations if a.answer and a.steps]
+            key = "1" if number == 1 and mode == "rationale" else f"{name}-{number}"
+            student = self.taught(key, usable)
+            if not done(number):
+                yield {
+                    "round": number,
+                    "annotated": len(usable),
+                    "accuracy": round(self.accuracy(student), 4),
+                    "num_test": len(self.task.test),
+                    "batch": len(batch),
+                    "wrong_in_batch": sum(not self._is_right(tree) for tree in trees.values()),
+                    "unlearnable_in_batch": sum(q.id in self.task.unlearnable for q in batch),
+                    "requests": sum(a.usage.requests for a in annotations),
+                    "prompt_tokens": sum(a.usage.prompt_tokens for a in annotations),
+                    "completion_tokens": sum(a.usage.completion_tokens for a in annotations),
+                    "student_tokens": student_tokens,
+                    "seconds": round(time.monotonic() - start, 1),
+                }
+            record.write_text(json.dumps({"done": True}))
+            if number > 1:  # the students of an arm are not needed again once the next one stands
+                for kind in ("student", "onnx"):
+                    shutil.rmtree(self.folder / f"{kind}-{name}-{number - 1}", ignore_errors=True)
+
+    def whole_pool(self) -> dict[str, Any]:
+        """The student that is taught the whole pool, with the same number of updates."""
+        start = time.monotonic()
+        teacher = ReferenceTeacher(self.task.first_flaw)
+        teacher.pool = self.pool
+        chains = [teacher.rationale(question, None) for question in self.task.pool]
+        examples = [Example(q, c.steps, c.answer or "") for q, c in zip(self.task.pool, chains, strict=True)]
+        accuracy = self.accuracy(self.taught("whole", examples))
+        return {
+            "round": 1,
+            "annotated": len(examples),
+            "accuracy": round(accuracy, 4),
+            "num_test": len(self.task.test),
+            "requests": len(chains),
+            "prompt_tokens": sum(chain.usage.prompt_tokens for chain in chains),
+            "completion_tokens": sum(chain.usage.completion_tokens for chain in chains),
+            "student_tokens": 0,
+            "seconds": round(time.monotonic() - start, 1),
+        }
+
+    @property
+    def _scoring(self) -> ScoringConfig:
+        return ScoringConfig(max_explanation_tokens=self.task.max_tokens, max_branch_tokens=self.task.max_tokens)
+
+    def _choose(
+        self,
+        student: Student,
+        strategy: str,
+        left: list[Question],
+        annotations: Sequence[Annotation],
+        model: RiskModel,
+        rng: np.random.Generator,
+        number: int,
+    ) -> tuple[list[Question], int]:
+        """The batch that a strategy chooses, and the student tokens that choosing it took."""
+        scores: dict[str, Score] = {}
+        if strategy != "random":
+            trees = student.generate_trees(left, tree_params(strategy, self._scoring, self.seed + number))
+            found = score(trees, strategy, seed=self.seed, risk=model)
+            scores = {scored.question_id: scored for scored in found}
+        else:
+            scores = {q.id: Score(q.id, "random", 0.5) for q in left}
+        chosen = select(
+            left,
+            scores,
+            SelectionConfig(strategy=strategy),
+            num=BATCH,
+            first_round=False,
+            rng=rng,
+            already=[self.pool[a.question_id] for a in annotations],
+        )
+        tokens = sum(scored.num_tokens for scored in scores.values())
+        return [self.pool[choice.question_id] for choice in chosen], tokens
+
+    def _is_right(self, tree: ReasoningTree) -> bool:
+        return agree(tree.answer, self.pool[tree.question.id].answer)
