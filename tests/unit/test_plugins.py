@@ -38,7 +38,7 @@ def test_an_installed_strategy_is_found(installed: Path) -> None:
 def test_an_unknown_name_lists_what_is_installed(installed: Path) -> None:
     with pytest.raises(
         ConfigError,
-        match=r"unknown name 'num-step'; did you mean num-steps\? built in: elad, .*; installed: broken, num",
+        match=r"unknown name 'num-step'; did you mean num-steps\? built in: risk, elad, .*; installed: broken, num",
     ):
         find_strategy("num-step")
     said = r"teacher\.kind: unknown name 'solve'; .* built in: openai, dataset; installed: solver"
