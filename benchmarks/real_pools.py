@@ -13,21 +13,14 @@ Prints the environment, the table of rounds, and as its last line the run's summ
 from __future__ import annotations
 
 import argparse
-import json
-import platform
-import subprocess
-import sys
 import time
 from dataclasses import replace
-from importlib.metadata import version
 from pathlib import Path
 
 import numpy as np
-import torch
-import transformers
+from runs import distill, print_run
 
-from edgeelad.cli.show import rounds_table
-from edgeelad.files import read_jsonl, write_jsonl
+from edgeelad.files import write_jsonl
 from edgeelad.pool import read_pool
 from edgeelad.quickstart.problems import SKILLS, Problem, make_problems
 from edgeelad.quickstart.recipe import RECIPE
@@ -59,6 +52,7 @@ def main() -> None:
     settings = {
         "pool.path": str(arguments.data),
         "pool.format": arguments.pool,
+        "run.seed": arguments.seed,
         "pool.limit": limit,
         "student.model": str(work / "student"),
         "teacher.kind": "dataset",
@@ -73,19 +67,8 @@ def main() -> None:
         "training.seed_examples": str(work / "practice.jsonl"),
         "training.max_seed_examples": 300,
     }
-    flags = [f"--set={key}={json.dumps(value)}" for key, value in settings.items() if value is not None]
-    command = [sys.executable, "-m", "edgeelad", "distill", "--pool", str(arguments.data), "--out", str(arguments.out)]
-    done = subprocess.run([*command, "--seed", str(arguments.seed), "--student", str(work / "student"), *flags])
-    if done.returncode:
-        sys.exit(done.returncode)
-    from rich.console import Console
-
-    versions = (
-        f"torch {torch.__version__}, transformers {transformers.__version__}, onnxruntime {version('onnxruntime')}"
-    )
-    print(f"{platform.processor() or platform.machine()}, Python {platform.python_version()}, {versions}")
-    Console(width=120).print(rounds_table(read_jsonl(arguments.out / "metrics.jsonl")))
-    print(json.dumps(json.loads((arguments.out / "summary.json").read_text(encoding="utf-8"))))
+    distill(arguments.out, settings)
+    print_run(arguments.out)
 
 
 def make_student(work: Path, questions: list[Question], context: int, seed: int, num_steps: int) -> None:

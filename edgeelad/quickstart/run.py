@@ -35,7 +35,7 @@ def quickstart(folder: Path, seed: int, overrides: Iterable[str], progress: Prog
         StorageError: The folder cannot be written.
     """
     run_folder = RunFolder(folder)
-    with _serve(run_folder) as server:
+    with serve_teacher(run_folder) as server:
         if run_folder.config.exists():
             config = read_config(run_folder)
             teacher = config.teacher.model_copy(update={"url": server.url})
@@ -72,9 +72,9 @@ def _prepare(folder: Path, seed: int, progress: Progress) -> None:
     data = folder / DATA
     split = make_split(seed, RECIPE.num_seed_examples, RECIPE.num_pool, RECIPE.num_test)
     if not (data / "test.jsonl").exists():
-        write_jsonl(data / "seed_examples.jsonl", _rows(split.seed_examples, "seed", is_labeled=True))
-        write_jsonl(data / "pool.jsonl", _rows(split.pool, "pool", is_labeled=False))
-        write_jsonl(data / "test.jsonl", _rows(split.test, "test", is_labeled=True))
+        write_jsonl(data / "seed_examples.jsonl", problem_rows(split.seed_examples, "seed", is_labeled=True))
+        write_jsonl(data / "pool.jsonl", problem_rows(split.pool, "pool", is_labeled=False))
+        write_jsonl(data / "test.jsonl", problem_rows(split.test, "test", is_labeled=True))
     if not (data / "student").exists():
         from edgeelad.quickstart.student import train_base_student
 
@@ -92,7 +92,7 @@ def _prepare(folder: Path, seed: int, progress: Progress) -> None:
         progress.finish()
 
 
-def _rows(problems: Iterable[Problem], prefix: str, *, is_labeled: bool) -> Iterator[dict[str, Any]]:
+def problem_rows(problems: Iterable[Problem], prefix: str, *, is_labeled: bool) -> Iterator[dict[str, Any]]:
     """Rows of a pool file; the pool itself is unlabeled, so every answer comes from the teacher."""
     for number, problem in enumerate(problems):
         row: dict[str, Any] = {"id": f"{prefix}-{number:04d}", "question": problem.question, "skill": problem.skill}
@@ -101,7 +101,7 @@ def _rows(problems: Iterable[Problem], prefix: str, *, is_labeled: bool) -> Iter
         yield row
 
 
-def _serve(folder: RunFolder) -> TeacherServer:
+def serve_teacher(folder: RunFolder) -> TeacherServer:
     """The teacher, if possible on the port that the run started with: the ledger finds replies by their URL."""
     if folder.config.exists():
         port = urlsplit(read_config(folder).teacher.url or "").port or 0
