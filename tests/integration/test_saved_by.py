@@ -23,7 +23,11 @@ def test_a_checkpoint_of_the_other_version_writes_what_that_version_writes(famil
     raw = write_checkpoint(tmp_path / "raw", entry, family)
     student = prepare_student(str(raw), tmp_path / "student", StudentConfig(model=str(raw)))
     result = export_student(
-        student, tmp_path / "onnx", ExportConfig(quantize="none", num_parity_prompts=1), ASKED, previous=None
+        student,
+        tmp_path / "onnx",
+        ExportConfig(quantize="none", num_parity_prompts=1),
+        parity_questions=ASKED,
+        previous=None,
     )
     assert result.graphs == "fused"
     codec = Codec.load(tmp_path / "onnx")
