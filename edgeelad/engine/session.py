@@ -12,7 +12,7 @@ from edgeelad.engine.onnx_file import check_graph
 from edgeelad.errors import ModelError
 
 ADVICE = "export the student again with `edgeelad export`"
-MIN_ONNXRUNTIME = (1, 22)  # older ones lack 8-bit MatMulNBits, and die on a Raspberry Pi 4 (onnxruntime #23957)
+MIN_ONNXRUNTIME = "1.22"  # older ones lack 8-bit MatMulNBits, and die on a Raspberry Pi 4 (onnxruntime #23957)
 SETTINGS = {
     "session.load_model_format": "ONNX",  # the format that `check_graph` reads, whatever a file is called
     # spinning threads would take the cores from the other workers and from torch (onnxruntime #13808)
@@ -61,12 +61,14 @@ def flush_denormals() -> None:
     SETTINGS["session.set_denormal_as_zero"] = "1"
 
 
-def check_onnxruntime(version: str) -> None:
-    """Raise ModelError if this version of ONNX Runtime is too old."""
-    numbers = tuple(int(number) for number in re.findall(r"\d+", version)[:2])
-    if numbers < MIN_ONNXRUNTIME:
-        wanted = ".".join(map(str, MIN_ONNXRUNTIME))
+def check_onnxruntime(version: str, oldest: str = MIN_ONNXRUNTIME) -> None:
+    """Raise ModelError if this version of ONNX Runtime is older than the oldest that runs a student."""
+    if _numbers(version) < _numbers(oldest):
         raise ModelError(
-            f"ONNX Runtime {version} is too old: students need {wanted} or newer; "
-            f"install it with: pip install 'onnxruntime>={wanted}'"
+            f"ONNX Runtime {version} is too old: this student needs {oldest} or newer; "
+            f"install it with: pip install 'onnxruntime>={oldest}'"
         )
+
+
+def _numbers(version: str) -> tuple[int, ...]:
+    return tuple(int(number) for number in re.findall(r"\d+", version)[:2])

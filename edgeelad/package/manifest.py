@@ -28,6 +28,8 @@ WRITTEN_BY = "edgeelad"
 MAX_MANIFEST_BYTES = 4 << 20
 MAX_TEXT = 1000  # characters of a text in a manifest
 MAX_NUMBER = 1 << 53  # what JSON readers of other languages keep exactly
+OLDEST_STATED = "1.22"  # of packages that do not state their oldest onnxruntime
+_VERSION = re.compile(r"\d{1,4}\.\d{1,4}")
 _SHA256 = re.compile("[0-9a-f]{64}")
 _CHUNK_BYTES = 1 << 20
 _PAGE_BYTES = 4096
@@ -62,6 +64,7 @@ class Manifest:
         certificate: The outcome of the last look at the audit sample, or None.
         versions: Versions of the libraries that it was written with.
         files: Every file but the manifest.
+        oldest_onnxruntime: The oldest release of onnxruntime that runs the graphs, as "1.22".
         schema_version: Of this manifest.
         written_by: Always "edgeelad".
     """
@@ -79,6 +82,7 @@ class Manifest:
     certificate: Mapping[str, Scalar] | None
     versions: Mapping[str, Scalar]
     files: tuple[FileEntry, ...] = field(default=())
+    oldest_onnxruntime: str = OLDEST_STATED
     schema_version: int = SCHEMA_VERSION
     written_by: str = WRITTEN_BY
 
@@ -247,6 +251,8 @@ def _has_zero_page(path: Path) -> bool:
 def _check_values(manifest: Manifest) -> None:
     for name in ("name", "base_model", "graph", "standard_graph", "answer_format"):
         _check_text(name, getattr(manifest, name))
+    if not isinstance(manifest.oldest_onnxruntime, str) or not _VERSION.fullmatch(manifest.oldest_onnxruntime):
+        raise ValueError(f"oldest_onnxruntime is {_shown(manifest.oldest_onnxruntime)}, not a release such as 1.22")
     _check_choice("quantization", manifest.quantization, PRECISIONS)
     _check_choice("answer_kind", manifest.answer_kind, get_args(AnswerKind))
     _check_number("max_explanation_tokens", manifest.max_explanation_tokens, 1)

@@ -9,8 +9,11 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+import onnxruntime
+
 from edgeelad.engine.graph_files import ONNX_FOLDER, PRECISIONS, GraphFiles, Precision, find_graphs
 from edgeelad.engine.onnx_file import check_graph
+from edgeelad.engine.session import check_onnxruntime
 from edgeelad.errors import ModelError, PackageError
 from edgeelad.package.golden import GOLDEN_FILE
 from edgeelad.package.manifest import MANIFEST_FILE, Manifest, check_files, read_manifest
@@ -51,6 +54,10 @@ def open_package(path: Path) -> Package:
             in its manifest.
     """
     manifest = read_manifest(path)
+    try:
+        check_onnxruntime(onnxruntime.__version__, manifest.oldest_onnxruntime)
+    except ModelError as error:
+        raise PackageError(f"{path}: {error}") from error
     check_files(path, manifest)
     try:
         _check_opened(path, manifest)

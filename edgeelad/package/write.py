@@ -15,6 +15,7 @@ from pathlib import Path
 
 from edgeelad import __version__
 from edgeelad.engine.graph_files import ONNX_FOLDER, GraphFiles, Precision
+from edgeelad.engine.session import MIN_ONNXRUNTIME
 from edgeelad.engine.shape import read_json
 from edgeelad.errors import PackageError
 from edgeelad.files import make_folder, storage_errors, sync_folder, write_json
@@ -140,6 +141,7 @@ def _fill(folder: Path, onnx_folder: Path, info: PackageInfo) -> None:
         metrics=info.metrics,
         certificate=None if info.certificate is None else info.certificate.to_json(),
         versions=_versions(),
+        oldest_onnxruntime=MIN_ONNXRUNTIME,
     )
     size = sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())
     write_card(folder, manifest, info.certificate, info.all_golden[0].text, size)

@@ -53,7 +53,9 @@ def made(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactor
         pytest.skip(str(error))
     work = tmp_path_factory.mktemp(request.param)
     student = prepare_student(str(raw), work / "student", StudentConfig(model=str(raw)))
-    result = export_student(student, work / "onnx", ExportConfig(num_parity_prompts=2), ASKED, previous=None)
+    result = export_student(
+        student, work / "onnx", ExportConfig(num_parity_prompts=2), parity_questions=ASKED, previous=None
+    )
     info = PackageInfo(request.param, "int8", tuple(ASKED), max_explanation_tokens=NUM_TOKENS, include_fp32=True)
     return Made(student, result, write_package(work / "onnx", work / "package", info))
 

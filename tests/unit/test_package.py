@@ -255,6 +255,20 @@ def test_questions_that_do_not_fit_are_left_out(onnx_folder, tmp_path):
     assert [row.id for row in read_golden(folder)] == [*(question.id for question in QUESTIONS), "spare-0", "spare-1"]
 
 
+def test_the_oldest_runtime_is_stated_and_checked_when_the_package_is_opened(own):
+    path = own / "manifest.json"
+    manifest = json.loads(path.read_text())
+    assert manifest["oldest_onnxruntime"] == "1.22"
+    path.write_text(json.dumps({**manifest, "oldest_onnxruntime": "1.999"}))
+    with pytest.raises(
+        PackageError, match=r"package: ONNX Runtime 1\.\S+ is too old: this student needs 1\.999 or newer"
+    ):
+        open_package(own)
+    del manifest["oldest_onnxruntime"]  # packages that were written before
+    path.write_text(json.dumps(manifest))
+    assert open_package(own).manifest.oldest_onnxruntime == "1.22"
+
+
 def test_an_altered_file_is_found_before_anything_runs(own):
     graph = own / "onnx/model_quantized.onnx"
     data = bytearray(graph.read_bytes())

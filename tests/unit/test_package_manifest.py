@@ -71,6 +71,13 @@ def test_missing_folder_file_and_manifest(tmp_path):
         check_files(tmp_path / "package", manifest)
 
 
+@pytest.mark.parametrize("oldest", ["", "1", "1.22.1", "newest", "1.22\n", "9" * 9 + ".1", 1.22, None])
+def test_an_oldest_runtime_that_is_no_release(tmp_path, oldest):
+    make_folder(tmp_path, oldest_onnxruntime=oldest)
+    with pytest.raises(PackageError, match="oldest_onnxruntime is"):
+        read_manifest(tmp_path)
+
+
 def test_truncated_and_altered_files(tmp_path):
     manifest = make_folder(tmp_path)
     (tmp_path / "onnx/model_quantized.onnx").write_bytes(b"gra")
