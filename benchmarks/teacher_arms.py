@@ -1,7 +1,7 @@
 """The 2×2 of docs/METHOD.md §6, {random, elad} × {rationale, revise}: whole runs of the loop on paired seeds.
 
 Takes a folder and sizes, gives accuracy against questions annotated and against teacher tokens. The same base student,
-pool, test set and updates a round in all four arms of a seed. One thing differs from §6: `random` chooses round 1 at
+pool, test set and updates per round in all four arms of a seed. One thing differs from §6: `random` chooses round 1 at
 random and `elad` by its score, since with two rounds a common first batch would hide half of what is compared; within
 a strategy the first batch is the same in both modes. Started by `teacher_cost.py accuracy`; by itself it is one arm.
 """
@@ -134,7 +134,7 @@ def read_arm(folder: Path, seed: int, strategy: str, mode: str) -> ArmResult:
 
 
 def area(amounts: Sequence[float], accuracy: Sequence[float], limit: float) -> float:
-    """Mean accuracy over amounts from 0 to `limit`, straight lines between the rounds (the last one goes on level).
+    """Mean accuracy over amounts from 0 to `limit`, straight lines between the rounds (level after the last one).
 
     >>> area([0, 100, 200], [0.4, 0.6, 0.8], 200), area([0, 100, 200], [0.4, 0.6, 0.8], 100)
     (0.6, 0.5)

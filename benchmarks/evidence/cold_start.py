@@ -3,13 +3,16 @@
     python benchmarks/evidence/cold_start.py --data ../shared/data/svamp/mawps-asdiv-a.csv --seeds 0
 
 Prints the constants for the module, and the AUROC on each task of a model fitted on the other tasks alone, beside that
-of mean token entropy and of the module's present constants. Uses the trees that `run.py` has kept.
+of mean token entropy and of the module's present constants. Uses the trees that `run.py` has kept, and replaces the
+rows of kind "transfer" in its results.
 """
 
 from __future__ import annotations
 
 import argparse
+import json
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from detection import auroc
@@ -32,6 +35,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--data", type=Path)
     parser.add_argument("--work", type=Path, default=Path("runs/evidence"))
+    parser.add_argument("--out", type=Path, default=Path(__file__).parent / "results.jsonl")
     parser.add_argument("--seeds", type=int, nargs="*", default=[0])
     arguments = parser.parse_args()
     rows: Rows = {}
@@ -52,20 +56,32 @@ def main() -> None:
     means, scales = stacked.mean(axis=0).round(2), np.maximum(stacked.std(axis=0), 0.1).round(2)
     print(f"{'task, seed, round':22}{'wrong':>7}{'entropy':>9}{'present':>9}{'others':>9}{'all':>9}{'own':>9}")
     everything = _fit(list(rows), rows, means, scales)
+    transfer = []
     for cell, (x, wrong, present, entropy) in rows.items():
         others = [other for other in rows if other[0] != cell[0]]
         weights = _fit(others, rows, means, scales) if others else everything
         own = _fit([cell], rows, means, scales)
         z = (x - means) / scales
         found = (entropy, present, z @ weights[:-1], z @ everything[:-1], z @ own[:-1])
-        shown = "".join(f"{auroc(values, wrong):9.3f}" for values in found)
-        print(f"{', '.join(map(str, cell)):22}{wrong.mean():7.2f}{shown}")
+        figures = [round(auroc(values, wrong), 4) for values in found]
+        print(f"{', '.join(map(str, cell)):22}{wrong.mean():7.2f}{''.join(f'{figure:9.3f}' for figure in figures)}")
+        key = dict(zip(("task", "seed", "round"), cell, strict=True))
+        names = ("entropy", "present", "others", "all", "own")
+        transfer.append({"kind": "transfer", **key, **dict(zip(names, figures, strict=True))})
+    _replace(arguments.out, transfer)
     print(f"MEANS = {tuple(float(value) for value in means)}")
     print(f"SCALES = {tuple(float(value) for value in scales)}")
     rounded = [round(float(weight), 2) for weight in everything]
     print(f"COLD_START = RiskModel({tuple(rounded[:-1])}, {rounded[-1]})")
     for name, weight in zip(FEATURES, rounded, strict=False):
         print(f"  {weight:+.2f} {name}")
+
+
+def _replace(path: Path, rows: list[dict[str, Any]]) -> None:
+    """Put the rows in the place of those of the same kind."""
+    lines = path.read_text(encoding="utf-8").splitlines() if path.exists() else []
+    kept = [line for line in lines if json.loads(line)["kind"] != "transfer"]
+    path.write_text("".join(line + "\n" for line in (*kept, *map(json.dumps, rows))), encoding="utf-8")
 
 
 def _fit(cells: list[Cell], rows: Rows, means: Floats, scales: Floats) -> Floats:

@@ -42,6 +42,7 @@ def main() -> None:
         "detection precision": detection_table(detection, "answer", "precision"),
         "detection average precision": detection_table(detection, "answer", "average_precision"),
         "bar": bar_table(detection),
+        "transfer": transfer_table([row for row in rows if row["kind"] == "transfer"]),
         "learning": learning_table(learning),
         "comparisons": comparison_table(learning),
         "coverage": coverage(rows),
@@ -117,6 +118,19 @@ def bar_table(rows: Sequence[Row]) -> list[str]:
             f"| {TASKS[cell[0]]}, {cell[1]} | {share:.2f} | {value:.3f} | {others[other]:.3f} (`{other}`) | "
             f"{tokens[DEFAULT][cell]:.0f}, {tokens[other][cell]:.0f} | {value - others[other]:+.3f} |"
         )
+    return lines
+
+
+def transfer_table(rows: Sequence[Row]) -> list[str]:
+    """The cold start's form, fitted on other tasks, on all, and on the cell itself, against mean token entropy."""
+    lines = [
+        "| task, round | seeds | `max-entropy` | fitted on the other tasks | on all tasks | on this cell itself |",
+        "|---|---|---|---|---|---|",
+    ]
+    for task, number in _cells(rows):
+        own = [row for row in rows if (row["task"], row["round"]) == (task, number)]
+        figures = (f"{_average(own, name):.3f}" for name in ("entropy", "others", "all", "own"))
+        lines.append(f"| {TASKS[task]}, {number} | {len(own)} | {' | '.join(figures)} |")
     return lines
 
 

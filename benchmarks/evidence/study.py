@@ -7,7 +7,6 @@ stage of it has made is kept in the work folder, so that a killed study resumes.
 from __future__ import annotations
 
 import gzip
-import json
 import pickle
 import shutil
 import time
@@ -141,12 +140,11 @@ class Study:
         name = f"{strategy}-{mode}"
         annotations: list[Annotation] = []
         history: list[tuple[tuple[float, ...], bool]] = []
-        student_tokens, teacher = 0, ReferenceTeacher(self.task.first_flaw)
+        student_tokens, teacher = 0, ReferenceTeacher(self.pool, self.task.first_flaw)
         student = self.base
         for number in range(1, NUM_ROUNDS + 1):
             start = time.monotonic()
             rng = np.random.default_rng([self.seed, number, 3])
-            record = self.folder / f"round-{name}-{number}.json"
             with Student.open(self.graphs(student), self.options) as opened:
                 left = [q for q in self.task.pool if q.id not in {a.question_id for a in annotations}]
                 if number == 1:
@@ -165,7 +163,6 @@ class Study:
                 def continue_from(items: Sequence[tuple[Question, tuple[str, ...]]], s: Student = opened) -> list[str]:
                     return s.continue_from(items, self.task.max_tokens)
 
-                teacher.pool = self.pool
                 annotations += annotate(hidden, trees, teacher, continue_from, config)
                 history += [
                     (features(step_traces(tree), tree.steps, tree.answer, "number"), not self._is_right(tree))
@@ -189,7 +186,6 @@ class Study:
                     "student_tokens": student_tokens,
                     "seconds": round(time.monotonic() - start, 1),
                 }
-            record.write_text(json.dumps({"done": True}))
             if number > 1:  # the students of an arm are not needed again once the next one stands
                 for kind in ("student", "onnx"):
                     shutil.rmtree(self.folder / f"{kind}-{name}-{number - 1}", ignore_errors=True)
@@ -197,8 +193,7 @@ class Study:
     def whole_pool(self) -> dict[str, Any]:
         """The student that is taught the whole pool, with the same number of updates."""
         start = time.monotonic()
-        teacher = ReferenceTeacher(self.task.first_flaw)
-        teacher.pool = self.pool
+        teacher = ReferenceTeacher(self.pool, self.task.first_flaw)
         chains = [teacher.rationale(question, None) for question in self.task.pool]
         examples = [Example(q, c.steps, c.answer or "") for q, c in zip(self.task.pool, chains, strict=True)]
         accuracy = self.accuracy(self.taught("whole", examples))

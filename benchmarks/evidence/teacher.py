@@ -20,21 +20,20 @@ CHARS_PER_TOKEN = 4
 
 
 class ReferenceTeacher:
-    """A `Teacher` on a pool with references, by question id; `pool` is set before use."""
+    """A `Teacher` on a pool with references, by question id."""
 
-    def __init__(self, first_flaw: Checker) -> None:
-        self.pool: Mapping[str, Question] = {}
-        self._first_flaw = first_flaw
+    def __init__(self, pool: Mapping[str, Question], first_flaw: Checker) -> None:
+        self._pool, self._first_flaw = pool, first_flaw
 
     def answer(self, question: Question, sample: int = 0) -> AnswerReply:
         """The reference answer, after the reference work."""
-        row = self.pool[question.id]
+        row = self._pool[question.id]
         reply = {"work": " ".join(row.explanation or ()), "answer": row.answer}
         return AnswerReply(row.answer or "", _usage("answer", question, reply))
 
     def rationale(self, question: Question, reference: str | None, sample: int = 0) -> ChainReply:
         """The reference explanation."""
-        row = self.pool[question.id]
+        row = self._pool[question.id]
         reply = {"steps": list(row.explanation or ()), "answer": row.answer}
         return ChainReply(row.explanation or (), row.answer, _usage("rationale", question, reply, reference=reference))
 
@@ -42,7 +41,7 @@ class ReferenceTeacher:
         self, question: Question, steps: Sequence[str], reference: str | None, student_answer: str | None
     ) -> FirstErrorReply:
         """The first flawed step, with the reference's step in its place if the steps before are the reference's."""
-        row = self.pool[question.id]
+        row = self._pool[question.id]
         chain = row.explanation or ()
         place = self._first_flaw(row, steps)
         if place is None and len(steps) < len(chain):
@@ -57,7 +56,7 @@ class ReferenceTeacher:
 
     def complete(self, question: Question, steps: Sequence[str], reference: str | None) -> ChainReply:
         """The reference's steps from there on."""
-        row = self.pool[question.id]
+        row = self._pool[question.id]
         further = (row.explanation or ())[len(steps) :]
         reply = {"steps": list(further), "answer": row.answer}
         return ChainReply(further, row.answer, _usage("complete", question, reply, reference=reference, steps=steps))

@@ -1,0 +1,77 @@
+"""The evidence's metrics against values worked by hand, and its tasks against their own references."""
+
+import sys
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+HERE = Path(__file__).parents[2] / "benchmarks"
+sys.path[:0] = [str(HERE / "evidence"), str(HERE)]
+pytest.importorskip("scipy")
+from detection import auroc, average_precision, precision  # noqa: E402
+from page import money  # noqa: E402
+from tasks import Task, make_task  # noqa: E402
+from teacher import ReferenceTeacher  # noqa: E402
+
+del sys.path[:2]
+
+
+@pytest.fixture(scope="module", params=["words", "varied", "chains"])
+def task(request: pytest.FixtureRequest) -> Task:
+    return make_task(request.param, 3, None)
+
+
+def test_the_same_seed_gives_the_same_task() -> None:
+    first, again, other = (make_task("chains", seed, None).pool[:5] for seed in (3, 3, 4))
+    assert first == again != other
+
+
+def test_references_have_no_flaw_and_changed_ones_do(task: Task) -> None:
+    for question in task.pool[:60]:
+        steps = list(question.explanation or ())
+        assert task.first_flaw(question, steps) is None
+        last = steps[-1]
+        digits = [i for i, char in enumerate(last) if char.isdigit()]
+        wrong = last[: digits[-1]] + str((int(last[digits[-1]]) + 1) % 10) + last[digits[-1] + 1 :]
+        assert task.first_flaw(question, [*steps[:-1], wrong]) == len(steps) - 1
+
+
+def test_pools_hold_unlearnable_questions_and_near_duplicates_and_no_test_question(task: Task) -> None:
+    ids = {question.id for question in task.pool}
+    assert len(ids) == len(task.pool)
+    assert task.unlearnable < ids
+    assert 0.03 < len(task.unlearnable) / len(ids) < 0.07
+    assert sum(id_.startswith("twin") for id_ in ids) > 0.03 * len(ids)
+    assert not {question.text for question in task.test} & {question.text for question in task.pool}
+
+
+def test_the_teacher_corrects_the_first_flaw_and_counts_tokens(task: Task) -> None:
+    teacher = ReferenceTeacher({question.id: question for question in task.pool}, task.first_flaw)
+    question = next(q for q in task.pool if len(q.explanation or ()) > 2)
+    steps = question.explanation or ()
+    hidden = replace(question, answer=None, explanation=None)
+    found = teacher.find_first_error(hidden, [steps[0], "nonsense", *steps[2:]], question.answer, None)
+    assert (found.step, found.corrected) == (1, steps[1])
+    whole = teacher.rationale(hidden, None)
+    assert (whole.steps, whole.answer) == (steps, question.answer)
+    assert whole.usage.completion_tokens > found.usage.completion_tokens > 0
+    assert teacher.complete(hidden, steps[:1], question.answer).steps == steps[1:]
+
+
+def test_auroc_by_hand() -> None:
+    assert auroc(np.array([0.1, 0.4, 0.4, 0.8]), np.array([False, False, True, True])) == 0.875
+    assert auroc(np.array([0.1, 0.2]), np.array([True, True])) == 0.5
+
+
+def test_precision_by_hand() -> None:
+    values, positive = np.array([0.9, 0.5, 0.5, 0.1]), np.array([True, True, False, True])
+    assert precision(values, positive, 2) == 0.75
+    assert average_precision(np.array([0.9, 0.8, 0.7]), np.array([True, False, True])) == pytest.approx(5 / 6)
+
+
+def test_hidden_reasoning_is_billed_as_completion() -> None:
+    row = {"requests": 2, "prompt_tokens": 1_000_000, "completion_tokens": 500_000}
+    assert money(row, "1 : 4") == pytest.approx(0.4 + 0.8)
+    assert money(row, "reasoning") == pytest.approx(1.1 + 4.4 * 0.5006)
