@@ -195,7 +195,7 @@ class ScoringConfig(Section):
 class SelectionConfig(Section):
     """Which questions the teacher sees (docs/METHOD.md §3)."""
 
-    strategy: str = Field("elad", description="Strategy that orders the questions (docs/METHOD.md §2).")
+    strategy: str = Field("risk", description="Strategy that orders the questions (docs/METHOD.md §2).")
     num_rounds: int = Field(3, ge=1, description="Maximum number of rounds.")
     batch_size: int = Field(100, ge=1, description="Questions per round.")
     exploration_share: float = Field(0.15, ge=0.0, le=1.0, description="Share of each batch drawn at random.")

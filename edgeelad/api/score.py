@@ -63,7 +63,7 @@ class ScoredQuestion:
 def score(
     student: LoadedStudent | str | Path,
     pool: Pool,
-    strategy: AnyStrategy = "elad",
+    strategy: AnyStrategy = "risk",
     *,
     branches: int = 3,
     explanations: int = 3,

@@ -82,7 +82,7 @@ class EvalOptions:
 @click.option("--model", type=PATH, help="Package or exported ONNX folder.")
 @click.option("--pool", help="Questions to score.")
 @click.option("--out", required=True, type=PATH, help="Output file (JSON lines); resumes an interrupted file.")
-@click.option("--strategy", default="elad", show_default=True, help="Uncertainty to compute.")
+@click.option("--strategy", default="risk", show_default=True, help="Uncertainty to compute.")
 @reads_pool
 @WORKERS
 @THREADS

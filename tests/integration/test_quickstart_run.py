@@ -49,6 +49,8 @@ def test_the_quickstart_runs_shows_and_resumes(tmp_path: Path, monkeypatch: pyte
         "The packaged student is asked",
         "the right answer is",
         "Stopped: max_rounds",
+        "Chosen by risk: scoring took",
+        "fewer than elad would have",
     ):
         assert part in shown
     for command in ("edgeelad distill --pool", "edgeelad score --model", "edgeelad run"):

@@ -374,7 +374,8 @@ if __name__ == "__main__":
 
 
 def arguments(model: Path, pool: Path, out: Path) -> list[str]:
-    given = {"model": model, "pool": pool, "out": out, "max-tokens": 16, "branches": 2, "explanations": 2}
+    given = {"model": model, "pool": pool, "out": out, "strategy": "elad"}
+    given |= {"max-tokens": 16, "branches": 2, "explanations": 2}
     return ["score", *(word for name, value in given.items() for word in (f"--{name}", str(value)))]
 
 
@@ -522,7 +523,9 @@ def test_a_package_says_what_its_answers_are_and_how_long(package: Path, tmp_pat
     unlabeled = tmp_path / "unlabeled.jsonl"
     unlabeled.write_text('{"question": "What is 1 + 2?"}\n', encoding="utf-8")
     out = tmp_path / "scores.jsonl"
-    done = run_cli("score", "--model", package, "--pool", unlabeled, "--out", out, "--quiet", "--branches", 2)
+    done = run_cli(
+        "score", "--model", package, "--pool", unlabeled, "--out", out, "--quiet", "--strategy", "elad", "--branches", 2
+    )
     assert (done.returncode, done.stderr) == (0, "")  # not a word of answers read as text
     assert json.loads(meta_path(out).read_text(encoding="utf-8"))["settings"]["max_tokens"] == 24
     summary = score_pool(package, at(unlabeled, kind="number"), out, Silent(), strategy="elad", branches=2)

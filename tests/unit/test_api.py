@@ -132,7 +132,7 @@ def test_scores_are_those_of_the_command_in_the_pools_order(package: Path, tmp_p
     config: dict[str, Any] = {"branches": 2, "explanations": 2, "max_tokens": 24}
     score_pool(package, PoolConfig(path=str(pool)), tmp_path / "scores.jsonl", Silent(), strategy="elad", **config)
     expected = {row["id"]: row for row in map(json.loads, (tmp_path / "scores.jsonl").read_text().splitlines())}
-    records = list(edgeelad.score(package, texts, num_workers=1, **config))
+    records = list(edgeelad.score(package, texts, "elad", num_workers=1, **config))
     assert [record.question.text for record in records] == texts
     assert len({record.question.id for record in records}) == len(texts)
     assert records[4].score is None
