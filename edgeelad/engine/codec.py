@@ -14,7 +14,9 @@ from typing import Any
 
 from tokenizers import Tokenizer
 
-from edgeelad.engine.shape import max_context, read_json
+from edgeelad.engine.graph_files import find_graphs, has_graphs
+from edgeelad.engine.onnx_file import summarize_graph
+from edgeelad.engine.shape import WINDOW_FAMILIES, WINDOW_KEY, max_context, read_json, window_size
 from edgeelad.errors import ModelError
 from edgeelad.records import Question
 from edgeelad.text.explanation import STEP_SEPARATOR
@@ -73,7 +75,7 @@ class Codec:
             prompt_format,
             config,
             eos_ids=_eos_ids(folder, config) | (frozenset() if named is None else {named}),
-            max_context=max_context(config, folder / "config.json"),
+            max_context=max_context(config, folder / "config.json", has_windows=_has_windows(folder, config)),
         )
         largest = max(tokenizer.get_vocab(with_added_tokens=True).values(), default=-1)
         if largest >= codec.vocab_size:
@@ -163,6 +165,15 @@ class Codec:
     def _encode(self, text: str, *, add_special_tokens: bool) -> list[int]:
         ids: list[int] = self._tokenizer.encode(text, add_special_tokens=add_special_tokens).ids
         return ids
+
+
+def _has_windows(folder: Path, config: Mapping[str, Any]) -> bool:
+    """Whether the graphs in a folder have sliding windows, or will have them if it is a student to be exported."""
+    if window_size(config) is None:
+        return False
+    if not has_graphs(folder):
+        return config.get("model_type") in WINDOW_FAMILIES
+    return WINDOW_KEY in summarize_graph(find_graphs(folder).standard).metadata
 
 
 def _load_tokenizer(path: Path) -> Tokenizer:

@@ -118,6 +118,12 @@ def find_graphs(folder: Path, precision: Precision | None = None) -> GraphFiles:
     )
 
 
+def has_graphs(folder: Path) -> bool:
+    """Whether a folder holds graphs: an exported folder or a package does."""
+    places = (folder, folder / ONNX_FOLDER)
+    return any(GraphFiles(place, name).standard.is_file() for place in places for name in PRECISIONS)
+
+
 def quantized_precision(path: Path) -> Precision:
     """Whether a quantized graph is int8 or int4: they have the same file names.
 

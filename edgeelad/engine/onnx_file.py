@@ -47,11 +47,13 @@ class GraphSummary:
         operators: Domain and type of each operator.
         locations: Other files that hold weights, as the graph names them.
         weight_bits: Bits per weight of the products with block-wise quantized weights.
+        metadata: Keys of its metadata.
     """
 
     operators: set[tuple[str, str]] = field(default_factory=set)
     locations: set[str] = field(default_factory=set)
     weight_bits: set[int] = field(default_factory=set)
+    metadata: set[str] = field(default_factory=set)
 
 
 def check_graph(path: Path) -> GraphSummary:
@@ -109,6 +111,9 @@ class _Reader:
             if number == 7:
                 self._read_graph(start, end, is_nested=False)
                 has_graph = True
+            elif number == 14:
+                entry = {inner: self._data[a:b] for inner, a, b in self._fields(start, end)}
+                self.summary.metadata.add(entry.get(1, b"").decode())
             elif number in (20, 25):  # training_info, functions
                 raise ValueError("it defines functions")
         if not has_graph:

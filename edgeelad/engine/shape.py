@@ -13,6 +13,10 @@ from edgeelad.errors import ModelError
 # the model families' names, the most common first
 CONTEXT_KEYS = ("max_position_embeddings", "n_positions", "n_ctx", "max_seq_len", "seq_length")
 LAYER_KEYS = ("num_hidden_layers", "n_layer", "num_layers", "n_layers")
+# the window of a graph's sliding layers, in its metadata: without it, a graph attends to all tokens in every layer
+WINDOW_KEY = "edgeelad.window"
+# model types whose graphs are written with it (`export.fused`)
+WINDOW_FAMILIES = ("mistral", "phi3", "gemma2", "gemma3_text", "cohere2", "qwen2", "qwen3", "smollm3")
 HEAD_KEYS = ("num_attention_heads", "n_head", "n_heads", "num_heads")
 WIDTH_KEYS = ("hidden_size", "n_embd", "d_model")
 
@@ -68,11 +72,24 @@ def cache_shape(config: Mapping[str, Any]) -> CacheShape | None:
     return CacheShape(num_layers, _first(config, ("num_key_value_heads",)) or num_heads, head_dim)
 
 
-def max_context(config: Mapping[str, Any], path: Path) -> int:
+def window_size(config: Mapping[str, Any]) -> int | None:
+    """The sliding window of a student's attention, if it has one that is smaller than its number of positions."""
+    layer_types = config.get("layer_types")
+    has_window = "sliding_attention" in layer_types if layer_types else config.get("use_sliding_window", True)
+    window, positions = _first(config, ("sliding_window",)), _first(config, CONTEXT_KEYS)
+    return window if has_window and window is not None and window < (positions or window) else None
+
+
+def max_context(config: Mapping[str, Any], path: Path, *, has_windows: bool = False) -> int:
     """Maximum number of tokens that the student is used with.
 
-    That is its number of positions, capped at the sliding window of its attention, up to which attention over all
-    tokens is exact, and at the context before longrope's extension, up to which its rotary frequencies are static.
+    That is its number of positions, capped at the context before longrope's extension, up to which its rotary
+    frequencies are static, and at the sliding window of its attention, up to which attention over all tokens is exact.
+
+    Args:
+        config: Its `config.json`.
+        path: That file.
+        has_windows: Whether its graph has sliding windows, so that it needs no cap at them.
 
     Raises:
         ModelError: The configuration does not name it.
@@ -80,15 +97,11 @@ def max_context(config: Mapping[str, Any], path: Path) -> int:
     positions = _first(config, CONTEXT_KEYS)
     if positions is None:
         raise ModelError(f"{path}: no context length ({', '.join(CONTEXT_KEYS)}); add max_position_embeddings")
-    return min([positions, *_caps(config)])
+    window = None if has_windows else window_size(config)
+    return min([positions, *([window] if window is not None else []), *_longrope_caps(config)])
 
 
-def _caps(config: Mapping[str, Any]) -> Iterator[int]:
-    layer_types = config.get("layer_types")
-    has_window = "sliding_attention" in layer_types if layer_types else config.get("use_sliding_window", True)
-    window = _first(config, ("sliding_window",))
-    if has_window and window is not None:
-        yield window
+def _longrope_caps(config: Mapping[str, Any]) -> Iterator[int]:
     for rope in (config.get("rope_scaling"), config.get("rope_parameters")):
         if isinstance(rope, dict) and "longrope" in (rope.get("rope_type"), rope.get("type")):
             original = _first(rope, ("original_max_position_embeddings",))

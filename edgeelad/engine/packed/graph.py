@@ -20,8 +20,11 @@ import numpy as np
 import numpy.typing as npt
 
 from edgeelad.engine.packed.buffers import BranchBuffers, Floats, Ints, KeyValueBuffers, shared
+from edgeelad.engine.packed.layout import HIDDEN
 from edgeelad.engine.packed.names import (
     CONTEXT,
+    GLOBAL_BIAS,
+    LOCAL_BIAS,
     OUTPUTS,
     OWN,
     OWN_PRESENT,
@@ -32,6 +35,7 @@ from edgeelad.engine.packed.names import (
     TOKEN_INPUTS,
     TREE_BIAS,
     TREE_INDEX,
+    TREE_LOCAL_BIAS,
     TREE_SIZES_INPUT,
     TREE_WIDTHS,
     VOCAB_SIZE_KEY,
@@ -40,8 +44,10 @@ from edgeelad.engine.packed.names import (
 )
 from edgeelad.engine.packed.rows import TopRows
 from edgeelad.engine.session import ADVICE, open_session
-from edgeelad.engine.shape import CacheShape
+from edgeelad.engine.shape import WINDOW_KEY, CacheShape
 from edgeelad.errors import ModelError
+
+TREE_BIASES = {GLOBAL_BIAS: TREE_BIAS, LOCAL_BIAS: TREE_LOCAL_BIAS}
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -56,6 +62,7 @@ class Feed:
         past_lengths: Tokens already cached per row, shape [rows].
         bias: Attention bias, 0 or `layout.HIDDEN`, shape [1, 1, new, longest past + new].
         wanted: Tokens whose next-token distributions to return, as indices into the flattened tokens.
+        key_positions: Positions of the cached and the new tokens, shape [longest past + new]; None: in order.
     """
 
     buffers: KeyValueBuffers
@@ -65,6 +72,7 @@ class Feed:
     past_lengths: npt.NDArray[np.int32]
     bias: Floats
     wanted: Ints
+    key_positions: Ints | None = None
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -78,6 +86,7 @@ class TreeFeed:
         position_ids: Their positions, shape [branches].
         num_cached: Tokens already cached per branch.
         bias: Attention bias, 0 or `layout.HIDDEN`, shape [1, branches, 1, context + own width].
+        context_positions: Positions of the context's tokens.
     """
 
     context: KeyValueBuffers
@@ -86,6 +95,13 @@ class TreeFeed:
     position_ids: Ints
     num_cached: int
     bias: Floats
+    context_positions: Ints
+
+    def key_positions(self) -> Ints:
+        """Positions of the context's and of each branch's own tokens, shape [branches, context + own width]."""
+        own = (self.position_ids - self.num_cached)[:, None] + np.arange(self.own.width)
+        context = np.broadcast_to(self.context_positions, (len(own), len(self.context_positions)))
+        return np.concatenate([context, own], axis=1)
 
 
 class PackedGraph:
@@ -98,6 +114,7 @@ class PackedGraph:
         num_lanes: Lanes for packed sequences; 0 for the plain graph.
         num_trees: Trees that fit at the same time.
         vocab_size: Logits per row.
+        window: Tokens that the layers with a sliding window attend to; None if there are no such layers.
     """
 
     def __init__(self, path: Path, num_threads: int = 1) -> None:
@@ -111,14 +128,17 @@ class PackedGraph:
         outputs = {value.name for value in self.session.get_outputs()}
         self.past_names = [name for name in inputs if name.startswith(PAST)]
         self.num_lanes = sum(name.startswith("lane") and name.endswith(SLOT_INPUTS[0]) for name in inputs)
-        self.num_trees = sum(name.startswith("tree") and name.endswith("." + TREE_BIAS) for name in inputs)
-        expected = _input_names(self.past_names, self.num_lanes, self.num_trees)
+        self.num_trees = sum(name.startswith("tree") and name.endswith("." + TREE_WIDTHS) for name in inputs)
+        metadata = self.session.get_modelmeta().custom_metadata_map
+        self.window = int(metadata[WINDOW_KEY]) if WINDOW_KEY in metadata else None
+        self._biases = [name for name in (GLOBAL_BIAS, LOCAL_BIAS) if name in inputs]
+        expected = _input_names(self.past_names, self.num_lanes, self.num_trees, self._biases)
         if not self.past_names or expected != set(inputs) or not set(OUTPUTS) <= outputs:
             strange = sorted(expected ^ set(inputs))[:4] or ["other outputs, or no past_key_values"]
             raise ModelError(f"{path}: not an engine graph of edgeelad ({', '.join(strange)}); {ADVICE}")
         shape = inputs[self.past_names[0]].shape
         self.shape = CacheShape(len(self.past_names) // 2, int(shape[1]), int(shape[3]))
-        self.vocab_size = int(self.session.get_modelmeta().custom_metadata_map.get(VOCAB_SIZE_KEY, 0))
+        self.vocab_size = int(metadata.get(VOCAB_SIZE_KEY, 0))
         if self.vocab_size < 1:
             raise ModelError(f"{path}: no vocabulary size in its metadata; {ADVICE}")
         self._binding = self.session.io_binding()
@@ -173,7 +193,7 @@ class PackedGraph:
             inputs[TREE_SIZES_INPUT] = tree_sizes
             inputs[SIZES_INPUT] = np.array([*(feed.input_ids.size for feed in slots), tree_sizes.sum()], dtype=np.int64)
         for slot, feed in enumerate(slots):
-            inputs |= _slot_inputs(slot, feed)
+            inputs |= self._slot_inputs(slot, feed)
             self._bind_buffers(slot, feed)
         for tree, tree_feed in enumerate(tree_feeds, start=1):
             inputs |= self._tree_inputs(tree, tree_feed)
@@ -239,14 +259,34 @@ class PackedGraph:
         index[..., 1] = np.arange(num_branches)
         index[..., 2] = feed.num_cached
         widths = np.array([feed.context.capacity, feed.own.width], dtype=np.int64)
-        values: dict[str, npt.NDArray[Any]] = {TREE_INDEX: index, TREE_BIAS: feed.bias, TREE_WIDTHS: widths}
+        values: dict[str, npt.NDArray[Any]] = {TREE_INDEX: index, TREE_WIDTHS: widths}
+        positions, keys = feed.position_ids[:, None, None], feed.key_positions()[:, None]
+        for name in self._biases:
+            values[TREE_BIASES[name]] = self._bias(name, feed.bias, positions, keys)
         return {tree_name(tree, name): value for name, value in values.items()}
+
+    def _slot_inputs(self, slot: int, feed: Feed) -> dict[str, npt.NDArray[Any]]:
+        new = feed.input_ids.shape[1]
+        total = int(feed.past_lengths.max()) + new
+        sizes = (feed.past_lengths + np.int32(new - 1), np.array([total], dtype=np.int32))
+        values: dict[str, npt.NDArray[Any]] = dict(zip(SLOT_INPUTS, sizes, strict=True))
+        keys = np.arange(total) if feed.key_positions is None else feed.key_positions
+        for name in self._biases:
+            values[name] = self._bias(name, feed.bias, feed.position_ids[:, None, :, None], keys)
+        return {lane_name(slot, name): value for name, value in values.items()}
+
+    def _bias(self, name: str, bias: Floats, positions: Ints, keys: Ints) -> Floats:
+        """The bias for one kind of layers; the shapes of the arguments broadcast to its shape."""
+        if name == GLOBAL_BIAS or self.window is None:
+            return bias
+        hidden = keys <= positions - self.window
+        return np.where(hidden, HIDDEN, bias) if hidden.any() else bias
 
     def _idle_tree(self) -> TreeFeed:
         """One token over one column, for a tree without work."""
         token = np.zeros(1, dtype=np.int64)
         return TreeFeed(
-            self._idle_context, self._idle_branches, token, token, 0, np.zeros((1, 1, 1, 2), dtype=np.float32)
+            self._idle_context, self._idle_branches, token, token, 0, np.zeros((1, 1, 1, 2), dtype=np.float32), token
         )
 
     def _idle(self) -> Feed:
@@ -256,20 +296,11 @@ class PackedGraph:
         return Feed(self._idle_context, (0, 1), token, token, past, bias, token[0, :0])
 
 
-def _input_names(past_names: Sequence[str], num_lanes: int, num_trees: int) -> set[str]:
+def _input_names(past_names: Sequence[str], num_lanes: int, num_trees: int, biases: Sequence[str]) -> set[str]:
     """The inputs of an engine graph."""
+    slot_inputs = (*SLOT_INPUTS, *biases)
     names = {*TOKEN_INPUTS, *([SIZES_INPUT, TREE_SIZES_INPUT] if num_lanes else [])}
-    names |= {lane_name(slot, name) for slot in range(num_lanes + 1) for name in (*SLOT_INPUTS, *past_names)}
+    names |= {lane_name(slot, name) for slot in range(num_lanes + 1) for name in (*slot_inputs, *past_names)}
     kept = [kind + name.removeprefix(PAST) for name in past_names for kind in (CONTEXT, OWN)]
-    own = (TREE_INDEX, TREE_BIAS, TREE_WIDTHS, *kept)
+    own = (TREE_INDEX, *(TREE_BIASES[name] for name in biases), TREE_WIDTHS, *kept)
     return names | {tree_name(tree, name) for tree in range(1, num_trees + 1) for name in own}
-
-
-def _slot_inputs(slot: int, feed: Feed) -> dict[str, npt.NDArray[Any]]:
-    new = feed.input_ids.shape[1]
-    values = (
-        feed.past_lengths + np.int32(new - 1),
-        np.array([int(feed.past_lengths.max()) + new], dtype=np.int32),
-        feed.bias,
-    )
-    return {lane_name(slot, name): value for name, value in zip(SLOT_INPUTS, values, strict=True)}

@@ -41,6 +41,7 @@ def context_feed(layout: Layout, buffers: KeyValueBuffers) -> Feed:
         np.zeros(1, dtype=np.int32),
         layout.bias(),
         np.array([point.end for point in layout.points], dtype=np.int64),
+        np.array(layout.positions, dtype=np.int64),
     )
 
 
@@ -69,6 +70,8 @@ class Group:
         self._num_fed = np.zeros(len(branches), dtype=np.int64)  # of each branch's tokens
         self._bias = np.stack([self._layout.branch_bias(branch.point, self._capacity) for branch in branches])
         self._owners = np.full(self._capacity, -1, dtype=np.int64)  # the branch of each column
+        self._positions = np.zeros(self._capacity, dtype=np.int64)  # of each column's token
+        self._positions[: self._num_context] = self._layout.positions
 
     @property
     def is_done(self) -> bool:
@@ -100,12 +103,22 @@ class Group:
             positions = self._lengths[owners] + self._num_fed[owners] + places
         past, total = self._used, self._used + len(tokens)
         self._owners[past:total] = owners
+        self._positions[past:total] = positions
         self._bias[owners, np.arange(past, total)] = 0
         self._num_fed[self._live] += counts
         self._used = total
         bias = self._bias[owners, :total][None, None]
         wanted = np.cumsum(counts) - 1
-        return Feed(self._buffers, (0, 1), tokens[None], positions[None], np.array([past], np.int32), bias, wanted)
+        return Feed(
+            self._buffers,
+            (0, 1),
+            tokens[None],
+            positions[None],
+            np.array([past], np.int32),
+            bias,
+            wanted,
+            self._positions[:total],
+        )
 
     def _make_room(self) -> Ints:
         """Clear dead columns if there are many or the buffer is full; set half of the branches aside if it still is.
@@ -137,4 +150,5 @@ class Group:
         self._bias[:, first:stop] = self._bias[:, kept]
         self._bias[:, stop : self._used] = HIDDEN
         self._owners[first:stop] = self._owners[kept]
+        self._positions[first:stop] = self._positions[kept]
         self._used = stop

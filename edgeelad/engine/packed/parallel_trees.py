@@ -73,6 +73,7 @@ class _Group:
         self.tree = tree
         self.branches = branches
         self._num_cached = 0  # tokens per branch in its buffer
+        self._context_positions = np.array(tree.layout.positions, dtype=np.int64)
         rows = max(len(branches), MIN_BRANCHES)
         self._buffers = BranchBuffers(graph.shape, rows, min(WIDTH_STEP, tree.max_width), pool)
         self._arrange()
@@ -97,7 +98,15 @@ class _Group:
         last = np.array([sequence.ids[-1] for sequence in self.sequences], dtype=np.int64)
         self._bias[..., len(self.tree.layout.tokens) + self._num_cached] = 0
         positions = self._lengths + self._num_cached
-        return TreeFeed(self.tree.context, self._buffers, last[self._rows], positions, self._num_cached, self._bias)
+        return TreeFeed(
+            self.tree.context,
+            self._buffers,
+            last[self._rows],
+            positions,
+            self._num_cached,
+            self._bias,
+            self._context_positions,
+        )
 
     def advance(self) -> None:
         """Remove the branches that ended with the chosen token, and make room for the next."""
