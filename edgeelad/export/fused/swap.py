@@ -59,6 +59,7 @@ def swap_weights(previous: Path, student: Path, out: Path, precisions: tuple[Pre
             raise GraphMismatchError(f"{previous}: no {', '.join(missing)} to put weights into")
         models = [onnx.load(str(path), load_external_data=False) for path in old.graphs]
         _check_precision(models[0], precision, old.standard)
+        _check_all_used(models[0], parameters, old.standard)
         _write_weights(models, old, new, parameters)
         for source, target in zip(old.graphs, new.graphs, strict=True):
             shutil.copyfile(source, target)
@@ -86,6 +87,14 @@ def _check_precision(model: onnx.ModelProto, precision: Precision, path: Path) -
     kinds = {match["kind"] for match in matches if match is not None}
     if WEIGHT_KINDS[precision] not in kinds:
         raise GraphMismatchError(f"{path}: holds no {precision} weights")
+
+
+def _check_all_used(model: onnx.ModelProto, parameters: Mapping[str, Weight], path: Path) -> None:
+    """Check that no parameter is missing: a head equal to the embedding, for example, is not stored of its own."""
+    matches = (LEARNED.fullmatch(tensor.name) for tensor in model.graph.initializer)
+    unused = sorted(parameters.keys() - {match["source"] for match in matches if match is not None})
+    if unused:
+        raise GraphMismatchError(f"{path}: no place for {unused[0]}")
 
 
 def _write_weights(
