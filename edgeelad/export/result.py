@@ -99,7 +99,7 @@ class ExportResult:
         if self.max_context < self.num_positions:
             found.append(
                 f"this student's context is capped at {self.max_context:,} of {self.num_positions:,} tokens, up to "
-                "which its graph is exact (a sliding window, or longrope's original context)"
+                "which its graph is exact (longrope's original context, or a sliding window that the graph lacks)"
             )
         return tuple(found)
 

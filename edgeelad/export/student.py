@@ -48,8 +48,7 @@ def export_student(
     """Export, check and quantize a student; see `edgeelad.export.export_student`."""
     start = time.perf_counter()
     refuse_existing(out)
-    codec = Codec.load(student)
-    prompts = _parity_prompts(codec, parity_questions, config.num_parity_prompts)
+    _parity_prompts(Codec.load(student), parity_questions, config.num_parity_prompts)  # before anything is traced
     results: list[ExportResult] = []
 
     def fill(folder: Path) -> None:
@@ -58,7 +57,12 @@ def export_student(
             load_config(str(student))
             model = load_model(str(student))
         graphs = _write_graphs(student, folder, out, config, None if config.fresh else previous)
-        # 2. they compute what torch computes
+        # 2. tokenizer and settings
+        with storage_errors(out):
+            _copy_files(student, folder)
+        codec = Codec.load(folder)  # a graph without sliding windows ends the context
+        prompts = _parity_prompts(codec, parity_questions, config.num_parity_prompts)
+        # 3. the graphs compute what torch computes
         files = GraphFiles(folder)
         allowed, threads = config.max_logit_difference, torch.get_num_threads()
         parity = check_parity(model, OnnxGraph(files.standard, threads), prompts, codec.max_context, allowed)
@@ -67,12 +71,9 @@ def export_student(
                 generator = PackedGenerator(PackedGraph(path, threads))
                 parity = check_engine_parity(model, generator, prompts, codec.max_context, allowed, parity)
                 generator.close()
-        # 3. so does the quantized one, nearly
+        # 4. so does the quantized one, nearly
         quantized = GraphFiles(folder, config.quantize) if config.quantize != "none" else None
         difference = _quantized_difference(quantized, model, prompts) if quantized is not None else None
-        # 4. tokenizer and settings
-        with storage_errors(out):
-            _copy_files(student, folder)
         results.append(
             ExportResult(
                 folder=out,

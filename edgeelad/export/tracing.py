@@ -7,6 +7,7 @@ same. All that depends on which of the two is installed is in this module (docs/
 
 from __future__ import annotations
 
+import copy
 import inspect
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager
@@ -107,6 +108,9 @@ def _optimum_config(config: PretrainedConfig) -> Any:
     constructor = TasksManager.get_exporter_config_constructor(
         exporter="onnx", model_type=known, task="text-generation", library_name="transformers"
     )
+    if getattr(config, "num_key_value_heads", None) is None:  # GPT-NeoX has as many as heads
+        config = copy.copy(config)
+        config.num_key_value_heads = config.num_attention_heads
     onnx_config = constructor(config, use_past=True, use_past_in_inputs=True)
     onnx_config._MODEL_PATCHER = Patcher
     onnx_config.fix_dynamic_axes = lambda *args, **kwargs: None

@@ -25,7 +25,13 @@ from transformers.utils import cached_file
 
 from edgeelad.errors import ModelError
 from edgeelad.training.checkpoint import check_architecture, check_no_code, check_weights, explain_mismatch
-from edgeelad.training.support import FUSED_FAMILIES, has_optimum, is_exportable, transformers_major
+from edgeelad.training.support import (
+    has_standard_export,
+    is_multimodal,
+    served_families,
+    transformers_major,
+    unfused_reason,
+)
 from edgeelad.training.translate import UntranslatableError, translate_config, translate_tokenizer
 
 HUB_ID = re.compile(r"[\w.-]+(/[\w.-]+)?")
@@ -63,17 +69,17 @@ def load_config(source: str) -> PretrainedConfig:
     if transformers_major() < 5 and "rope_parameters" in data:
         config = _translated(source, data, type(config))
     kind = config.model_type
+    if is_multimodal(config):
+        raise ModelError(f"{source}: model type {kind!r} is multimodal; choose a text model; {served_families()}")
     if kind not in MODEL_FOR_CAUSAL_LM_MAPPING_NAMES or getattr(config, "is_encoder_decoder", False):
         raise ModelError(f"{source}: model type {kind!r} is not a causal language model; choose one that writes text")
     check_architecture(source, config)
     if getattr(config, "quantization_config", None) is not None:
         raise ModelError(f"{source}: its weights are quantized and cannot be trained; choose the unquantized model")
-    if not is_exportable(kind):
-        other = "" if has_optimum() else ", or install 'edgeelad[distill]', whose Optimum exports more of them"
-        raise ModelError(
-            f"{source}: model type {kind!r} cannot be exported to ONNX here; choose a supported architecture, for "
-            f"example {', '.join(FUSED_FAMILIES)}{other}"
-        )
+    reason = unfused_reason(config)
+    if reason is not None and not has_standard_export(kind):
+        what = reason.removeprefix(f"model type {kind}: ")
+        raise ModelError(f"{source}: model type {kind!r} cannot be exported to ONNX here ({what}); {served_families()}")
     return config
 
 
@@ -91,12 +97,16 @@ def load_model(source: str, config: PretrainedConfig | None = None) -> PreTraine
     if config is None:
         _read_settings(source)
     with _model_errors(source), _no_code_of_its_own():
+        config = config or AutoConfig.from_pretrained(source, trust_remote_code=False)
+        # torch's own attention would leave Gemma 2's soft cap out without a word
+        has_softcap = getattr(config, "attn_logit_softcapping", None) is not None
         model, info = AutoModelForCausalLM.from_pretrained(
             source,
             config=config,
             trust_remote_code=False,
             use_safetensors=True,
             dtype=torch.float32,
+            attn_implementation="eager" if has_softcap else None,
             output_loading_info=True,
         )
         folder = Path(cached_file(source, "config.json")).parent
@@ -193,7 +203,7 @@ def _explain(source: str, error: Exception) -> str:
     if not Path(source).is_dir():
         return f"{source}: no such folder, and not to be had from the Hugging Face Hub ({_first_line(error)})"
     if "model type" in text or "model_type" in text:
-        return f"{source}: transformers does not know this architecture ({_first_line(error)})"
+        return f"{source}: transformers does not know this architecture ({_first_line(error)}); {served_families()}"
     if (mismatch := explain_mismatch(text)) is not None:
         return f"{source}: {mismatch}"
     if Path(source).is_dir() and "NoneType" in text:

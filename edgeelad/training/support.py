@@ -22,7 +22,38 @@ FUSED_FAMILIES = (
     "granite",
     "gemma",
     "gemma3_text",
+    "gemma2",
+    "gpt_neox",
+    "stablelm",
+    "cohere",
+    "cohere2",
+    "glm",
+    "glm4",
 )
+# model types whose graph by Optimum runs on the plain generator
+STANDARD_FAMILIES = (
+    "gptj",
+    "codegen",
+    "gpt_neo",
+    "opt",
+    "bloom",
+    "gpt_bigcode",
+    "falcon",
+    "mpt",
+    "nemotron",
+    "helium",
+    "phi",
+)
+# rotary kinds whose frequencies do not depend on the sequence's length, so that they can be traced once; those of
+# longrope do not up to the original context, at which `engine.shape` caps the student's
+STATIC_ROPE_TYPES = ("default", "linear", "llama3", "yarn", "longrope")
+# how configurations say that there is more to cache than keys and values, or that there are experts
+STATEFUL_LAYERS = {"linear_attention", "conv", "mamba", "mamba2", "recurrent", "hybrid"}
+STATEFUL_SETTINGS = (
+    "mamba_d_state", "mamba_d_conv", "ssm_state_size", "state_size", "conv_L_cache", "lru_width",
+    "linear_conv_kernel_dim", "attention_hidden_size",
+)  # fmt: skip
+EXPERT_SETTINGS = ("num_experts", "num_local_experts", "n_routed_experts", "moe_num_experts")
 EXPORT_TASK = "text-generation-with-past"
 
 
@@ -41,9 +72,34 @@ def transformers_major() -> int:
     return int(version("transformers").partition(".")[0])
 
 
+def unfused_reason(config: Any) -> str | None:
+    """Why a student has no fused graph; None if it has one.
+
+    Args:
+        config: Its transformers configuration.
+    """
+    kind = config.model_type
+    if kind not in FUSED_FAMILIES:
+        return f"model type {kind}: {_kind_of_layers(config) or 'not a fused family'}"
+    kinds = set(getattr(config, "layer_types", None) or ()) - {"full_attention", "sliding_attention"}
+    if kinds:
+        return f"model type {kind} with layers of type {min(kinds)}"
+    for rope in _rope_settings(config):
+        rope_type = rope.get("rope_type", rope.get("type", "default"))
+        if rope_type not in STATIC_ROPE_TYPES:
+            return f"rotary embedding of type {rope_type}"
+    num_heads = config.num_attention_heads
+    head_dim = getattr(config, "head_dim", None) or config.hidden_size // num_heads
+    if head_dim % 8:
+        return f"head size {head_dim}: GroupQueryAttention wants a multiple of 8"
+    if getattr(config, "add_cross_attention", False):
+        return f"model type {kind} with cross-attention"
+    return None
+
+
 def has_standard_export(model_type: str) -> bool:
-    """Whether Optimum exports students of this type."""
-    if not has_optimum():
+    """Whether students of this type can be exported by Optimum alone, to a graph that the plain generator runs."""
+    if not has_optimum() or model_type not in (*STANDARD_FAMILIES, *FUSED_FAMILIES):
         return False
     import optimum.exporters.onnx.model_configs  # noqa: F401  # fills the table that is read below
     from optimum.exporters.tasks import TasksManager
@@ -52,6 +108,35 @@ def has_standard_export(model_type: str) -> bool:
     return EXPORT_TASK in supported.get(model_type, {}).get("onnx", {})
 
 
-def is_exportable(model_type: str) -> bool:
-    """Whether students of this type can be exported here at all."""
-    return model_type in FUSED_FAMILIES or has_standard_export(model_type)
+def is_multimodal(config: Any) -> bool:
+    """Whether a model reads images or sound as well."""
+    return any(getattr(config, name, None) is not None for name in ("vision_config", "audio_config"))
+
+
+def served_families() -> str:
+    """The families that are served by this installation, for messages."""
+    fused, standard = ", ".join(FUSED_FAMILIES), ", ".join(STANDARD_FAMILIES)
+    if has_optimum():
+        return f"served are, with fused graphs: {fused}; several times slower, with Optimum's: {standard}"
+    return f"served are, with fused graphs: {fused}; with 'edgeelad[distill]', several times slower: {standard}"
+
+
+def _kind_of_layers(config: Any) -> str | None:
+    """What sets a family apart from the ones that can be served, by its configuration."""
+    if is_multimodal(config):
+        return "a multimodal model"
+    kinds = set(getattr(config, "layer_types", None) or ()) - {"full_attention", "sliding_attention"}
+    if kinds & STATEFUL_LAYERS or any(getattr(config, name, None) is not None for name in STATEFUL_SETTINGS):
+        return "its layers keep a convolution or recurrent state, not only keys and values"
+    if any(getattr(config, name, None) for name in EXPERT_SETTINGS):
+        return "a mixture of experts"
+    return None
+
+
+def _rope_settings(config: Any) -> list[dict[str, Any]]:
+    """The settings of each rotary embedding: `rope_parameters` in transformers 5, `rope_scaling` before."""
+    settings = getattr(config, "rope_parameters", None) or {}
+    if not settings and "rope_scaling" in vars(config):
+        settings = config.rope_scaling or {}
+    by_layer = [value for value in settings.values() if isinstance(value, dict)]
+    return by_layer or [dict(settings)]

@@ -287,7 +287,7 @@ def test_tracing_leaves_torch_as_it_was(fused: FusedFolders, tmp_path: Path) -> 
 @pytest.mark.parametrize(
     ("changes", "told"),
     [
-        ({"model_type": "gpt_neox"}, "gpt_neox"),
+        ({"model_type": "gptj"}, "gptj"),
         ({"rope_scaling": {"rope_type": "dynamic", "factor": 2.0}}, "dynamic"),
         ({"layer_types": ["full_attention", "linear_attention"]}, "linear_attention"),
         ({"head_dim": 20}, "head size 20"),

@@ -15,12 +15,14 @@ from numpy.typing import NDArray
 from transformers import AutoConfig
 
 from edgeelad.engine.graph_files import GraphFiles, Precision
+from edgeelad.engine.shape import WINDOW_KEY, window_size
 from edgeelad.errors import ModelError
 from edgeelad.export.fused.edit import EditedGraph, read_graph
 from edgeelad.export.fused.families import check_family
 from edgeelad.export.fused.files import write_graphs
+from edgeelad.export.fused.modules import UnservedArchitectureError
 from edgeelad.export.fused.ops import register_ops
-from edgeelad.export.fused.passes import clean
+from edgeelad.export.fused.passes import add_softcap, clean
 from edgeelad.export.fused.quantize import quantize_blocks, quantize_rows
 from edgeelad.export.fused.variants import engine_variant, lanes_variant
 from edgeelad.export.tracing import trace_fused
@@ -47,6 +49,8 @@ def traced_graph(student: Path, scratch: Path) -> EditedGraph:
     model = onnx.load(str(trace_fused(student, config, scratch)))
     graph = read_graph(model)
     clean(graph, load_parameters(student))
+    if window_size(config.to_dict()) is not None and WINDOW_KEY not in graph.metadata:
+        raise UnservedArchitectureError(f"model type {config.model_type} with sliding windows")
     return graph
 
 
@@ -65,6 +69,7 @@ def write_student_graphs(graph: EditedGraph, folder: Path, precision: Precision 
         quantize_blocks(standard, 4)
     files = GraphFiles(folder, precision)
     engine = engine_variant(standard)
+    add_softcap(standard)
     graphs = {files.standard: standard, files.engine: engine, files.lanes: lanes_variant(engine, NUM_LANES, NUM_TREES)}
     write_graphs(graphs, files.weights)
     return files

@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from onnx import ModelProto, NodeProto, ValueInfoProto, helper, numpy_helper
 
 MICROSOFT = "com.microsoft"
+WINDOW_ATTRIBUTE = "local_window_size"  # of GroupQueryAttention
 
 
 @dataclass(slots=True)

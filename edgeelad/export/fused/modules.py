@@ -9,9 +9,10 @@ from torch import Tensor, nn
 from transformers.pytorch_utils import Conv1D
 
 from edgeelad.errors import ModelError
-from edgeelad.export.fused.ops import rms_norm, rotary, silu, tanh_gelu
+from edgeelad.export.fused.ops import gelu, layer_norm, rms_norm, rotary, silu, tanh_gelu
 
 SILU = ("SiLU", "SiLUActivation")
+GELU = ("GELUActivation", "GELU")
 TANH_GELU = ("NewGELUActivation", "PytorchGELUTanh", "GELUTanh", "FastGELUActivation")
 
 
@@ -38,6 +39,14 @@ def fused_forward(module: nn.Module) -> Callable[..., Tensor] | None:
             def candidate(module: nn.Module, x: Tensor) -> Tensor:
                 return rms_norm(x, module.weight + 1.0, epsilon)
 
+    elif name.endswith("LayerNorm") and not isinstance(module, nn.LayerNorm) and hasattr(module, "weight"):
+        epsilon = float(getattr(module, "variance_epsilon", 0.0))
+        width = int(module.weight.shape[-1])
+        if module.weight.ndim == 1:
+
+            def candidate(module: nn.Module, x: Tensor) -> Tensor:
+                return layer_norm(x, module.weight, epsilon)
+
     elif name in SILU:
 
         def candidate(module: nn.Module, x: Tensor) -> Tensor:
@@ -47,6 +56,11 @@ def fused_forward(module: nn.Module) -> Callable[..., Tensor] | None:
 
         def candidate(module: nn.Module, x: Tensor) -> Tensor:
             return tanh_gelu(x)
+
+    elif name in GELU:
+
+        def candidate(module: nn.Module, x: Tensor) -> Tensor:
+            return gelu(x)
 
     elif isinstance(module, Conv1D):
         width = int(module.nx)
@@ -64,20 +78,46 @@ def _computes_same(module: nn.Module, candidate: Callable[..., Tensor], width: i
         return bool(torch.allclose(module(sample), candidate(module, sample), rtol=1e-4, atol=1e-5))
 
 
-def check_rotary_style(apply_rotary: Callable[..., tuple[Tensor, Tensor]]) -> None:
-    """Refuse a rotary embedding that is not the half-rotating one over the whole head.
+def cos_sin(module: nn.Module, positions: Tensor, layer_type: str | None = None) -> tuple[Tensor, Tensor]:
+    """Cosines and sines of positions [N], one per rotated pair, [N, r/2], by a rotary module's frequencies."""
+    prefix = f"{layer_type}_" if layer_type is not None else ""
+    frequencies = getattr(module, f"{prefix}inv_freq").to(torch.float32)
+    angles = positions.reshape(-1, 1).to(torch.float32) * frequencies
+    scale = float(getattr(module, f"{prefix}attention_scaling"))
+    cos, sin = angles.cos(), angles.sin()
+    return (cos, sin) if scale == 1.0 else (cos * scale, sin * scale)
+
+
+def rotates_neighbors(module: nn.Module, apply_rotary: Callable[..., tuple[Tensor, Tensor]]) -> bool:
+    """Whether a family's rotary embedding rotates neighboring numbers (Cohere, GLM); if not, it rotates halves.
+
+    Args:
+        module: Its rotary module.
+        apply_rotary: Its function that rotates query and key.
 
     Raises:
-        UnservedArchitectureError: It is another one.
+        UnservedArchitectureError: It does neither.
     """
+    kinds = [name.removesuffix("inv_freq").rstrip("_") for name, _ in module.named_buffers() if "original" not in name]
+    layer_type = kinds[0] or None
+    positions = torch.tensor([0, 3, 7])
+    theirs = module(torch.zeros(1), positions[None], *([layer_type] if layer_type else []))
+    ours = cos_sin(module, positions, layer_type)
     generator = torch.Generator().manual_seed(0)
-    query, key = torch.randn(1, 2, 3, 16, generator=generator), torch.randn(1, 1, 3, 16, generator=generator)
-    half = torch.randn(1, 3, 8, generator=generator)
-    angles = torch.cat((half, half), dim=-1)
-    found = apply_rotary(query, key, angles.cos(), angles.sin())
-    index = torch.arange(3).reshape(1, 3)
-    for tensor, rotated in zip((query, key), found, strict=True):
-        flat = tensor.transpose(1, 2).flatten(2)
-        ours = rotary(flat, index, half[0].cos(), half[0].sin(), tensor.shape[1])
-        if not torch.allclose(ours, rotated.transpose(1, 2).flatten(2), atol=1e-5):
-            raise UnservedArchitectureError("rotary embedding that is not the half-rotating kind")
+    size = 2 * ours[0].shape[-1]
+    tensors = [torch.randn(1, num_heads, 3, size, generator=generator) for num_heads in (2, 1)]
+    found = [tensor.transpose(1, 2).flatten(2) for tensor in apply_rotary(*tensors, *theirs)]
+    for is_interleaved in (False, True):
+        rotated = [
+            rotary(
+                tensor.transpose(1, 2).flatten(2),
+                torch.arange(3)[None],
+                *ours,
+                tensor.shape[1],
+                is_interleaved=is_interleaved,
+            )
+            for tensor in tensors
+        ]
+        if all(torch.allclose(*pair, atol=1e-5) for pair in zip(rotated, found, strict=True)):
+            return is_interleaved
+    raise UnservedArchitectureError("rotary embedding that rotates neither halves nor neighbors")

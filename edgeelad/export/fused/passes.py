@@ -1,8 +1,6 @@
-"""Clean a traced graph: connect attention to its projections, fuse residual additions with norms, name the weights.
+"""Clean a traced graph: straighten it, fuse residual additions with norms, name the weights, tie the head.
 
-For `view(...).transpose(1, 2)` the tracer records a dozen nodes of shape arithmetic per layer that change nothing:
-GroupQueryAttention and RotaryEmbedding take [batch, sequence, heads · size] as the projections return it. Each pass
-edits the graph in place.
+Each pass edits the graph in place.
 """
 
 from __future__ import annotations
@@ -14,22 +12,23 @@ from numpy.typing import NDArray
 from onnx import NodeProto, helper
 
 from edgeelad.engine.packed.names import VOCAB_SIZE_KEY
+from edgeelad.engine.shape import WINDOW_KEY
 from edgeelad.errors import ModelError
-from edgeelad.export.fused.edit import MICROSOFT, EditedGraph, attribute
+from edgeelad.export.fused.edit import MICROSOFT, WINDOW_ATTRIBUTE, EditedGraph, attribute
+from edgeelad.export.fused.straighten import NORM_OPS, attention_nodes, before_layout, join_slices, straighten
 
 Weight = NDArray[np.generic]
 TRANSPOSED = ".T"
+SOFTCAP_KEY = "edgeelad.softcap"
 SHIFTED = ".plus1"  # the weight of a norm that multiplies by weight + 1
-LAYOUT_OPS = ("Reshape", "Transpose")
-NORM_OPS = {
-    "SimplifiedLayerNormalization": "SkipSimplifiedLayerNormalization",
-    "LayerNormalization": "SkipLayerNormalization",
-}
 
 
 def clean(graph: EditedGraph, parameters: Mapping[str, Weight]) -> None:
     """Run all passes; `parameters` are the student's, by their names in torch."""
+    note_window(graph)
+    take_softcap(graph)
     scale_before_head(graph)
+    join_slices(graph)
     straighten(graph)
     graph.prune()
     name_weights(graph, parameters)
@@ -38,9 +37,59 @@ def clean(graph: EditedGraph, parameters: Mapping[str, Weight]) -> None:
     graph.prune()
 
 
-def attention_nodes(graph: EditedGraph) -> list[NodeProto]:
-    """The GroupQueryAttention nodes, one per layer."""
-    return [node for node in graph.nodes if node.op_type == "GroupQueryAttention"]
+def note_window(graph: EditedGraph) -> None:
+    """Note the sliding window of the layers that have one in the graph's metadata.
+
+    Raises:
+        ModelError: They have different ones.
+    """
+    windows = {int(attribute(node, WINDOW_ATTRIBUTE, 0)) for node in attention_nodes(graph)} - {0}
+    if len(windows) > 1:
+        raise ModelError(f"sliding windows of {', '.join(map(str, sorted(windows)))} tokens in one student")
+    for window in windows:
+        graph.metadata[WINDOW_KEY] = str(window)
+
+
+def take_softcap(graph: EditedGraph) -> None:
+    """Take cap · tanh(logits / cap) off the end of the graph (Gemma 2) and note the cap in its metadata.
+
+    `add_softcap` puts it back when the graph is written: until then, the graph ends in the head's product.
+    """
+    times = graph.producer("logits")
+    tanh = graph.producer(times.input[0]) if times is not None and times.op_type == "Mul" else None
+    divide = graph.producer(tanh.input[0]) if tanh is not None and tanh.op_type == "Tanh" else None
+    if times is None or tanh is None or divide is None or divide.op_type != "Div":
+        return
+    cap = graph.weights.get(times.input[1])
+    if cap is None or cap.size != 1 or not np.array_equal(cap, graph.weights.get(divide.input[1], np.nan)):
+        return
+    head = graph.producer(divide.input[0])
+    assert head is not None, "logits are computed"
+    for node in (times, tanh, divide):
+        graph.remove(node)
+    head.output[0] = "logits"
+    graph.metadata[SOFTCAP_KEY] = str(float(cap))
+
+
+def add_softcap(graph: EditedGraph) -> None:
+    """End the graph in cap · tanh(logits / cap) if `take_softcap` took it."""
+    if SOFTCAP_KEY not in graph.metadata:
+        return
+    end = graph.producer("logits")
+    assert end is not None, "a graph without logits was cleaned"
+    end.output[0] = "uncapped_logits"
+    for node in softcap_nodes(graph, "uncapped_logits", "logits"):
+        graph.append(node)
+
+
+def softcap_nodes(graph: EditedGraph, logits: str, capped: str) -> list[NodeProto]:
+    """The nodes that compute `capped` from `logits`."""
+    cap = graph.constant("softcap", np.array(float(graph.metadata[SOFTCAP_KEY]), dtype=np.float32))
+    return [
+        helper.make_node("Div", [logits, cap], [f"{capped}_share"]),
+        helper.make_node("Tanh", [f"{capped}_share"], [f"{capped}_tanh"]),
+        helper.make_node("Mul", [f"{capped}_tanh", cap], [capped]),
+    ]
 
 
 def scale_before_head(graph: EditedGraph) -> None:
@@ -58,53 +107,6 @@ def scale_before_head(graph: EditedGraph) -> None:
     graph.set_input(head, 0, scaled)
     graph.remove(scale)
     head.output[0] = "logits"
-
-
-def straighten(graph: EditedGraph) -> None:
-    """Make attention and rotary embedding read the projections directly, and the output projection read attention.
-
-    GPT-2 reshapes its ids and its last hidden states as well, without changing them.
-    """
-    for node in list(graph.nodes):
-        if node.op_type == "Gather" and _before_layout(graph, node.input[1]) in ("input_ids", "position_ids"):
-            graph.set_input(node, 1, _before_layout(graph, node.input[1]))
-        elif node.op_type == "MatMul" and node.output[0] == "logits":
-            graph.set_input(node, 0, _before_layout(graph, node.input[0]))
-        elif node.op_type == "RotaryEmbedding":
-            graph.set_input(node, 0, _flat_source(graph, node, node.input[0]))
-    for node in attention_nodes(graph):
-        for position in range(3):
-            graph.set_input(node, position, _flat_source(graph, node, node.input[position]))
-        tensor = node.output[0]
-        while all(reader.op_type in (*LAYOUT_OPS, "Shape") for reader in graph.readers(tensor)):
-            tensor = next(reader for reader in graph.readers(tensor) if reader.op_type in LAYOUT_OPS).output[0]
-        graph.redirect(tensor, node.output[0])
-
-
-def _flat_source(graph: EditedGraph, reader: NodeProto, tensor: str) -> str:
-    """The [batch, sequence, width] tensor that `tensor` is a view of."""
-    source = _before_layout(graph, tensor)
-    norm = graph.producer(source)
-    if norm is None or norm.op_type not in NORM_OPS:
-        return source
-    # a norm over each head needs the heads in a dimension of their own
-    size = int(graph.weights[norm.input[1]].shape[0])
-    apart = graph.constant("heads_apart", np.array([0, 0, -1, size], dtype=np.int64))
-    together = graph.constant("heads_together", np.array([0, 0, -1], dtype=np.int64))
-    norm_input, flat = graph.new_name("heads"), graph.new_name("flat")
-    origin = _before_layout(graph, norm.input[0])
-    graph.insert_before(norm, [helper.make_node("Reshape", [origin, apart], [norm_input])])
-    graph.set_input(norm, 0, norm_input)
-    graph.insert_before(reader, [helper.make_node("Reshape", [source, together], [flat])])
-    return flat
-
-
-def _before_layout(graph: EditedGraph, tensor: str) -> str:
-    node = graph.producer(tensor)
-    while node is not None and node.op_type in LAYOUT_OPS:
-        tensor = node.input[0]
-        node = graph.producer(tensor)
-    return tensor
 
 
 def name_weights(graph: EditedGraph, parameters: Mapping[str, Weight]) -> None:
@@ -183,7 +185,7 @@ def embedding_node(graph: EditedGraph) -> NodeProto | None:
             and node.input[0] in graph.weights
             and graph.weights[node.input[0]].ndim == 2
             and not attribute(node, "axis", 0)
-            and _before_layout(graph, node.input[1]) == "input_ids"
+            and before_layout(graph, node.input[1]) == "input_ids"
         ):
             return node
     return None
@@ -198,6 +200,8 @@ def fuse_skip_norms(graph: EditedGraph) -> None:
         has_beta = norm.op_type == "LayerNormalization"
         gamma = list(norm.input[1:]) if has_beta else [norm.input[1]]
         skip, branch, bias = _split_bias(graph, add)
+        if has_beta and bias and len(gamma) == 1:
+            gamma.append("")
         total = add.output[0]
         inputs = [skip, branch, *gamma, *([bias] if bias else [])]
         fused = helper.make_node(

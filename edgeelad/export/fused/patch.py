@@ -20,7 +20,8 @@ from transformers import PreTrainedModel
 from transformers.cache_utils import DynamicLayer
 from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 
-from edgeelad.export.fused.modules import UnservedArchitectureError, check_rotary_style, fused_forward
+from edgeelad.engine.shape import window_size
+from edgeelad.export.fused.modules import cos_sin, fused_forward, rotates_neighbors
 from edgeelad.export.fused.ops import group_query_attention, rotary
 
 ATTENTION_NAME = "edgeelad_group_query_attention"
@@ -57,6 +58,8 @@ class FusedAttention:
         self._model = model
         self._restores: list[_Restore] = []
         self._traced: _Traced | None = None
+        self._is_interleaved = False
+        self._has_window = window_size(model.config.to_dict()) is not None
 
     def __enter__(self) -> FusedAttention:
         config = self._model.config
@@ -77,7 +80,9 @@ class FusedAttention:
             replacement = fused_forward(module)
             if replacement is not None:
                 self._replace(module, "forward", MethodType(replacement, module))
+        self._replace(torch.Tensor, "chunk", _chunk)
         self._patch_rotary()
+        self._patch_direct_attention()
         inner = self._model.forward
 
         @functools.wraps(inner)
@@ -118,29 +123,36 @@ class FusedAttention:
         if not rotaries:
             return
         modeling = sys.modules[type(self._model).__module__]
-        check_rotary_style(modeling.apply_rotary_pos_emb)
+        with torch.no_grad():
+            self._is_interleaved = rotates_neighbors(rotaries[0], modeling.apply_rotary_pos_emb)
         patcher = self
 
-        def cos_sin(
+        def forward(
             module: nn.Module, x: Tensor, position_ids: Tensor, layer_type: str | None = None
         ) -> tuple[Tensor, Tensor]:
-            # half of each row: the other half is the same (checked by `check_rotary_style`)
-            prefix = f"{layer_type}_" if layer_type is not None else ""
-            frequencies = getattr(module, f"{prefix}inv_freq").to(torch.float32)
-            angles = position_ids.reshape(-1, 1).to(torch.float32) * frequencies
-            scale = float(getattr(module, f"{prefix}attention_scaling"))
-            cos, sin = angles.cos(), angles.sin()
-            return (cos, sin) if scale == 1.0 else (cos * scale, sin * scale)
+            return cos_sin(module, position_ids, layer_type)
 
         def apply(query: Tensor, key: Tensor, cos: Tensor, sin: Tensor, *_: Any, **__: Any) -> tuple[Tensor, Tensor]:
-            if 2 * cos.shape[-1] != query.shape[-1]:
-                raise UnservedArchitectureError("rotary embedding of a part of each head")
             patcher._state.cos_sin = cos, sin
             return query, key
 
         for module in rotaries:
-            self._replace(module, "forward", MethodType(cos_sin, module))
+            self._replace(module, "forward", MethodType(forward, module))
         self._replace(modeling, "apply_rotary_pos_emb", apply)
+
+    def _patch_direct_attention(self) -> None:
+        """Patch torch's attention for a family that calls it itself (StableLM in transformers 4.57)."""
+        modeling = sys.modules[type(self._model).__module__]
+        if hasattr(modeling, "ALL_ATTENTION_FUNCTIONS"):
+            return
+        patcher = self
+
+        def attend(query: Tensor, key: Tensor, value: Tensor, **_: Any) -> Tensor:
+            out, _weights = patcher._attention(patcher._model, query, key, value, None)
+            return out.transpose(1, 2)
+
+        self._replace(modeling, "repeat_kv", lambda tensor, count: tensor)
+        self._replace(torch.nn.functional, "scaled_dot_product_attention", attend)
 
     def _attention(
         self, module: nn.Module, query: Tensor, key: Tensor, value: Tensor, mask: Any, **kwargs: Any
@@ -153,8 +165,10 @@ class FusedAttention:
         flat = [tensor.transpose(1, 2).flatten(2) for tensor in (query, key, value)]
         if state.cos_sin is not None:
             (cos, sin), state.cos_sin = state.cos_sin, None  # of this layer alone
-            flat[0] = rotary(flat[0], state.rotary_index, cos, sin, int(num_heads))
-            flat[1] = rotary(flat[1], state.rotary_index, cos, sin, int(kv_heads))
+            for place, heads in enumerate((int(num_heads), int(kv_heads))):
+                flat[place] = rotary(
+                    flat[place], state.rotary_index, cos, sin, heads, is_interleaved=self._is_interleaved
+                )
         out, layer.keys, layer.values = group_query_attention(
             *flat,
             layer.keys,
@@ -165,8 +179,20 @@ class FusedAttention:
             int(num_heads),
             int(kv_heads),
             _scale(module, kwargs, int(query.shape[-1])),
+            float(kwargs.get("softcap") or 0.0),
+            self._window(kwargs),
         )
         return out.unflatten(2, (int(num_heads), int(query.shape[-1]))), None
+
+    def _window(self, kwargs: dict[str, Any]) -> int:
+        """The layer's sliding window; 0 for none, or one that never ends before the context does."""
+        window = kwargs.get("sliding_window")
+        return int(window) if window is not None and self._has_window else 0
+
+
+def _chunk(tensor: Tensor, chunks: int, dim: int = 0) -> tuple[Tensor, ...]:
+    """Equal parts along a dimension of fixed size: one Split; the tracer would record slices of computed sizes."""
+    return tensor.split(int(tensor.shape[dim]) // chunks, dim)
 
 
 def _begin(attention_mask: Tensor, position_ids: Tensor) -> _Traced:

@@ -15,16 +15,21 @@ from onnx import NodeProto, TensorProto, ValueInfoProto, helper
 
 from edgeelad.engine.packed.names import (
     CONTEXT,
+    GLOBAL_BIAS,
+    LOCAL_BIAS,
     OWN,
     OWN_PRESENT,
     PAST,
     TREE_BIAS,
     TREE_INDEX,
+    TREE_LOCAL_BIAS,
     TREE_SIZES_INPUT,
     TREE_WIDTHS,
     tree_name,
 )
 from edgeelad.export.fused.edit import MICROSOFT, EditedGraph, attribute
+
+BIAS_SHAPE: list[int | str] = [1, "branches", 1, "columns"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,8 +76,11 @@ class LayerWriter:
 def declare_trees(graph: EditedGraph, num_trees: int) -> None:
     """Add the inputs and outputs of `num_trees` trees."""
     past = {value.name: value for value in graph.inputs if value.name.startswith(PAST)}
+    names = {value.name for value in graph.inputs}
+    biases = [own for slot, own in ((GLOBAL_BIAS, TREE_BIAS), (LOCAL_BIAS, TREE_LOCAL_BIAS)) if slot in names]
     for tree in range(1, num_trees + 1):
         graph.inputs.extend(_inputs(tree))
+        graph.inputs.extend(_float(tree_name(tree, name), BIAS_SHAPE) for name in biases)
         for name, value in past.items():
             keys, size = (value.type.tensor_type.shape.dim[axis].dim_value for axis in (1, 3))
             stem = name.removeprefix(PAST)
@@ -116,7 +124,8 @@ def _heads(writer: LayerWriter) -> _Heads:
 def _attend_tree(writer: LayerWriter, tree: int, parts: list[str], heads: _Heads) -> str:
     """Write one tree's attention in one layer; returns [keys, branches, per_key, size]."""
     query, *fresh = parts
-    index, bias, widths = (tree_name(tree, name) for name in (TREE_INDEX, TREE_BIAS, TREE_WIDTHS))
+    bias_name = TREE_LOCAL_BIAS if LOCAL_BIAS in writer.node.input else TREE_BIAS
+    index, bias, widths = (tree_name(tree, name) for name in (TREE_INDEX, bias_name, TREE_WIDTHS))
     stems = [name.removeprefix(PAST) for name in writer.node.input[3:5]]
     context = [tree_name(tree, CONTEXT + stem) for stem in stems]
     own = [tree_name(tree, OWN_PRESENT + stem) for stem in stems]
@@ -130,6 +139,9 @@ def _attend_tree(writer: LayerWriter, tree: int, parts: list[str], heads: _Heads
         writer.apply("FusedMatMul", [rows, context[0]], **product), heads.keys, -1, heads.per_key, 0
     )
     scores = writer.apply("Concat", [scores, writer.apply("FusedMatMul", [query, own[0]], **product)], axis=3)
+    if softcap := attribute(writer.node, "softcap", 0.0):
+        cap = writer.graph.constant("attention_softcap", np.array(softcap, dtype=np.float32))
+        scores = writer.apply("Mul", [writer.apply("Tanh", [writer.apply("Div", [scores, cap])]), cap])
     probs = writer.apply("Softmax", [writer.apply("Add", [scores, bias])], axis=-1)
     shared_probs, own_probs = writer.split(probs, widths, 3, 2)
     shared = writer.apply("MatMul", [writer.reshape(shared_probs, 1, heads.keys, -1, 0), context[1]])
@@ -140,7 +152,6 @@ def _attend_tree(writer: LayerWriter, tree: int, parts: list[str], heads: _Heads
 def _inputs(tree: int) -> list[ValueInfoProto]:
     return [
         helper.make_tensor_value_info(tree_name(tree, TREE_INDEX), TensorProto.INT64, ["keys", "branches", 3]),
-        _float(tree_name(tree, TREE_BIAS), [1, "branches", 1, "columns"]),
         helper.make_tensor_value_info(tree_name(tree, TREE_WIDTHS), TensorProto.INT64, [2]),
     ]
 

@@ -14,13 +14,25 @@ from __future__ import annotations
 import numpy as np
 from onnx import GraphProto, NodeProto, TensorProto, ValueInfoProto, helper
 
-from edgeelad.engine.packed.names import OUTPUTS, PAST, PRESENT, SIZES_INPUT, SLOT_INPUTS, TOKEN_INPUTS, lane_name
+from edgeelad.engine.packed.names import (
+    GLOBAL_BIAS,
+    LOCAL_BIAS,
+    OUTPUTS,
+    PAST,
+    PRESENT,
+    SIZES_INPUT,
+    SLOT_INPUTS,
+    TOKEN_INPUTS,
+    lane_name,
+)
 from edgeelad.errors import ModelError
-from edgeelad.export.fused.edit import EditedGraph
-from edgeelad.export.fused.passes import attention_nodes
+from edgeelad.export.fused.edit import WINDOW_ATTRIBUTE, EditedGraph
+from edgeelad.export.fused.passes import SOFTCAP_KEY, softcap_nodes
+from edgeelad.export.fused.straighten import attention_nodes
 from edgeelad.export.fused.trees import LayerWriter, attend_trees, declare_trees
 
 SLOT_POSITIONS = (5, 6, 10)  # of seqlens_k, total_sequence_length and attention_bias in GroupQueryAttention
+BIAS_SHAPE = ["bias_batch", 1, "sequence", "total"]
 # where a norm's weight stands among its inputs
 NORM_WEIGHT = {
     "SimplifiedLayerNormalization": 1,
@@ -34,12 +46,15 @@ def engine_variant(graph: EditedGraph) -> EditedGraph:
     """Derive the engine's graph; the standard one is unchanged."""
     engine = graph.copy()
     attention = attention_nodes(engine)
-    for position, name in zip(SLOT_POSITIONS, SLOT_INPUTS, strict=True):
-        for node in attention:
+    biases = {}  # in the order of the layers
+    for node in attention:
+        bias = LOCAL_BIAS if _drop_window(node) else GLOBAL_BIAS
+        biases[bias] = helper.make_tensor_value_info(bias, TensorProto.FLOAT, BIAS_SHAPE)
+        for position, name in zip(SLOT_POSITIONS, (*SLOT_INPUTS, bias), strict=True):
             engine.set_input(node, position, name)
     _shrink_head(engine)
     past = [value for value in engine.inputs if value.name.startswith(PAST)]
-    engine.inputs = [*_engine_inputs(), *past]
+    engine.inputs = [*_engine_inputs(), *biases.values(), *past]
     engine.outputs = [*_engine_outputs(), *(value for value in engine.outputs if value.name.startswith(PRESENT))]
     engine.prune()
     return engine
@@ -54,7 +69,8 @@ def lanes_variant(engine: EditedGraph, num_lanes: int, num_trees: int) -> Edited
     """
     lanes = engine.copy()
     slots = range(num_lanes + 1)
-    own = [value for value in lanes.inputs if value.name in SLOT_INPUTS or value.name.startswith(PAST)]
+    of_slots = (*SLOT_INPUTS, GLOBAL_BIAS, LOCAL_BIAS)
+    own = [value for value in lanes.inputs if value.name in of_slots or value.name.startswith(PAST)]
     present = [value for value in lanes.outputs if value.name.startswith(PRESENT)]
     declare_trees(lanes, num_trees)
     for node in attention_nodes(lanes):
@@ -69,6 +85,19 @@ def lanes_variant(engine: EditedGraph, num_lanes: int, num_trees: int) -> Edited
     lanes.inputs.extend(_renamed(value, lane_name(slot, value.name)) for slot in slots[1:] for value in own)
     lanes.outputs.extend(_renamed(value, lane_name(slot, value.name)) for slot in slots[1:] for value in present)
     return lanes
+
+
+def _drop_window(node: NodeProto) -> bool:
+    """Remove the window of an attention node, which counts columns: in a packed tree, positions count.
+
+    Returns:
+        Whether it had one.
+    """
+    for entry in node.attribute:
+        if entry.name == WINDOW_ATTRIBUTE:
+            node.attribute.remove(entry)
+            return True
+    return False
 
 
 def _attend_slot(writer: LayerWriter, slot: int, parts: list[str]) -> str:
@@ -141,6 +170,9 @@ def _row_summary(engine: EditedGraph, *, is_scaled: bool) -> GraphProto:
         inputs.append(helper.make_tensor_value_info("row_scale", TensorProto.FLOAT, [1]))
         logits = "row_scaled"
         nodes.append(helper.make_node("Mul", ["row_logits", "row_scale"], [logits]))
+    if SOFTCAP_KEY in engine.metadata:
+        nodes += softcap_nodes(engine, logits, "row_capped")
+        logits = "row_capped"
     top, ids, prob, mean = (f"row_{name}" for name in OUTPUTS)
     nodes += [
         helper.make_node("TopK", [logits, "num_top"], [top, ids], axis=-1, largest=1, sorted=1),
@@ -175,7 +207,6 @@ def _engine_inputs() -> list[ValueInfoProto]:
         "position_ids": (TensorProto.INT64, ["batch", "sequence"]),
         "seqlens_k": (TensorProto.INT32, ["batch"]),
         "total_sequence_length": (TensorProto.INT32, [1]),
-        "attention_bias": (TensorProto.FLOAT, ["bias_batch", 1, "sequence", "total"]),
         "logit_index": (TensorProto.INT64, ["rows"]),
         "num_top": (TensorProto.INT64, [1]),
     }
