@@ -23,6 +23,8 @@ from edgeelad.engine.plain.reference import generate_one
 from edgeelad.engine.sampling import SamplingParams
 from edgeelad.engine.student import Student
 from edgeelad.export import ExportResult, export_student
+from edgeelad.export.fused.build import traced_graph, write_student_graphs
+from edgeelad.export.fused.swap import swap_weights
 from edgeelad.package import PackageInfo, verify_package, write_package
 from edgeelad.training.support import FUSED_FAMILIES, transformers_major
 
@@ -127,6 +129,21 @@ def test_the_next_round_swaps_weights_into_its_graphs(student: Path, exported: E
     assert (swapped.graphs, anew.graphs) == ("swapped", "fused")
     for path in sorted(anew.folder.iterdir()):
         assert path.read_bytes() == (swapped.folder / path.name).read_bytes(), path.name
+
+
+@pytest.mark.parametrize("family", ["gemma", "stablelm"])
+def test_weights_that_were_equal_are_swapped_apart(tmp_path: Path, family: Family) -> None:
+    """A fresh student's norms are all ones, of which the tracer keeps one."""
+    first = make_student(tmp_path / "first", family)
+    later = _student(tmp_path / "later", family, seed=1)
+    for student, name in ((first, "previous"), (later, "anew")):
+        (tmp_path / name).mkdir()
+        write_student_graphs(traced_graph(student, tmp_path / f"scratch-{name}"), tmp_path / name)
+    shutil.copyfile(first / "config.json", tmp_path / "previous" / "config.json")
+    (tmp_path / "swapped").mkdir()
+    swap_weights(tmp_path / "previous", later, tmp_path / "swapped", ("fp32",))
+    for path in sorted((tmp_path / "anew").iterdir()):
+        assert path.read_bytes() == (tmp_path / "swapped" / path.name).read_bytes(), path.name
 
 
 def test_the_context_goes_past_sliding_windows(student: Path, exported: ExportResult, tmp_path: Path) -> None:

@@ -124,6 +124,12 @@ class EditedGraph:
         self.learned &= self.weights.keys()
         self.inputs = [value for value in self.inputs if value.name in needed]
 
+    def sort_weights(self) -> None:
+        """Put the weights in the order in which the nodes read them."""
+        used = (name for node in self.nodes for reader in (node, *_inner_nodes(node)) for name in reader.input)
+        order = dict.fromkeys(name for name in used if name in self.weights)
+        self.weights = {name: self.weights[name] for name in order}
+
     def copy(self) -> EditedGraph:
         """A copy whose nodes can be edited; weights are shared."""
         nodes = [_copied(node) for node in self.nodes]

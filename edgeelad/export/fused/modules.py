@@ -24,28 +24,29 @@ def fused_forward(module: nn.Module) -> Callable[..., Tensor] | None:
     """A forward pass through one fused operator, if it computes the same as `module`; else None."""
     name = type(module).__name__
     candidate: Callable[..., Tensor] | None = None
-    width = 8
+    shape: tuple[int, ...] = (8,)
     if name.endswith("RMSNorm") and hasattr(module, "weight"):
         eps = getattr(module, "variance_epsilon", getattr(module, "eps", None))
         if eps is None:
             return None
-        epsilon, width = float(eps), int(module.weight.shape[0])
+        epsilon, shape = float(eps), tuple(module.weight.shape)
 
         def candidate(module: nn.Module, x: Tensor) -> Tensor:
             return rms_norm(x, module.weight, epsilon)
 
-        if not _computes_same(module, candidate, width):  # Gemma's norms add one to their weights
+        if not _computes_same(module, candidate, shape):  # Gemma's norms add one to their weights
 
             def candidate(module: nn.Module, x: Tensor) -> Tensor:
                 return rms_norm(x, module.weight + 1.0, epsilon)
 
     elif name.endswith("LayerNorm") and not isinstance(module, nn.LayerNorm) and hasattr(module, "weight"):
         epsilon = float(getattr(module, "variance_epsilon", 0.0))
-        width = int(module.weight.shape[-1])
-        if module.weight.ndim == 1:
+        shape = tuple(module.weight.shape)
 
-            def candidate(module: nn.Module, x: Tensor) -> Tensor:
+        def candidate(module: nn.Module, x: Tensor) -> Tensor:
+            if len(shape) == 1:
                 return layer_norm(x, module.weight, epsilon)
+            return layer_norm(x, torch.ones(shape[-1]), epsilon) * module.weight  # heads have weights of their own
 
     elif name in SILU:
 
@@ -63,17 +64,17 @@ def fused_forward(module: nn.Module) -> Callable[..., Tensor] | None:
             return gelu(x)
 
     elif isinstance(module, Conv1D):
-        width = int(module.nx)
+        shape = (int(module.nx),)
 
         def candidate(module: nn.Module, x: Tensor) -> Tensor:
             return torch.matmul(x, module.weight) + module.bias
 
-    return candidate if candidate is not None and _computes_same(module, candidate, width) else None
+    return candidate if candidate is not None and _computes_same(module, candidate, shape) else None
 
 
-def _computes_same(module: nn.Module, candidate: Callable[..., Tensor], width: int) -> bool:
+def _computes_same(module: nn.Module, candidate: Callable[..., Tensor], shape: tuple[int, ...]) -> bool:
     generator = torch.Generator().manual_seed(0)
-    sample = torch.randn(2, 3, width, generator=generator)
+    sample = torch.randn(2, 3, *shape, generator=generator)
     with torch.no_grad():
         return bool(torch.allclose(module(sample), candidate(module, sample), rtol=1e-4, atol=1e-5))
 

@@ -35,6 +35,7 @@ def clean(graph: EditedGraph, parameters: Mapping[str, Weight]) -> None:
     tie_head(graph)
     fuse_skip_norms(graph)
     graph.prune()
+    graph.sort_weights()
 
 
 def note_window(graph: EditedGraph) -> None:
@@ -133,12 +134,27 @@ def name_weights(graph: EditedGraph, parameters: Mapping[str, Weight]) -> None:
         if node.op_type in NORM_OPS and node.input[1] not in parameters:
             path = ".".join(node.name.strip("/").split("/")[:-1]) + ".weight"
             if path in parameters and np.array_equal(graph.weights[node.input[1]], parameters[path] + 1):
-                graph.add_learned(path + SHIFTED, graph.weights[node.input[1]])
+                graph.add_learned(path + SHIFTED, parameters[path] + 1)  # equal ones share their memory
                 graph.set_input(node, 1, path + SHIFTED)
+    _separate_weights(graph, parameters)
     for name in graph.weights.keys() & parameters.keys():
         if not np.array_equal(graph.weights[name], parameters[name]):
             raise ModelError(f"the traced graph changed the weight {name}; export the standard graph instead")
         graph.learned.add(name)
+
+
+def _separate_weights(graph: EditedGraph, parameters: Mapping[str, Weight]) -> None:
+    """Let each node read its own parameter: of equal ones (norms of ones, biases of zeros) the exporter keeps one."""
+    for node in graph.nodes:
+        path = ".".join(node.name.strip("/").split("/")[:-1])
+        for position, name in enumerate(node.input):
+            for own in (f"{path}.weight", f"{path}.bias"):
+                known, parameter = graph.weights.get(name), parameters.get(own)
+                if known is None or parameter is None or name.startswith(own) or known.shape != parameter.shape:
+                    continue
+                if np.array_equal(known, parameter):
+                    graph.add_learned(own, parameter)
+                    graph.set_input(node, position, own)
 
 
 def head_node(graph: EditedGraph) -> NodeProto:
