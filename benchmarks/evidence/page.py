@@ -27,7 +27,7 @@ TASKS = {"words": "word problems", "varied": "varied wording", "chains": "long c
 # dollars per million prompt and completion tokens, and hidden reasoning tokens per request (billed as completion)
 PRICES = {"1 : 4": (0.4, 1.6, 0), "reasoning": (1.1, 4.4, 300)}
 DEFAULT = "risk"
-PUBLISHED = "elad"
+NUM_ROUNDS = 3  # of a complete arm (`study.NUM_ROUNDS`)
 Row = dict[str, Any]
 
 
@@ -44,6 +44,7 @@ def main() -> None:
         "bar": bar_table(detection),
         "transfer": transfer_table([row for row in rows if row["kind"] == "transfer"]),
         "learning": learning_table(learning),
+        "learning figures": learning_figures(learning),
         "comparisons": comparison_table(learning),
         "coverage": coverage(rows),
     }
@@ -57,8 +58,9 @@ def main() -> None:
     folder = DOCS / "evidence"
     folder.mkdir(exist_ok=True)
     (folder / "detection.svg").write_text(detection_figure(detection), encoding="utf-8")
-    (folder / "learning.svg").write_text(learning_figure(learning, "annotated"), encoding="utf-8")
-    (folder / "money.svg").write_text(learning_figure(learning, "1 : 4"), encoding="utf-8")
+    if _arms(learning):
+        (folder / "learning.svg").write_text(learning_figure(learning, "annotated"), encoding="utf-8")
+        (folder / "money.svg").write_text(learning_figure(learning, "1 : 4"), encoding="utf-8")
 
 
 # --- detection ---
@@ -177,11 +179,11 @@ def _arms(rows: Iterable[Row]) -> dict[tuple[str, str, str], dict[int, list[Row]
         if row["round"]:
             seeds = found.setdefault((row["task"], row["strategy"], row["mode"]), {})
             seeds.setdefault(row["seed"], [base[row["task"], row["seed"]]]).append(row)
-    whole = max((len(r) for seeds in found.values() for r in seeds.values()), default=0)
-    return {
-        arm: {seed: r for seed, r in seeds.items() if len(r) == whole or arm[1] == "whole"}
+    complete = {
+        arm: {seed: r for seed, r in seeds.items() if arm[1] == "whole" or r[-1]["round"] == NUM_ROUNDS}
         for arm, seeds in found.items()
     }
+    return {arm: seeds for arm, seeds in complete.items() if seeds}
 
 
 def learning_table(rows: Sequence[Row]) -> list[str]:
@@ -216,6 +218,17 @@ def learning_table(rows: Sequence[Row]) -> list[str]:
             )
             lines.append(f"| {' | '.join(columns)} |")
     return lines
+
+
+def learning_figures(rows: Sequence[Row]) -> list[str]:
+    """Where the curves stand on the page."""
+    if not _arms(rows):
+        return ["No arm is complete yet."]
+    return [
+        "![Accuracy against questions annotated](evidence/learning.svg)",
+        "",
+        "![Accuracy against the teacher's cost](evidence/money.svg)",
+    ]
 
 
 def _area(rows: Sequence[Row]) -> float:

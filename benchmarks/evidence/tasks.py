@@ -258,7 +258,7 @@ def _chains(rng: Generator, _: Path | None) -> Task:
         test,
         frozenset(q.id for q in odd),
         first_flaw,
-        replace(RECIPE, base_steps=2400, base_learning_rate=3e-3),
+        replace(RECIPE, base_steps=1600, base_learning_rate=3e-3),
         150,
         tuple(text for q in (*seeds[:800], *pool) for text in (q.text, "\n".join(q.explanation or ()))),
     )
