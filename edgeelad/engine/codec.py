@@ -109,6 +109,14 @@ class Codec:
         # if newline and text merge into one token, encode the text as a completion of its own
         return both[len(newline) :] if both[: len(newline)] == newline else self.encode_completion(text)
 
+    @property
+    def prompt_prefix(self) -> str:
+        """The text of the special tokens that the tokenizer puts before a prompt; "" if it puts none there."""
+        if not self.prompt_format.add_special_tokens:
+            return ""
+        bare, full = (self._encode("0", add_special_tokens=add) for add in (False, True))
+        return "".join(map(self._tokenizer.id_to_token, full[: len(full) - len(bare)]))
+
     def decode(self, ids: Sequence[int]) -> str:
         """The text of generated tokens, without special tokens."""
         return str(self._tokenizer.decode(list(ids), skip_special_tokens=True))

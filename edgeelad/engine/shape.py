@@ -64,19 +64,19 @@ def cache_shape(config: Mapping[str, Any]) -> CacheShape | None:
     """The KV cache shape by `config.json`; None if the configuration states it in no known way."""
     if config.get("multi_query") or "num_kv_heads" in config:  # Falcon and StarCoder share heads in ways of their own
         return None
-    num_layers, num_heads = _first(config, LAYER_KEYS), _first(config, HEAD_KEYS)
-    width = _first(config, WIDTH_KEYS)
+    num_layers, num_heads = first_number(config, LAYER_KEYS), first_number(config, HEAD_KEYS)
+    width = first_number(config, WIDTH_KEYS)
     if num_layers is None or num_heads is None or (width is None and config.get("head_dim") is None):
         return None
-    head_dim = _first(config, ("head_dim",)) or (width or 0) // num_heads
-    return CacheShape(num_layers, _first(config, ("num_key_value_heads",)) or num_heads, head_dim)
+    head_dim = first_number(config, ("head_dim",)) or (width or 0) // num_heads
+    return CacheShape(num_layers, first_number(config, ("num_key_value_heads",)) or num_heads, head_dim)
 
 
 def window_size(config: Mapping[str, Any]) -> int | None:
     """The sliding window of a student's attention, if it has one that is smaller than its number of positions."""
     layer_types = config.get("layer_types")
     has_window = "sliding_attention" in layer_types if layer_types else config.get("use_sliding_window", True)
-    window, positions = _first(config, ("sliding_window",)), _first(config, CONTEXT_KEYS)
+    window, positions = first_number(config, ("sliding_window",)), first_number(config, CONTEXT_KEYS)
     return window if has_window and window is not None and window < (positions or window) else None
 
 
@@ -94,7 +94,7 @@ def max_context(config: Mapping[str, Any], path: Path, *, has_windows: bool = Fa
     Raises:
         ModelError: The configuration does not name it.
     """
-    positions = _first(config, CONTEXT_KEYS)
+    positions = first_number(config, CONTEXT_KEYS)
     if positions is None:
         raise ModelError(f"{path}: no context length ({', '.join(CONTEXT_KEYS)}); add max_position_embeddings")
     window = None if has_windows else window_size(config)
@@ -104,13 +104,13 @@ def max_context(config: Mapping[str, Any], path: Path, *, has_windows: bool = Fa
 def _longrope_caps(config: Mapping[str, Any]) -> Iterator[int]:
     for rope in (config.get("rope_scaling"), config.get("rope_parameters")):
         if isinstance(rope, dict) and "longrope" in (rope.get("rope_type"), rope.get("type")):
-            original = _first(rope, ("original_max_position_embeddings",))
-            original = original or _first(config, ("original_max_position_embeddings",))
+            original = first_number(rope, ("original_max_position_embeddings",))
+            original = original or first_number(config, ("original_max_position_embeddings",))
             if original is not None:
                 yield original
 
 
-def _first(config: Mapping[str, Any], keys: tuple[str, ...]) -> int | None:
+def first_number(config: Mapping[str, Any], keys: tuple[str, ...]) -> int | None:
     """The value of the first key that holds a positive integer."""
     for key in keys:
         value = config.get(key)

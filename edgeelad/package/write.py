@@ -10,13 +10,11 @@ import os
 import platform
 import shutil
 from dataclasses import replace
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
 from edgeelad import __version__
 from edgeelad.engine.graph_files import ONNX_FOLDER, GraphFiles, Precision
 from edgeelad.engine.session import MIN_ONNXRUNTIME
-from edgeelad.engine.shape import read_json
 from edgeelad.errors import PackageError
 from edgeelad.files import make_folder, storage_errors, sync_folder, write_json
 from edgeelad.package.card import write_card
@@ -33,16 +31,13 @@ from edgeelad.package.manifest import (
     read_manifest,
 )
 from edgeelad.package.open import running_graph
+from edgeelad.package.runtimes import write_runtime_settings
 from edgeelad.text.explanation import ANSWER_PREFIX
 from edgeelad.text.prompts import PROMPT_FILE, PromptFormat
 
 REQUIRED_FILES = ("config.json", "tokenizer.json", PROMPT_FILE)
-OPTIONAL_FILES = (
-    "generation_config.json",
-    "tokenizer_config.json",
-    "special_tokens_map.json",
-    "chat_template.jinja",
-)
+# chat_template.jinja stays behind: the package's chat template, in tokenizer_config.json, is the student's own prompt
+OPTIONAL_FILES = ("generation_config.json", "tokenizer_config.json", "special_tokens_map.json")
 
 
 def write_package(onnx_folder: Path, out: Path, info: PackageInfo) -> Path:
@@ -122,7 +117,7 @@ def _fill(folder: Path, onnx_folder: Path, info: PackageInfo) -> None:
         for source, target in zip(GraphFiles(onnx_folder, precision).files, names, strict=True):
             if source.is_file():
                 _copy(source, target)
-    _name_external_data(folder)
+    write_runtime_settings(folder, GraphFiles(folder / ONNX_FOLDER, precisions[0]), info.max_explanation_tokens)
     golden = make_golden(GoldenStudent(folder, precisions[0]), info.all_golden)
     if not golden:
         raise PackageError(f"{onnx_folder}: no question fits this student's context, so no output can be recorded")
@@ -152,15 +147,6 @@ def _fill(folder: Path, onnx_folder: Path, info: PackageInfo) -> None:
     write_json(folder / MANIFEST_FILE, content)
 
 
-def _name_external_data(folder: Path) -> None:
-    """List in config.json the graphs that have a file of weights, for transformers.js: browsers cannot list files."""
-    data = sorted((folder / ONNX_FOLDER).glob("model*.onnx_data"))
-    if data:
-        config = read_json(folder / "config.json")
-        settings = {"use_external_data_format": {path.name.removesuffix("_data"): 1 for path in data}}
-        write_json(folder / "config.json", {**config, "transformers.js_config": settings})
-
-
 def _copy(source: Path, target: Path) -> None:
     with storage_errors(target):
         target.parent.mkdir(exist_ok=True)
@@ -188,6 +174,8 @@ def _public_name(base_model: str) -> str:
 
 
 def _versions() -> dict[str, str]:
+    from importlib.metadata import PackageNotFoundError, version  # slow to import, and not needed to open a package
+
     versions = {"edgeelad": __version__, "python": platform.python_version()}
     for name in ("onnxruntime", "tokenizers", "numpy", "torch", "transformers", "optimum-onnx"):
         try:

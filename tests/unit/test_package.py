@@ -107,7 +107,8 @@ def test_a_package_is_whole_and_verifies(package):
         "onnx/model_quantized.onnx_data",
     ]
     config = json.loads((package / "config.json").read_text())
-    assert config["transformers.js_config"] == {"use_external_data_format": {"model_quantized.onnx": 1}}
+    settings = {"dtype": "q8", "use_external_data_format": {"model_quantized.onnx": 1}}
+    assert config["transformers.js_config"] == settings
     assert opened.precision == "int8"
     assert opened.graph.is_file()
     assert is_package(package)
@@ -292,7 +293,8 @@ def test_documents_beside_a_package_are_named_and_left_alone(own):
 
 
 @pytest.mark.parametrize(
-    "name", ["extra.onnx", "onnx/decoder_model_merged.onnx", "genai_config.json", "modeling.py", "a/b.bin", "vocab.txt"]
+    "name",
+    ["extra.onnx", "onnx/decoder_model_merged.onnx", "processor.json", "modeling.py", "a/b.bin", "vocab.txt"],
 )
 def test_a_file_that_another_runtime_would_open_is_not_verified(own, name):
     (own / name).parent.mkdir(exist_ok=True)
