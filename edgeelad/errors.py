@@ -11,6 +11,7 @@ A message says what is wrong, where, and what to do; the command line shows it a
     │   ├── PackageError             a package folder: missing, torn or altered files
     │   └── PromptTooLongError       a question that does not fit the student's context
     ├── MissingExtraError            a missing optional dependency: names the pip command
+    ├── HubError                     the Hugging Face Hub: no connection, no access, no such repository
     ├── RunError                     a run folder: locked, damaged, not resumable
     ├── StorageError                 a full disk, a folder that is not writable
     ├── ParityError                  ONNX and torch disagree: carries the figures
@@ -71,6 +72,10 @@ class MissingExtraError(EdgeeladError):
         super().__init__(
             f"{purpose} needs {module}, which is not installed; install it with: pip install 'edgeelad[{extra}]'"
         )
+
+
+class HubError(EdgeeladError):
+    """The Hugging Face Hub cannot be reached or refuses, or a repository on it is no package."""
 
 
 class RunError(EdgeeladError):

@@ -13,6 +13,7 @@ from edgeelad.engine.graph_files import Precision, find_graphs
 from edgeelad.engine.options import EngineOptions
 from edgeelad.engine.student import Student
 from edgeelad.errors import PackageError, UsageError
+from edgeelad.package.hub import find_package
 from edgeelad.package.open import is_package, open_package
 from edgeelad.records import AnswerKind, FinishReason, Question, ReasoningTree
 
@@ -152,31 +153,33 @@ def load(path: str | Path, *, num_threads: int = 1, precision: Precision | None 
     True
 
     Args:
-        path: A package, or a folder that `edgeelad export` wrote.
+        path: A package, a folder that `edgeelad export` wrote, or a package on the Hugging Face Hub: "org/model", or
+            "org/model@revision" with a branch, a tag or a commit. It is kept in huggingface_hub's cache.
         num_threads: Threads of the ONNX session.
         precision: Precision to load, if the folder has several; default: what the package ships, else fp32.
 
     Raises:
         PackageError: No such folder, or files are missing, torn or altered in size.
+        HubError: The package cannot be downloaded.
         ModelError: The student cannot be loaded.
     """
-    info = describe(path, precision)
+    info = describe(path, precision, is_device=precision is None)
     return LoadedStudent(Student.open(info.path, EngineOptions.for_device(info.precision, num_threads)), info)
 
 
-def describe(path: str | Path, precision: Precision | None = None) -> StudentInfo:
-    """Read what a student's folder tells about it, without loading the student; see `load`.
+def describe(path: str | Path, precision: Precision | None = None, *, is_device: bool = False) -> StudentInfo:
+    """Read what a student's folder tells about it, without loading the student; see `load` and `open_package`.
 
     Raises:
-        PackageError, ModelError: As `load`.
+        PackageError, HubError, ModelError: As `load`.
     """
-    folder = Path(path)
+    folder = find_package(path)
     if not folder.is_dir():
         raise PackageError(f"{folder}: no such folder; name a package or an exported student")
     if not is_package(folder):
         found = find_graphs(folder, precision).precision
         return StudentInfo(folder, folder.resolve().name, "text", MAX_TOKENS, found)
-    package = open_package(folder)
+    package = open_package(folder, is_device=is_device)
     manifest = package.manifest
     found = find_graphs(folder, precision or package.precision).precision
     return StudentInfo(folder, manifest.name, manifest.answer_kind, manifest.max_explanation_tokens, found)

@@ -21,7 +21,7 @@ from edgeelad.cli.distill import distill, export, report
 from edgeelad.cli.ledger import annotations_group, ledger_group
 from edgeelad.cli.score import evaluate, score
 from edgeelad.cli.shared import fail
-from edgeelad.cli.student import run, serve, verify
+from edgeelad.cli.student import push, run, serve, verify
 from edgeelad.cli.teacher import teacher_group
 from edgeelad.cli.terminal import LogHandler, write_error
 from edgeelad.errors import EdgeeladError
@@ -34,7 +34,7 @@ def cli() -> None:
 
 
 for command in (
-    config, distill, export, report, score, evaluate, run, serve, verify, teacher_group, ledger_group,
+    config, distill, export, report, score, evaluate, run, serve, verify, push, teacher_group, ledger_group,
     annotations_group,
 ):  # fmt: skip
     cli.add_command(command)
@@ -44,6 +44,8 @@ def main() -> None:
     """Run the command line; an error of ours is one line on stderr and an exit code."""
     with contextlib.suppress(AttributeError, ValueError):  # a pipe or a test's stream may refuse
         sys.stdout.reconfigure(errors="replace")  # type: ignore[union-attr]
+    if not sys.stderr.isatty():
+        os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")  # read when huggingface_hub is imported
     logging.getLogger("edgeelad").addHandler(LogHandler())
     try:
         code = cli.main(standalone_mode=False)

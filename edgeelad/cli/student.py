@@ -1,8 +1,9 @@
-"""`edgeelad run`, `serve` and `verify`: the commands of the device that a package runs on."""
+"""`edgeelad run`, `serve`, `verify` and `push`: the commands of the device that a package runs on."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -21,7 +22,10 @@ if TYPE_CHECKING:
 @click.option("--max-tokens", type=click.IntRange(min=1), help="Maximum tokens to generate; default: the package's.")
 @JSON
 def run(package: Path, question: str, max_tokens: int | None, as_json: bool) -> None:
-    """Ask a packaged student a question: streams the explanation, then the answer."""
+    """Ask a packaged student a question: streams the explanation, then the answer.
+
+    PACKAGE is a folder, or a repository of the Hugging Face Hub: org/model, or org/model@revision.
+    """
     from edgeelad.api.student import load
 
     with load(package) as student:
@@ -41,7 +45,6 @@ def explain_aloud(student: LoadedStudent, question: str, max_tokens: int | None 
         UsageError: The question is empty.
         PromptTooLongError: The question leaves no room for an explanation in the student's context.
     """
-    from edgeelad.text.answers import extract
     from edgeelad.text.explanation import split
 
     text = ""
@@ -52,6 +55,8 @@ def explain_aloud(student: LoadedStudent, question: str, max_tokens: int | None 
         yield "\n"
     # the answer line ends the text; an answer that is stated otherwise, or not at all, is reported here
     if split(text).answer_line is None:
+        from edgeelad.text.answers import extract
+
         answer = extract(text, student.info.answer_kind)
         yield f"(answer: {answer})\n" if answer is not None else "(no answer was stated)\n"
 
@@ -75,7 +80,26 @@ def serve(package: Path, host: str, port: int, threads: int | None, allowed_host
 def verify(package: Path, as_json: bool) -> int:
     """Check a package on this device: checksums, operators, golden outputs, speed and memory."""
     from edgeelad.package import verify_package
+    from edgeelad.package.hub import find_package
 
-    report = verify_package(package)
+    report = verify_package(find_package(package))
     write_json(report.to_json()) if as_json else write(report.text())
     return 0 if report.is_ok else 1
+
+
+@click.command()
+@click.argument("package", type=PATH)
+@click.argument("repository", metavar="ORG/MODEL")
+@click.option("--public", "is_public", is_flag=True, help="Make a new repository public; default: private.")
+@JSON
+def push(package: Path, repository: str, is_public: bool, as_json: bool) -> None:
+    """Verify a package and upload it to the Hugging Face Hub, with the token in HF_TOKEN."""
+    from edgeelad.package.hub import push_package
+
+    upload = push_package(package, repository, is_public=is_public)
+    if as_json:
+        write_json(asdict(upload))
+        return
+    for name, size in upload.files:
+        write(f"{name}  {size:,} bytes")
+    write(f"{upload.url}  {upload.commit}")

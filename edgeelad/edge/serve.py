@@ -72,9 +72,10 @@ def serve_package(
     except ImportError:
         raise MissingExtraError("uvicorn", "serve", "edgeelad serve") from None
     from edgeelad.edge.run import open_student
+    from edgeelad.package.hub import find_package
     from edgeelad.package.open import open_package
 
-    opened = open_package(package)
+    opened = open_package(find_package(package), is_device=True)
     with listen(host, port) as listener, open_student(opened, num_threads=num_threads or num_cores()) as student:
         manifest = opened.manifest
         served = ServedStudent(student, manifest.name, manifest.answer_kind, manifest.max_explanation_tokens)

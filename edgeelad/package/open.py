@@ -46,8 +46,12 @@ class Package:
         return sum(entry.size for entry in self.manifest.files)
 
 
-def open_package(path: Path) -> Package:
+def open_package(path: Path, *, is_device: bool = False) -> Package:
     """Read a package's manifest and check the files that will be opened.
+
+    Args:
+        path: The package.
+        is_device: Whether only the graph that the manifest names will be opened, as on a device.
 
     Raises:
         PackageError: It is missing, incomplete or damaged, from a newer edgeelad, or a file that would be opened is not
@@ -60,7 +64,7 @@ def open_package(path: Path) -> Package:
         raise PackageError(f"{path}: {error}") from error
     check_files(path, manifest)
     try:
-        _check_opened(path, manifest)
+        _check_opened(path, manifest, is_device)
     except ModelError as error:
         raise PackageError(str(error)) from error
     return Package(path, manifest)
@@ -81,11 +85,11 @@ def is_package(path: Path) -> bool:
     return (path / MANIFEST_FILE).is_file()
 
 
-def _check_opened(folder: Path, manifest: Manifest) -> None:
+def _check_opened(folder: Path, manifest: Manifest, is_device: bool) -> None:
     for name in REQUIRED_FILES:
         if name not in manifest.paths:
             raise PackageError(f"{folder}: its manifest does not list {name}; copy the package again")
-    for name in _opened_files(folder):
+    for name in _opened_files(folder, manifest.graph if is_device else None):
         if name not in manifest.paths:
             raise PackageError(
                 f"{folder}: {name} would be opened, but its manifest does not list it; remove that file, or copy the "
@@ -98,12 +102,14 @@ def _check_opened(folder: Path, manifest: Manifest) -> None:
         )
 
 
-def _opened_files(folder: Path) -> Iterator[str]:
-    """The files of a folder that opening the student may open."""
+def _opened_files(folder: Path, only: str | None) -> Iterator[str]:
+    """The files of a folder that opening the student may open; of the weights, those of one graph only, if named."""
     yield from (name for name in OPENED_FILES if (folder / name).exists())
     for place in (folder, folder / ONNX_FOLDER):
         for graph in dict.fromkeys(graph for precision in PRECISIONS for graph in GraphFiles(place, precision).graphs):
             if graph.exists():
-                yield graph.relative_to(folder).as_posix()
-                weights = sorted(check_graph(graph).locations)
-                yield from ((place / name).relative_to(folder).as_posix() for name in weights)
+                name = graph.relative_to(folder).as_posix()
+                yield name
+                if only in (None, name):
+                    weights = sorted(check_graph(graph).locations)
+                    yield from ((place / name).relative_to(folder).as_posix() for name in weights)
