@@ -6,6 +6,7 @@ completion are encoded separately, in training as in generation, so no token spa
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from functools import cached_property
@@ -24,6 +25,10 @@ from edgeelad.text.prompts import PromptFormat
 
 INCOMPLETE = "\N{REPLACEMENT CHARACTER}"  # what decoders write for bytes that are not yet a character
 SYMBOL = re.compile(r"[0-9+\-*/×÷−]")
+# a newline in a token's name: as it is, in the alphabet of byte-level tokenizers, and as a byte
+NEWLINES = re.compile("\n|Ċ|<0x0A>")
+# decoders that put no newline where the name has none; Replace may, by its content
+PLAIN_DECODERS = frozenset({"ByteFallback", "ByteLevel", "Fuse", "Metaspace", "Replace", "Strip", "WordPiece"})
 BYTE_TOKEN = re.compile("<0x[0-9A-F]{2}>")
 
 
@@ -77,7 +82,7 @@ class Codec:
             eos_ids=_eos_ids(folder, config) | (frozenset() if named is None else {named}),
             max_context=max_context(config, folder / "config.json", has_windows=_has_windows(folder, config)),
         )
-        largest = max(tokenizer.get_vocab(with_added_tokens=True).values(), default=-1)
+        largest = max(codec._vocabulary.values(), default=-1)
         if largest >= codec.vocab_size:
             raise ModelError(
                 f"{folder / 'tokenizer.json'}: has token ids up to {largest}, but config.json says vocab_size "
@@ -141,21 +146,29 @@ class Codec:
     @cached_property
     def newline_ids(self) -> frozenset[int]:
         """Tokens whose text contains a newline, with which a step may end."""
-        ids = sorted(self._tokenizer.get_vocab(with_added_tokens=True).values())
+        # decoding each token of a large vocabulary takes longer than opening the graph
+        is_shown = _shows_newlines(self._tokenizer)
+        ids = sorted(id_ for token, id_ in self._vocabulary.items() if not is_shown or NEWLINES.search(token))
         texts = self._tokenizer.decode_batch([[id_] for id_ in ids], skip_special_tokens=True)
         return frozenset(id_ for id_, text in zip(ids, texts, strict=True) if STEP_SEPARATOR in text)
 
     @cached_property
     def symbol_ids(self) -> frozenset[int]:
         """Tokens whose text holds a digit or an operator: what is calculated, whatever the words around it."""
-        ids = sorted(self._tokenizer.get_vocab(with_added_tokens=True).values())
+        ids = sorted(self._vocabulary.values())
         texts = self._tokenizer.decode_batch([[id_] for id_ in ids], skip_special_tokens=True)
         return frozenset(id_ for id_, text in zip(ids, texts, strict=True) if SYMBOL.search(text))
 
     @cached_property
     def max_token_chars(self) -> int:
         """Length of the vocabulary's longest token, in characters: a longer text needs more than one token."""
-        return max(map(len, self._tokenizer.get_vocab(with_added_tokens=True)), default=1)
+        return max(map(len, self._vocabulary), default=1)
+
+    @cached_property
+    def _vocabulary(self) -> dict[str, int]:
+        """All tokens with their ids, added ones included."""
+        vocabulary: dict[str, int] = self._tokenizer.get_vocab(with_added_tokens=True)
+        return vocabulary
 
     @cached_property
     def _byte_ids(self) -> frozenset[int]:
@@ -166,7 +179,7 @@ class Codec:
         """
         return frozenset(
             id_
-            for token, id_ in self._tokenizer.get_vocab(with_added_tokens=True).items()
+            for token, id_ in self._vocabulary.items()
             if BYTE_TOKEN.fullmatch(token) and self.decode([id_]) != token
         )
 
@@ -182,6 +195,17 @@ def _has_windows(folder: Path, config: Mapping[str, Any]) -> bool:
     if not has_graphs(folder):
         return config.get("model_type") in WINDOW_FAMILIES
     return WINDOW_KEY in summarize_graph(find_graphs(folder).standard).metadata
+
+
+def _shows_newlines(tokenizer: Tokenizer) -> bool:
+    """Whether the name of each token whose text contains a newline matches NEWLINES."""
+    if tokenizer.decoder is None:
+        return True
+    decoder = json.loads(tokenizer.decoder.__getstate__())
+    return all(
+        part["type"] in PLAIN_DECODERS and STEP_SEPARATOR not in str(part.get("content"))
+        for part in decoder.get("decoders", [decoder])
+    )
 
 
 def _load_tokenizer(path: Path) -> Tokenizer:

@@ -10,6 +10,7 @@ from __future__ import annotations
 import mmap
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from functools import lru_cache
 from pathlib import Path
 from typing import TypeAlias
 
@@ -79,11 +80,20 @@ def check_graph(path: Path) -> GraphSummary:
 
 
 def summarize_graph(path: Path) -> GraphSummary:
-    """List what a graph runs and reads.
+    """List what a graph runs and reads. A file that has not changed since is not read again.
 
     Raises:
         ModelError: The file is no ONNX graph, or damaged.
     """
+    try:
+        found = path.stat()
+    except OSError as error:
+        raise ModelError(f"{path}: cannot be read ({error.strerror}); check the path and its permissions") from error
+    return _summarize(path, (found.st_dev, found.st_ino, found.st_size, found.st_mtime_ns))
+
+
+@lru_cache(maxsize=16)
+def _summarize(path: Path, _state: tuple[int, ...]) -> GraphSummary:
     try:
         with path.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as data:
             reader = _Reader(data)

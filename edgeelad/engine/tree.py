@@ -12,7 +12,6 @@ from edgeelad.engine.codec import Codec
 from edgeelad.engine.generate import BranchPoint, Stop, TreeRequest
 from edgeelad.engine.sampling import make_seed
 from edgeelad.records import AnswerKind, FinishReason, Question
-from edgeelad.text.answers import extract
 from edgeelad.text.explanation import ANSWER_PREFIX, STEP_SEPARATOR, join_steps, split
 
 # answers of each kind: the tokens that they have in common are forced, the rest is the student's choice
@@ -88,6 +87,8 @@ def read_answer(text: str, question: Question, finish_reason: FinishReason) -> s
 
     An explanation that was cut off for its length must state its answer explicitly: its last number is not an answer.
     """
+    from edgeelad.text.answers import extract  # its patterns take a tenth of a second, which no first token waits for
+
     is_cut = finish_reason == "length"
     return extract(text[: _answer_end(text)], question.kind, question.choices, strict=is_cut)
 
