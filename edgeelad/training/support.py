@@ -43,6 +43,8 @@ STANDARD_FAMILIES = (
     "nemotron",
     "helium",
     "phi",
+    "qwen3_moe",
+    "gpt_oss",
 )
 # rotary kinds whose frequencies do not depend on the sequence's length, so that they can be traced once; those of
 # longrope do not up to the original context, at which `engine.shape` caps the student's

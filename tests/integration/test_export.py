@@ -26,7 +26,7 @@ from edgeelad.export import ExportResult, export_student
 from edgeelad.export.parity import check_parity
 from edgeelad.export.standard import write_standard_graphs
 from edgeelad.records import Question
-from edgeelad.training.support import has_optimum
+from edgeelad.training.support import STANDARD_FAMILIES, has_optimum, has_standard_export
 
 needs_optimum = pytest.mark.skipif(not has_optimum(), reason="needs optimum-onnx, which transformers 5 excludes")
 ASKED = questions(6)
@@ -257,6 +257,12 @@ def test_what_optimum_raises_becomes_one_line(
     for student in (students["llama"], unserved):
         with pytest.raises(ModelError, match=r"Optimum cannot export this student to ONNX: the tracer met$"):
             export_student(student, tmp_path / "out", ExportConfig(), parity_questions=ASKED)
+
+
+@needs_optimum
+def test_optimum_exports_what_is_said_to_fall_back() -> None:
+    assert all(has_standard_export(kind) for kind in STANDARD_FAMILIES)
+    assert not has_standard_export("deepseek_v3")  # its cache has a shape of its own
 
 
 @pytest.fixture(scope="module")
