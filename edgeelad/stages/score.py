@@ -27,7 +27,8 @@ UNBRANCHED = 0.0  # score of a question that was not worth branches: below that 
 def score(run: Run, number: int) -> None:
     """Score every candidate of a round with the student of the round before; text strategies need no scores."""
     here, strategy = run.folder.round(number), run.strategy
-    if strategy is None or run.folder.is_done(here.scores.path):
+    model_if_there = [here.risk.path] if here.risk.exists() else []  # runs of earlier versions have none
+    if strategy is None or run.folder.is_done(here.scores.path, *model_if_there):
         return
     questions = candidates(run, number)
     with run.folder.stage(number, "score", here.risk.path, here.scores.path):
@@ -54,10 +55,10 @@ def _in_two_passes(
     chosen = {id_ for _, id_ in heapq.nsmallest(limit, risks, key=lambda pair: (-pair[0], pair[1]))}
     worth = [question for question in questions if question.id in chosen]
     branched = _rows(run, number, worth, strategy, model, "scoring the riskiest")
-    return _merged(greedy.read(), branched, strategy.name)
+    return merge_passes(greedy.read(), branched, strategy.name)
 
 
-def _merged(greedy: Iterable[ScoreRow], branched: Iterator[ScoreRow], strategy: str) -> Iterator[ScoreRow]:
+def merge_passes(greedy: Iterable[ScoreRow], branched: Iterator[ScoreRow], strategy: str) -> Iterator[ScoreRow]:
     """Every question's row: of the second pass if it is there, else of the first."""
     following = next(branched, None)
     for row in greedy:
