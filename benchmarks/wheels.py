@@ -68,7 +68,7 @@ def _resolve(dependencies: list[str], tags: list[str], python: str) -> dict[str,
         if done.returncode:
             return done.stderr.strip().splitlines()[-1].removeprefix("ERROR: ")
         rows = json.loads(report.read_text(encoding="utf-8"))["install"]
-    return {row["metadata"]["name"].lower(): row["metadata"]["version"] for row in rows}
+    return {row["metadata"]["name"].lower().replace("_", "-"): row["metadata"]["version"] for row in rows}
 
 
 def _name(requirement: str) -> str:

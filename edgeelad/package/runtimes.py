@@ -10,16 +10,19 @@ All run the standard graph, and generate the package's golden outputs.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 from edgeelad.engine.codec import Codec
 from edgeelad.engine.graph_files import ONNX_FOLDER, GraphFiles
 from edgeelad.engine.shape import HEAD_KEYS, WIDTH_KEYS, cache_shape, first_number, read_json
+from edgeelad.errors import PackageError
 from edgeelad.files import write_json
+from edgeelad.package.manifest import Manifest, printable
 from edgeelad.text.chat_template import chat_template
 
+CODE_SUFFIXES = (".so", ".dll", ".dylib", ".py")
 GENAI_FILE = "genai_config.json"
 TOKENIZER_FILE = "tokenizer_config.json"
 GENERATION_FILE = "generation_config.json"
@@ -60,6 +63,35 @@ def write_runtime_settings(folder: Path, files: GraphFiles, max_tokens: int) -> 
     genai = _genai(codec, files, bos_id, pad_id)
     if genai is not None:
         write_json(folder / GENAI_FILE, genai)
+
+
+def check_runtime_settings(folder: Path, manifest: Manifest) -> None:
+    """Check that onnxruntime-genai's configuration names no library of operators and no file but the package's.
+
+    It would load them without asking. transformers asks before it runs code that a configuration names.
+
+    Raises:
+        PackageError: It does.
+    """
+    for place, value in _walk(_read(folder / GENAI_FILE)):
+        key, text = place.rpartition(".")[2], value if isinstance(value, str) else ""
+        is_code = key == "custom_ops_library" or text.lower().endswith(CODE_SUFFIXES)
+        if is_code or (key == "filename" and text not in manifest.paths):
+            raise PackageError(
+                f"{folder / GENAI_FILE}: {printable(place)[:80]} is {printable(text)[:80]!r}, which would be loaded "
+                "and is not in the package; do not use this package"
+            )
+
+
+def _walk(settings: Any) -> Iterator[tuple[str, Any]]:
+    """All keys of nested settings and indices of lists, with their values; keys as a path of names with dots."""
+    waiting = [("", settings)]
+    while waiting:
+        place, value = waiting.pop()
+        items = value.items() if isinstance(value, dict) else enumerate(value) if isinstance(value, list) else ()
+        found = [(f"{place}.{key}".strip("."), item) for key, item in items]
+        yield from found
+        waiting += found
 
 
 def _read(path: Path) -> dict[str, Any]:

@@ -7,12 +7,16 @@ from dataclasses import asdict, dataclass
 from pathlib import Path, PurePosixPath
 from typing import Any
 
-from edgeelad.engine.memory import peak_memory_bytes
+from edgeelad.engine.memory import available_memory_bytes, peak_memory_bytes
+from edgeelad.engine.onnx_file import check_graph
 from edgeelad.errors import ModelError, PackageError
 from edgeelad.package.golden import GOLDEN_FILE, Golden, GoldenStudent, Mismatch, compare, read_golden
 from edgeelad.package.manifest import CARD_FILE, MANIFEST_FILE, check_checksum, is_card_edited
 from edgeelad.package.open import Package, open_package
+from edgeelad.package.runtimes import check_runtime_settings
 
+SLOW_S = 60  # an explanation that takes longer is of no use to a person who waits
+RUNTIME_BYTES = 90_000_000  # Python, onnxruntime and a KV cache, beside the weights
 # what some runtime or loader opens, wherever it is in the folder
 WEIGHTS = (
     ".bin", ".data", ".gguf", ".graph", ".model", ".onnx", ".onnx_data", ".ort", ".pkl", ".pt", ".pth", ".safetensors",
@@ -39,6 +43,7 @@ class VerifyReport:
         mismatches: Those that came out differently here.
         load_s: Seconds to open the student.
         tokens_per_s: Tokens generated per second, one question at a time.
+        max_tokens: Maximum tokens per explanation, by the manifest.
         peak_memory_bytes: Peak memory of this process so far; None if the system does not tell.
         onnxruntime: Version of onnxruntime here.
         written_with: Version of onnxruntime that wrote the golden outputs; None if unknown.
@@ -56,6 +61,7 @@ class VerifyReport:
     mismatches: tuple[Mismatch, ...]
     load_s: float
     tokens_per_s: float
+    max_tokens: int
     peak_memory_bytes: int | None
     onnxruntime: str
     written_with: str | None
@@ -64,6 +70,11 @@ class VerifyReport:
     def is_ok(self) -> bool:
         """Whether all outputs are the same and every file that could be opened was checked."""
         return not self.mismatches and not self.unlisted_files
+
+    @property
+    def explanation_s(self) -> float:
+        """Seconds that the longest explanation takes here; 0 if the golden outputs have no tokens."""
+        return self.max_tokens / self.tokens_per_s if self.tokens_per_s else 0.0
 
     def to_json(self) -> dict[str, Any]:
         """The findings as JSON."""
@@ -78,8 +89,11 @@ class VerifyReport:
             f"graph: loads in {self.load_s:.2f} s, onnxruntime {self.onnxruntime} has its operators",
             f"golden outputs: {same} of {self.num_golden} the same, token for token",
             *(_mismatch_text(mismatch) for mismatch in self.mismatches),
-            f"speed: {self.tokens_per_s:,.0f} tokens/s, one question at a time",
+            f"speed: {self.tokens_per_s:,.0f} tokens/s, one question at a time: up to {self.explanation_s:,.1f} s for "
+            f"an explanation of up to {self.max_tokens} tokens",
         ]
+        if self.explanation_s > SLOW_S:
+            lines.append(f"this device is too small: an explanation may take longer than {SLOW_S} s")
         if self.peak_memory_bytes is not None:
             lines.append(f"memory: up to {self.peak_memory_bytes / 1e6:,.0f} MB")
         if self.ignored_files:
@@ -101,7 +115,8 @@ def verify_package(path: Path, *, num_threads: int = 1) -> VerifyReport:
         num_threads: Threads of the ONNX session.
 
     Raises:
-        PackageError: It is missing, incomplete or altered, from a newer edgeelad, or its graph cannot be run here.
+        PackageError: It is missing, incomplete or altered, from a newer edgeelad, has settings that load code, does not
+            fit into memory, or its graph cannot be run here.
     """
     import onnxruntime
 
@@ -109,6 +124,8 @@ def verify_package(path: Path, *, num_threads: int = 1) -> VerifyReport:
     checked = [entry for entry in package.manifest.files if entry.path != CARD_FILE]
     for entry in checked:
         check_checksum(path, entry)
+    check_runtime_settings(path, package.manifest)
+    _check_memory(package)
     golden = read_golden(path)
     if not golden:
         raise PackageError(f"{path / GOLDEN_FILE}: contains no golden outputs; write the package again")
@@ -131,6 +148,7 @@ def verify_package(path: Path, *, num_threads: int = 1) -> VerifyReport:
         mismatches=mismatches,
         load_s=load_s,
         tokens_per_s=tokens_per_s,
+        max_tokens=package.manifest.max_explanation_tokens,
         peak_memory_bytes=peak_memory_bytes(),
         onnxruntime=onnxruntime.__version__,
         written_with=None if written_with is None else str(written_with),
@@ -151,6 +169,18 @@ def _run(package: Package, golden: list[Golden], num_threads: int) -> tuple[floa
     seconds = time.perf_counter() - start
     num_tokens = sum(len(row.completion_ids) for row in golden)
     return load_s, num_tokens / seconds, tuple(mismatch for mismatch in found if mismatch is not None)
+
+
+def _check_memory(package: Package) -> None:
+    """Raise PackageError if the student does not fit into the memory that is free here."""
+    weights = [package.graph.parent / name for name in check_graph(package.graph).locations]
+    needed = RUNTIME_BYTES + sum(file.stat().st_size for file in (package.graph, *weights))
+    available = available_memory_bytes()
+    if available is not None and available < needed:
+        raise PackageError(
+            f"{package.path}: this device is too small: the student takes about {needed / 1e6:,.0f} MB of memory, and "
+            f"{available / 1e6:,.0f} MB are free"
+        )
 
 
 def _unlisted(package: Package) -> list[str]:

@@ -21,7 +21,7 @@ from edgeelad.engine.graph_files import GraphFiles, find_graphs
 from edgeelad.engine.options import EngineOptions
 from edgeelad.errors import EdgeeladError, ModelError, PackageError, StorageError
 from edgeelad.export import export_student
-from edgeelad.package import PackageInfo, is_package, open_package, verify_package, write_package
+from edgeelad.package import PackageInfo, is_package, open_package, verify, verify_package, write_package
 from edgeelad.package.golden import GOLDEN_FILE, read_golden
 from edgeelad.package.manifest import describe_file
 from edgeelad.progress import Silent
@@ -546,6 +546,36 @@ def test_scoring_and_evaluation_check_a_package_as_well(own, tmp_path):
         score_pool(own, str(pool), tmp_path / "out.jsonl", Silent(), strategy="elad", options=EngineOptions())
     with pytest.raises(PackageError, match=r"engine\.graph would be opened"):
         evaluate_model(own, str(pool), Silent(), options=EngineOptions())
+
+
+@pytest.mark.parametrize(
+    "decoder",
+    [
+        {"session_options": {"custom_ops_library": "operators"}},
+        {"session_options": {"provider_options": [{"x": {"library": "EVIL.DLL"}}]}},
+        {"filename": "../other/model.onnx"},
+        {"pipeline": [{"a": {"filename": "onnx/extra.onnx"}}]},
+    ],
+)
+def test_a_genai_configuration_that_loads_something_else_is_refused(own, decoder):
+    settings = {"model": {"type": "decoder", "decoder": decoder}}
+    forge(own, "genai_config.json", json.dumps(settings).encode())
+    with pytest.raises(PackageError, match="which would be loaded and is not in the package"):
+        verify_package(own)
+
+
+def test_a_device_that_is_too_small_is_told_in_a_line(own, monkeypatch):
+    report = verify_package(own)
+    slow = replace(report, tokens_per_s=0.25)
+    assert "this device is too small" not in report.text()
+    assert "up to 96.0 s for an explanation of up to 24 tokens" in slow.text()
+    assert "this device is too small: an explanation may take longer than 60 s" in slow.text()
+    monkeypatch.setattr(verify, "available_memory_bytes", lambda: 40_000_000)
+    with pytest.raises(PackageError, match=r"too small: the student takes about 90 MB of memory, and 40 MB are free$"):
+        verify_package(own)
+    assert "too small" not in replace(report, tokens_per_s=0.0).text()
+    monkeypatch.setattr(verify, "available_memory_bytes", lambda: None)
+    assert verify_package(own).is_ok
 
 
 DEEP = b"[" * 100_000
