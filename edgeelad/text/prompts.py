@@ -9,7 +9,7 @@ is rendered as transformers renders it. Other templates also read `question` (te
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sized
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, fields
 from datetime import datetime
 from functools import lru_cache
@@ -19,26 +19,24 @@ from typing import Any, NoReturn
 import jinja2
 import jinja2.ext
 import jinja2.meta
-from jinja2 import nodes
-from jinja2.exceptions import SecurityError
-from jinja2.sandbox import ImmutableSandboxedEnvironment
 
 from edgeelad.errors import ConfigError, ModelError
 from edgeelad.records import Question
+from edgeelad.text.sandbox import BoundedSandbox
 
 PROMPT_FILE = "prompt.json"
 PLAIN_TEMPLATE = "Question: {{ question }}\nExplanation:\n"
-# bounds on what a template may do; real ones take some kilobytes and some dozen steps
-MAX_FILE_CHARS = 1_000_000
-MAX_PROMPT_CHARS = 10_000_000
-MAX_LOOP_STEPS = 10_000
+MAX_FILE_CHARS = 1_000_000  # real ones take some kilobytes
+MAX_INDENT = 16
 # what expressions of a template raise
 TEMPLATE_ERRORS = (
     jinja2.TemplateError,
     ArithmeticError,
     AttributeError,
     LookupError,
+    MemoryError,
     RecursionError,
+    SyntaxError,
     TypeError,
     ValueError,
 )
@@ -94,7 +92,7 @@ class PromptFormat:
         }
         try:
             compiled = _compiled(self.template, not self.is_chat)
-            compiled.globals["range"].num_left = MAX_LOOP_STEPS
+            compiled.environment.renew()  # type: ignore[attr-defined]
             return compiled.render(variables)
         except TEMPLATE_ERRORS as error:
             raise ConfigError(
@@ -160,68 +158,6 @@ def question_text(question: Question) -> str:
     return "\n".join((question.text, *labeled))
 
 
-class _BoundedSandbox(ImmutableSandboxedEnvironment):
-    """jinja2's sandbox with bounds on loops over ranges and on the size of products, powers and concatenations.
-
-    A package's template is a stranger's program: without them a line of it takes all memory or never ends.
-    """
-
-    intercepted_binops = frozenset({"*", "**", "+", "%"})
-
-    def call_binop(self, context: Any, operator: str, left: Any, right: Any) -> Any:
-        """Compute a binary operation if its result is of a reasonable size."""
-        sizes = [len(value) if isinstance(value, Sized) else None for value in (left, right)]
-        if operator == "**" or (operator == "%" and isinstance(left, str)):
-            raise SecurityError(f"the operator {operator} is not available here")
-        if operator == "*" and sizes != [None, None]:
-            count = right if sizes[0] is not None else left
-            if isinstance(count, int) and count * (sizes[0] or sizes[1] or 0) > MAX_PROMPT_CHARS:
-                raise SecurityError("a repetition is too long")
-        if operator == "+" and sum(size or 0 for size in sizes) > MAX_PROMPT_CHARS:
-            raise SecurityError("a sum of texts or lists is too long")
-        if isinstance(left, int) and isinstance(right, int) and left.bit_length() + right.bit_length() > 512:
-            raise SecurityError("a number is too large")
-        return super().call_binop(context, operator, left, right)
-
-    def _parse(self, source: str, name: str | None, filename: str | None) -> nodes.Template:
-        """Parse a template, and let `~` join texts through `concatenate`."""
-        tree = super()._parse(source, name, filename)
-        for node in tree.find_all((nodes.Node,)):
-            for name_of_field, value in list(node.iter_fields()):
-                if isinstance(value, nodes.Concat):
-                    setattr(node, name_of_field, _bounded(value))
-                elif isinstance(value, list):
-                    value[:] = [_bounded(item) if isinstance(item, nodes.Concat) else item for item in value]
-        tree.set_environment(self)
-        return tree
-
-    @staticmethod
-    def concatenate(*parts: Any) -> str:
-        """Join the texts of `a ~ b`."""
-        texts = [str(part) for part in parts]
-        if sum(map(len, texts)) > MAX_PROMPT_CHARS:
-            raise SecurityError("a concatenation is too long")
-        return "".join(texts)
-
-
-def _bounded(node: nodes.Concat) -> nodes.Call:
-    return nodes.Call(nodes.EnvironmentAttribute("concatenate"), node.nodes, [], None, None, lineno=node.lineno)
-
-
-class _Ranges:
-    """The `range` of one template, whose loops take MAX_LOOP_STEPS together, renewed for each rendering."""
-
-    def __init__(self) -> None:
-        self.num_left = MAX_LOOP_STEPS
-
-    def __call__(self, *arguments: int) -> list[int]:
-        found = range(*arguments)
-        self.num_left -= len(found)
-        if self.num_left < 0:
-            raise SecurityError(f"its loops take more than {MAX_LOOP_STEPS} steps")
-        return list(found)
-
-
 @lru_cache(maxsize=8)
 def _compiled(template: str, keep_trailing_newline: bool) -> jinja2.Template:
     try:
@@ -232,26 +168,30 @@ def _compiled(template: str, keep_trailing_newline: bool) -> jinja2.Template:
 
 def _environment(keep_trailing_newline: bool) -> jinja2.Environment:
     # the same settings, filters and globals as transformers' chat templates, so that rendered bytes are equal
-    environment = _BoundedSandbox(
+    environment = BoundedSandbox(
         trim_blocks=True,
         lstrip_blocks=True,
         extensions=[jinja2.ext.loopcontrols],
         keep_trailing_newline=keep_trailing_newline,
     )
-    environment.globals["range"] = _Ranges()
-    environment.filters["tojson"] = _tojson
-    environment.globals["raise_exception"] = _raise_exception
-    environment.globals["strftime_now"] = _strftime_now
+    environment.add_filter("tojson", tojson)
+    environment.globals["raise_exception"] = raise_exception
+    environment.globals["strftime_now"] = strftime_now
     return environment
 
 
-def _tojson(value: Any, indent: int | None = None) -> str:
+def tojson(value: Any, indent: int | None = None) -> str:
+    """Write JSON as transformers' filter of this name does: without escapes for HTML."""
+    if indent is not None and not 0 <= indent <= MAX_INDENT:
+        raise ValueError(f"tojson takes an indent from 0 to {MAX_INDENT}")
     return json.dumps(value, ensure_ascii=False, indent=indent)
 
 
-def _raise_exception(message: str) -> NoReturn:
+def raise_exception(message: str) -> NoReturn:
+    """End the rendering with a message of the template's."""
     raise jinja2.TemplateError(message)
 
 
-def _strftime_now(pattern: str) -> str:
+def strftime_now(pattern: str) -> str:
+    """Write today's date or the time."""
     return datetime.now().strftime(pattern)

@@ -1,8 +1,10 @@
 """The prompt format: rendering, saving, and templates that are wrong."""
 
+import json
 from pathlib import Path
 
 import pytest
+from jinja2.sandbox import ImmutableSandboxedEnvironment
 
 from edgeelad.errors import ConfigError, ModelError
 from edgeelad.records import Question
@@ -81,6 +83,48 @@ def test_missing_and_foreign_files_are_said(tmp_path: Path) -> None:
         "{% set n = namespace(x='ab') %}{% for i in range(64) %}{% set n.x = n.x ~ n.x %}{% endfor %}{{ n.x }}",
         "{% set n = namespace(x='ab') %}{% for i in range(64) %}{% set n.x = n.x + n.x %}{% endfor %}{{ n.x }}",
         "{% set n = namespace(x=3) %}{% for i in range(64) %}{% set n.x = n.x * n.x %}{% endfor %}{{ n.x }}",
+        "{% for i in range(9999) %}" + "x" * 100_000 + "{% endfor %}",
+        "{% macro m() %}" + "x" * 100_000 + "{% endmacro %}{% for i in range(9999) %}{% set y = m() %}{% endfor %}",
+        "{% for a in 'abcdefghij' %}" * 9 + "{% endfor %}" * 9,
+        "{% for a in [1] * 20 if a %}" * 5 + "{% endfor %}" * 5,
+        "{% macro m(n) %}{% if n %}{{ m(n - 1) }}{{ m(n - 1) }}{% endif %}{% endmacro %}{{ m(60) }}",
+        "{% macro m() %}{{ m() }}{% endmacro %}{{ m() }}",
+        "{% for x in [[[1]]] recursive %}{{ loop([[[1]]]) }}{{ loop([[[1]]]) }}{% endfor %}",
+        "{% set x = ['a'] %}" + "{% set x = [x, x] %}" * 40 + "{{ x }}",
+        "{% set x = ['a'] %}" + "{% set x = (x, x) %}" * 40 + "{{ x|tojson }}",
+        "{% set x = {} %}" + "{% set x = {'a': x, 'b': x} %}" * 40 + "{{ x|string }}",
+        "{% set x %}ab{% endset %}" + "{% set x %}{{ x }}{{ x }}{% endset %}" * 64 + "{{ x }}",
+        "{% set a = [1] %}{% set b = [1] %}" + "{% set a = [a, a] %}{% set b = [b, b] %}" * 40 + "{{ a == b }}",
+        "{% set n = namespace(x=1) %}{% set n.y = n %}{{ n }}",
+        "{{ 'x'|center(1000000000) }}",
+        "{% filter center(1000000000) %}x{% endfilter %}",
+        "{{ question|map('center', 100000000)|list }}",
+        "{{ 'x'.ljust(1000000000) }}",
+        "{{ (1).to_bytes(1000000000, 'big') }}",
+        "{{ ('a\\n' * 100000)|indent(1000) }}",
+        "{{ ('a' * 100000)|replace('a', 'b' * 1000) }}",
+        "{{ ('a' * 100000).replace('', 'b' * 1000) }}",
+        "{{ ('b' * 10000).join(['a'] * 10000) }}",
+        "{{ (['a'] * 10000)|join('b' * 10000) }}",
+        "{{ ('a' * 10000).translate({97: 'b' * 10000}) }}",
+        "{{ '%1000000000d'|format(1) }}",
+        "{{ '%*d'|format(1000000000, 1) }}",
+        "{{ '{:1000000000}'.format(1) }}",
+        "{{ '{:{}}'.format(1, 1000000000) }}",
+        "{{ ('{0}' * 10000).format('a' * 10000) }}",
+        "{{ strftime_now('%1000000000d') }}",
+        "{{ strftime_now('%9999Y' * 100000) }}",
+        "{{ {'a': [1]}|tojson(indent=1000000000) }}",
+        "{{ [1]|slice(1000000000)|list }}",
+        "{{ [1]|batch(1000000000, 'x')|list }}",
+        "{{ ([[1]] * 10000)|sum(start=[]) }}",
+        "{% set x = 'a' * 3000000 %}{% for i in range(999) %}{% set y = x[1:] %}{% endfor %}",
+        "{% set x = 'a' * 3000000 %}{% for i in range(999) %}{{ 'b' in x }}{% endfor %}",
+        "{% set x = 'a' * 3000000 %}{% for i in range(999) %}{% if x is eq x %}{% endif %}{% endfor %}",
+        "{% set x = 'a' * 3000000 %}{% for i in range(999) %}{% set y = x.upper() %}{% endfor %}",
+        "{% for i in range(999) %}{% set x = ['a'] * 9999 %}{% endfor %}",
+        "{{ " + "(" * 5000 + "1" + ")" * 5000 + " }}",
+        "{% for x in y %}" * 30 + "{% endfor %}" * 30,
         "{{ question.nothing.at.all }}",
         "{{ 1 / 0 }}",
         "{{ question + 1 }}",
@@ -98,6 +142,34 @@ def test_bounds_leave_room_for_what_templates_do() -> None:
     prompt = PromptFormat(template)
     for _ in range(200):  # each rendering has its own steps
         assert prompt.render(Question("q", "x")).endswith("99, x" + "-" * 80 + "x")
+
+
+CHAT = """{%- macro shown(message) -%}
+{{ message.content if message.content is string else message['content']|map(attribute='text')|join('') }}
+{%- endmacro -%}
+{%- set ns = namespace(system='You are helpful.', count=0) -%}
+{%- if messages[0]['role'] == 'system' %}{% set ns.system = messages[0].content|trim %}{% endif -%}
+{{- bos_token + '<|system|>\n' ~ ns.system }}{% if tools is not none and tools %}{{ tools|tojson(indent=2) }}{% endif %}
+{%- for message in messages if message.role in ('user', 'assistant') %}
+    {%- set ns.count = ns.count + loop.index0 -%}
+    {{- '\n<|%s|>\n'|format(message.role) }}{{ shown(message).split('</think>')[-1].lstrip('\n')[:5000] }}
+    {%- for key, value in {'role': message.role}|dictsort %}{{ '{}={:>3}'.format(key, value) }}{% endfor %}
+    {%- if loop.last and (messages|length) % 2 == 1 %}{{ eos_token * 2 }}{% else %}{% continue %}{% endif %}
+{%- endfor %}
+{%- for i in range(3) %}{{ [i, -i]|sum }},{{ i|string|replace('1', 'one')|upper }}{% endfor %}
+{%- if add_generation_prompt %}{{ '<|assistant|>\n' }}{% endif %}{{ messages|tojson }}{{ [1, [2]] }}"""
+
+
+def test_a_chat_template_is_rendered_as_jinja2_renders_it() -> None:
+    options = {"trim_blocks": True, "lstrip_blocks": True, "extensions": ["jinja2.ext.loopcontrols"]}
+    plain = ImmutableSandboxedEnvironment(**options)
+    plain.filters["tojson"] = lambda value, indent=None: json.dumps(value, ensure_ascii=False, indent=indent)
+    question = Question("q", "Is </think> a tag? " + "ü < 3 & so on. " * 100)
+    expected = plain.from_string(CHAT).render(
+        messages=[{"role": "user", "content": question.text}], tools=None, bos_token="<s>", eos_token="</s>",
+        add_generation_prompt=True,
+    )  # fmt: skip
+    assert PromptFormat(CHAT, is_chat=True, bos_token="<s>", eos_token="</s>").render(question) == expected
 
 
 @pytest.mark.parametrize(
