@@ -13,8 +13,11 @@ from edgeelad.engine.packed.graph import PackedGraph
 from edgeelad.engine.packed.names import VOCAB_SIZE_KEY
 from edgeelad.engine.plain.batch import BatchGenerator
 from edgeelad.engine.plain.graph import OnnxGraph
+from edgeelad.engine.session import limit_memory
 from edgeelad.engine.shape import cache_shape
 from edgeelad.errors import ModelError
+
+PACKAGE_MANIFEST = "manifest.json"  # `package.manifest` is above this layer
 
 
 def open_generator(folder: Path, codec: Codec, options: EngineOptions) -> TokenGenerator:
@@ -28,6 +31,8 @@ def open_generator(folder: Path, codec: Codec, options: EngineOptions) -> TokenG
     Raises:
         ModelError: A file is missing, cannot be used, or belongs to another student than config.json.
     """
+    if (folder / PACKAGE_MANIFEST).exists():  # a package, which may be a stranger's
+        limit_memory()
     files = find_graphs(folder, options.precision)
     engine = files.find_engine(with_lanes=options.with_lanes)
     shape = cache_shape(codec.config)

@@ -3,16 +3,22 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import onnxruntime
 
+from edgeelad.engine.memory import available_memory_bytes
 from edgeelad.engine.onnx_file import check_graph
 from edgeelad.errors import ModelError
 
 ADVICE = "export the student again with `edgeelad export`"
 MIN_ONNXRUNTIME = "1.22"  # older ones lack 8-bit MatMulNBits, and die on a Raspberry Pi 4 (onnxruntime #23957)
+ENV_ALLOCATORS = "session.use_env_allocators"
+# a device with less free memory swaps; what a system that does not report its memory is taken to have
+MIN_LIMIT_BYTES, DEFAULT_LIMIT_BYTES = 1 << 30, 16 << 30
 SETTINGS = {
     "session.load_model_format": "ONNX",  # the format that `check_graph` reads, whatever a file is called
     # spinning threads would take the cores from the other workers and from torch (onnxruntime #13808)
@@ -59,6 +65,38 @@ def flush_denormals() -> None:
     #5391), which no library may do to somebody else's process.
     """
     SETTINGS["session.set_denormal_as_zero"] = "1"
+
+
+def limit_memory() -> None:
+    """Limit what all later sessions of this process may allocate together to the memory that is free now.
+
+    A stranger's graph can ask for any amount with a line (Expand, Tile, ConstantOfShape): beyond the limit, ONNX
+    Runtime refuses instead of taking the whole machine. The sessions then share an arena, which keeps its memory when
+    they are closed. Idempotent.
+    """
+    if ENV_ALLOCATORS in SETTINGS:
+        return
+    available = available_memory_bytes()
+    limit = max(MIN_LIMIT_BYTES, DEFAULT_LIMIT_BYTES if available is None else available)
+    info = onnxruntime.OrtMemoryInfo(
+        "Cpu", onnxruntime.OrtAllocatorType.ORT_ARENA_ALLOCATOR, 0, onnxruntime.OrtMemType.DEFAULT
+    )
+    onnxruntime.create_and_register_allocator(info, onnxruntime.OrtArenaCfg(limit, -1, -1, -1))
+    SETTINGS[ENV_ALLOCATORS] = "1"
+
+
+@contextmanager
+def run_errors(session: Any) -> Iterator[None]:
+    """Turn what ONNX Runtime raises while it runs a graph (out of memory, shapes that do not fit) into a ModelError."""
+    try:
+        yield
+    except Exception as error:  # ONNX Runtime's own exceptions share no base but Exception
+        if not type(error).__module__.startswith("onnxruntime"):
+            raise
+        reason = " ".join(str(error).split())[:600]
+        raise ModelError(
+            f"{session._model_path}: cannot be run ({reason}); free some memory, or export the student again"
+        ) from error
 
 
 def check_onnxruntime(version: str, oldest: str = MIN_ONNXRUNTIME) -> None:

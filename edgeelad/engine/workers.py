@@ -19,7 +19,7 @@ from typing import TypeVar
 from edgeelad.engine.memory import kv_share
 from edgeelad.engine.options import EngineOptions
 from edgeelad.engine.processes import Lost, WorkerProcesses, check_main_guard
-from edgeelad.engine.session import flush_denormals
+from edgeelad.engine.session import flush_denormals, limit_memory
 from edgeelad.engine.student import Student
 from edgeelad.engine.tree import TreeParams
 from edgeelad.errors import PromptTooLongError, RunError
@@ -117,6 +117,7 @@ def _work_in_process(
 ) -> Iterator[Callable[[Block], list[Result | SetAside]]]:
     """`tree_work` in a process that does nothing else."""
     flush_denormals()
+    limit_memory()
     with tree_work(opener, params, then) as work:
         yield work
 

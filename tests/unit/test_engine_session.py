@@ -1,5 +1,7 @@
 import json
 import shutil
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -54,6 +56,72 @@ STANDARD = {"input_ids": ["b", "s"], "attention_mask": ["b", "t"], "position_ids
 PAST = {"past_key_values.0.key": ["b", 2, "p", 4], "past_key_values.0.value": ["b", 2, "p", 4]}
 PRESENT = {"present.0.key": ["b", 2, "t", 4], "present.0.value": ["b", 2, "t", 4]}
 LOGITS = {"logits": ["b", "s", 9]}
+
+
+HOSTILE = """
+import sys
+import numpy as np
+from edgeelad.engine import session
+from edgeelad.errors import ModelError
+
+session.available_memory_bytes = lambda: 1
+session.limit_memory()
+session.limit_memory()
+for path in sys.argv[1:]:
+    try:
+        opened = session.open_session(session.Path(path), 1)
+        with session.run_errors(opened):
+            opened.run(None, {"x": np.ones(1, dtype=np.float32)})
+        print("runs", path)
+    except ModelError as error:
+        print(error)
+"""
+
+
+def test_a_graph_that_asks_for_too_much_memory(tmp_path):
+    """Eight gigabytes from a line; the limit holds for the whole process, so a process of its own is asked."""
+    import onnx
+    from onnx import TensorProto, helper, numpy_helper
+
+    ask = 1 << 31
+    constants = {"many": [ask], "rows": [ask, 1], "pads": [0, ask], "none": 0, "all": ask, "one": 1, "pair": [0.0, 1.0]}
+    tensors = [
+        numpy_helper.from_array(np.array(value, dtype=np.float32 if name == "pair" else np.int64), name)
+        for name, value in constants.items()
+    ]
+    nodes = {
+        "modest": [helper.make_node("Identity", ["x"], ["z"])],
+        "constant": [helper.make_node("ConstantOfShape", ["many"], ["z"])],
+        "computed": [
+            helper.make_node("Shape", ["x"], ["n"]),
+            helper.make_node("Mul", ["n", "many"], ["m"]),
+            helper.make_node("ConstantOfShape", ["m"], ["z"]),
+        ],
+        "expand": [helper.make_node("Expand", ["x", "rows"], ["z"])],
+        "tile": [helper.make_node("Tile", ["x", "many"], ["z"])],
+        "pad": [helper.make_node("Pad", ["x", "pads"], ["z"])],
+        "range": [
+            helper.make_node("Range", ["none", "all", "one"], ["r"]),
+            helper.make_node("Cast", ["r"], ["z"], to=1),
+        ],
+        "one_hot": [
+            helper.make_node("Cast", ["x"], ["i"], to=TensorProto.INT64),
+            helper.make_node("OneHot", ["i", "all", "pair"], ["z"]),
+        ],
+    }
+    paths = []
+    for name, asking in nodes.items():
+        asking.append(helper.make_node("ReduceMax", ["z"], ["y"], keepdims=0))
+        x, y = (helper.make_tensor_value_info(n, TensorProto.FLOAT, s) for n, s in (("x", ["n"]), ("y", [])))
+        graph = helper.make_graph(asking, "g", [x], [y], tensors)
+        paths.append(str(tmp_path / f"{name}.onnx"))
+        onnx.save(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)], ir_version=9), paths[-1])
+    done = subprocess.run([sys.executable, "-c", HOSTILE, *paths], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    runs, *refused = done.stdout.splitlines()
+    assert runs == f"runs {paths[0]}"
+    for line, path in zip(refused, paths[1:], strict=True):
+        assert line.startswith(f"{path}: cannot be run (")
 
 
 def test_a_truncated_graph(folder):

@@ -43,7 +43,7 @@ from edgeelad.engine.packed.names import (
     tree_name,
 )
 from edgeelad.engine.packed.rows import TopRows
-from edgeelad.engine.session import ADVICE, open_session
+from edgeelad.engine.session import ADVICE, open_session, run_errors
 from edgeelad.engine.shape import WINDOW_KEY, CacheShape
 from edgeelad.errors import ModelError
 
@@ -212,7 +212,8 @@ class PackedGraph:
         outputs: tuple[npt.NDArray[Any], ...] = (logits, ids, top_prob, mean_logit)
         for name, output in zip(OUTPUTS, outputs, strict=True):
             self._binding.bind_ortvalue_output(name, shared(output))
-        self.session.run_with_iobinding(self._binding)
+        with run_errors(self.session):
+            self.session.run_with_iobinding(self._binding)
         normalizers = logits[:, 0].astype(np.float64) - np.log(top_prob.astype(np.float64))
         return TopRows(logits, ids, normalizers, np.maximum(normalizers - mean_logit, 0.0))
 

@@ -15,7 +15,7 @@ import numpy.typing as npt
 import onnxruntime
 
 from edgeelad.engine.plain.cache import Cache, IntArray
-from edgeelad.engine.session import ADVICE, open_session
+from edgeelad.engine.session import ADVICE, open_session, run_errors
 from edgeelad.engine.shape import CacheShape
 from edgeelad.errors import ModelError
 
@@ -122,7 +122,8 @@ class OnnxGraph:
         if self.has_positions:
             feeds["position_ids"] = int_value(position_ids)
         feeds |= dict(zip(self.past_names, cache.tokens, strict=True))
-        outputs = self.session.run_with_ort_values(["logits", *self.present_names], feeds)
+        with run_errors(self.session):
+            outputs = self.session.run_with_ort_values(["logits", *self.present_names], feeds)
         return outputs[0].numpy().astype(np.float32, copy=False), Cache(outputs[1:], [])
 
 
