@@ -22,8 +22,11 @@ from edgeelad.errors import (
 from edgeelad.records import Question
 from edgeelad.teacher import open_teacher
 from edgeelad.teacher.client.chat_client import ChatClient
+from edgeelad.teacher.client.fallback_client import COOL_OFF_S, FallbackClient
+from edgeelad.teacher.ledger.exchange import TeacherRequest
 from edgeelad.teacher.ledger.ledger import Ledger
 from edgeelad.teacher.openai_teacher import OpenAITeacher
+from edgeelad.teacher.prompts.messages import Message
 from edgeelad.teacher.protocol import UnusableReplyError
 from edgeelad.teacher.revision.annotate import answer_all
 
@@ -834,6 +837,49 @@ def test_replies_of_the_second_endpoint_are_found_again(ledger, monkeypatch):
         config = TeacherConfig(url=first.url, model="m", api_key_env="", fallback_url=second.url, fallback_model="n")
         with open_teacher(config, ledger, {}, run="r", is_replay=True) as teacher:
             assert teacher.answer(QUESTION) == reply
+
+
+def test_the_first_endpoint_is_tried_again_after_a_while(ledger):
+    """By one request, with one attempt; the rest of the questions does not wait for it."""
+    said, time_, is_up = [], Time(), False
+    settings = {"api_key_env": "", "max_retry_s": 30.0}
+
+    def ask(number):
+        assert client.complete(make_request(number), str(number), 100).content == '{"answer": "7"}'
+        return len(first.requests), len(second.requests)
+
+    def make_request(number):
+        return TeacherRequest(f"{first.url}/chat/completions", "m", (Message("user", str(number)),), 0.0, "answer", "0")
+
+    with (
+        ChaosServer(lambda number, body: "ok" if is_up else Raw(503)) as first,
+        ChaosServer() as second,
+        Ledger(ledger) as opened_ledger,
+    ):
+        one, two = (
+            ChatClient(
+                TeacherConfig(url=url, model=model, **settings), opened_ledger, clock=time_.clock, sleep=time_.sleep
+            )
+            for url, model in ((first.url, "m"), (second.url, "n"))
+        )
+        client = FallbackClient(one, two, said.append, clock=time_.clock)
+        num_first, _ = ask(0)
+        assert num_first > 1
+        assert [ask(1), ask(2)] == [(num_first, 2), (num_first, 3)]
+        time_.offset += COOL_OFF_S
+        assert [ask(3), ask(4)] == [(num_first + 1, 4), (num_first + 1, 5)]
+        time_.offset += COOL_OFF_S  # the next trial comes later
+        assert ask(5) == (num_first + 1, 6)
+        is_up = True
+        time_.offset += COOL_OFF_S
+        assert [ask(6), ask(7)] == [(num_first + 2, 6), (num_first + 3, 6)]
+        # a short trouble is waited out as before
+        first.act = lambda number, body: "ok" if number > num_first + 4 else Raw(503)
+        assert ask(8) == (num_first + 6, 6)
+        client.close()
+    down, up = said
+    assert "from here on the teacher n" in down
+    assert up == f"the teacher m at {first.url}/chat/completions answers again, and is asked"
 
 
 def test_a_refusal_of_the_first_endpoint_is_no_reason_for_the_second(ledger, monkeypatch):

@@ -84,9 +84,8 @@ class ChatClient:
         self._clock = clock
         self._stopped = threading.Event()
         self._sleep = sleep or self._wait
-        self._patience = Patience(
-            str(self.endpoint), config.max_retry_s, self._has_answered(), clock, time.time, rng or random.Random()
-        )
+        self._rng = rng or random.Random()
+        self._patience = self._new_patience(config.max_retry_s)
         self._lock = threading.Lock()
         self._key_locks: dict[str, tuple[threading.Lock, int]] = {}
         self._final: TeacherRefusedError | TeacherUnavailableError | None = None
@@ -103,6 +102,12 @@ class ChatClient:
     def interrupt(self) -> None:
         """Send no further request; what is under way is still read and written down."""
         self._stopped.set()
+
+    def reopen(self, max_retry_s: float | None = None) -> None:
+        """Send requests again after the endpoint was unavailable; each is tried for `max_retry_s`, if it is given."""
+        self._patience = self._new_patience(self.config.max_retry_s if max_retry_s is None else max_retry_s)
+        self._final = None
+        self._stopped.clear()
 
     def complete(self, request: TeacherRequest, question_id: str, completion_cap: int) -> StoredReply:
         """The reply to a request: from the ledger, or bought now. `reply.problem` says why it is unusable, if so.
@@ -130,6 +135,10 @@ class ChatClient:
                 raise
             finally:
                 self._patience.ended(purchase)
+
+    def _new_patience(self, max_retry_s: float) -> Patience:
+        has_answered = self._has_answered()
+        return Patience(str(self.endpoint), max_retry_s, has_answered, self._clock, time.time, self._rng)
 
     def _has_answered(self) -> bool:
         """Whether the endpoint has answered this run before."""

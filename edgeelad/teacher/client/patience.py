@@ -24,6 +24,8 @@ MAX_BACKOFF_S = 60.0
 FIRST_CONTACT_S = 15.0
 # failures of one kind in a row after which it is the request, if nothing speaks against that
 MAX_ALIKE = 5
+# of these, failures while the endpoint answers others, or fails no other: one may be the last of an outage that ends
+MIN_APART = 2
 # attempts of one request that may have been billed without bringing anything
 MAX_DOUBTFUL = 4
 # questions in a row that get nothing, after which it is the endpoint; fewer if it has never answered one
@@ -42,6 +44,7 @@ class Purchase:
         began: When it was first tried.
         num_failures: Attempts that brought nothing.
         num_alike: The latest of these that share a suspect.
+        num_apart: Failures while the endpoint answered others, or failed no other.
         num_doubtful: Those that may have been billed.
         suspect: What the latest failure is blamed on.
         num_lessons: Attempts that taught what the endpoint does not know.
@@ -56,6 +59,7 @@ class Purchase:
     began: float
     num_failures: int = 0
     num_alike: int = 0
+    num_apart: int = 0
     num_doubtful: int = 0
     suspect: Suspect = "network"
     num_lessons: int = 0
@@ -166,8 +170,11 @@ class Patience:
         with self._lock:
             self._failing.add(id(purchase))
             self._trouble_began = now if self._trouble_began is None else self._trouble_began
+            is_alone = self._failing == {id(purchase)} and not self._unanswered
+            is_apart = self._last_answer > purchase.began or (is_alone and outcome.suspect == "server or request")
         purchase.num_failures += 1
         purchase.num_alike = purchase.num_alike + 1 if outcome.suspect == purchase.suspect else 1
+        purchase.num_apart += is_apart
         purchase.suspect = outcome.suspect
         purchase.num_doubtful += outcome.outcome == "in_doubt"
         backoff = min(MAX_BACKOFF_S, FIRST_BACKOFF_S * 2.0 ** min(purchase.num_failures - 1, 16))
@@ -183,12 +190,10 @@ class Patience:
             return True
         if outcome.suspect == "network" or purchase.num_alike < MAX_ALIKE:
             return False
-        if outcome.suspect == "request" or self._last_answer > purchase.began:
+        if outcome.suspect == "request" or purchase.num_apart >= MIN_APART:
             return True
         with self._lock:
-            is_alone = self._failing == {id(purchase)} and not self._unanswered
-            is_long = bool(self._unanswered) and next_try - (self._trouble_began or next_try) > limit_s
-        return is_long or (is_alone and outcome.suspect == "server or request")
+            return bool(self._unanswered) and next_try - (self._trouble_began or next_try) > limit_s
 
     def _give_up(self, purchase: Purchase, outcome: Again, now: float) -> NoReturn:
         tries = f"{purchase.num_failures} attempts in {now - purchase.began:.0f} s; the last: {outcome.reason}"
