@@ -69,12 +69,13 @@ class PoolConfig(Section):
 
     path: str | None = Field(
         None,
-        description="Pool of questions: a file (jsonl, json, csv, tsv, parquet), a dataset folder or a Hugging Face "
-        "dataset.",
+        description="Pool of questions: a file (jsonl, json, csv, tsv, xml, parquet), a dataset folder or a Hugging "
+        "Face dataset.",
         examples=["questions.jsonl"],
     )
     format: str = Field(
-        "auto", description="auto, a file type (jsonl, json, csv, tsv, parquet, hf), or a public dataset such as gsm8k."
+        "auto",
+        description="auto, a file type (jsonl, json, csv, tsv, xml, parquet, hf), or a public dataset such as gsm8k.",
     )
     split: str = Field("train", description="Split of a Hugging Face dataset.")
     question_fields: tuple[str, ...] = Field(

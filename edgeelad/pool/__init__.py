@@ -1,4 +1,4 @@
-"""Read pools of questions: JSON lines, JSON, CSV, parquet, Hugging Face datasets, and public datasets as published.
+"""Read pools of questions: JSON lines, JSON, CSV, XML, parquet, Hugging Face datasets, public datasets as published.
 
 Takes a path or a dataset's name; yields questions with canonical reference answers and unique ids, one at a time, in
 constant memory. What cannot be used is a PoolError with file, line, field and remedy: no row is skipped, and fields
@@ -18,7 +18,7 @@ from pathlib import Path
 from edgeelad.config import PoolConfig
 from edgeelad.errors import PoolError
 from edgeelad.pool.check import Ids, Kind, make_question
-from edgeelad.pool.documents import read_json
+from edgeelad.pool.documents import read_json, read_xml
 from edgeelad.pool.own import USUAL, Draft, Fields, own, question_fields
 from edgeelad.pool.published import PUBLISHED, recognize
 from edgeelad.pool.rows import Row, read_csv, read_json_lines, read_tsv
@@ -33,6 +33,7 @@ READERS: dict[str, Callable[[Path], Iterator[Row]]] = {
     "csv": read_csv,
     "tsv": read_tsv,
     "parquet": read_parquet,
+    "xml": read_xml,
 }
 EXTENSIONS = {f".{name}": name for name in READERS} | {".ndjson": "jsonl"}
 FORMATS = ("auto", *READERS, "hf", *PUBLISHED)

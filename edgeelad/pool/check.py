@@ -82,8 +82,18 @@ def other_kinds(kinds: Mapping[AnswerKind, int], expected: AnswerKind | None) ->
         kinds: The number of answers by type.
         expected: The student's type; None if unknown; "text" also for several types, and then nothing differs.
     """
+    return "" if expected == "text" else _differences(kinds, expected)
+
+
+def doubtful_kinds(kinds: Mapping[AnswerKind, int], expected: AnswerKind | None) -> str:
+    """What a student of type "text", which may have been taught several types, may not know; "" if all is text."""
+    found = _differences(kinds, expected) if expected == "text" else ""
+    return found and f"{found}: unless it was taught such questions as well, its accuracy on them says nothing"
+
+
+def _differences(kinds: Mapping[AnswerKind, int], expected: AnswerKind | None) -> str:
     others = {kind: num for kind, num in kinds.items() if kind != expected}
-    if expected in (None, "text") or not others:
+    if expected is None or not others:
         return ""
     most, total = max(others, key=lambda kind: others[kind]), sum(kinds.values())
     return f"{others[most]:,} of {total:,} answers are of type {most}, and the student's are of type {expected}"

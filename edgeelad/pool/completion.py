@@ -6,6 +6,7 @@ import re
 
 from edgeelad.text.explanation import without_drawings
 
+HASHES = "####"
 MAX_BARE_ANSWER = 100  # characters of a completion of one line that is an answer without steps
 
 _THOUGHT = re.compile(r"</?(?:think|thinking|reasoning)>", re.IGNORECASE)
@@ -33,7 +34,10 @@ def completion(text: str) -> tuple[str | None, str | None]:
         return None, None
     stated = _STATED.match(lines[-1].replace("*", ""))
     if stated:
-        return stated["answer"].strip(), "\n".join(lines[:-1]) or None
+        lines.pop()
+        while lines and lines[-1].lstrip().startswith(HASHES):  # MetaMath states the answer twice
+            lines.pop()
+        return stated["answer"].strip(), "\n".join(lines) or None
     if "\\boxed" in text:
         return text[text.rindex("\\boxed") :], text  # `canonical` reads the braces
     if len(lines) == 1 and len(text) <= MAX_BARE_ANSWER:

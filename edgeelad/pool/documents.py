@@ -1,6 +1,5 @@
-"""Read rows from JSON files: arrays, objects that hold an array, SQuAD's and DROP's nesting, or JSON lines.
-
-A JSON document is read whole; JSON lines stream.
+"""Read rows from JSON and XML documents, which are read whole: arrays, objects that hold an array, SQuAD's and DROP's
+nesting, ASDiv's XML. JSON lines stream.
 """
 
 from __future__ import annotations
@@ -9,6 +8,7 @@ import json
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
+from xml.etree import ElementTree
 
 from edgeelad.errors import PoolError
 from edgeelad.pool.rows import (
@@ -39,6 +39,31 @@ def read_json(path: Path) -> Iterator[Row]:
         return
     value = parse_json(path, 1, text)
     yield from _rows_of(path, dict(object_row(str(path), value, "write an array of objects").fields))
+
+
+def read_xml(path: Path) -> Iterator[Row]:
+    """The elements that hold nothing but texts, such as ASDiv's problems: a field per attribute and per inner element.
+
+    A document type is refused: its entities can expand without bound, or name other files.
+    """
+    open_text(path)
+    text = _document(path)
+    if "<!DOCTYPE" in text or "<!ENTITY" in text:
+        raise PoolError(f"{path}: XML with a document type, which is not read; write it without <!DOCTYPE>")
+    try:
+        root = ElementTree.fromstring(text.encode())
+    except (ElementTree.ParseError, RecursionError) as error:
+        raise PoolError(f"{path}: not XML ({error}); correct the file") from None
+    num = 0
+    for element in root.iter():
+        inner = list(element)
+        if inner and not any(len(child) for child in inner):
+            num += 1
+            where = f"{path}: {element.tag} {element.get('ID') or num}"
+            names = [*element.keys(), *(child.tag for child in inner)]
+            if len(set(names)) < len(names):
+                raise PoolError(f"{where}: two values of one name; give each its own")
+            yield Row(where, {**element.attrib, **{child.tag: (child.text or "").strip() for child in inner}})
 
 
 def _rows_of(path: Path, document: dict[str, Any]) -> Iterator[Row]:

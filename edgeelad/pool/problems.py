@@ -111,6 +111,6 @@ def asdiv(row: Row) -> Draft:
         text=joined_of(row, ["body", "question"], " "),
         answer=(answer.rpartition("(")[0].strip() if answer.endswith(")") else answer) or None,
         explanation=formula if formula and "=" in formula else None,
-        skill=scalar_of(row, "solution_type"),
+        skill=scalar_of(row, "solution_type") or scalar_of(row, "Solution-Type"),
         id=id_of(row, "id"),
     )

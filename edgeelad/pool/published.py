@@ -68,6 +68,32 @@ def squad(row: Row) -> Draft:
     )
 
 
+def hotpotqa(row: Row) -> Draft:
+    """HotpotQA (Yang et al. 2018) and 2WikiMultiHopQA: paragraphs with titles, in one of two forms; a short answer."""
+    context = row.get("context")
+    if isinstance(context, dict):  # as Hugging Face has it
+        titles, texts = context.get("title"), context.get("sentences", context.get("content"))
+        context = None
+        if isinstance(titles, list) and isinstance(texts, list) and len(titles) == len(texts):
+            context = list(zip(titles, texts, strict=True))
+    if not isinstance(context, list) or not all(map(_is_paragraph, context)):
+        row.fail("context", "expected paragraphs: titles with lists of sentences", "restore the file as published")
+    paragraphs = (f"{title}: {''.join(sentences).strip()}" for title, sentences in context)
+    return Draft(
+        text="\n\n".join(("\n".join(paragraphs), text_of(row, "question").strip())).strip(),
+        answer=scalar_of(row, "answer"),
+        kind="text",
+        id=id_of(row, "_id") or id_of(row, "id"),
+    )
+
+
+def _is_paragraph(item: Any) -> bool:
+    """Whether an item is a title with its sentences."""
+    if not isinstance(item, list | tuple) or len(item) != 2 or not isinstance(item[1], list):
+        return False
+    return all(isinstance(text, str) for text in (item[0], *item[1]))
+
+
 def drop(row: Row) -> Draft:
     """DROP (Dua et al. 2019): a number, a date or spans; of the answers of several annotators, the most common."""
     spans = row.get("answers_spans.spans")
@@ -287,7 +313,12 @@ PUBLISHED: dict[str, Published] = {
     "gsm8k": _published(gsm8k, "question answer"),
     "svamp": _published(svamp, "Question Numbers Equation Answer", "Body Question Equation Answer"),
     "mawps-asdiv": _published(svamp, "Question Numbers Equation Answer"),
-    "asdiv": _published(asdiv, "body question answer formula", "body question answer solution_type"),
+    "asdiv": _published(
+        asdiv,
+        "body question answer formula",
+        "body question answer solution_type",
+        "body question answer solution-type",
+    ),
     "strategyqa": _published(strategyqa, "qid question answer facts"),
     "commonsenseqa": _published(commonsenseqa, "question answerKey", "question_stem choices answerKey"),
     "aqua": _published(aqua, "question options rationale correct", "question options correct"),
@@ -301,6 +332,7 @@ PUBLISHED: dict[str, Published] = {
     "mmlu-input": _published(_choice("input", "A B C D", "target"), "input A B C D target"),
     "boolq": _published(boolq, "passage question label"),
     "squad": _published(squad, "context question answers id"),
+    "hotpotqa": _published(hotpotqa, "question answer context supporting_facts"),
     "drop": _published(drop, "passage question answers_spans", "passage question answer query_id"),
     "agieval": _published(agieval, "passage question options label"),
     "agieval-query": _published(agieval_query, "query choices gold"),

@@ -370,6 +370,21 @@ def test_unusual_line_separators_do_not_end_a_line(tmp_path):
     assert [q.text for q in read_pool(write(tmp_path / "pool.csv", table))] == [text, "Next?"]
 
 
+def test_asdiv_as_its_authors_publish_it(tmp_path):
+    problem = (
+        '<Problem ID="{id}" Grade="1" Source="http://x"><Body>Two red &amp; 3 blue pens.</Body>'
+        "<Question>How many pens?</Question>\n<Solution-Type>Addition</Solution-Type>"
+        "<Answer>5 (pens)</Answer><Formula>2+3=5</Formula></Problem>"
+    )
+    text = '<?xml version="1.0" encoding="UTF-8"?>\n<Corpus><ProblemSet>{}{}</ProblemSet>\n</Corpus>'
+    path = write(tmp_path / "ASDiv.xml", text.format(problem.format(id="n1"), problem.format(id="n2")))
+    questions = list(read_pool(path))
+    assert [(q.id, q.kind, q.answer, q.explanation, q.skill) for q in questions] == [
+        (id_, "number", "5", ("2+3=5",), "Addition") for id_ in ("n1", "n2")
+    ]
+    assert {q.text for q in questions} == {"Two red & 3 blue pens. How many pens?"}
+
+
 def test_squad_and_drop_as_their_authors_nest_them(tmp_path):
     answers = [{"text": "the dome", "answer_start": 3}]
     paragraph = {"context": "On the dome.", "qas": [{"id": "1", "question": "Where?", "answers": answers}]}
@@ -536,6 +551,10 @@ def test_a_bad_line_is_named_with_its_remedy(tmp_path, name):
         ("pool.csv", b'question\n"?\n', r"pool\.csv:2: not valid CSV"),
         ("pool.csv", b"question\n" + b"?" * 200_000, r"pool\.csv:2: not valid CSV \(field larger than field limit"),
         ("pool.csv", b'question,choices\n?,"[""a"", "\n', r"pool\.csv:2: field 'choices': not a JSON list"),
+        ("pool.xml", b"<r><p><question>?</question></p>", r"pool\.xml: not XML \(no element found: line 1"),
+        ("pool.xml", b"<r></r>", r"no questions in it"),
+        ("pool.xml", b"<r><p><question>?</question><question>!</question></p></r>", r"pool\.xml: p 1: two values of"),
+        ("pool.xml", b'<!DOCTYPE r [<!ENTITY a "b">]><r><p><question>&a;</question></p></r>', r"with a document type"),
         (
             "pool.txt",
             GOOD.encode(),
@@ -611,7 +630,7 @@ def read_or_refuse(path, format="auto"):
 
 
 @settings(deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
-@given(content=st.binary(max_size=200), name=st.sampled_from(["p.jsonl", "p.json", "p.csv", "p.tsv"]))
+@given(content=st.binary(max_size=200), name=st.sampled_from(["p.jsonl", "p.json", "p.csv", "p.tsv", "p.xml"]))
 def test_no_file_makes_the_reader_fail_otherwise(tmp_path, content, name):
     questions, message = read_or_refuse(write(tmp_path / name, content))
     assert bool(questions) != (name in message)

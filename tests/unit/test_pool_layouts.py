@@ -30,6 +30,26 @@ LAYOUTS = {
         {**SQUAD, "answers": {"text": [], "answer_start": []}},
         "squad", ("The statue stands on the dome.", "Where does it stand?"), "text", (), None, None,
     ),
+    "HotpotQA": (
+        {"_id": "5a8b", "answer": "yes", "question": "Do A and B share a country?", "supporting_facts": [["A", 0]],
+         "context": [["A", ["A is Danish.", " He acts."]], ["B", ["B is Danish."]]], "type": "bridge", "level": "hard"},
+        "hotpotqa", ("A: A is Danish. He acts.\nB: B is Danish.", "Do A and B share"), "text", (), "yes", None,
+    ),
+    "HotpotQA on Hugging Face": (
+        {"id": "5a8b", "answer": "Ann", "question": "Who?", "supporting_facts": {"title": ["A"], "sent_id": [0]},
+         "context": {"title": ["A", "B"], "sentences": [["A is Ann."], ["B is", " Bo."]]}},
+        "hotpotqa", ("A: A is Ann.\nB: B is Bo.", "Who?"), "text", (), "ann", None,
+    ),
+    "2WikiMultiHopQA": (
+        {"_id": "1", "answer": "Ann", "question": "Who?", "supporting_facts": [["A", 0]], "evidences": [["A", "b"]],
+         "context": [["A", ["A is Ann."]]], "type": "compositional"},
+        "hotpotqa", ("A: A is Ann.", "Who?"), "text", (), "ann", None,
+    ),
+    "ASDiv as rows of its XML": (
+        {"ID": "n1", "Grade": "1", "Source": "x", "Body": "Two red and 3 blue.", "Question": "How many?",
+         "Solution-Type": "Addition", "Answer": "5 (pens)", "Formula": "2+3=5"},
+        "asdiv", ("Two red and 3 blue.", "How many?"), "number", (), "5", ("2+3=5",),
+    ),
     "DROP": (
         {"section_id": "nfl_1", "query_id": "q1", "passage": "They scored twice.", "question": "How many scores?",
          "answers_spans": {"spans": ["2", "3", "2"], "types": ["number", "number", "number"]}},
@@ -276,7 +296,7 @@ LAYOUTS = {
     "MetaMathQA": (
         {"query": "What is 2 + 3?", "response": "2 + 3 = 5\n#### 5\nThe answer is: 5", "type": "GSM_AnsAug",
          "original_question": "What is 2 + 3?"},
-        "prompt", ("What is 2 + 3?",), "number", (), "5", ("2 + 3 = 5", "#### 5"),
+        "prompt", ("What is 2 + 3?",), "number", (), "5", ("2 + 3 = 5",),
     ),
     "OpenOrca": (
         {"id": "niv.1", "system_prompt": "You are a teacher.", "question": "What is 2 + 3?", "response": "It is 5."},
