@@ -15,8 +15,9 @@ from edgeelad.engine.options import EngineOptions
 from edgeelad.engine.processes import check_main_guard
 from edgeelad.engine.workers import SetAside, generate_trees
 from edgeelad.errors import PoolError, UsageError
+from edgeelad.package.open import is_package
 from edgeelad.pool import read_pool
-from edgeelad.pool.check import other_kinds
+from edgeelad.pool.check import doubtful_kinds, other_kinds
 from edgeelad.pool.items import read_items
 from edgeelad.progress import Rate
 from edgeelad.records import Evaluation, Question, ReasoningTree, Score
@@ -181,8 +182,11 @@ def evaluate(
     questions = [question for question in questions_of(data, info) if question.answer is not None]
     if not questions:
         raise PoolError("no question has an answer; evaluation needs labeled questions")
-    if differences := other_kinds(Counter(question.kind for question in questions), info.answer_kind):
+    kinds = Counter(question.kind for question in questions)
+    if differences := other_kinds(kinds, info.answer_kind):
         raise PoolError(f"{differences}; evaluate it on questions like those that it was taught")
+    if is_package(info.path) and (doubts := doubtful_kinds(kinds, info.answer_kind)):
+        progress.warn(doubts)
     result, aside = evaluate_questions(info.path, questions, max_tokens or info.max_tokens, options, progress)
     if aside:
         left_out = f"{len(aside):,} of {len(questions):,} questions do not count"

@@ -29,7 +29,7 @@ from edgeelad.errors import ModelError, PoolError, UsageError
 from edgeelad.files import read_jsonl
 from edgeelad.package.open import is_package, open_package
 from edgeelad.pool import open_pool
-from edgeelad.pool.check import other_kinds
+from edgeelad.pool.check import doubtful_kinds, other_kinds
 from edgeelad.pool.fingerprint import pool_fingerprint
 from edgeelad.progress import Progress, Rate, track
 from edgeelad.records import AnswerKind, Evaluation, Question, ReasoningTree, TokenCounts
@@ -266,11 +266,14 @@ def evaluate_model(
     questions = [question for question in pool if question.answer is not None]
     if not questions:
         raise PoolError(f"{data.path}: no row has an answer; evaluation needs labeled questions")
-    if data.kind == "auto" and (differences := other_kinds(Counter(q.kind for q in questions), learned.kind)):
+    kinds = Counter(question.kind for question in questions)
+    if data.kind == "auto" and (differences := other_kinds(kinds, learned.kind)):
         raise PoolError(
             f"{data.path}: {differences}; evaluate it on questions like those that it was taught, "
             "or set the answer type with --kind"
         )
+    if doubts := doubtful_kinds(kinds, learned.kind):
+        progress.warn(f"{data.path}: {doubts}")
     if len(questions) < len(pool):
         progress.warn(f"{len(pool) - len(questions):,} of {len(pool):,} questions have no answer and do not count")
     limit = max_tokens or learned.max_tokens or MAX_TOKENS

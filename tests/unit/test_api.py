@@ -3,6 +3,7 @@
 import ast
 import doctest
 import json
+import shutil
 import subprocess
 import sys
 import types
@@ -239,6 +240,27 @@ def test_questions_of_another_type_are_not_evaluated(package: Path, tmp_path: Pa
     for pool in (data, [edgeelad.Question("a", "Is it wet?", "boolean", answer="yes")]):
         with pytest.raises(PoolError, match=said):
             edgeelad.evaluate(package, pool, num_workers=1)
+
+
+def test_a_student_of_texts_is_evaluated_on_other_types_with_a_warning(package: Path, tmp_path: Path) -> None:
+    """It may have been taught several types, so this is no error."""
+    texts = tmp_path / "texts"
+    shutil.copytree(package, texts)
+    manifest = json.loads((texts / "manifest.json").read_text(encoding="utf-8"))
+    (texts / "manifest.json").write_text(json.dumps({**manifest, "answer_kind": "text"}), encoding="utf-8")
+    said = "1 of 2 answers are of type boolean, and the student's are of type text: unless it was taught such questions"
+    pool = [
+        edgeelad.Question("a", "Is it wet?", "boolean", answer="yes"),
+        edgeelad.Question("b", "Who?", "text", answer="ann"),
+    ]
+    assert [text for text in _warnings(texts, pool) if said in text]
+    assert not _warnings(texts, pool[1:])
+
+
+def _warnings(student: Path, pool: list[edgeelad.Question]) -> list[str]:
+    events: list[edgeelad.Event] = []
+    edgeelad.evaluate(student, pool, num_workers=1, on_event=events.append)
+    return [event.text for event in events if isinstance(event, api_events.Warned)]
 
 
 def test_evaluation_is_that_of_the_command(package: Path, tmp_path: Path) -> None:
