@@ -15,16 +15,20 @@ Canonical forms:
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 from edgeelad.records import AnswerKind
 from edgeelad.text.choices import canonical_choice
 from edgeelad.text.clauses import Clause, clauses, first_sentence
 from edgeelad.text.explanation import ANSWER_PREFIX, is_answer_line
-from edgeelad.text.numerals import canonical_number, is_plain_number, last_number
-from edgeelad.text.statements import Statement, correction_after, statements
+from edgeelad.text.numerals import canonical_number, find_last_number, is_plain_number, last_number
+from edgeelad.text.statements import Statement, correction_after, may_state, statements
 from edgeelad.text.wording import canonical_text
+
+# a longer text is read from behind, in parts eight times as long as the last; what begins near a part's edge may be cut
+TAIL_CHARS, EDGE = 20_000, 500
+MAX_STATEMENTS = 200  # that leave the answer open, from the last one back
 
 _BOOLEANS = {"yes": "yes", "true": "yes", "no": "no", "false": "no"}
 _EITHER = re.compile(r"\b(?:yes\s?(?:or|/)\s?no|true\s?(?:or|/)\s?false)\b", re.IGNORECASE)
@@ -53,8 +57,8 @@ def canonical(value: str, kind: AnswerKind, choices: Sequence[str] = ()) -> str 
         kind: How to read it.
         choices: The choices' texts; without them any letter is a choice.
     """
-    found, is_stated = _stated(value, _Reader(kind, choices))
-    return found if is_stated else _settled(_bare(value), "", _Reader(kind, choices))
+    found, place = _stated(value, _Reader(kind, choices))
+    return found if place is not None else _settled(_bare(value), "", _Reader(kind, choices))
 
 
 def extract(text: str, kind: AnswerKind, choices: Sequence[str] = (), *, strict: bool = False) -> str | None:
@@ -67,8 +71,29 @@ def extract(text: str, kind: AnswerKind, choices: Sequence[str] = (), *, strict:
         lines = (line.strip() for line in reversed(text.split("\n")))
         stated = next((line for line in lines if is_answer_line(line)), None)
         return None if stated is None else canonical(stated[len(ANSWER_PREFIX) :], kind, choices)
-    found, is_stated = _stated(text, _Reader(kind, choices, is_lenient=True))
-    return last_number(text) if kind == "number" and not is_stated else found
+    reader = _Reader(kind, choices, is_lenient=True)
+    for start in _tails(text):
+        tail = text[start:]
+        found, place = _stated(tail, reader)
+        if place is not None and (place >= EDGE or not start):
+            return found
+        if place is None and (not start or not may_state(text[: start + EDGE])):
+            if kind != "number":
+                return None
+            found, place = find_last_number(tail)
+            if place >= EDGE or not start:
+                return found
+    raise AssertionError("the last tail is the whole text")
+
+
+def _tails(text: str) -> Iterator[int]:
+    """Where to begin to read a text from behind: a long one states its answer at its end, or seldom anywhere."""
+    num_chars = TAIL_CHARS
+    while num_chars < len(text):
+        start = len(text) - num_chars
+        yield max(start, text.find("\n", start, start + num_chars // 2) + 1)
+        num_chars *= 8
+    yield 0
 
 
 def agree(first: str | None, second: str | None) -> bool:
@@ -116,24 +141,26 @@ class _Reader:
         return canonical_text(value)
 
 
-def _stated(text: str, reader: _Reader) -> tuple[str | None, bool]:
-    """The answer that a text states last, and whether it states anything at all."""
+def _stated(text: str, reader: _Reader) -> tuple[str | None, int | None]:
+    """The answer that a text states last, and where that statement begins: None if it states none, -1 if all leave the
+    answer open.
+    """
     found = statements(text)
-    is_stated = False
-    for index in reversed(range(len(found))):
+    place = None
+    for index in reversed(range(max(0, len(found) - MAX_STATEMENTS), len(found))):
         statement = found[index]
         value = _bare(statement.text)
         if not value or (statement.is_label and _is_heading(text, statement, reader.kind)):
             continue
-        is_stated = True
+        place = -1
         behind = text[statement.end :] if index == len(found) - 1 else ""
         answer = _settled(value, behind, reader)
         if index and _is_beside(text, found[index - 1], statement):
             other = _settled(_bare(found[index - 1].text), "", reader)
-            return (answer if answer == other else None), True
+            return (answer if answer == other else None), statement.start
         if answer is not None or not _leaves_open(value, reader.kind):
-            return answer, True
-    return None, is_stated
+            return answer, statement.start
+    return None, place
 
 
 def _settled(value: str, behind: str, reader: _Reader) -> str | None:

@@ -42,7 +42,7 @@ _REWRITES = tuple(
         (r"!=|=/=", "≠"),
         (r"<=", "≤"),
         (r">=", "≥"),
-        (r"[-=]+>", "→"),
+        (r"(?<![-=])[-=]+>", "→"),
         (r"==+", "="),
         (r"(?<=[(√^])\s|\s(?=[)^])", ""),
         (r"(?<=[$(=≈<>≤≥≠])(\s?[-+])\s(?=[.0-9])", r"\1"),
@@ -119,11 +119,20 @@ def canonical_number(value: str) -> str | None:
 
 def last_number(text: str) -> str | None:
     """The number that a text without a stated answer ends with; None if the last one does not stand alone."""
+    return find_last_number(text)[0]
+
+
+def find_last_number(text: str) -> tuple[str | None, int]:
+    """The same, and about where it is in the text; -1 if there is none."""
     text = _prepared(text)
     last: re.Match[str] | None = None
     for found in _QUANTITY.finditer(text):
         last = found
-    if last is None or not _is_alone(text, last):
+    return (None, -1) if last is None else (_read_last(text, last), last.start())
+
+
+def _read_last(text: str, last: re.Match[str]) -> str | None:
+    if not _is_alone(text, last):
         return None
     left = re.split(r"[,;:.\n=]", text[max(0, last.start() - WINDOW) : last.start()].rstrip(" =≈"))[-1]
     if text[: last.start()].rstrip().endswith("=") and _is_equation(left):

@@ -21,6 +21,7 @@ _MARK = re.compile(
     r"|(?P<boxed>\\(?:boxed|fbox)\s{0,8}\{?)",
     re.IGNORECASE | re.MULTILINE,
 )
+_WORDS = ("answer", "option", "choice", "####", "\\boxed", "\\fbox")  # one of them is in every mark
 _NOT_STATED = re.compile(
     r"\b(?:if|whether|unless|suppose|supposing|assume|assuming|wrong|incorrect|an|another|his|her|their|your|previous"
     r"|initial|old|\w+['’]s)\s(?:(?:the|that|final|correct|right|first)\s){0,3}\Z",
@@ -65,6 +66,12 @@ def statements(text: str) -> list[Statement]:
     marks = [mark for mark in _MARK.finditer(text) if not _is_conditional(text, mark)]
     limits = [*(mark.start() for mark in marks[1:]), len(text)]
     return [_statement(text, mark, limit) for mark, limit in zip(marks, limits, strict=False)]
+
+
+def may_state(text: str) -> bool:
+    """Whether a text holds a word or mark with which a statement begins; quick."""
+    folded = text.casefold()
+    return any(word in folded for word in _WORDS)
 
 
 def correction_after(text: str, start: int) -> str | None:

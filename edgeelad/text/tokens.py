@@ -48,7 +48,7 @@ class Token:
 _REWRITES = tuple(
     (re.compile(pattern), replacement)
     for pattern, replacement in (
-        (r"=>|[<>!~:]=|=/=|->|==+>", " ; "),  # looks like an equals sign and is none
+        (r"=>|[<>!~:]=|=/=|->|(?<!=)==+>", " ; "),  # looks like an equals sign and is none
         (r"==+", "="),
         (r"(?<=[0-9])\*\*(?=[-0-9(])", "^"),
         (r"\*\*|`", ""),

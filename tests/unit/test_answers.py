@@ -82,6 +82,34 @@ def test_numbers_are_exact_at_any_length():
     assert extract("1" * 1_000_000 + " and " + "(" * 1_000_000, "number") == "1" * 1_000_000
 
 
+PARTS = (
+    "So she has 3 apples.", "3 + 4 = 7", "The answer is 5.", "The answer is not 6.", "Wait, the answer is 8.", "1,000",
+    r"\boxed{3}", r"and \boxed{4}", "Answer:", "#### 12", "<answer>9</answer>", "yes", "no", "The answer is (B).", "{",
+    "If the answer is 5, then", "so x = 3.", "foo bar " * 20, "2/3 cups", "The answer is yes.", "Hmm.", "-3", "x + 2",
+)  # fmt: skip
+
+
+@unhurried
+@given(st.lists(st.tuples(st.sampled_from(PARTS), st.sampled_from((" ", "\n", "\n\n"))), max_size=60))
+def test_a_long_text_is_read_from_behind_as_a_whole_one_is(parts):
+    text = "".join(part + end for part, end in parts)
+    with pytest.MonkeyPatch.context() as patch:
+        for kind in KINDS:
+            whole = extract(text, kind)
+            patch.setattr("edgeelad.text.answers.TAIL_CHARS", 400)
+            patch.setattr("edgeelad.text.answers.EDGE", 200)
+            assert extract(text, kind) == whole
+            patch.undo()
+
+
+@pytest.mark.parametrize("mark", ["=", "-", "=-"])
+def test_a_row_of_marks_takes_no_time(mark):
+    """The square of a million steps would not end."""
+    rows = mark * 200_000
+    assert extract(f"{rows} apples: 5", "number") == extract(f"{rows}\nThe answer is 5", "number") == "5"
+    assert canonical(rows, "number") is None
+
+
 @pytest.mark.parametrize(
     ("value", "expected"),
     [
