@@ -289,7 +289,7 @@ def test_an_interrupt_ends_the_waiting(path):
         config = TeacherConfig(url=server.url, model="m", api_key_env="", batch=True)
         with open_teacher(config, path, {}) as teacher:
             teacher.interrupt()
-            with pytest.raises(TeacherUnavailableError, match="goes on at the provider"):
+            with pytest.raises(TeacherUnavailableError, match="the provider continues it"):
                 list(answer_all([(question, 0) for question in QUESTIONS], teacher, config))
 
 

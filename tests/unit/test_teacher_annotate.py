@@ -141,7 +141,7 @@ def test_a_cap_ends_the_batch_after_what_is_under_way():
         with lock:
             num_left[0] -= 1
             if num_left[0] < 0:
-                return BudgetError("teacher.max_requests = 10 would be passed")
+                return BudgetError("teacher.max_requests = 10 would be exceeded")
         return find(question, steps, reference, student_answer)
 
     # every fourth question needs no call at all

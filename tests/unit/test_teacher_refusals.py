@@ -290,6 +290,8 @@ FINAL = [
                  {"@type": "type.googleapis.com/google.rpc.ErrorInfo", "reason": "API_KEY_INVALID"}),
      "teacher.api_key_env"),
     (402, openai("Insufficient Balance", "unknown_error"), "no money left"),
+    (403, {"error": {"message": "Key limit exceeded (total limit). Manage it using https://openrouter.ai/settings/keys",
+                     "code": 403}}, "no money left"),
     (403, {"code": 30001, "message": "Sorry, your account balance is insufficient", "data": None}, "no money left"),
     (429, {"error": {"code": "1113", "message": "余额不足或无可用资源包,请充值。"}}, "no money left"),
     (403, {"code": "The caller does not have permission to execute the specified operation", "error": "No."},

@@ -126,7 +126,7 @@ class BatchApi:
                 told = self._told(reply, reason)
             if number + 1 < NUM_TRIES:
                 self._sleep(max(FIRST_WAIT_S * 2**number, told or 0.0))
-        raise TeacherUnavailableError(f"{self} takes no batch: {reason}; nothing was submitted, resume later")
+        raise TeacherUnavailableError(f"{self} refuses the batch: {reason}; nothing was submitted, resume later")
 
     def find(self, our_id: str, file_id: str) -> RemoteBatch | None:
         """The batch that carries our id or was made from our file, if the provider has it.

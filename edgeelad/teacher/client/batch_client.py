@@ -1,9 +1,9 @@
-"""Buy replies in batches, through a provider's batch API: cheaper, and hours of delay.
+"""Buy replies in batches through a provider's batch API: at a lower price, with a delay of up to hours.
 
-`BatchClient.complete` gives what the ledger has, else raises `NotYetError`; `fetch` buys many of those at once and
-returns when they have come. A batch is in the ledger before it is sent, so after a crash or a Ctrl-C the next `fetch`
-first brings in what the provider is working on, and pays for nothing again. What is too large for the provider's queue
-is split.
+`BatchClient.complete` gives a reply that is in the ledger, else raises `NotYetError`; `fetch` buys many of these and
+returns when they are there. A batch is in the ledger before it is sent: after a crash or a Ctrl-C, the next `fetch`
+first collects the batches in progress at the provider, and pays for nothing twice. A batch that is too large for the
+provider's queue is split.
 """
 
 from __future__ import annotations
@@ -31,10 +31,10 @@ from edgeelad.teacher.ledger.ledger import Ledger
 
 MAX_LINES = 10_000
 MAX_FILE_BYTES = 90 * 2**20  # half of what the providers take
-# of one request, in batches that brought nothing for it
+# batches without a reply to one request, before it is set aside
 MAX_FAILURES = 3
-# batches in a row that the provider does not take in their size, before the run ends; and the most polls to wait for
-# room in its queue before the next one: five hours in all, with polls of 30 seconds
+# batches in a row that the provider refuses for their size, before the run ends; and maximum polls to wait for room in
+# its queue before the next one: five hours in total, with polls of 30 seconds
 MAX_REFUSED = 60
 MAX_PATIENCE = 12
 
@@ -176,7 +176,8 @@ class BatchClient:
             attempt = attempts.pop(str(row.get("custom_id")), None)
             if attempt is not None:
                 outcomes.append(self._settle(attempt, row))
-        reason = f"the batch ended as {remote.told} without it{': ' + remote.problem if remote.problem else ''}"
+        problem = f": {remote.problem}" if remote.problem else ""
+        reason = f"the batch ended as {remote.told} without a reply to this request{problem}"
         for attempt in attempts.values():
             # one that ran to its end may have billed a line that it lost
             is_billed = remote.state in ("completed", "unknown")
@@ -194,8 +195,8 @@ class BatchClient:
                 raise TeacherRefusedError(f"{self.endpoint} refused: {outcome.reason}")
         if remote.state == "canceled":
             raise TeacherRefusedError(
-                f"the batch {remote.remote_id} was canceled at the provider: what it brought is kept, and nothing is "
-                "submitted again; resume to buy the rest"
+                f"the batch {remote.remote_id} was canceled at the provider; its replies are kept, and nothing is "
+                "submitted again: resume to buy the rest"
             )
 
     def _split(self, batch_id: str, error: TooLargeError) -> None:
@@ -211,7 +212,7 @@ class BatchClient:
             return
         self._num_refused += 1
         if self._num_refused > MAX_REFUSED:
-            raise TeacherUnavailableError(f"{self._api} takes no batch, however small: {error}; resume later")
+            raise TeacherUnavailableError(f"{self._api} refuses even small batches: {error}; resume later")
         self._max_lines = max(1, len(opened) // 2)
         if error.is_full:
             self._sleep(self._config.batch_poll_s * min(self._num_refused, MAX_PATIENCE))
@@ -244,4 +245,6 @@ class BatchClient:
 
     def _wait(self, seconds: float) -> None:
         if self._stopped.wait(seconds):
-            raise TeacherUnavailableError("interrupted while a batch is under way; it goes on at the provider")
+            raise TeacherUnavailableError(
+                "interrupted while a batch is in progress; the provider continues it: resume to collect its replies"
+            )

@@ -32,7 +32,7 @@ MONEY = _any_of(
     r"credit balance is too low",
     r"insufficient (account )?(balance|credits?|funds)|balance is (insufficient|not enough)|余额不足",
     r"(out of|not enough|no|requires more) credits",
-    r"used all available credits",
+    r"used all available credits|\bkey limit exceeded",
 )
 
 # the key, the account's permissions, the model: final

@@ -1,8 +1,8 @@
-"""Caps on what a run's teacher may cost, checked before each attempt with the worst case reserved.
+"""Check the caps on a run's cost before each attempt, with the worst case reserved.
 
 Money is counted in picodollars (1e-12 USD), integers, so that sums are exact. A price that is not known is None, never
 0. Takes what the ledger has counted, gives nothing or raises; the ledger calls `check` inside the transaction that
-writes the attempt, so threads and processes cannot pass a cap together.
+writes the attempt, so threads and processes cannot exceed a cap together.
 """
 
 from __future__ import annotations
@@ -62,7 +62,7 @@ def prices_of(config: TeacherConfig) -> Prices:
 
 @dataclass(frozen=True, slots=True)
 class Caps:
-    """The most that a run may cost; None = no cap."""
+    """The maximum that a run may cost; None = no cap."""
 
     cost_pico: int | None = None
     requests: int | None = None
@@ -115,7 +115,7 @@ def reserve(num_bytes: int, num_messages: int, completion_cap: int, prices: Pric
 
 
 def check(spent: Spent, wanted: Reservation, caps: Caps, is_new_question: bool) -> None:
-    """Refuse an attempt that could pass a cap.
+    """Refuse an attempt that could exceed a cap.
 
     Raises:
         BudgetError: Names the cap, what is spent, and what the attempt might cost.
@@ -134,21 +134,22 @@ def check(spent: Spent, wanted: Reservation, caps: Caps, is_new_question: bool) 
         return
     if spent.cost_pico is None or wanted.cost_pico is None:
         raise BudgetError(
-            "teacher.max_usd: something in the ledger was bought at an unknown price, so the cap cannot be kept; "
+            "teacher.max_usd cannot be enforced: the ledger holds replies bought at an unknown price; "
             "set teacher.usd_per_million_prompt and teacher.usd_per_million_completion"
         )
     if spent.cost_pico + wanted.cost_pico > caps.cost_pico:
         raise BudgetError(
-            f"teacher.max_usd = {_usd(caps.cost_pico)} would be passed: {_usd(spent.cost_pico)} spent or reserved, the "
-            f"next request could cost {_usd(wanted.cost_pico)}; everything is kept, raise the cap to go on"
+            f"teacher.max_usd = {_usd(caps.cost_pico)} would be exceeded: {_usd(spent.cost_pico)} is spent or "
+            f"reserved, and the next request could cost {_usd(wanted.cost_pico)}; everything is kept: raise the cap "
+            "and resume"
         )
 
 
 def _check(option: str, unit: str, spent: int, wanted: int, cap: int | None) -> None:
     if cap is not None and wanted and spent + wanted > cap:
         raise BudgetError(
-            f"teacher.{option} = {cap} would be passed: {spent} {unit} spent or reserved, the next request could take "
-            f"{wanted}; everything is kept, raise the cap to go on"
+            f"teacher.{option} = {cap} would be exceeded: {spent} {unit} are spent or reserved, and the next request "
+            f"could take {wanted}; everything is kept: raise the cap and resume"
         )
 
 
