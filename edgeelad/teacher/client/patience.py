@@ -44,7 +44,7 @@ class Purchase:
         began: When it was first tried.
         num_failures: Attempts that brought nothing.
         num_alike: The latest of these that share a suspect.
-        num_apart: Failures while the endpoint answered others, or failed no other.
+        num_apart: The latest failures in a row while the endpoint answered others, or failed no other.
         num_doubtful: Those that may have been billed.
         suspect: What the latest failure is blamed on.
         num_lessons: Attempts that taught what the endpoint does not know.
@@ -174,7 +174,7 @@ class Patience:
             is_apart = self._last_answer > purchase.began or (is_alone and outcome.suspect == "server or request")
         purchase.num_failures += 1
         purchase.num_alike = purchase.num_alike + 1 if outcome.suspect == purchase.suspect else 1
-        purchase.num_apart += is_apart
+        purchase.num_apart = purchase.num_apart + 1 if is_apart else 0
         purchase.suspect = outcome.suspect
         purchase.num_doubtful += outcome.outcome == "in_doubt"
         backoff = min(MAX_BACKOFF_S, FIRST_BACKOFF_S * 2.0 ** min(purchase.num_failures - 1, 16))
