@@ -51,7 +51,7 @@ def read_xml(path: Path) -> Iterator[Row]:
     if "<!DOCTYPE" in text or "<!ENTITY" in text:
         raise PoolError(f"{path}: XML with a document type, which is not read; write it without <!DOCTYPE>")
     try:
-        root = ElementTree.fromstring(text.encode())
+        root = ElementTree.fromstring(text)
     except (ElementTree.ParseError, RecursionError) as error:
         raise PoolError(f"{path}: not XML ({error}); correct the file") from None
     num = 0

@@ -383,6 +383,12 @@ def test_asdiv_as_its_authors_publish_it(tmp_path):
         (id_, "number", "5", ("2+3=5",), "Addition") for id_ in ("n1", "n2")
     ]
     assert {q.text for q in questions} == {"Two red & 3 blue pens. How many pens?"}
+    for head in (
+        '<?xml version="1.0" encoding="ISO-8859-1"?>',
+        "\ufeff<?xml version='1.0'?>",
+    ):  # UTF-8, whatever it says
+        path = write(tmp_path / "other.xml", f"{head}<rows><row><question>Où?</question></row></rows>")
+        assert [q.text for q in read_pool(path)] == ["Où?"]
 
 
 def test_squad_and_drop_as_their_authors_nest_them(tmp_path):
