@@ -24,14 +24,15 @@ def peak_memory_bytes() -> int | None:
     return peak if sys.platform == "darwin" else peak * 1024
 
 
-def available_memory_bytes() -> int | None:
-    """Memory that is available without swapping; None if the system does not report it."""
+def available_memory_bytes(*, with_swap: bool = False) -> int | None:
+    """Memory that is available, on request with free swap space; None if the system does not report it."""
     path = Path("/proc/meminfo")
-    if path.exists():
-        for line in path.read_text(encoding="ascii", errors="replace").splitlines():
-            if line.startswith("MemAvailable:"):
-                return int(line.split()[1]) * 1024
-    return None
+    if not path.exists():
+        return None
+    lines = (line.split() for line in path.read_text(encoding="ascii", errors="replace").splitlines())
+    found = {words[0]: int(words[1]) * 1024 for words in lines if len(words) > 1}
+    available = found.get("MemAvailable:")
+    return None if available is None else available + found.get("SwapFree:", 0) * with_swap
 
 
 def kv_share(num_workers: int) -> int | None:

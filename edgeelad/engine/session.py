@@ -17,7 +17,7 @@ from edgeelad.errors import ModelError
 ADVICE = "export the student again with `edgeelad export`"
 MIN_ONNXRUNTIME = "1.22"  # older ones lack 8-bit MatMulNBits, and die on a Raspberry Pi 4 (onnxruntime #23957)
 ENV_ALLOCATORS = "session.use_env_allocators"
-# a device with less free memory swaps; what a system that does not report its memory is taken to have
+# a device may have less; what a system that does not report its memory is taken to have
 MIN_LIMIT_BYTES, DEFAULT_LIMIT_BYTES = 1 << 30, 16 << 30
 SETTINGS = {
     "session.load_model_format": "ONNX",  # the format that `check_graph` reads, whatever a file is called
@@ -76,7 +76,7 @@ def limit_memory() -> None:
     """
     if ENV_ALLOCATORS in SETTINGS:
         return
-    available = available_memory_bytes()
+    available = available_memory_bytes(with_swap=True)
     limit = max(MIN_LIMIT_BYTES, DEFAULT_LIMIT_BYTES if available is None else available)
     info = onnxruntime.OrtMemoryInfo(
         "Cpu", onnxruntime.OrtAllocatorType.ORT_ARENA_ALLOCATOR, 0, onnxruntime.OrtMemType.DEFAULT
