@@ -24,7 +24,7 @@ from transformers.models.auto.tokenization_auto import get_tokenizer_config
 from transformers.utils import cached_file
 
 from edgeelad.errors import ModelError
-from edgeelad.training.checkpoint import check_architecture, check_no_code, check_weights, explain_mismatch
+from edgeelad.training.checkpoint import check_architecture, check_no_code, check_shapes, check_weights
 from edgeelad.training.support import (
     has_standard_export,
     is_multimodal,
@@ -34,6 +34,7 @@ from edgeelad.training.support import (
 )
 from edgeelad.training.translate import UntranslatableError, translate_config, translate_tokenizer
 
+PLAIN_TOKENIZERS = ("PreTrainedTokenizerFast", "TokenizersBackend")
 HUB_ID = re.compile(r"[\w.-]+(/[\w.-]+)?")
 
 
@@ -108,8 +109,10 @@ def load_model(source: str, config: PretrainedConfig | None = None) -> PreTraine
             dtype=torch.float32,
             attn_implementation="eager" if has_softcap else None,
             output_loading_info=True,
+            ignore_mismatched_sizes=True,  # checked below
         )
         folder = Path(cached_file(source, "config.json")).parent
+    check_shapes(source, folder, model, info["mismatched_keys"])
     missing = sorted(info["missing_keys"])
     if missing:
         raise ModelError(f"{source}: {len(missing)} weights are missing from its safetensors, the first {missing[0]}")
@@ -130,8 +133,10 @@ def load_tokenizer(source: str) -> FastTokenizer:
             "there with save_pretrained"
         )
     with _model_errors(source):
-        changes = translate_tokenizer(get_tokenizer_config(source)) if transformers_major() < 5 else {}
-        kind = FastTokenizer if changes else AutoTokenizer
+        named = get_tokenizer_config(source)
+        changes = translate_tokenizer(named) if transformers_major() < 5 else {}
+        # transformers 5 would take the family's class, which may add special tokens to a plain tokenizer
+        kind = FastTokenizer if changes or named.get("tokenizer_class") in PLAIN_TOKENIZERS else AutoTokenizer
         tokenizer = kind.from_pretrained(source, trust_remote_code=False, use_fast=True, **changes)
     if not isinstance(tokenizer, FastTokenizer):
         raise ModelError(
@@ -204,9 +209,7 @@ def _explain(source: str, error: Exception) -> str:
         return f"{source}: no such folder, and not to be had from the Hugging Face Hub ({_first_line(error)})"
     if "model type" in text or "model_type" in text:
         return f"{source}: transformers does not know this architecture ({_first_line(error)}); {served_families()}"
-    if (mismatch := explain_mismatch(text)) is not None:
-        return f"{source}: {mismatch}"
-    if Path(source).is_dir() and "NoneType" in text:
+    if Path(source).is_dir() and ("NoneType" in text or "backend tokenizer" in text):
         return f"{source}: no tokenizer.json in this folder; save the tokenizer there with save_pretrained"
     if "safetensors" in text:
         return f"{source}: no safetensors weights (pickled weights are never read); save the model as safetensors"

@@ -85,9 +85,9 @@ def test_weights_that_are_no_numbers(raw: Path, value: float) -> None:
 
 
 @pytest.mark.parametrize(("changes", "told"), [
-    ({"vocab_size": 300}, "[400, 64] in its safetensors, and [300, 64] by its config.json; correct vocab_size"),
+    ({"vocab_size": 300}, "tokens.weight is [400, 64] in its safetensors, and [300, 64] by its config.json; correct"),
     ({"vocab_size": 500}, "[400, 64] in its safetensors, and [500, 64] by its config.json; correct vocab_size"),
-    ({"intermediate_size": 100}, "Linear modules is [64, 128] in its safetensors, and [64, 100] by its config.json"),
+    ({"intermediate_size": 100}, "0.mlp.down_proj.weight is [64, 128] in its safetensors, and [64, 100] by its config"),
     ({"num_hidden_layers": 3}, "9 weights are missing from its safetensors, the first model.layers.2."),
     ({"num_hidden_layers": 1}, "lacks 9 of the weights in its safetensors, such as model.layers.1."),
 ])  # fmt: skip
