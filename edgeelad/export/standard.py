@@ -16,7 +16,9 @@ import onnx
 from onnx import NodeProto, helper
 
 from edgeelad.engine.graph_files import GraphFiles
+from edgeelad.engine.shape import read_json
 from edgeelad.errors import EdgeeladError, ModelError
+from edgeelad.export.empty_past import is_guessed, reshape_past
 from edgeelad.export.fused.edit import EditedGraph, attribute, read_graph
 from edgeelad.export.fused.files import write_graphs
 from edgeelad.export.fused.passes import tie_product
@@ -45,6 +47,8 @@ def write_standard_graphs(student: Path, folder: Path, quantize: Quantize) -> No
     except Exception as error:  # torch's tracer and Optimum raise whatever the model's code raises
         raise cannot_export(student, error) from error
     prepare_products(graph)
+    if is_guessed(read_json(student / "config.json")):
+        reshape_past(graph)
     with storage_errors(folder):
         _write(graph, GraphFiles(folder))
         if quantize != "none":

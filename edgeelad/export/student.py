@@ -21,7 +21,9 @@ from edgeelad.engine.graph_files import GraphFiles, Precision
 from edgeelad.engine.packed.generator import PackedGenerator
 from edgeelad.engine.packed.graph import PackedGraph
 from edgeelad.engine.plain.graph import OnnxGraph
+from edgeelad.engine.shape import read_json
 from edgeelad.errors import EdgeeladError, ModelError
+from edgeelad.export.empty_past import is_guessed
 from edgeelad.export.fused.build import traced_graph, write_student_graphs
 from edgeelad.export.fused.modules import UnservedArchitectureError
 from edgeelad.export.fused.swap import GraphMismatchError, swap_weights
@@ -128,8 +130,9 @@ def _write_graphs(student: Path, folder: Path, out: Path, config: ExportConfig, 
                 _clear(folder)
         try:
             graph = traced_graph(student, folder / "scratch")
+            has_open_past = is_guessed(read_json(student / "config.json"))
             for precision in precisions:
-                write_student_graphs(graph, folder, precision)
+                write_student_graphs(graph, folder, precision, has_open_past=has_open_past)
             return _Graphs("fused")
         except UnservedArchitectureError as error:
             unserved = str(error)

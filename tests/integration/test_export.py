@@ -10,7 +10,7 @@ import onnx
 import pytest
 import torch
 from fixtures.students import FAMILIES, Family, make_gptj, make_student, questions
-from transformers import AutoModelForCausalLM
+from transformers import AutoConfig, AutoModelForCausalLM
 
 import edgeelad.export.fused.build
 import edgeelad.export.standard
@@ -112,6 +112,36 @@ def test_optimum_generates_from_it_what_torch_generates(
     assert torch.equal(model.generate(**batch, **settings), expected)
     alone = model.generate(input_ids=torch.tensor([prompts[0]]), **settings)[0, len(prompts[0]) :]
     assert torch.equal(alone, expected[0, width:][: len(alone)])
+
+
+@needs_optimum
+@pytest.mark.parametrize("family", ["qwen3", "phi3", "olmo2", "gemma2"])
+def test_optimum_loads_students_whose_cache_it_guesses_wrongly(family: str, tmp_path: Path) -> None:
+    """Its guess is hidden size / heads for the head size, and as many key-value heads as heads."""
+    from optimum.onnxruntime import ORTModelForCausalLM
+
+    sizes = {
+        "num_attention_heads": 4,
+        "num_key_value_heads": 2,
+        "head_dim": 32 if family in ("qwen3", "gemma2") else 16,
+    }
+    config = AutoConfig.for_model(
+        family, vocab_size=400, hidden_size=64, intermediate_size=128, num_hidden_layers=2, max_position_embeddings=128,
+        initializer_range=0.3, bos_token_id=None, eos_token_id=2, pad_token_id=0, sliding_window=256, **sizes,
+    )  # fmt: skip
+    torch.manual_seed(0)
+    model = AutoModelForCausalLM.from_config(config).eval()
+    student = make_student(tmp_path / "student")
+    model.save_pretrained(student)
+    result = export_student(
+        student, tmp_path / "onnx", ExportConfig(quantize="int8", num_parity_prompts=1), parity_questions=ASKED
+    )
+    prompt = torch.tensor([Codec.load(student).encode_prompt(ASKED[0])])
+    settings = {"max_new_tokens": 12, "do_sample": False}
+    onnx_model = ORTModelForCausalLM.from_pretrained(result.folder, file_name="model.onnx")
+    assert torch.equal(onnx_model.generate(prompt, **settings), model.generate(prompt, **settings))
+    quantized = ORTModelForCausalLM.from_pretrained(result.folder, file_name="model_quantized.onnx")
+    assert quantized.generate(prompt, **settings).shape[1] > prompt.shape[1]
 
 
 @pytest.mark.parametrize("family", FAMILIES)

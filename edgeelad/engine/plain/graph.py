@@ -85,7 +85,8 @@ class OnnxGraph:
         self.present_names = [name.replace("past_key_values", "present") for name in self.past_names]
         _check_names(path, set(inputs), set(outputs), self.past_names, self.present_names)
         self.has_positions = "position_ids" in inputs
-        self.shape = _cache_shape(path, [inputs[name].shape for name in self.past_names])
+        pairs = zip(self.past_names, self.present_names, strict=True)
+        self.shape = _cache_shape(path, [_fixed(inputs[past].shape, outputs[new].shape) for past, new in pairs])
         if shape is not None and shape != self.shape:
             raise ModelError(
                 f"{path}: the graph caches {self.shape}, but config.json says {shape}: they belong to different "
@@ -144,6 +145,13 @@ def _check_names(path: Path, inputs: set[str], outputs: set[str], past: list[str
             if names
         )
         raise ModelError(f"{path}: not a decoder with cache and standard names: {found}; {ADVICE}")
+
+
+def _fixed(past: list[int | str], present: list[int | str]) -> list[int | str]:
+    """The dimensions of a past input, those that it leaves open as its present output states them."""
+    if len(past) != len(present):
+        return past
+    return [mine if isinstance(mine, int) else other for mine, other in zip(past, present, strict=True)]
 
 
 def _cache_shape(path: Path, shapes: list[list[int | str]]) -> CacheShape:

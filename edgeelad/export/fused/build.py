@@ -17,6 +17,7 @@ from transformers import AutoConfig
 from edgeelad.engine.graph_files import GraphFiles, Precision
 from edgeelad.engine.shape import WINDOW_KEY, window_size
 from edgeelad.errors import ModelError
+from edgeelad.export.empty_past import reshape_past
 from edgeelad.export.fused.edit import EditedGraph, read_graph
 from edgeelad.export.fused.families import check_family
 from edgeelad.export.fused.files import write_graphs
@@ -54,13 +55,16 @@ def traced_graph(student: Path, scratch: Path) -> EditedGraph:
     return graph
 
 
-def write_student_graphs(graph: EditedGraph, folder: Path, precision: Precision = "fp32") -> GraphFiles:
+def write_student_graphs(
+    graph: EditedGraph, folder: Path, precision: Precision = "fp32", *, has_open_past: bool = False
+) -> GraphFiles:
     """Write the standard graph and the engine's; `graph` is unchanged.
 
     Args:
         graph: As `traced_graph` gives it.
         folder: An existing folder.
         precision: "int8" is quantized per row, "int4" per block (see `fused.quantize`).
+        has_open_past: Whether the standard graph takes an empty past of any shape (see `export.empty_past`).
     """
     standard = graph.copy()
     if precision == "int8":
@@ -70,6 +74,8 @@ def write_student_graphs(graph: EditedGraph, folder: Path, precision: Precision 
     files = GraphFiles(folder, precision)
     engine = engine_variant(standard)
     add_softcap(standard)
+    if has_open_past:
+        reshape_past(standard)
     graphs = {files.standard: standard, files.engine: engine, files.lanes: lanes_variant(engine, NUM_LANES, NUM_TREES)}
     write_graphs(graphs, files.weights)
     return files
