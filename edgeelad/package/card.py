@@ -11,9 +11,8 @@ import jinja2
 
 from edgeelad.certificate import certificate_sentence
 from edgeelad.engine.graph_files import ONNX_FOLDER, GraphFiles
-from edgeelad.engine.shape import read_json
 from edgeelad.package.manifest import CARD_FILE, Manifest, printable
-from edgeelad.package.runtimes import GENAI_FILE, optimum_runs
+from edgeelad.package.runtimes import GENAI_FILE
 from edgeelad.records import Certificate
 
 _HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*")
@@ -46,7 +45,6 @@ def write_card(folder: Path, manifest: Manifest, certificate: Certificate | None
             hub_id=_hub_id(manifest.base_model),
             graph=manifest.standard_graph,
             genai=(folder / GENAI_FILE).exists(),
-            optimum=optimum_runs(read_json(folder / "config.json")),
             engine=manifest.graph if manifest.graph != manifest.standard_graph else None,
             quantization=manifest.quantization,
             include_fp32=manifest.quantization != "fp32" and GraphFiles(folder / ONNX_FOLDER).standard.exists(),

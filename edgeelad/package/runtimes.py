@@ -26,7 +26,6 @@ CODE_SUFFIXES = (".so", ".dll", ".dylib", ".py")
 GENAI_FILE = "genai_config.json"
 TOKENIZER_FILE = "tokenizer_config.json"
 GENERATION_FILE = "generation_config.json"
-OPTIMUM_HEAD_SIZES = ("gemma", "gemma3_text", "nemotron")  # model types whose head size Optimum reads
 
 
 def write_runtime_settings(folder: Path, files: GraphFiles, max_tokens: int) -> None:
@@ -140,14 +139,6 @@ def _genai(codec: Codec, files: GraphFiles, bos_id: int | None, pad_id: int | No
         },
         "search": {"do_sample": False, "max_length": codec.max_context, "past_present_share_buffer": False},
     }
-
-
-def optimum_runs(config: Mapping[str, Any]) -> bool:
-    """Whether Optimum computes this student's head size: up to 0.1, it divides the width by the number of heads."""
-    shape, width, heads = cache_shape(config), *(first_number(config, keys) for keys in (WIDTH_KEYS, HEAD_KEYS))
-    if shape is None or width is None or heads is None:
-        return True
-    return shape.head_dim == width // heads or config.get("model_type") in OPTIMUM_HEAD_SIZES
 
 
 def _token_id(name: str, *settings: Mapping[str, Any]) -> int | None:
