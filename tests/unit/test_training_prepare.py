@@ -24,6 +24,7 @@ from edgeelad.records import Question
 from edgeelad.text.prompts import PLAIN_TEMPLATE, PromptFormat, question_text
 from edgeelad.training import prepare_student
 from edgeelad.training.extra import distill_extra
+from edgeelad.training.load import load_tokenizer
 from edgeelad.training.prepare import choose_prompt
 from edgeelad.training.support import transformers_major
 
@@ -336,7 +337,7 @@ def test_a_prepared_student_is_a_plain_folder_with_its_prompt(family: Family, tm
     after = AutoModelForCausalLM.from_pretrained(student).state_dict()
     assert before.keys() == after.keys()
     assert all(torch.equal(before[name], after[name]) for name in before)
-    codec, tokenizer = Codec.load(student), AutoTokenizer.from_pretrained(student)
+    codec, tokenizer = Codec.load(student), load_tokenizer(str(student))
     question = QUESTIONS[0]
     assert codec.encode_prompt(question) == tokenizer(codec.prompt_format.render(question))["input_ids"]
     assert codec.eos_ids == {2}
