@@ -109,7 +109,7 @@ def test_branches_of_trees_are_those_of_separate_sequences(student: Path, export
     completion = generate_one(standard, prompt, SamplingParams(20), limits).ids
     points = tuple(BranchPoint(end, (end, end + 1)) for end in (0, 5, len(completion)))
     for path in (files.engine, files.lanes):
-        generator = PackedGenerator(PackedGraph(path))
+        generator = PackedGenerator(PackedGraph(path), tree_capacity=1)  # so little room that branches start over
         (tree,) = generator.generate_trees([TreeRequest(tuple(prompt), completion, points)], sampling, limits)
         generator.close()
         for point, branches in zip(points, tree.branches, strict=True):
