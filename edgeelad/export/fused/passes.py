@@ -124,8 +124,10 @@ def name_weights(graph: EditedGraph, parameters: Mapping[str, Weight]) -> None:
             continue
         path = ".".join(node.name.strip("/").split("/")[:-1]) + ".weight"
         weight = graph.weights[node.input[1]]
-        parameter = parameters.get(path)
-        if parameter is None or weight.shape != parameter.shape[::-1] or not np.array_equal(weight, parameter.T):
+        # transformers 5 has other names for some modules than for their saved weights (GPT-NeoX's head)
+        names = [path] if path in parameters else list(parameters)
+        path = next((name for name in names if _is_transposed(weight, parameters[name])), "")
+        if not path:
             continue
         del graph.weights[node.input[1]]
         graph.add_learned(path + TRANSPOSED, weight)
@@ -141,6 +143,10 @@ def name_weights(graph: EditedGraph, parameters: Mapping[str, Weight]) -> None:
         if not np.array_equal(graph.weights[name], parameters[name]):
             raise ModelError(f"the traced graph changed the weight {name}; export the standard graph instead")
         graph.learned.add(name)
+
+
+def _is_transposed(weight: Weight, parameter: Weight) -> bool:
+    return weight.shape == parameter.shape[::-1] and np.array_equal(weight, parameter.T)
 
 
 def _separate_weights(graph: EditedGraph, parameters: Mapping[str, Weight]) -> None:
