@@ -8,13 +8,10 @@ Tokens, endpoint and cache are huggingface_hub's: HF_TOKEN, HF_ENDPOINT, HF_HOME
 from __future__ import annotations
 
 import re
-import socket
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from urllib.parse import urlsplit
-from urllib.request import getproxies
 
 from edgeelad.engine.graph_files import ONNX_FOLDER
 from edgeelad.errors import EdgeeladError, HubError, PackageError
@@ -125,6 +122,10 @@ def _download(repository: str, revision: str | None) -> Path:
 
 def _is_reachable() -> bool:
     """Whether something listens at the Hub's address, or a proxy is set: huggingface_hub tries for half a minute."""
+    import socket  # these load TLS and mail, for which a package in a folder does not wait
+    from urllib.parse import urlsplit
+    from urllib.request import getproxies
+
     from huggingface_hub import constants
 
     url = urlsplit(constants.ENDPOINT)
