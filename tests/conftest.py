@@ -17,6 +17,7 @@ import pytest
 import pytest_socket
 from fixtures.small_run import SmallRun, make_small_run
 from fixtures.students import StudentFolders
+from fixtures.t5 import T5Folders
 
 # a test asserts no time, and machines may be slow
 hypothesis.settings.register_profile("edgeelad", deadline=None)
@@ -57,6 +58,13 @@ def students(tmp_path_factory: pytest.TempPathFactory) -> StudentFolders:
     """Tiny students of the supported architectures, made and exported when first asked for."""
     pytest.importorskip("torch", reason="needs the distill extra")
     return StudentFolders(tmp_path_factory.mktemp("students"))
+
+
+@pytest.fixture(scope="session")
+def t5(tmp_path_factory: pytest.TempPathFactory) -> T5Folders:
+    """Tiny T5 students, made and exported when first requested."""
+    pytest.importorskip("torch", reason="needs the distill extra")
+    return T5Folders(tmp_path_factory.mktemp("t5"))
 
 
 @pytest.fixture(scope="session")

@@ -143,6 +143,23 @@ class Codec:
         if len(text) > num_shown:
             yield text[num_shown:]
 
+    @property
+    def is_encoder_decoder(self) -> bool:
+        """Whether an encoder reads the prompt, and a decoder writes the completion."""
+        return bool(self.config.get("is_encoder_decoder"))
+
+    @property
+    def start_id(self) -> int:
+        """The token that an encoder-decoder's completion begins after.
+
+        Raises:
+            ModelError: The configuration does not name it.
+        """
+        start_id = self.config.get("decoder_start_token_id")
+        if not isinstance(start_id, int) or not 0 <= start_id < self.vocab_size:
+            raise ModelError(f"config.json: decoder_start_token_id is {start_id!r}, not a token id; export it again")
+        return start_id
+
     @cached_property
     def newline_ids(self) -> frozenset[int]:
         """Tokens whose text contains a newline, with which a step may end."""

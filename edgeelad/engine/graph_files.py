@@ -5,7 +5,11 @@
     engine_lanes.graph    the same for many questions at a time: scoring
     model.onnx_data       the weights of all three
 
-An int8 or int4 student has the same four with `_quantized` after the stem; a folder holds one of the two. An exported
+An encoder-decoder has two graphs with standard names instead, and no engine graphs:
+
+    encoder_model.onnx, decoder_model_merged.onnx
+
+An int8 or int4 student has the same files with `_quantized` after the stem; a folder holds one of the two. An exported
 folder holds the files itself, a package in its folder `onnx`. A folder without engine graphs runs on the standard one.
 
 Engine graphs are ONNX files without the suffix `.onnx`: Optimum loads any `.onnx` file that it finds in any folder.
@@ -42,8 +46,18 @@ class GraphFiles:
 
     @property
     def standard(self) -> Path:
-        """The graph with standard names."""
-        return self._path("model", STANDARD_SUFFIX)
+        """The graph with standard names; the decoder's, if there is an encoder."""
+        return self.decoder if self.encoder.is_file() else self._path("model", STANDARD_SUFFIX)
+
+    @property
+    def encoder(self) -> Path:
+        """The encoder of an encoder-decoder."""
+        return self._path("encoder_model", STANDARD_SUFFIX)
+
+    @property
+    def decoder(self) -> Path:
+        """The decoder of an encoder-decoder, with and without cache."""
+        return self._path("decoder_model_merged", STANDARD_SUFFIX)
 
     @property
     def engine(self) -> Path:
@@ -58,12 +72,17 @@ class GraphFiles:
     @property
     def weights(self) -> Path:
         """The weights, if the graphs do not contain them."""
-        return self.standard.with_name(f"{self.standard.name}_data")
+        return self._path("model", f"{STANDARD_SUFFIX}_data")
 
     @property
-    def graphs(self) -> tuple[Path, Path, Path]:
-        """The three graphs."""
-        return self.standard, self.engine, self.lanes
+    def fused(self) -> tuple[Path, Path, Path]:
+        """The three graphs of a student with engine graphs."""
+        return self._path("model", STANDARD_SUFFIX), self.engine, self.lanes
+
+    @property
+    def graphs(self) -> tuple[Path, ...]:
+        """All graphs that a student may have."""
+        return *self.fused, self.encoder, self.decoder
 
     def find_engine(self, *, with_lanes: bool) -> Path | None:
         """The engine's graph that exists, preferably with lanes or preferably without; None if there is none."""

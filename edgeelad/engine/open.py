@@ -6,13 +6,14 @@ from pathlib import Path
 
 from edgeelad.engine.codec import Codec
 from edgeelad.engine.generate import TokenGenerator
-from edgeelad.engine.graph_files import find_graphs
+from edgeelad.engine.graph_files import GraphFiles, find_graphs
 from edgeelad.engine.options import EngineOptions
 from edgeelad.engine.packed.generator import PackedGenerator
 from edgeelad.engine.packed.graph import PackedGraph
 from edgeelad.engine.packed.names import VOCAB_SIZE_KEY
 from edgeelad.engine.plain.batch import BatchGenerator
-from edgeelad.engine.plain.graph import OnnxGraph
+from edgeelad.engine.plain.encoder_decoder import EncoderDecoderGraph
+from edgeelad.engine.plain.graph import Graph, OnnxGraph
 from edgeelad.engine.session import limit_memory
 from edgeelad.engine.shape import cache_shape
 from edgeelad.errors import ModelError
@@ -37,8 +38,8 @@ def open_generator(folder: Path, codec: Codec, options: EngineOptions) -> TokenG
     engine = files.find_engine(with_lanes=options.with_lanes)
     shape = cache_shape(codec.config)
     if engine is None:
-        graph = OnnxGraph(files.standard, options.num_threads, shape)
-        if VOCAB_SIZE_KEY in graph.session.get_modelmeta().custom_metadata_map:
+        graph = open_standard(files, codec, options.num_threads)
+        if isinstance(graph, OnnxGraph) and VOCAB_SIZE_KEY in graph.session.get_modelmeta().custom_metadata_map:
             raise ModelError(
                 f"{folder}: {files.engine.name} is missing beside {files.standard.name}; copy the folder again, or "
                 "export the student again with `edgeelad export`"
@@ -53,6 +54,18 @@ def open_generator(folder: Path, codec: Codec, options: EngineOptions) -> TokenG
         )
     _check_vocabulary(folder, packed.vocab_size, codec)
     return PackedGenerator(packed, options.batch_size, kv_bytes=options.kv_bytes)
+
+
+def open_standard(files: GraphFiles, codec: Codec, num_threads: int = 1) -> Graph:
+    """Open the graph, or the two of an encoder-decoder, with standard names.
+
+    Raises:
+        ModelError: A file is missing, cannot be used, or belongs to another student than config.json.
+    """
+    shape = cache_shape(codec.config)
+    if codec.is_encoder_decoder:
+        return EncoderDecoderGraph(files.encoder, files.decoder, codec.start_id, num_threads, shape)
+    return OnnxGraph(files.standard, num_threads, shape)
 
 
 def _check_vocabulary(folder: Path, vocab_size: int, codec: Codec) -> None:

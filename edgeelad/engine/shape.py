@@ -64,6 +64,8 @@ def cache_shape(config: Mapping[str, Any]) -> CacheShape | None:
     """The KV cache shape by `config.json`; None if the configuration states it in no known way."""
     if config.get("multi_query") or "num_kv_heads" in config:  # Falcon and StarCoder share heads in ways of their own
         return None
+    if config.get("is_encoder_decoder"):  # T5's names; of the decoder
+        config = {**config, "num_layers": config.get("num_decoder_layers"), "head_dim": config.get("d_kv")}
     num_layers, num_heads = first_number(config, LAYER_KEYS), first_number(config, HEAD_KEYS)
     width = first_number(config, WIDTH_KEYS)
     if num_layers is None or num_heads is None or (width is None and config.get("head_dim") is None):

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from transformers import PreTrainedModel
 
 from edgeelad.engine.generate import BranchPoint, GeneratedTokens, Limits, TokenGenerator, TreeRequest
-from edgeelad.engine.plain.graph import OnnxGraph
+from edgeelad.engine.plain.graph import Graph
 from edgeelad.engine.sampling import SamplingParams
 from edgeelad.errors import ParityError
 from edgeelad.export.result import Parity
@@ -31,7 +31,7 @@ Logits = NDArray[np.float32]
 
 
 def check_parity(
-    model: PreTrainedModel, graph: OnnxGraph, prompts: Sequence[list[int]], max_context: int, max_difference: float
+    model: PreTrainedModel, graph: Graph, prompts: Sequence[list[int]], max_context: int, max_difference: float
 ) -> Parity:
     """Compare a graph with torch on prompts and on the graph's greedy completions.
 
@@ -54,12 +54,12 @@ def check_parity(
     for group in _groups(prompts, model.config.vocab_size):
         written, decoded = _decode(graph, group, num_new)
         for prompt, new, logits in zip(group, written, decoded, strict=True):
-            expected = _torch_logits(model, [*prompt, *new[:-1]])
+            expected = _torch_logits(model, prompt, new[:-1])
             alone = _run_alone(graph, prompt)
             largest_logit = max(largest_logit, float(np.abs(expected).max()))
-            differences = (np.abs(logits - expected).max(), np.abs(alone - expected[: len(prompt)]).max())
+            differences = (np.abs(logits - expected).max(), np.abs(alone - expected[: len(alone)]).max())
             largest = max(largest, *(float(value) if np.isfinite(value) else np.inf for value in differences))
-            choices = expected[len(prompt) - 1 :]
+            choices = expected[len(alone) - 1 :]
             gaps = choices.max(axis=1) - choices[np.arange(len(new)), new]
             num_tokens += len(new)
             num_flips += int((gaps > 0).sum())
@@ -94,7 +94,7 @@ def check_engine_parity(
     for before, generated, is_greedy in _engine_sequences(generator, prompts, max_context):
         if not generated.ids:
             continue
-        logits = _torch_logits(model, [*before, *generated.ids[:-1]])[len(before) - 1 :].astype(np.float64)
+        logits = _torch_logits(model, before, list(generated.ids[:-1]))[len(before) - 1 :].astype(np.float64)
         chosen = logits[np.arange(len(generated.ids)), list(generated.ids)]
         expected = chosen - np.logaddexp.reduce(logits, axis=1)
         largest = max(largest, float(np.abs(expected - generated.logprobs).max()))
@@ -135,7 +135,7 @@ def _engine_sequences(
                 yield [*request.prompt_ids, *request.completion_ids[: point.num_tokens]], branch, False
 
 
-def largest_difference(model: PreTrainedModel, graph: OnnxGraph, prompts: Sequence[list[int]]) -> float:
+def largest_difference(model: PreTrainedModel, graph: Graph, prompts: Sequence[list[int]]) -> float:
     """The largest difference of a graph's logits from torch's on whole prompts.
 
     Raises:
@@ -143,21 +143,22 @@ def largest_difference(model: PreTrainedModel, graph: OnnxGraph, prompts: Sequen
     """
     largest = 0.0
     for prompt in prompts:
-        difference = float(np.abs(_run_alone(graph, prompt) - _torch_logits(model, prompt)).max())
+        difference = float(np.abs(_run_alone(graph, prompt) - _torch_logits(model, prompt, [])).max())
         if not np.isfinite(difference):
             raise ParityError("the quantized student's logits are not finite; export with --quantize none")
         largest = max(largest, difference)
     return largest
 
 
-def _decode(graph: OnnxGraph, prompts: Sequence[list[int]], num_new: int) -> tuple[list[list[int]], list[Logits]]:
+def _decode(graph: Graph, prompts: Sequence[list[int]], num_new: int) -> tuple[list[list[int]], list[Logits]]:
     """Decode a left-padded batch greedily; for each prompt the new tokens, and the logits of all real positions."""
-    width = max(map(len, prompts))
-    input_ids = np.array([[prompt[0]] * (width - len(prompt)) + prompt for prompt in prompts])
-    mask = np.array([[0] * (width - len(prompt)) + [1] * len(prompt) for prompt in prompts])
+    cache, heads = graph.begin(prompts)
+    width = max(map(len, heads))
+    input_ids = np.array([[head[0]] * (width - len(head)) + head for head in heads])
+    mask = np.array([[0] * (width - len(head)) + [1] * len(head) for head in heads])
     positions = np.maximum(mask.cumsum(axis=1) - 1, 0)
-    first, cache = graph.step(input_ids, mask, positions, graph.empty_cache(len(prompts)))
-    logits = [[rows[width - len(prompt) :]] for rows, prompt in zip(first, prompts, strict=True)]
+    first, cache = graph.step(input_ids, mask, positions, cache)
+    logits = [[rows[width - len(head) :]] for rows, head in zip(first, heads, strict=True)]
     chosen = [first[:, -1].argmax(axis=-1)]
     for _ in range(num_new - 1):
         mask = np.concatenate([mask, np.ones((len(prompts), 1), np.int64)], axis=1)
@@ -169,16 +170,22 @@ def _decode(graph: OnnxGraph, prompts: Sequence[list[int]], num_new: int) -> tup
     return np.stack(chosen, axis=1).tolist(), [np.concatenate(rows) for rows in logits]
 
 
-def _run_alone(graph: OnnxGraph, prompt: list[int]) -> Logits:
-    """The logits of a whole prompt, alone and without padding."""
-    length = len(prompt)
-    ones = np.ones((1, length), np.int64)
-    return graph.step(np.array([prompt]), ones, np.arange(length)[None], graph.empty_cache(1))[0][0]
+def _run_alone(graph: Graph, prompt: list[int]) -> Logits:
+    """The logits of a whole prompt (of an encoder-decoder: of the start token), alone and without padding."""
+    cache, (head,) = graph.begin([prompt])
+    ones = np.ones((1, len(head)), np.int64)
+    return graph.step(np.array([head]), ones, np.arange(len(head))[None], cache)[0][0]
 
 
 @torch.inference_mode()
-def _torch_logits(model: PreTrainedModel, token_ids: list[int]) -> Logits:
-    logits: Logits = model(input_ids=torch.tensor([token_ids]), use_cache=False).logits[0].numpy()
+def _torch_logits(model: PreTrainedModel, prompt: list[int], completion: list[int]) -> Logits:
+    """The logits of prompt and completion; of an encoder-decoder, of the start token and the completion."""
+    if model.config.is_encoder_decoder:
+        decoded = [model.config.decoder_start_token_id, *completion]
+        inputs = {"input_ids": torch.tensor([prompt]), "decoder_input_ids": torch.tensor([decoded])}
+    else:
+        inputs = {"input_ids": torch.tensor([[*prompt, *completion]])}
+    logits: Logits = model(**inputs, use_cache=False).logits[0].numpy()
     return logits
 
 

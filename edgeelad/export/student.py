@@ -18,12 +18,13 @@ from transformers import PreTrainedModel
 from edgeelad.config import ExportConfig
 from edgeelad.engine.codec import Codec
 from edgeelad.engine.graph_files import GraphFiles, Precision
+from edgeelad.engine.open import open_standard
 from edgeelad.engine.packed.generator import PackedGenerator
 from edgeelad.engine.packed.graph import PackedGraph
-from edgeelad.engine.plain.graph import OnnxGraph
 from edgeelad.engine.shape import read_json
 from edgeelad.errors import EdgeeladError, ModelError
 from edgeelad.export.empty_past import is_guessed
+from edgeelad.export.encoder_decoder import write_encoder_decoder
 from edgeelad.export.fused.build import traced_graph, write_student_graphs
 from edgeelad.export.fused.modules import UnservedArchitectureError
 from edgeelad.export.fused.swap import GraphMismatchError, swap_weights
@@ -58,7 +59,11 @@ def export_student(
         with quiet():
             load_config(str(student))
             model = load_model(str(student))
-        graphs = _write_graphs(student, folder, out, config, None if config.fresh else previous)
+        if model.config.is_encoder_decoder:
+            write_encoder_decoder(student, folder, config.quantize)
+            graphs = _Graphs("standard", "an encoder-decoder")
+        else:
+            graphs = _write_graphs(student, folder, out, config, None if config.fresh else previous)
         # 2. tokenizer and settings
         with storage_errors(out):
             _copy_files(student, folder)
@@ -67,7 +72,7 @@ def export_student(
         # 3. the graphs compute what torch computes
         files = GraphFiles(folder)
         allowed, threads = config.max_logit_difference, torch.get_num_threads()
-        parity = check_parity(model, OnnxGraph(files.standard, threads), prompts, codec.max_context, allowed)
+        parity = check_parity(model, open_standard(files, codec, threads), prompts, codec.max_context, allowed)
         if graphs.kind != "standard":
             for path in (files.engine, files.lanes):
                 generator = PackedGenerator(PackedGraph(path, threads))
@@ -75,7 +80,7 @@ def export_student(
                 generator.close()
         # 4. so does the quantized one, nearly
         quantized = GraphFiles(folder, config.quantize) if config.quantize != "none" else None
-        difference = _quantized_difference(quantized, model, prompts) if quantized is not None else None
+        difference = _quantized_difference(quantized, codec, model, prompts) if quantized is not None else None
         results.append(
             ExportResult(
                 folder=out,
@@ -153,9 +158,11 @@ def _clear(folder: Path) -> None:
         path.unlink()
 
 
-def _quantized_difference(files: GraphFiles, model: PreTrainedModel, prompts: Sequence[list[int]]) -> float:
+def _quantized_difference(
+    files: GraphFiles, codec: Codec, model: PreTrainedModel, prompts: Sequence[list[int]]
+) -> float:
     """The largest difference of the quantized graph's logits from torch's."""
-    graph = OnnxGraph(files.standard, torch.get_num_threads())
+    graph = open_standard(files, codec, torch.get_num_threads())
     return largest_difference(model, graph, prompts[:NUM_QUANTIZED_PROMPTS])
 
 
@@ -169,5 +176,5 @@ def _copy_files(student: Path, folder: Path) -> None:
 
 
 def _num_bytes(files: GraphFiles) -> int:
-    """Bytes of the standard graph and the file of its weights, if it has one."""
-    return sum(path.stat().st_size for path in (files.standard, files.weights) if path.exists())
+    """Bytes of the graphs with standard names and the file of their weights, if they have one."""
+    return sum(path.stat().st_size for path in (files.encoder, files.standard, files.weights) if path.exists())

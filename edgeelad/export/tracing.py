@@ -16,14 +16,14 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from transformers import AutoModelForCausalLM, PretrainedConfig, PreTrainedModel
+from transformers import AutoConfig, AutoModelForCausalLM, PretrainedConfig, PreTrainedModel
 from transformers.cache_utils import DynamicCache
 
 from edgeelad.errors import ModelError
 from edgeelad.export.fused.ops import OPSET
 from edgeelad.export.fused.patch import FusedAttention
 from edgeelad.training.extra import quiet
-from edgeelad.training.support import EXPORT_TASK, has_optimum
+from edgeelad.training.support import EXPORT_TASK, SEQ2SEQ_TASK, has_optimum
 
 RAW_GRAPH = "model.onnx"
 OTHER_INSTALL = "pip install 'edgeelad[distill]', which exports it with Optimum,"
@@ -42,6 +42,23 @@ def trace_standard(student: Path, out: Path) -> Path:
         )
     _optimum_export(student, out)
     return out / RAW_GRAPH
+
+
+def trace_encoder_decoder(student: Path, out: Path) -> tuple[Path, Path, Path]:
+    """Export an encoder-decoder as Optimum does, with the decoder's attention mask as an input.
+
+    Returns:
+        The paths of the encoder, of the decoder without cache, and of the decoder with cache.
+
+    Raises:
+        ModelError: Optimum is not installed.
+    """
+    if not has_optimum():
+        raise ModelError(f"{student}: encoder-decoders are not exported on transformers 5; {OTHER_INSTALL} for it")
+    names = ("decoder_model", "decoder_with_past_model")
+    configs = _masked_configs(AutoConfig.from_pretrained(student))
+    _optimum_export(student, out, task=SEQ2SEQ_TASK, custom_onnx_configs=dict(zip(names, configs, strict=True)))
+    return out / "encoder_model.onnx", out / f"{names[0]}.onnx", out / f"{names[1]}.onnx"
 
 
 def trace_fused(student: Path, config: PretrainedConfig, out: Path) -> Path:
@@ -64,14 +81,14 @@ def trace_fused(student: Path, config: PretrainedConfig, out: Path) -> Path:
     return out / RAW_GRAPH
 
 
-def _optimum_export(student: Path, out: Path, **options: Any) -> None:
+def _optimum_export(student: Path, out: Path, task: str = EXPORT_TASK, **options: Any) -> None:
     """Run Optimum's exporter without its validation: it compares one made-up input, and `parity` compares more."""
     from optimum.exporters.onnx import main_export
 
     main_export(
         str(student),
         out,
-        task=EXPORT_TASK,
+        task=task,
         framework="pt",
         library_name="transformers",
         local_files_only=True,
@@ -115,6 +132,45 @@ def _optimum_config(config: PretrainedConfig) -> Any:
     onnx_config._MODEL_PATCHER = Patcher
     onnx_config.fix_dynamic_axes = lambda *args, **kwargs: None
     return onnx_config
+
+
+def _masked_configs(config: PretrainedConfig) -> tuple[Any, Any]:
+    """OnnxConfigs of T5's decoder without and with cache, both with an attention mask over its own tokens.
+
+    Optimum's have none, so that only rows of the same length can be decoded together; and they trace the one with
+    cache with a single new token, which leaves out the causal mask of several.
+    """
+    from optimum.exporters.onnx.base import ConfigBehavior
+    from optimum.exporters.onnx.model_configs import T5OnnxConfig
+
+    class Masked(T5OnnxConfig):
+        """T5's decoder with its attention mask."""
+
+        PAD_ATTENTION_MASK_TO_PAST = True
+
+        @property
+        def inputs(self) -> dict[str, dict[int, str]]:
+            past = "past_decoder_sequence_length + " if self.use_past_in_inputs else ""
+            return {**super().inputs, "decoder_attention_mask": {0: "batch_size", 1: f"{past}decoder_sequence_length"}}
+
+        def overwrite_shape_and_generate_input(
+            self, dummy_input_gen: Any, input_name: str, framework: str, input_shapes: dict[str, int]
+        ) -> Any:
+            return dummy_input_gen.generate(
+                input_name, framework=framework, int_dtype=self.int_dtype, float_dtype=self.float_dtype
+            )
+
+    made = [
+        Masked(
+            config,
+            task="text2text-generation",
+            use_past=True,
+            use_past_in_inputs=has_past,
+            behavior=ConfigBehavior.DECODER,
+        )
+        for has_past in (False, True)
+    ]
+    return made[0], made[1]
 
 
 def _own_export(student: Path, config: PretrainedConfig, path: Path) -> None:

@@ -36,6 +36,7 @@ def write_card(folder: Path, manifest: Manifest, certificate: Certificate | None
         example: A question to show in the commands.
         num_bytes: Size of the package.
     """
+    files, fp32 = (GraphFiles(folder / ONNX_FOLDER, precision) for precision in (manifest.quantization, "fp32"))
     text = (
         _environment()
         .get_template("card.md.j2")
@@ -47,7 +48,8 @@ def write_card(folder: Path, manifest: Manifest, certificate: Certificate | None
             genai=(folder / GENAI_FILE).exists(),
             engine=manifest.graph if manifest.graph != manifest.standard_graph else None,
             quantization=manifest.quantization,
-            include_fp32=manifest.quantization != "fp32" and GraphFiles(folder / ONNX_FOLDER).standard.exists(),
+            is_encoder_decoder=files.encoder.is_file(),
+            fp32=fp32.standard.name if manifest.quantization != "fp32" and fp32.standard.exists() else None,
             size_mb=f"{num_bytes / 1e6:.1f}",
             answer_kind=manifest.answer_kind,
             answer_format=manifest.answer_format,

@@ -43,7 +43,8 @@ def write_runtime_settings(folder: Path, files: GraphFiles, max_tokens: int) -> 
     codec = Codec.load(folder)
     config, generation = dict(codec.config), _read(folder / GENERATION_FILE)
     config.pop("auto_map", None)  # names code that the package does not have
-    config["transformers.js_config"] = _javascript(folder / ONNX_FOLDER, files)
+    if not codec.is_encoder_decoder:
+        config["transformers.js_config"] = _javascript(folder / ONNX_FOLDER, files)
     write_json(folder / "config.json", config)
 
     bos_id, pad_id = (_token_id(name, generation, config) for name in ("bos_token_id", "pad_token_id"))
@@ -51,6 +52,8 @@ def write_runtime_settings(folder: Path, files: GraphFiles, max_tokens: int) -> 
     generation |= {"eos_token_id": sorted(codec.eos_ids), "do_sample": False, "top_k": 1, "max_new_tokens": max_tokens}
     write_json(folder / GENERATION_FILE, generation)
 
+    if codec.is_encoder_decoder:  # run by Optimum alone, which reads nothing else
+        return
     tokenizer = _read(folder / TOKENIZER_FILE)
     tokenizer.pop("auto_map", None)
     if tokenizer.get("tokenizer_class") in (None, "TokenizersBackend"):  # the name of transformers 5, unknown to others

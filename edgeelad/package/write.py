@@ -128,7 +128,7 @@ def _fill(folder: Path, onnx_folder: Path, info: PackageInfo) -> None:
         base_model=printable(_public_name(info.base_model)),
         quantization=info.quantization,
         graph=running_graph(folder, precisions[0]),
-        standard_graph=f"{ONNX_FOLDER}/{GraphFiles(folder, precisions[0]).standard.name}",
+        standard_graph=GraphFiles(folder / ONNX_FOLDER, precisions[0]).standard.relative_to(folder).as_posix(),
         prompt={"file": PROMPT_FILE, "is_chat": prompt.is_chat},
         answer_kind=info.answer_kind,
         answer_format=f"{ANSWER_PREFIX} A",

@@ -18,7 +18,7 @@ __all__ = ["SkippedExample", "TrainingResult", "fine_tune", "prepare_student"]
 
 
 def prepare_student(model: str, out: Path, config: StudentConfig) -> Path:
-    """Load a causal LM and save it as a student folder: safetensors, `tokenizer.json`, `prompt.json`.
+    """Load a causal LM or a T5 and save it as a student folder: safetensors, `tokenizer.json`, `prompt.json`.
 
     The prompt is `config.prompt_template` if it is set, else the one that a student folder was saved with (unless
     `config` sets a chat template, a system prompt or template options), else the model's chat template, else a plain

@@ -15,7 +15,10 @@ import torch
 from safetensors import safe_open
 from torch import Tensor
 from transformers import PretrainedConfig, PreTrainedModel
-from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING_NAMES
+from transformers.models.auto.modeling_auto import (
+    MODEL_FOR_CAUSAL_LM_MAPPING_NAMES,
+    MODEL_FOR_SEQ_TO_SEQ_CAUSAL_LM_MAPPING_NAMES,
+)
 
 from edgeelad.engine.shape import read_json
 from edgeelad.errors import ModelError
@@ -93,9 +96,9 @@ def check_architecture(source: str, config: PretrainedConfig) -> None:
         ModelError: It is one, such as a classifier.
     """
     names = config.architectures or []
-    known = MODEL_FOR_CAUSAL_LM_MAPPING_NAMES.values()
-    causal = {name for entry in known for name in ([entry] if isinstance(entry, str) else entry)}
-    if names and all("For" in name and name not in causal for name in names):
+    known = [*MODEL_FOR_CAUSAL_LM_MAPPING_NAMES.values(), *MODEL_FOR_SEQ_TO_SEQ_CAUSAL_LM_MAPPING_NAMES.values()]
+    writing = {name for entry in known for name in ([entry] if isinstance(entry, str) else entry)}
+    if names and all("For" in name and name not in writing for name in names):
         raise ModelError(
             f"{source}: was saved as {names[0]}, not as a causal language model; choose a checkpoint that writes text"
         )

@@ -16,7 +16,14 @@ from typing import Any
 import torch
 from huggingface_hub.errors import HFValidationError
 from safetensors import SafetensorError
-from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, PretrainedConfig, PreTrainedModel
+from transformers import (
+    AutoConfig,
+    AutoModelForCausalLM,
+    AutoModelForSeq2SeqLM,
+    AutoTokenizer,
+    PretrainedConfig,
+    PreTrainedModel,
+)
 from transformers import PreTrainedTokenizerFast as FastTokenizer
 from transformers.generation.utils import GenerationMixin
 from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING_NAMES
@@ -26,13 +33,14 @@ from transformers.utils import cached_file
 from edgeelad.errors import ModelError
 from edgeelad.training.checkpoint import check_architecture, check_no_code, check_shapes, check_weights
 from edgeelad.training.support import (
+    ENCODER_DECODERS,
     has_standard_export,
     is_multimodal,
     served_families,
     transformers_major,
     unfused_reason,
 )
-from edgeelad.training.translate import UntranslatableError, translate_config, translate_tokenizer
+from edgeelad.training.translate import NEW_KEYS, UntranslatableError, translate_config, translate_tokenizer
 
 PLAIN_TOKENIZERS = ("PreTrainedTokenizerFast", "TokenizersBackend")
 HUB_ID = re.compile(r"[\w.-]+(/[\w.-]+)?")
@@ -67,13 +75,17 @@ def load_config(source: str) -> PretrainedConfig:
     data = _read_settings(source)
     with _model_errors(source):
         config = AutoConfig.from_pretrained(source, trust_remote_code=False)
-    if transformers_major() < 5 and "rope_parameters" in data:
+    if transformers_major() < 5 and data.keys() & NEW_KEYS:
         config = _translated(source, data, type(config))
     kind = config.model_type
     if is_multimodal(config):
         raise ModelError(f"{source}: model type {kind!r} is multimodal; choose a text model; {served_families()}")
-    if kind not in MODEL_FOR_CAUSAL_LM_MAPPING_NAMES or getattr(config, "is_encoder_decoder", False):
-        raise ModelError(f"{source}: model type {kind!r} is not a causal language model; choose one that writes text")
+    is_decoder = kind in MODEL_FOR_CAUSAL_LM_MAPPING_NAMES and not getattr(config, "is_encoder_decoder", False)
+    if not is_decoder and kind not in ENCODER_DECODERS:
+        raise ModelError(
+            f"{source}: model type {kind!r} is not a causal language model; choose one that writes text; "
+            f"{served_families()}"
+        )
     check_architecture(source, config)
     if getattr(config, "quantization_config", None) is not None:
         raise ModelError(f"{source}: its weights are quantized and cannot be trained; choose the unquantized model")
@@ -101,7 +113,8 @@ def load_model(source: str, config: PretrainedConfig | None = None) -> PreTraine
         config = config or AutoConfig.from_pretrained(source, trust_remote_code=False)
         # torch's own attention would leave Gemma 2's soft cap out without a word
         has_softcap = getattr(config, "attn_logit_softcapping", None) is not None
-        model, info = AutoModelForCausalLM.from_pretrained(
+        head = AutoModelForSeq2SeqLM if config.is_encoder_decoder else AutoModelForCausalLM
+        model, info = head.from_pretrained(
             source,
             config=config,
             trust_remote_code=False,

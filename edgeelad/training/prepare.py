@@ -1,4 +1,4 @@
-"""Turn any causal LM into a student folder: plain float32 safetensors, `tokenizer.json`, `prompt.json`, token ids.
+"""Turn a causal LM or a T5 into a student folder: float32 safetensors, `tokenizer.json`, `prompt.json`, token ids.
 
 `generation_config.json` keeps the ids of the end, begin and padding tokens only: a student's explanation is greedy, and
 whatever loads the folder later should generate as it was scored.
@@ -20,7 +20,9 @@ from edgeelad.errors import ConfigError, ModelError
 from edgeelad.files import make_folder
 from edgeelad.records import Question
 from edgeelad.text.prompts import PLAIN_TEMPLATE, PROMPT_FILE, PromptFormat
+from edgeelad.training.characters import keep_characters
 from edgeelad.training.checkpoint import adapter_base, merge_adapter
+from edgeelad.training.encoder_decoder import complete_config
 from edgeelad.training.extra import quiet
 from edgeelad.training.load import find_model, load_config, load_model, load_tokenizer
 from edgeelad.training.save import refuse_existing, save_student
@@ -45,8 +47,12 @@ def prepare_student(model: str, out: Path, config: StudentConfig) -> Path:
         if adapted is not None:
             loaded = merge_adapter(loaded, source)
         _check_vocabulary(source, loaded, tokenizer)
+        keep_characters(source, tokenizer, loaded)
         loaded.generation_config = _token_ids(source, loaded, tokenizer)
         prompt = _own_prompt(source, config) or choose_prompt(source, tokenizer, config)
+        if described.is_encoder_decoder:
+            complete_config(loaded)
+            prompt = replace(prompt, add_special_tokens=True)  # an encoder reads the end token, too
         make_folder(out, lambda folder: save_student(folder, out, loaded, tokenizer, prompt))
     return out
 

@@ -56,7 +56,9 @@ STATEFUL_SETTINGS = (
     "linear_conv_kernel_dim", "attention_hidden_size",
 )  # fmt: skip
 EXPERT_SETTINGS = ("num_experts", "num_local_experts", "n_routed_experts", "moe_num_experts")
-EXPORT_TASK = "text-generation-with-past"
+# encoder-decoders that are served: their positions are relative, and their graphs have one layout
+ENCODER_DECODERS = ("t5", "mt5")
+EXPORT_TASK, SEQ2SEQ_TASK = "text-generation-with-past", "text2text-generation-with-past"
 
 
 @lru_cache(maxsize=1)
@@ -101,13 +103,14 @@ def unfused_reason(config: Any) -> str | None:
 
 def has_standard_export(model_type: str) -> bool:
     """Whether students of this type can be exported by Optimum alone, to a graph that the plain generator runs."""
-    if not has_optimum() or model_type not in (*STANDARD_FAMILIES, *FUSED_FAMILIES):
+    if not has_optimum() or model_type not in (*STANDARD_FAMILIES, *FUSED_FAMILIES, *ENCODER_DECODERS):
         return False
     import optimum.exporters.onnx.model_configs  # noqa: F401  # fills the table that is read below
     from optimum.exporters.tasks import TasksManager
 
     supported: dict[str, Any] = TasksManager._LIBRARY_TO_SUPPORTED_MODEL_TYPES["transformers"]
-    return EXPORT_TASK in supported.get(model_type, {}).get("onnx", {})
+    task = SEQ2SEQ_TASK if model_type in ENCODER_DECODERS else EXPORT_TASK
+    return task in supported.get(model_type, {}).get("onnx", {})
 
 
 def is_multimodal(config: Any) -> bool:
@@ -117,7 +120,7 @@ def is_multimodal(config: Any) -> bool:
 
 def served_families() -> str:
     """The families that are served by this installation, for messages."""
-    fused, standard = ", ".join(FUSED_FAMILIES), ", ".join(STANDARD_FAMILIES)
+    fused, standard = ", ".join(FUSED_FAMILIES), ", ".join((*STANDARD_FAMILIES, *ENCODER_DECODERS))
     if has_optimum():
         return f"served are, with fused graphs: {fused}; several times slower, with Optimum's: {standard}"
     return f"served are, with fused graphs: {fused}; with 'edgeelad[distill]', several times slower: {standard}"

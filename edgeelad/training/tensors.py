@@ -1,12 +1,13 @@
 """Turn examples into token rows and rows into batches: the loss is on what the student is to write, nothing else.
 
-A row is the prompt's tokens, the completion's tokens (encoded separately, as the engine meets them) and the end token.
-Its labels are -100 on the prompt. A batch is padded on the right; padding is never a label.
+A row has the prompt's tokens and the completion's (encoded separately, as the engine meets them) with the end token. A
+decoder's row has them in one sequence, whose labels are -100 on the prompt. A batch is padded on the right; padding is
+never a label.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TypedDict
 
@@ -21,10 +22,23 @@ IGNORED = -100  # the label on which torch's cross-entropy takes no loss
 
 
 class Row(TypedDict):
-    """One example as Trainer takes it; the two lists are of one length."""
+    """One example as Trainer takes it."""
 
     input_ids: list[int]
     labels: list[int]
+
+
+@dataclass(frozen=True, slots=True)
+class Layout:
+    """How an architecture reads examples.
+
+    Attributes:
+        make_row: Makes a row of the tokens of a prompt and its completion.
+        collate: Makes a batch of rows, a padding token, and the number of which lengths are a multiple.
+    """
+
+    make_row: Callable[[Sequence[int], Sequence[int]], Row]
+    collate: Callable[[Sequence[Row], int, int], dict[str, torch.Tensor]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,13 +54,24 @@ class EncodedExamples:
         return sum(label != IGNORED for row in self.rows for label in row["labels"])
 
 
-def encode_examples(examples: Sequence[Example], codec: Codec, eos_id: int) -> EncodedExamples:
+def make_row(prompt: Sequence[int], completion: Sequence[int]) -> Row:
+    """A decoder's row: prompt and completion, with labels of the same length."""
+    return {"input_ids": [*prompt, *completion], "labels": [*[IGNORED] * len(prompt), *completion]}
+
+
+def encode_examples(
+    examples: Sequence[Example],
+    codec: Codec,
+    eos_id: int,
+    make_row: Callable[[Sequence[int], Sequence[int]], Row] = make_row,
+) -> EncodedExamples:
     """Encode examples; one that is longer than the student's context is skipped, with the reason.
 
     Args:
         examples: What to learn.
         codec: The student's tokenization.
         eos_id: The end-of-sequence token that the student learns to write after the answer.
+        make_row: Makes a row of an example's tokens.
     """
     rows: list[Row] = []
     skipped: list[SkippedExample] = []
@@ -58,7 +83,7 @@ def encode_examples(examples: Sequence[Example], codec: Codec, eos_id: int) -> E
             reason = f"{num_tokens} tokens do not fit the student's context of {codec.max_context}"
             skipped.append(SkippedExample(example.question.id, reason))
         else:
-            rows.append({"input_ids": [*prompt, *completion], "labels": [*[IGNORED] * len(prompt), *completion]})
+            rows.append(make_row(prompt, completion))
     return EncodedExamples(rows, tuple(skipped))
 
 
@@ -77,3 +102,6 @@ def collate(rows: Sequence[Row], pad_id: int, multiple: int = 1) -> dict[str, to
         input_ids[index, :num_tokens] = torch.tensor(row["input_ids"])
         labels[index, :num_tokens] = torch.tensor(row["labels"])
     return {"input_ids": input_ids, "labels": labels}
+
+
+CAUSAL = Layout(make_row, collate)

@@ -6,7 +6,6 @@ reports to the `progress` callback only: a round is short, and an interrupted ru
 
 from __future__ import annotations
 
-import functools
 import math
 import os
 import random
@@ -36,12 +35,13 @@ from edgeelad.errors import TrainingError
 from edgeelad.files import make_folder
 from edgeelad.records import Example
 from edgeelad.text.prompts import PromptFormat
+from edgeelad.training.encoder_decoder import SEQ2SEQ
 from edgeelad.training.extra import distill_extra, quiet
 from edgeelad.training.load import load_model, load_tokenizer
 from edgeelad.training.result import TrainingResult
 from edgeelad.training.save import refuse_existing, save_student
 from edgeelad.training.schedule import hold_out, learning_rate, num_steps
-from edgeelad.training.tensors import EncodedExamples, collate, encode_examples
+from edgeelad.training.tensors import CAUSAL, EncodedExamples, encode_examples
 
 ProgressCallback = Callable[[int, int, float], None]
 # "constant" alone would ignore the warm-up
@@ -73,7 +73,8 @@ def fine_tune(
         tokenizer = load_tokenizer(str(base))
         eos_id = tokenizer.eos_token_id
         assert eos_id in codec.eos_ids, f"{base} was not made by prepare_student"
-        encoded = encode_examples(examples, codec, eos_id)
+        layout = SEQ2SEQ if codec.is_encoder_decoder else CAUSAL
+        encoded = encode_examples(examples, codec, eos_id, layout.make_row)
         _check_not_empty(encoded, base)
         rows, held_out = hold_out(encoded.rows, config.held_out_share, seed)
         # 2. train
@@ -81,14 +82,13 @@ def fine_tune(
         rate = learning_rate(config, model.num_parameters())
         arguments = _arguments(config, rate, len(rows), bool(held_out), seed, Path(scratch))
         watch = _Watch(rate, progress)
+        multiple = 8 if arguments.device.type == "cuda" else 1  # of lengths
         trainer = Trainer(
             model=_with_adapters(model, config) if config.method == "lora" else model,
             args=arguments,
             train_dataset=rows,
             eval_dataset=held_out or None,
-            data_collator=functools.partial(
-                collate, pad_id=eos_id, multiple=8 if arguments.device.type == "cuda" else 1
-            ),
+            data_collator=lambda rows: layout.collate(rows, eos_id, multiple),
             callbacks=[watch],
         )
         trainer.remove_callback(PrinterCallback)
@@ -189,7 +189,7 @@ def _with_adapters(model: PreTrainedModel, config: TrainingConfig) -> Any:
             lora_alpha=config.lora_alpha,
             lora_dropout=config.lora_dropout,
             target_modules="all-linear",
-            task_type="CAUSAL_LM",
+            task_type="SEQ_2_SEQ_LM" if model.config.is_encoder_decoder else "CAUSAL_LM",
         ),
     )
 

@@ -16,6 +16,7 @@ THETA_NAMES = ("rope_theta", "rotary_emb_base", "global_rope_theta")
 LOCAL_THETA_NAMES = ("rope_local_base_freq", "local_rope_theta")
 PARTIAL_NAMES = ("partial_rotary_factor", "rotary_pct")
 ROPE_TYPES = ("default", "linear", "dynamic", "yarn", "longrope", "llama3")
+NEW_KEYS = {"rope_parameters", "scale_decoder_outputs"}  # of a `config.json` that 4.57 would misread
 FULL, SLIDING = "full_attention", "sliding_attention"
 
 
@@ -24,7 +25,7 @@ class UntranslatableError(ValueError):
 
 
 def translate_config(config: Mapping[str, Any], accepted: Set[str]) -> dict[str, Any]:
-    """Translate a `config.json`; one without `rope_parameters` stays as it is.
+    """Translate a `config.json`; one without NEW_KEYS stays as it is.
 
     Args:
         config: The file's content.
@@ -34,6 +35,9 @@ def translate_config(config: Mapping[str, Any], accepted: Set[str]) -> dict[str,
         UntranslatableError: 4.57 cannot express its rotary embedding.
     """
     translated = dict(config)
+    if translated.pop("scale_decoder_outputs", True) is False:
+        # T5 1.1: for transformers 5 every head may be tied, for 4.57 one that is tied is scaled as well
+        translated["tie_word_embeddings"] = False
     rope = translated.pop("rope_parameters", None)
     if rope is None:
         return translated

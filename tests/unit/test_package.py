@@ -294,7 +294,7 @@ def test_documents_beside_a_package_are_named_and_left_alone(own):
 
 @pytest.mark.parametrize(
     "name",
-    ["extra.onnx", "onnx/decoder_model_merged.onnx", "processor.json", "modeling.py", "a/b.bin", "vocab.txt"],
+    ["extra.onnx", "onnx/decoder_model.onnx", "processor.json", "modeling.py", "a/b.bin", "vocab.txt"],
 )
 def test_a_file_that_another_runtime_would_open_is_not_verified(own, name):
     (own / name).parent.mkdir(exist_ok=True)

@@ -54,14 +54,14 @@ def swap_weights(previous: Path, student: Path, out: Path, precisions: tuple[Pre
     written = []
     for precision in precisions:
         old, new = GraphFiles(previous, precision), GraphFiles(out, precision)
-        missing = [path.name for path in old.files if not path.is_file()]
+        missing = [path.name for path in (*old.fused, old.weights) if not path.is_file()]
         if missing:
             raise GraphMismatchError(f"{previous}: no {', '.join(missing)} to put weights into")
-        models = [onnx.load(str(path), load_external_data=False) for path in old.graphs]
+        models = [onnx.load(str(path), load_external_data=False) for path in old.fused]
         _check_precision(models[0], precision, old.standard)
         _check_all_used(models[0], parameters, old.standard)
         _write_weights(models, old, new, parameters)
-        for source, target in zip(old.graphs, new.graphs, strict=True):
+        for source, target in zip(old.fused, new.fused, strict=True):
             shutil.copyfile(source, target)
         written.append(new)
     return written
