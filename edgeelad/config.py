@@ -42,7 +42,7 @@ RESUMABLE = {
         "fallback_usd_per_million_completion",
     },
     "selection": {"num_rounds"},
-    "scoring": {"num_workers"},
+    "scoring": {"num_workers", "engine", "ray_address"},
     "export": {"fresh"},
     "stopping": {"stop_when_certified"},
 }  # fmt: skip
@@ -191,6 +191,14 @@ class ScoringConfig(Section):
     batch_size: int = Field(64, ge=1, description="Questions that a worker processes together.")
     num_workers: int | None = Field(None, ge=1, description="Worker processes; default: one per core.", examples=[4])
     precision: Precision = Field("fp32", description="Precision of the student that scores the pool.")
+    engine: Literal["local", "ray"] = Field(
+        "local", description="local: worker processes on this machine; ray: actors on a Ray cluster score the pool."
+    )
+    ray_address: str | None = Field(
+        None,
+        description="Address of the Ray cluster; default: that of RAY_ADDRESS, else a new one on this machine.",
+        examples=["auto"],
+    )
 
 
 class SelectionConfig(Section):

@@ -28,7 +28,11 @@ if TYPE_CHECKING:
 QUICKSTART_FOLDER = Path("runs/quickstart")
 # the modules that tell whether an extra is installed; optimum is optional
 TEACHER = ("requests", "json_repair")
-EXTRAS = {"teacher": TEACHER, "distill": ("torch", "transformers", "onnx", "accelerate", "sklearn", *TEACHER)}
+EXTRAS = {
+    "teacher": TEACHER,
+    "ray": ("ray",),
+    "distill": ("torch", "transformers", "onnx", "accelerate", "sklearn", *TEACHER),
+}
 PARITY_QUESTIONS = (
     "Tom has 3 apples and buys 4 more. How many apples does Tom have?",
     "A box holds 6 pens. How many pens are in 5 boxes?",
@@ -136,6 +140,8 @@ def environment(plan: Plan, progress: Progress) -> Iterator[RunConfig]:
         MissingExtraError: An optional dependency of fine-tuning is not installed.
     """
     require("distill", "edgeelad distill")
+    if plan.config is not None and plan.config.scoring.engine == "ray":
+        require("ray", "scoring.engine = 'ray'")
     let_torch_threads_sleep()
     if not plan.is_quickstart:
         assert plan.config is not None

@@ -33,6 +33,16 @@ MAX_TOKENS = click.option(
 PRECISION = click.option(
     "--precision", type=click.Choice(["fp32", "int8", "int4"]), help="Graph to run; default: fp32 if there is one."
 )
+ENGINE = click.option(
+    "--engine",
+    type=click.Choice(["local", "ray"]),
+    default="local",
+    show_default=True,
+    help="Worker processes on this machine, or actors on a Ray cluster.",
+)
+ADDRESS = click.option(
+    "--address", help="Address of the Ray cluster; default: RAY_ADDRESS, else a new one on this machine."
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,6 +63,8 @@ class ScoreOptions:
     max_tokens: int | None
     precision: Precision | None
     seed: int
+    engine: str
+    address: str | None
     shard: str | None
     risk_model: Path | None
     merge: bool
@@ -92,6 +104,8 @@ class EvalOptions:
 @MAX_TOKENS
 @PRECISION
 @SEED
+@ENGINE
+@ADDRESS
 @click.option("--shard", metavar="I/N", help="Score only this part of the pool, such as 2/8.")
 @click.option("--risk-model", type=PATH, help="Risk model of a run (rounds/NN/risk.json); default: that of round 1.")
 @click.option("--merge", is_flag=True, help="Merge the score files SHARDS into one file.")
@@ -102,7 +116,8 @@ def score(options: ScoreOptions) -> None:
     """Score a pool: the student explains every question, and its uncertainty in the steps is the score.
 
     To resume a run that was stopped or killed, give the same command again. On several machines, each scores a shard
-    of the pool; `edgeelad score --merge SHARDS… --out FILE` makes of them the file that one would have written.
+    of the pool; `edgeelad score --merge SHARDS… --out FILE` makes of them the file that one would have written. On a
+    Ray cluster (--engine ray; pip install 'edgeelad[ray]'), one command scores on all of its cores.
     """
     if options.merge:
         summary = _merge(options)
@@ -118,7 +133,9 @@ def _score(options: ScoreOptions) -> dict[str, Any]:
     from edgeelad.scoring.shards import Shard
 
     model, pool = _required("--model", options.model), _required("--pool", options.pool)
-    engine = _engine_options(options)
+    if options.address is not None and options.engine != "ray":
+        raise UsageError("--address names a Ray cluster; give --engine ray too")
+    engine = _engine_options(options, options.address, options.engine == "ray")
     try:
         with progress_shown(options.quiet) as progress:
             return score_pool(
@@ -184,11 +201,19 @@ def evaluate(options: EvalOptions) -> None:
         )
 
 
-def _engine_options(options: ScoreOptions | EvalOptions) -> EngineOptions:
+def _engine_options(
+    options: ScoreOptions | EvalOptions, address: str | None = None, on_cluster: bool = False
+) -> EngineOptions:
     from edgeelad.cli.sizes import parse_size
     from edgeelad.engine.options import EngineOptions
 
     kv_bytes = parse_size(options.kv_memory, "--kv-memory") if options.kv_memory is not None else None
+    if on_cluster:
+        from edgeelad.engine.ray_actors import cluster_options
+
+        return cluster_options(
+            address, options.workers, options.threads, precision=options.precision, kv_bytes=kv_bytes
+        )
     return EngineOptions.for_machine(options.workers, options.threads, precision=options.precision, kv_bytes=kv_bytes)
 
 

@@ -16,9 +16,10 @@ from itertools import chain, islice
 from pathlib import Path
 from typing import TypeVar
 
+from edgeelad.engine.blocks import BlockWorkers, Lost
 from edgeelad.engine.memory import kv_share
-from edgeelad.engine.options import EngineOptions
-from edgeelad.engine.processes import Lost, WorkerProcesses, check_main_guard
+from edgeelad.engine.options import EngineOptions, num_cores
+from edgeelad.engine.processes import WorkerProcesses, check_main_guard
 from edgeelad.engine.session import flush_denormals, limit_memory
 from edgeelad.engine.student import Student
 from edgeelad.engine.tree import TreeParams
@@ -65,16 +66,15 @@ def generate_trees(
     options = options or EngineOptions()
     if options.num_workers > 1:
         check_main_guard()
-    opener = student_opener(folder, options)
     source = iter(questions)
     blocks = iter(lambda: list(islice(source, options.batch_size)), [])
     first = list(islice(blocks, 2))
-    if options.num_workers == 1 or len(first) < 2:
-        with tree_work(opener, params, _same) as work:
+    if options.cluster is None and (options.num_workers == 1 or len(first) < 2):
+        with _tree_work(student_opener(folder, options), params, _same) as work:
             for block in chain(first, blocks):
                 yield from _trees(work(block), on_set_aside)
         return
-    with tree_processes(opener, params, _same, options.num_workers) as processes:
+    with tree_workers(folder, options, params, _same) as processes:
         yield from _trees(set_aside_lost(processes.map(chain(first, blocks))), on_set_aside)
 
 
@@ -84,19 +84,46 @@ def student_opener(folder: Path, options: EngineOptions) -> Callable[[], Student
     return partial(Student.open, folder, replace(options, kv_bytes=kv_bytes))
 
 
-def tree_processes(
-    opener: Callable[[], Student],
+def tree_workers(
+    folder: Path,
+    options: EngineOptions,
     params: TreeParams,
     then: Callable[[ReasoningTree], Result],
-    num_workers: int,
     warn: Callable[[str], None] = _log.warning,
-) -> WorkerProcesses[Question, Result | SetAside]:
-    """Worker processes that generate trees and apply `then` to each; only its result leaves the process."""
-    return WorkerProcesses(partial(_work_in_process, opener, params, then), num_workers, warn)
+) -> BlockWorkers[Question, Result | SetAside]:
+    """Workers that generate trees and apply `then` to each; only its result leaves the worker."""
+    if options.cluster is not None:
+        from edgeelad.engine.ray_actors import RayActors
+
+        return RayActors(partial(_work_on_node, options=options, params=params, then=then), folder, options, warn)
+    return WorkerProcesses(
+        partial(_work_in_process, student_opener(folder, options), params, then), options.num_workers, warn
+    )
 
 
 @contextmanager
-def tree_work(
+def _work_on_node(
+    folder: Path, options: EngineOptions, params: TreeParams, then: Callable[[ReasoningTree], Result]
+) -> Iterator[Callable[[Block], list[Result | SetAside]]]:
+    """`_tree_work` in an actor, which shares the memory of its node with as many as the node has room for."""
+    num_workers = max(num_cores() // options.num_threads, 1)
+    with _tree_work(student_opener(folder, replace(options, num_workers=num_workers)), params, then) as work:
+        yield work
+
+
+@contextmanager
+def _work_in_process(
+    opener: Callable[[], Student], params: TreeParams, then: Callable[[ReasoningTree], Result]
+) -> Iterator[Callable[[Block], list[Result | SetAside]]]:
+    """`_tree_work` in a process that does nothing else."""
+    flush_denormals()
+    limit_memory()
+    with _tree_work(opener, params, then) as work:
+        yield work
+
+
+@contextmanager
+def _tree_work(
     opener: Callable[[], Student], params: TreeParams, then: Callable[[ReasoningTree], Result]
 ) -> Iterator[Callable[[Block], list[Result | SetAside]]]:
     """Open a student; gives the function from a block of questions to their results."""
@@ -108,17 +135,6 @@ def tree_work(
             is_fitting = {id(question) for question in fitting}
             return [next(results) if id(q) in is_fitting else SetAside(q, TOO_LONG, True) for q in block]
 
-        yield work
-
-
-@contextmanager
-def _work_in_process(
-    opener: Callable[[], Student], params: TreeParams, then: Callable[[ReasoningTree], Result]
-) -> Iterator[Callable[[Block], list[Result | SetAside]]]:
-    """`tree_work` in a process that does nothing else."""
-    flush_denormals()
-    limit_memory()
-    with tree_work(opener, params, then) as work:
         yield work
 
 

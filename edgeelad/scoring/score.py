@@ -24,7 +24,7 @@ from edgeelad.engine.memory import peak_memory_bytes
 from edgeelad.engine.options import EngineOptions
 from edgeelad.engine.processes import check_main_guard
 from edgeelad.engine.tree import greedy_params
-from edgeelad.engine.workers import SetAside, generate_trees, set_aside_lost, student_opener, tree_processes
+from edgeelad.engine.workers import SetAside, generate_trees, set_aside_lost, tree_workers
 from edgeelad.errors import ModelError, PoolError, UsageError
 from edgeelad.files import read_jsonl
 from edgeelad.package.open import is_package, open_package
@@ -196,15 +196,15 @@ def _score_rest(
         max_branch_tokens=settings.max_tokens,
     )
     params = tree_params(settings.strategy, config, settings.seed)
-    opener = student_opener(model, replace(options, batch_size=LARGEST_BLOCK, precision=settings.precision))
+    options = replace(options, batch_size=LARGEST_BLOCK, precision=settings.precision)
     then = partial(
         _score_tree, strategy=settings.strategy, inter_weight=config.inter_weight, seed=settings.seed, risk=risk
     )
     before, rate = files.num_scored, Rate()
     if num_left:
         progress.start("Student explains and is scored", num_left)
-    with tree_processes(opener, params, then, options.num_workers, progress.warn) as processes:
-        results = set_aside_lost(processes.map(blocks))
+    with tree_workers(model, options, params, then, progress.warn) as workers:
+        results = set_aside_lost(workers.map(blocks))
         for done, result in enumerate(islice(results, num_skipped, None), start=1):
             if isinstance(result, SetAside):
                 files.set_aside(result.question, result.reason)
@@ -220,8 +220,8 @@ def _score_rest(
         "strategy": settings.strategy,
         **rate.figures(),
         "workers": options.num_workers,
-        "replaced_workers": processes.num_replaced,
-        "peak_memory_bytes": {"parent": peak_memory_bytes(), "largest_worker": processes.peak_bytes},
+        "replaced_workers": workers.num_replaced,
+        "peak_memory_bytes": {"parent": peak_memory_bytes(), "largest_worker": workers.peak_bytes},
         "resumed_from": before,
     }
 

@@ -93,6 +93,16 @@ def _trees(run: Run, number: int, questions: list[Question], strategy: Strategy)
         run.folder.round(number - 1).onnx,
         questions,
         tree_params(strategy, config, run.seed(number, "score")),
-        EngineOptions(run.num_workers, batch_size=config.batch_size, precision=config.precision),
+        _engine_options(run),
         on_set_aside=without_score,
     )
+
+
+def _engine_options(run: Run) -> EngineOptions:
+    config = run.config.scoring
+    if config.engine == "local":
+        return EngineOptions(run.num_workers, batch_size=config.batch_size, precision=config.precision)
+    from edgeelad.engine.ray_actors import cluster_options
+
+    options = cluster_options(config.ray_address, config.num_workers, precision=config.precision)
+    return replace(options, batch_size=config.batch_size)

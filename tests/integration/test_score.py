@@ -23,6 +23,7 @@ from fixtures.students import MAX_CONTEXT, StudentFolders, make_sum
 
 import edgeelad
 from edgeelad.config import PoolConfig
+from edgeelad.engine import workers
 from edgeelad.engine.options import EngineOptions, num_cores
 from edgeelad.errors import ModelError, PoolError, RunError, UsageError
 from edgeelad.progress import Silent
@@ -332,8 +333,8 @@ def test_shards_that_do_not_make_a_whole(model: Path, pool: Path, tmp_path: Path
 def test_questions_that_kill_are_set_aside(
     model: Path, pool: Path, whole: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    opener, poison = scoring.student_opener, frozenset({"q100", f"q{NUM - 2}"})
-    monkeypatch.setattr(scoring, "student_opener", lambda *given: partial(open_poisoned, opener(*given), poison))
+    opener, poison = workers.student_opener, frozenset({"q100", f"q{NUM - 2}"})
+    monkeypatch.setattr(workers, "student_opener", lambda *given: partial(open_poisoned, opener(*given), poison))
     said = Told()
     out = tmp_path / "scores.jsonl"
     summary = score_pool(model, at(pool), out, said, options=EngineOptions(2), **SETTINGS)

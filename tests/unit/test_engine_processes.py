@@ -13,7 +13,8 @@ from pathlib import Path
 
 import pytest
 
-from edgeelad.engine.processes import MAX_BLOCKS_AHEAD, MAX_DEATHS_IN_A_ROW, MAX_FAILED_STARTS, Lost, WorkerProcesses
+from edgeelad.engine.blocks import MAX_BLOCKS_AHEAD, MAX_DEATHS_IN_A_ROW, MAX_FAILED_STARTS, Lost
+from edgeelad.engine.processes import WorkerProcesses
 from edgeelad.errors import MissingExtraError, RunError
 
 POISON, BUG, ONCE, WRONG = 1000, 1001, 1002, 1003
@@ -170,5 +171,5 @@ def test_one_process_does_all_the_work_if_there_is_room_for_one(tmp_path: Path) 
     told: list[str] = []
     with WorkerProcesses(partial(crowded, tmp_path), 2, told.append) as workers:
         assert list(workers.map(_blocks(list(range(40))))) == [2 * n for n in range(40)]
-    assert workers.num_processes == 1
+    assert workers.num_workers == 1
     assert told == ["worker processes die before they are ready (exit code 3): continuing with 1"]

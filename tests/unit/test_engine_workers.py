@@ -14,10 +14,10 @@ import pytest
 from fixtures.students import MAX_CONTEXT, StudentFolders, make_sum, questions
 
 from edgeelad.engine import memory
+from edgeelad.engine.blocks import MAX_BLOCKS_AHEAD
 from edgeelad.engine.graph_files import Precision
 from edgeelad.engine.memory import kv_share
 from edgeelad.engine.options import EngineOptions
-from edgeelad.engine.processes import MAX_BLOCKS_AHEAD
 from edgeelad.engine.tree import TreeParams
 from edgeelad.engine.workers import SetAside, generate_trees
 from edgeelad.errors import ModelError, PromptTooLongError
