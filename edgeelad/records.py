@@ -201,6 +201,14 @@ class TeacherUsage:
 
 
 @dataclass(frozen=True, slots=True)
+class TeacherCall:
+    """One reply that was bought: which prompt asked for it, and what it cost (in two requests, if it was repeated)."""
+
+    prompt: str
+    usage: TeacherUsage
+
+
+@dataclass(frozen=True, slots=True)
 class Correction:
     """One flaw that was found and corrected: the step's index (0-based), its text before and after, who found it."""
 
@@ -224,6 +232,7 @@ class Annotation:
         student_steps: The student's greedy steps that the teacher was shown.
         corrections: The flaws corrected on the way, in order.
         usage: Its cost.
+        calls: The calls that make up the cost, in order.
     """
 
     question_id: str
@@ -235,6 +244,7 @@ class Annotation:
     student_steps: tuple[str, ...] = ()
     corrections: tuple[Correction, ...] = ()
     usage: TeacherUsage = field(default_factory=TeacherUsage)
+    calls: tuple[TeacherCall, ...] = ()
 
     @property
     def is_usable(self) -> bool:

@@ -19,7 +19,7 @@ from edgeelad.quickstart.steps import find_equations, replace_equation
 
 _TASK = re.compile(r"^Task: (.+)\.$", re.MULTILINE)
 _LABEL = re.compile(
-    r"^(Answer format|Question|Reference answer|Student's steps|Student's answer|Correct steps so far|Next step):[ ]*",
+    r"^(Question|Reference answer|Student's steps|Student's answer|Correct steps so far|Next step):[ ]*",
     re.MULTILINE,
 )
 _NUMBERED = re.compile(r"^(\d+)\. (.*)$", re.MULTILINE)
@@ -149,18 +149,36 @@ def _answer(asked: _Asked, faults: Faults, chance: _Chance) -> dict[str, Any]:
     return {"work": work, "answer": str(answer)}
 
 
+def _check(asked: _Asked, faults: Faults, chance: _Chance) -> dict[str, Any]:
+    fields = _answer(asked, faults, chance)
+    right = solver.solve(asked.question)
+    if fields["answer"] == str(right.answer):
+        return {**fields, **_first_error(asked, faults, chance)}
+    # who answers wrongly takes the step that leads there for right
+    equation = replace(find_equations(right.steps[-1])[0], result=int(fields["answer"]))
+    return {
+        **fields,
+        "first_error": len(asked.steps),
+        "corrected_step": replace_equation(right.steps[-1], equation),
+    }
+
+
 def _find_first_error(asked: _Asked, faults: Faults, chance: _Chance) -> dict[str, Any]:
+    answer = solver.solve(asked.question).answer
+    disputed = str(answer) if asked.reference is None or asked.reference.strip() != str(answer) else None
+    return {**_first_error(asked, faults, chance), "answer": disputed}
+
+
+def _first_error(asked: _Asked, faults: Faults, chance: _Chance) -> dict[str, Any]:
     index = solver.find_first_error(asked.question, asked.steps)
     if index is not None and chance.happens("finding", faults.finding_error):
         choices = [choice for choice in (None, *range(len(asked.steps))) if choice != index]
         index = choices[chance.draw("mistaken", len(choices))]
-    answer = solver.solve(asked.question).answer
-    disputed = str(answer) if asked.reference is None or asked.reference.strip() != str(answer) else None
     if index is None:
-        return {"first_error": None, "corrected_step": None, "answer": disputed}
+        return {"first_error": None, "corrected_step": None}
     step = asked.steps[index] if index < len(asked.steps) else ""
     corrected = solver.correct_step(asked.question, asked.steps[:index], step)
-    return {"first_error": index + 1, "corrected_step": corrected, "answer": disputed}
+    return {"first_error": index + 1, "corrected_step": corrected}
 
 
 def _judge_step(asked: _Asked, faults: Faults, chance: _Chance) -> dict[str, Any]:
@@ -201,6 +219,7 @@ def _maybe_wrong(answer: int, faults: Faults, chance: _Chance) -> int:
 
 _REPLIES = {
     "solve the question": _answer,
+    "solve the question, then check the student's steps": _check,
     "find the first error in the student's steps": _find_first_error,
     "judge the student's next step": _judge_step,
     "complete the explanation": _complete,

@@ -24,7 +24,14 @@ from edgeelad.teacher.revision.own_chain import own_chain
 BYTES_PER_TOKEN = 4
 # guesses, for a teacher that the ledger does not know: completion tokens of a reply, and calls for a question that no
 # own chain settles
-GUESSED_COMPLETION = {"answer": 50, "find_first_error": 60, "judge_step": 30, "complete": 80, "rationale": 120}
+GUESSED_COMPLETION = {
+    "answer": 50,
+    "check": 80,
+    "find_first_error": 60,
+    "judge_step": 30,
+    "complete": 80,
+    "rationale": 120,
+}
 GUESSED_CALLS = {"find_first_error": 1.3, "judge_step": 4.0, "complete": 0.2, "rationale": 0.15}
 # share of questions that an own chain settles, if there is no tree
 GUESSED_OWN_SHARE = 0.4
@@ -121,6 +128,8 @@ def _calls(
     """Calls of each prompt for one question, at each level."""
     if config.mode == "rationale":
         return {"low": {"rationale": 1}, "expected": {"rationale": 1}, "high": {"rationale": 2}}
+    if tree is not None and tree.steps and question.answer is None and config.walk == "single":
+        return _check_calls(config, rates)
     answers = 0 if question.answer is not None else 2
     is_settled = tree is not None and question.answer is not None and own_chain(tree, question.answer) is not None
     if is_settled:
@@ -146,6 +155,19 @@ def _calls(
     return {"low": low, "expected": expected, "high": high}
 
 
+def _check_calls(config: TeacherConfig, rates: Mapping[str, PromptRates]) -> dict[str, dict[str, float]]:
+    """Calls for a question without an answer in the pool, if one call answers it and corrects the student."""
+    expected: dict[str, float] = {"check": 1}
+    for prompt_id in ("find_first_error", "rationale"):
+        known = rates.get(prompt_id)
+        guess = (1.0 - GUESSED_OWN_SHARE) * GUESSED_CALLS["rationale"]
+        expected[prompt_id] = known.calls_per_question if known is not None else 0.0 if rates else guess
+    rest = config.max_calls - 1
+    high: dict[str, float] = {"check": 1, "rationale": min(2, rest)}
+    high["find_first_error"] = max(0, min(config.max_depth - 1, rest - 2))
+    return {"low": {"check": 1}, "expected": expected, "high": high}
+
+
 def _completion(prompt_id: str, level: str, config: TeacherConfig, rates: Mapping[str, PromptRates]) -> float:
     if level == "high":
         return config.completion_cap
@@ -162,6 +184,7 @@ def _prompts(
     reference = question.answer if question.answer is not None else "42"
     rendered = {
         "answer": render_messages("answer", question),
+        "check": render_messages("check", question, style=config.style, steps=steps, student_answer="42"),
         "find_first_error": render_messages(
             "find_first_error", question, style=config.style, reference=reference, steps=steps, student_answer="42"
         ),
@@ -214,7 +237,9 @@ def _first_prompt(
     if config.mode == "rationale" or (question.answer is not None and tree is None):
         return render_messages("rationale", question, style=config.style, reference=question.answer)
     if question.answer is None or tree is None:
-        return render_messages("answer", question)
+        if tree is None or not tree.steps or config.walk == "per_step":
+            return render_messages("answer", question)
+        return render_messages("check", question, style=config.style, steps=tree.steps, student_answer=tree.answer)
     return render_messages(
         "find_first_error",
         question,

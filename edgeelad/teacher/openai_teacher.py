@@ -23,7 +23,7 @@ from edgeelad.teacher.client.chat_client import ChatClient
 from edgeelad.teacher.client.fallback_client import FallbackClient
 from edgeelad.teacher.ledger.exchange import StoredReply, TeacherRequest, canonical_json
 from edgeelad.teacher.prompts.messages import Message, Turn, load_prompt, render_judge_messages, render_messages
-from edgeelad.teacher.prompts.parse import parse_answer, parse_chain, parse_first_error, parse_judgment
+from edgeelad.teacher.prompts.parse import parse_answer, parse_chain, parse_check, parse_first_error, parse_judgment
 from edgeelad.teacher.protocol import (
     AnswerReply,
     ChainReply,
@@ -98,6 +98,13 @@ class OpenAITeacher:
         """Answer a question; see `Teacher.answer`."""
         messages = render_messages("answer", question)
         return self._ask("answer", question, messages, partial(parse_answer, question=question), sample)
+
+    def check(self, question: Question, steps: Sequence[str], student_answer: str | None) -> FirstErrorReply:
+        """Answer, then find and correct the first flawed step; see `FullTeacher.check`."""
+        messages = render_messages(
+            "check", question, style=self._config.style, steps=steps, student_answer=student_answer
+        )
+        return self._ask("check", question, messages, partial(parse_check, question=question, num_steps=len(steps)))
 
     def find_first_error(
         self, question: Question, steps: Sequence[str], reference: str | None, student_answer: str | None

@@ -36,6 +36,7 @@ from edgeelad.text.answers import canonical
 REPLIES: dict[str, type[AnswerReply | ChainReply | FirstErrorReply | JudgeReply]] = {
     "answer": AnswerReply,
     "rationale": ChainReply,
+    "check": FirstErrorReply,
     "find_first_error": FirstErrorReply,
     "judge_step": JudgeReply,
     "complete": ChainReply,

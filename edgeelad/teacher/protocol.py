@@ -34,13 +34,14 @@ class AnswerReply:
 
 @dataclass(frozen=True, slots=True)
 class FirstErrorReply:
-    """The first flawed step, and that step corrected.
+    """The first flawed step, and that step corrected: the reply to `check` and to `find_first_error`.
 
     Attributes:
         step: 0-based index of the flawed step; the number of steps if the steps are right but something is missing
             after them; None if the teacher finds no error.
         corrected: The corrected step, one line; None if the teacher gave none.
-        answer: The teacher's own canonical answer, if it gave one (it does if it disputes the reference).
+        answer: The teacher's own canonical answer, if it gave one: always in reply to `check`, else if it disputes the
+            reference.
         usage: What the reply cost.
         ending: The canonical answer, if the teacher put an answer line in the step's place: the explanation should end
             there.
@@ -91,7 +92,7 @@ class Teacher(Protocol):
     ...     def rationale(self, question, reference, sample=0):
     ...         return ChainReply(("3 + 4 = 7",), "7")
     >>> abilities_of(Parrot())
-    Abilities(finds_errors=False, judges_steps=False, completes=False)
+    Abilities(finds_errors=False, judges_steps=False, completes=False, checks=False)
     """
 
     def answer(self, question: Question, sample: int = 0) -> AnswerReply:
@@ -105,6 +106,10 @@ class Teacher(Protocol):
 
 class FullTeacher(Teacher, Protocol):
     """A teacher that can do all that the ladder asks for."""
+
+    def check(self, question: Question, steps: Sequence[str], student_answer: str | None) -> FirstErrorReply:
+        """Answer a question, then find the first flawed step of the student's explanation and correct it."""
+        ...
 
     def find_first_error(
         self, question: Question, steps: Sequence[str], reference: str | None, student_answer: str | None
@@ -130,9 +135,10 @@ class Abilities:
     finds_errors: bool = True
     judges_steps: bool = True
     completes: bool = True
+    checks: bool = True
 
 
 def abilities_of(teacher: Teacher) -> Abilities:
     """What a teacher can do, by the methods that it has."""
-    names = ("find_first_error", "judge_step", "complete")
+    names = ("find_first_error", "judge_step", "complete", "check")
     return Abilities(*(callable(getattr(teacher, name, None)) for name in names))

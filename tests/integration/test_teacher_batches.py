@@ -22,12 +22,18 @@ class Interrupted(BaseException):
     """What kills the process, in effect: nothing may be written after it."""
 
 
-def run(server, path, *, sleep=None, **settings):
+class AnswersFirst(OpenAITeacher):
+    """Answers twice before it corrects, so that a question needs three batches."""
+
+    check = None
+
+
+def run(server, path, *, sleep=None, kind=AnswersFirst, **settings):
     """Annotate in batches; gives the annotations and the usage."""
     config = TeacherConfig(url=server.url, model="m", batch=True, **{"api_key_env": "", **PRICES, **settings})
     with Ledger(path) as ledger:
         client = BatchClient(config, ledger, run="r", sleep=sleep or (lambda seconds: None))
-        teacher = OpenAITeacher(client, config)
+        teacher = kind(client, config)
         try:
             made = list(annotate(QUESTIONS, TREES, teacher, student_of(TRUTH), config))
         finally:
@@ -72,7 +78,8 @@ def test_the_same_annotations_as_without_batches(path, tmp_path):
     from fixtures.chaos_server import ChaosServer
 
     with BatchServer(solver) as server:
-        batched, _ = run(server, path)
+        batched, _ = run(server, path, kind=OpenAITeacher)
+        assert len(server.batches) == 1, "one call answers and corrects"
     with ChaosServer(respond=solver) as server:
         config = TeacherConfig(url=server.url, model="m", api_key_env="")
         with open_teacher(config, tmp_path / "other", {}) as teacher:

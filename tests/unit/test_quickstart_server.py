@@ -13,7 +13,7 @@ from edgeelad.quickstart.server import MODEL, TeacherServer, count_tokens
 from edgeelad.quickstart.solver import find_first_error, solve
 from edgeelad.records import Question
 from edgeelad.teacher.prompts.messages import Turn, render_judge_messages, render_messages
-from edgeelad.teacher.prompts.parse import parse_answer, parse_chain, parse_first_error, parse_judgment
+from edgeelad.teacher.prompts.parse import parse_answer, parse_chain, parse_check, parse_first_error, parse_judgment
 from edgeelad.text.answers import canonical
 
 TOM = Question("q", "Tom has 7 apples. Tom gets 5 more and gives 4 away. How many apples does Tom have now?")
@@ -185,6 +185,21 @@ def test_finds_the_first_error():
     assert (found.step, found.corrected, found.answer) == (None, None, None)
     assert ask((FIRST, THEN), reference="9", answer="8").answer == "8", "the reference is disputed"
     assert ask((FIRST, THEN), reference=None, answer="8").answer == "8"
+
+
+def test_answers_and_finds_the_first_error_in_one_reply():
+    def ask(steps, answer=None, **options):
+        messages = render_messages("check", TOM, steps=steps, student_answer=answer)
+        return parse_check(_reply(messages, **options), TOM, len(steps))
+
+    found = ask((WRONG, "Then there are 13 - 4 = 9 apples."), "9")
+    assert (found.step, found.corrected, found.answer) == (0, FIRST, "8")
+    found = ask((FIRST, THEN), "8")
+    assert (found.step, found.corrected, found.answer) == (None, None, "8")
+    mistaken = ask((FIRST, THEN), "8", faults=Faults(answer_error=1.0))
+    assert mistaken.step == 1, "who answers wrongly takes a right step for wrong"
+    assert mistaken.corrected.startswith("Then there are 12 - 4 = ")
+    assert mistaken.corrected.split()[-2] == mistaken.answer != "8"
 
 
 def test_judges_step_by_step_in_one_conversation():

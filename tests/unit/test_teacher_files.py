@@ -35,7 +35,7 @@ def test_stats(bought):
     stats = ledger_stats(bought[0])
     assert list(stats.by_run) == ["r"]
     assert stats.total.usage == stats.by_run["r"].usage
-    assert {item.prompt_id for item in stats.by_prompt} == {"answer", "find_first_error"}
+    assert {item.prompt_id for item in stats.by_prompt} == {"check"}
     assert sum(item.requests for item in stats.by_prompt) == stats.total.requests
     assert sum(item.cost_usd for item in stats.by_prompt) == pytest.approx(stats.total.usage.cost_usd)
     assert verify_ledger(bought[0]) == []

@@ -6,7 +6,7 @@ from hypothesis import strategies as st
 
 from edgeelad.errors import TeacherReplyError
 from edgeelad.records import Question
-from edgeelad.teacher.prompts.parse import parse_answer, parse_chain, parse_first_error, parse_judgment
+from edgeelad.teacher.prompts.parse import parse_answer, parse_chain, parse_check, parse_first_error, parse_judgment
 from edgeelad.teacher.protocol import AnswerReply, ChainReply, FirstErrorReply
 
 NUMBER = Question("q", "How many?")
@@ -104,6 +104,18 @@ def test_a_decimal_is_not_taken_for_a_number_of_a_step():
     assert reply.corrected == "2.5 + 1 = 3.5"
 
 
+def test_checks_are_first_errors_with_an_answer():
+    text = '{"work": "2 + 3 = 5", "answer": "5 apples", "first_error": 2, "corrected_step": "2 + 3 = 5"}'
+    assert parse_check(text, NUMBER, 2) == FirstErrorReply(1, "2 + 3 = 5", "5")
+    text = '{"work": "", "answer": 5, "first_error": null, "corrected_step": null}'
+    assert parse_check(text, NUMBER, 2) == FirstErrorReply(None, None, "5")
+    for text in ('{"first_error": 2, "corrected_step": "a"}', '{"answer": null, "first_error": null}'):
+        with pytest.raises(TeacherReplyError, match="no answer of kind number"):
+            parse_check(text, NUMBER, 2)
+    with pytest.raises(TeacherReplyError, match="no JSON object with first_error"):
+        parse_check('{"work": "2 + 3", "answer": "5"}', NUMBER, 2)
+
+
 def test_judgments():
     assert parse_judgment('{"correct": true, "corrected_step": "x"}', NUMBER, 1).corrected is None
     ended = parse_judgment('{"correct": false, "corrected_step": "The answer is 8"}', NUMBER, 1)
@@ -190,6 +202,7 @@ def test_any_reply_is_read_or_refused(text, question, num_steps):
     parsers = {
         "answer": lambda: parse_answer(text, question),
         "first_error": lambda: parse_first_error(text, question, num_steps),
+        "check": lambda: parse_check(text, question, num_steps),
         "judgment": lambda: parse_judgment(text, question, num_steps + 1),
         "chain": lambda: parse_chain(text, question),
     }

@@ -5,11 +5,12 @@ from fixtures.fake_teacher import ONE_CALL, FakeTeacher, answers, make_tree
 
 from edgeelad.config import TeacherConfig
 from edgeelad.errors import TeacherReplyError
-from edgeelad.records import Correction, Question, TeacherUsage
+from edgeelad.records import Correction, Question, TeacherCall, TeacherUsage
 from edgeelad.teacher.prompts.messages import Turn
 from edgeelad.teacher.protocol import ChainReply, FirstErrorReply, JudgeReply, UnusableReplyError, abilities_of
 from edgeelad.teacher.revision.own_chain import own_chain, suspect_step
-from edgeelad.teacher.revision.revise import MAX_SHOWN_STEPS, revise
+from edgeelad.teacher.revision.revise import revise
+from edgeelad.teacher.revision.walk import MAX_SHOWN_STEPS
 from edgeelad.teacher.revision.work import AskStudent
 
 QUESTION = Question("q", "Ann has 3 + 4 pens, Ben twice as many. How many has Ben?", answer="14")
@@ -111,6 +112,76 @@ def test_an_answer_that_cannot_be_settled_sets_aside(given, reason):
     assert annotation.answer is None
     assert reason in annotation.reason
     assert not annotation.is_usable
+
+
+# --- L0 and L2 in one call, in a pool without answers
+
+BARE = replace(QUESTION, answer=None)
+
+
+def checked(step, corrected=None, answer="14"):
+    return FirstErrorReply(step, corrected, answer, **REPLY)
+
+
+def test_one_call_answers_and_confirms_the_students_own_chain():
+    teacher = FakeTeacher(check=[checked(None)])
+    annotation, _ = climb(teacher, make_tree(GOOD, "14", question=BARE))
+    assert (annotation.status, annotation.rung, annotation.steps) == ("accepted", "L1", GOOD)
+    assert (annotation.answer, annotation.usage) == ("14", ONE_CALL)
+    assert annotation.calls == (TeacherCall("check", ONE_CALL),)
+    assert teacher.calls == [("check", "q", GOOD, "14")]
+
+
+def test_one_call_answers_and_corrects():
+    teacher = FakeTeacher(check=[checked(0, "3 + 4 = 7")])
+    tree = make_tree(BAD, "16", question=BARE)
+    annotation, asked = climb(teacher, tree, student=["7 * 2 = 14\nThe answer is 14"])
+    assert (annotation.status, annotation.rung, annotation.steps) == ("revised", "L3", GOOD)
+    assert (annotation.answer, annotation.usage, asked) == ("14", ONE_CALL, [("3 + 4 = 7",)])
+
+
+def test_the_search_after_a_check_is_told_its_answer():
+    teacher = FakeTeacher(check=[checked(0, "3 + 4 = 7")], find_first_error=[FirstErrorReply(1, GOOD[1], **REPLY)])
+    texts = ["7 * 2 = 15\nThe answer is 15", "The answer is 14"]
+    annotation, _ = climb(teacher, make_tree(BAD, "16", question=BARE), student=texts)
+    assert (annotation.rung, annotation.steps) == ("L3", GOOD)
+    assert teacher.calls[1] == ("find_first_error", "q", ("3 + 4 = 7", "7 * 2 = 15"), "14", "15")
+    assert [call.prompt for call in annotation.calls] == ["check", "find_first_error"]
+
+
+def test_a_check_that_leads_nowhere_is_seconded_by_an_explanation_that_is_not_told_its_answer():
+    tree = make_tree(BAD, "16", question=BARE)
+    teacher = FakeTeacher(check=[checked(None)], rationale=[ChainReply(GOOD, "14", **REPLY)])
+    annotation, _ = climb(teacher, tree)
+    assert (annotation.rung, annotation.answer, annotation.steps) == ("L5", "14", GOOD)
+    assert teacher.calls[1] == ("rationale", "q", None, 0)
+    # a third one decides between two answers
+    chains = [ChainReply(("3 * 5 = 15",), "15", **REPLY), ChainReply(GOOD, "14", **REPLY)]
+    annotation, _ = climb(FakeTeacher(check=[checked(None)], rationale=chains), tree)
+    assert (annotation.rung, annotation.answer, annotation.usage.requests) == ("L5", "14", 3)
+    chains[1] = ChainReply(("8 * 2 = 16",), "16", **REPLY)
+    annotation, _ = climb(FakeTeacher(check=[checked(None)], rationale=chains), tree)
+    assert annotation.status == "set_aside"
+    assert annotation.reason == "the teacher disagrees with itself: 14, 15, 16"
+
+
+def test_a_check_without_a_usable_reply_leads_to_an_explanation():
+    unusable = UnusableReplyError("cut off", ONE_CALL)
+    teacher = FakeTeacher(check=[unusable], rationale=[ChainReply(GOOD, "14", **REPLY)])
+    annotation, _ = climb(teacher, make_tree(BAD, "16", question=BARE))
+    assert (annotation.rung, annotation.answer, annotation.usage.requests) == ("L5", "14", 2)
+    teacher = FakeTeacher(check=[unusable], rationale=[unusable, unusable])
+    annotation, _ = climb(teacher, make_tree(BAD, "16", question=BARE))
+    assert (annotation.status, annotation.reason) == ("set_aside", "cut off")
+
+
+def test_a_wrong_way_that_reaches_the_answer_is_left_at_the_step_that_the_teacher_finds():
+    """What follows from the wrong step cannot stay: the student continues from the corrected one."""
+    wrong = ("4 * 3 = 12", "12 + 2 = 14")
+    teacher = FakeTeacher(check=[checked(0, "3 + 4 = 7")])
+    tree = make_tree(wrong, "14", question=BARE)
+    annotation, asked = climb(teacher, tree, student=["7 * 2 = 14\nThe answer is 14"])
+    assert (annotation.rung, annotation.steps, asked) == ("L3", GOOD, [("3 + 4 = 7",)])
 
 
 # --- L1: the student's own chains

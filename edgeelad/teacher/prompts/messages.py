@@ -1,7 +1,7 @@
-"""Render the teacher's prompts: one template file a prompt, each with its id (the file's name) and hash.
+"""Render the teacher's prompts: one template file per prompt, each with its id (the file's name) and hash.
 
-A template has a block `system` (fixed for a run, so that endpoints can cache it) and a block `user` (the answer format,
-the question, then what belongs to it); `judge_step` also has a block `next`, for later turns of its conversation.
+A template has a block `system` (fixed for a run and a kind of answer, so that endpoints can cache it) and a block
+`user` (the question, then what belongs to it); `judge_step` also has a block `next`, for the later turns.
 Takes questions and steps, gives chat messages; knows no endpoints and no replies.
 """
 
@@ -20,7 +20,7 @@ from jinja2.sandbox import ImmutableSandboxedEnvironment
 from edgeelad.records import AnswerKind, Question
 from edgeelad.text.prompts import question_text
 
-PROMPT_IDS = ("answer", "find_first_error", "judge_step", "complete", "rationale")
+PROMPT_IDS = ("answer", "check", "find_first_error", "judge_step", "complete", "rationale")
 
 ANSWER_FORMATS: dict[AnswerKind, str] = {
     "number": "a number in digits, without its unit",

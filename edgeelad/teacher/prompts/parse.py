@@ -61,6 +61,19 @@ def parse_first_error(text: str, question: Question, num_steps: int, is_cut: boo
     return FirstErrorReply(number - 1, corrected, answer, ending=ending)
 
 
+def parse_check(text: str, question: Question, num_steps: int, is_cut: bool = False) -> FirstErrorReply:
+    """Read the reply to the prompt `check` about `num_steps` steps: as for `find_first_error`, with an answer.
+
+    Raises:
+        TeacherReplyError: No JSON object with `first_error`, no answer of the question's kind, or a step that does not
+            exist.
+    """
+    reply = parse_first_error(text, question, num_steps, is_cut)
+    if reply.answer is None:
+        raise TeacherReplyError(f"no answer of kind {question.kind} in the reply {quote(text)}")
+    return reply
+
+
 def parse_judgment(text: str, question: Question, number: int, is_cut: bool = False) -> JudgeReply:
     """Read the reply to the prompt `judge_step` about the step numbered `number` (1-based).
 

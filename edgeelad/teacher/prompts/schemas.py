@@ -19,6 +19,7 @@ def _strict(**fields: dict[str, Any]) -> dict[str, Any]:
 
 SCHEMAS: dict[str, dict[str, Any]] = {
     "answer": _strict(work=_TEXT, answer=_TEXT),
+    "check": _strict(work=_TEXT, answer=_TEXT, first_error=_MAYBE_NUMBER, corrected_step=_MAYBE_TEXT),
     "find_first_error": _strict(first_error=_MAYBE_NUMBER, corrected_step=_MAYBE_TEXT, answer=_MAYBE_TEXT),
     "judge_step": _strict(correct={"type": "boolean"}, corrected_step=_MAYBE_TEXT),
     "complete": _strict(steps=_STEPS, answer=_TEXT),

@@ -12,7 +12,15 @@ from typing import Any
 
 from edgeelad.config import TeacherConfig
 from edgeelad.errors import TeacherReplyError
-from edgeelad.records import Annotation, AnnotationStatus, Correction, Question, ReasoningTree, TeacherUsage
+from edgeelad.records import (
+    Annotation,
+    AnnotationStatus,
+    Correction,
+    Question,
+    ReasoningTree,
+    TeacherCall,
+    TeacherUsage,
+)
 from edgeelad.teacher.protocol import Abilities, FullTeacher, UnusableReplyError
 from edgeelad.teacher.revision.verify import find_flaw
 from edgeelad.text.answers import agree
@@ -39,6 +47,25 @@ class AskStudent:
 Need = AskTeacher | AskStudent
 
 
+@dataclass(frozen=True, slots=True)
+class Verified:
+    """A chain that passed verification, and the rung that brought it."""
+
+    rung: str
+    steps: tuple[str, ...]
+    answer: str
+
+
+@dataclass(frozen=True, slots=True)
+class Prefix:
+    """No verified chain, but these first steps are taken to be right."""
+
+    steps: tuple[str, ...]
+
+
+Rung = Generator[Need, Any, Verified | Prefix]
+
+
 class OutOfCallsError(Exception):
     """The question has used up its teacher calls; never leaves this package."""
 
@@ -53,12 +80,13 @@ class Work:
     abilities: Abilities
     num_calls: int = 0
     usage: TeacherUsage = field(default_factory=TeacherUsage)
+    calls: list[TeacherCall] = field(default_factory=list)
     corrections: list[Correction] = field(default_factory=list)
     reason: str = ""
     dispute: str | None = None
 
-    def ask(self, call: Callable[[FullTeacher], Any], kept_calls: int = 0) -> Generator[Need, Any, Any]:
-        """Call the teacher, leaving at least `kept_calls` calls for later rungs.
+    def ask(self, prompt: str, call: Callable[[FullTeacher], Any], kept_calls: int = 0) -> Generator[Need, Any, Any]:
+        """Call the teacher, leaving at least `kept_calls` calls for later rungs; `prompt` names what it is asked.
 
         Raises:
             OutOfCallsError: No call is left for this.
@@ -70,10 +98,14 @@ class Work:
         try:
             reply = yield AskTeacher(call)
         except UnusableReplyError as error:
-            self.usage += error.usage
+            self._note(prompt, error.usage)
             raise
-        self.usage += reply.usage
+        self._note(prompt, reply.usage)
         return reply
+
+    def _note(self, prompt: str, usage: TeacherUsage) -> None:
+        self.usage += usage
+        self.calls.append(TeacherCall(prompt, usage))
 
     def _is_costly(self) -> bool:
         limit = self.config.max_tokens_per_question
@@ -99,6 +131,7 @@ class Work:
             student_steps=self.tree.steps if self.tree is not None else (),
             corrections=tuple(self.corrections),
             usage=self.usage,
+            calls=tuple(self.calls),
         )
 
     def set_aside(self, reference: str | None, reason: str) -> Annotation:
@@ -115,6 +148,7 @@ class Work:
             student_steps=self.tree.steps if self.tree is not None else (),
             corrections=tuple(self.corrections),
             usage=self.usage,
+            calls=tuple(self.calls),
         )
 
 
@@ -134,7 +168,7 @@ def settle_reference(work: Work) -> Generator[Need, Any, str | None]:
     problem = ""
     for sample in range(3):
         try:
-            reply = yield from work.ask(_answer_call(question, sample))
+            reply = yield from work.ask("answer", answer_call(question, sample))
         except OutOfCallsError:
             break
         except TeacherReplyError as error:
@@ -152,5 +186,6 @@ def settle_reference(work: Work) -> Generator[Need, Any, str | None]:
     return None
 
 
-def _answer_call(question: Question, sample: int) -> Callable[[FullTeacher], Any]:
+def answer_call(question: Question, sample: int) -> Callable[[FullTeacher], Any]:
+    """The call for one of the teacher's answers."""
     return lambda teacher: teacher.answer(question, sample)
