@@ -8,7 +8,7 @@ from edgeelad.errors import TeacherReplyError
 from edgeelad.records import Correction, Question, TeacherCall, TeacherUsage
 from edgeelad.teacher.prompts.messages import Turn
 from edgeelad.teacher.protocol import ChainReply, FirstErrorReply, JudgeReply, UnusableReplyError, abilities_of
-from edgeelad.teacher.revision.own_chain import own_chain, suspect_step
+from edgeelad.teacher.revision.own_chain import is_grounded, own_chain, suspect_step
 from edgeelad.teacher.revision.revise import revise
 from edgeelad.teacher.revision.walk import MAX_SHOWN_STEPS
 from edgeelad.teacher.revision.work import AskStudent
@@ -74,7 +74,7 @@ def test_the_students_own_chain_seconds_the_teachers_first_answer():
     annotation, _ = climb(teacher, make_tree(GOOD, "14", question=bare))
     assert (annotation.rung, annotation.answer, annotation.usage.requests) == ("L1", "14", 1)
     # not one of many branches
-    branches = [[("3 + 4 = 7\n7 * 2 = 14\nThe answer is 14", "14", -0.9)]]
+    branches = [[("3 + 4 = 7\n7 * 2 = 14\nThe answer is 14", "14", -0.9)] * 3]
     teacher = FakeTeacher(answer=answers("14", "14"))
     annotation, _ = climb(teacher, make_tree(BAD, "16", branches, question=bare))
     assert (annotation.rung, annotation.answer, annotation.usage.requests) == ("L1", "14", 2)
@@ -187,29 +187,57 @@ def test_a_wrong_way_that_reaches_the_answer_is_left_at_the_step_that_the_teache
 # --- L1: the student's own chains
 
 
+RIGHT, SHORT = "3 + 4 = 7\n7 * 2 = 14\nThe answer is 14", "7 * 2 = 14\nThe answer is 14"
+
+
 def test_the_likeliest_verified_branch_is_used():
-    tree = make_tree(
-        BAD,
-        "16",
-        [
-            [("3 + 4 = 7\n7 * 2 = 14\nThe answer is 14", "14", -0.9), ("7 * 2 = 14\nThe answer is 14", "14", -0.2)],
-            [("That is 7 pens.\n7 * 2 = 13\nThe answer is 14", "14", -0.01)],
-        ],
-    )
+    likely = ("3 + 4 = 7\n2 * 7 = 14\nThe answer is 14", "14", -0.2)
+    false = ("That is 7 pens.\n7 * 2 = 13\nThe answer is 14", "14", -0.01)
+    tree = make_tree(BAD, "16", [[(RIGHT, "14", -0.9)] * 2 + [likely], [false]])
     chain = own_chain(tree, "14")
     # the likeliest one states false arithmetic, the next one is right
-    assert chain.steps == ("7 * 2 = 14",)
-    assert chain.corrections == (Correction(0, "3 + 4 = 8", "7 * 2 = 14", "student"),)
+    assert chain.steps == ("3 + 4 = 7", "2 * 7 = 14")
+    assert chain.corrections == (Correction(0, "3 + 4 = 8", "3 + 4 = 7", "student"),)
 
 
 def test_among_equal_branches_the_one_that_keeps_most():
     steps = ("3 + 4 = 7", "7 * 2 = 15")
-    tree = make_tree(
-        steps,
-        "15",
-        [[("3 + 4 = 7\n2 * 7 = 14\nThe answer is 14", "14", -0.5)], [("7 + 7 = 14\nThe answer is 14", "14", -0.5)]],
-    )
+    tree = make_tree(steps, "15", [[(RIGHT, "14", -0.5)] * 2, [("7 + 7 = 14\nThe answer is 14", "14", -0.5)]])
     assert own_chain(tree, "14").steps == ("3 + 4 = 7", "7 + 7 = 14")
+
+
+@pytest.mark.parametrize("num", [1, 2, 3])
+def test_a_branch_that_reaches_the_answer_may_do_so_by_chance(num):
+    """It is believed if two others calculate the same; those that calculate something else say nothing for it."""
+    tree = make_tree(BAD, "16", [[(RIGHT, "14", -0.9)] * num + [(SHORT, "14", -0.1)] * 2])
+    assert (own_chain(tree, "14") is not None) == (num == 3)
+
+
+def test_the_greedy_explanation_is_supported_by_one_branch_that_calculates_the_same():
+    wrong = ("4 * 3 = 12", "12 + 2 = 14")
+    others = [[("3 + 4 = 7\n7 + 7 = 14\nThe answer is 14", "14", -0.1), ("x", "9", -0.1), ("y", "8", -0.1)]]
+    assert own_chain(make_tree(wrong, "14", others), "14") is None
+    assert own_chain(make_tree(GOOD, "14", others), "14").steps == GOOD
+    # what it writes again after its own steps is no other chain
+    again = [[("x", "9", -0.1)], [("y", "8", -0.1)], [("The answer is 14", "14", -0.1)]]
+    assert own_chain(make_tree(GOOD, "14", again), "14") is None
+    # and the teacher may have the last word
+    teacher = FakeTeacher(find_first_error=[FirstErrorReply(None, **REPLY)])
+    annotation, _ = climb(teacher, make_tree(GOOD, "14", again))
+    assert (annotation.status, annotation.rung, annotation.steps) == ("accepted", "L1", GOOD)
+
+
+def test_numbers_that_come_from_nowhere_do_not_count():
+    """An explanation of another question that happens to have the same answer."""
+    steps = ("9 + 5 = 14",)
+    branches = [[("9 + 5 = 14\nThe answer is 14", "14", -0.1)] * 3]
+    assert own_chain(make_tree(steps, "14", branches), "14") is None
+    pens = replace(QUESTION, text="Ann has 9 pens and gets 5. How many has she?")
+    assert own_chain(make_tree(steps, "14", branches, question=pens), "14").steps == steps
+    for known in ("3 + 4 = 7", "7 * 2 = 14", "14 / 7 = 2", "100 * 7 = 700"):
+        assert is_grounded(QUESTION, ("3 + 4 = 7", "7 * 2 = 14", known))
+    assert not is_grounded(QUESTION, ("3 + 6 = 9",))
+    assert is_grounded(replace(QUESTION, kind="text"), ("3 + 6 = 9",))
 
 
 def test_no_own_chain_without_steps_or_answer():

@@ -1,16 +1,31 @@
 """What a student's own tree says once the answer is known: a chain that is right already, or the suspect step.
 
-Rung L1 of the ladder, and the hint for those after it. The teacher is not asked.
+Rung L1 of the ladder, and the hint for those after it. The teacher is not asked. A wrong way can reach the right
+answer, so a chain has to state no false arithmetic, to calculate with numbers that are there, and to be supported by
+other chains of the student's own that calculate the same: one for the greedy explanation, two for a sampled one
+(docs/LOG.md). What is refused here is not lost: the teacher is asked about it.
 """
 
 from __future__ import annotations
 
+import re
+from collections import Counter
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from fractions import Fraction
 
-from edgeelad.records import Correction, ReasoningTree
+from edgeelad.records import Branch, Correction, Question, ReasoningTree
 from edgeelad.teacher.revision.verify import find_flaw
 from edgeelad.text import explanation
 from edgeelad.text.answers import agree
+from edgeelad.text.arithmetic import equations
+from edgeelad.text.prompts import question_text
+
+# other chains that must calculate the same
+GREEDY_SUPPORT, BRANCH_SUPPORT = 1, 2
+# numbers that need not be stated: small ones, and those of time, dozens and percent
+COMMON = frozenset(map(Fraction, (0, 1, 2, 3, 4, 7, 10, 12, 24, 30, 52, 60, 100, 365, 1000)))
+_NUMBER = re.compile(r"\d[\d,]*(?:\.\d+)?")
 
 
 @dataclass(frozen=True, slots=True)
@@ -22,22 +37,43 @@ class OwnChain:
 
 
 def own_chain(tree: ReasoningTree, reference: str) -> OwnChain | None:
-    """The greedy explanation if it is verified, else the likeliest verified branch (by mean log-probability)."""
-    kind = tree.question.kind
-    if find_flaw(tree.steps, tree.answer, reference, kind) is None:
-        return OwnChain(tree.steps)
-    reached = [
-        # among equally likely ones the one that keeps most of the greedy explanation
-        (-branch.mean_logprob, -length, index, branch)
-        for length, group in enumerate(tree.branches)
-        for index, branch in enumerate(group)
-        if agree(branch.answer, reference)
-    ]
-    for _, negative_length, _, branch in sorted(reached, key=lambda item: item[:3]):
-        steps = tree.steps[:-negative_length] + explanation.split(branch.text).steps
-        if find_flaw(steps, branch.answer, reference, kind) is None:
+    """The greedy explanation if it is verified and supported, else the likeliest such branch (by mean log-probability).
+
+    Without branches there is nothing to support the greedy explanation, and it stands if it is verified.
+    """
+    chains = list(_verified_branches(tree, reference))
+    supports = Counter(_values(steps) for _, _, steps in chains)
+    if find_flaw(tree.steps, tree.answer, reference, tree.question.kind) is None:
+        is_supported = supports[_values(tree.steps)] >= GREEDY_SUPPORT or not any(tree.branches)
+        if is_supported and is_grounded(tree.question, tree.steps):
+            return OwnChain(tree.steps)
+    # among equally likely ones the one that keeps most of the greedy explanation
+    for _, _, steps in sorted(chains, key=lambda chain: (-chain[1].mean_logprob, -chain[0])):
+        if supports[_values(steps)] > BRANCH_SUPPORT and is_grounded(tree.question, steps):
             return OwnChain(steps, _difference(tree.steps, steps))
     return None
+
+
+def is_supported(tree: ReasoningTree) -> bool:
+    """Whether the greedy explanation would be an own chain if its answer were right."""
+    if tree.answer is None:
+        return False
+    own = own_chain(tree, tree.answer)
+    return own is not None and own.steps == tree.steps
+
+
+def is_grounded(question: Question, steps: Sequence[str]) -> bool:
+    """Whether what the steps calculate with stands in the question or an earlier step, or is a common number."""
+    if question.kind != "number":
+        return True
+    known = COMMON | _numbers(question_text(question))
+    for step in steps:
+        for equation in equations(step):
+            if not _numbers(equation.left) <= known:
+                return False
+            known |= {equation.value}
+        known |= _numbers(step)
+    return True
 
 
 def suspect_step(tree: ReasoningTree, reference: str) -> int | None:
@@ -47,6 +83,30 @@ def suspect_step(tree: ReasoningTree, reference: str) -> int | None:
         if reached[index - 1] and not reached[index]:
             return index - 1
     return None
+
+
+def _verified_branches(tree: ReasoningTree, reference: str) -> Iterator[tuple[int, Branch, tuple[str, ...]]]:
+    """Branches that reach the reference, with the length of the prefix that they leave and their steps.
+
+    Those after the last step add nothing to the greedy explanation, unless they write further steps.
+    """
+    for length, group in enumerate(tree.branches):
+        for branch in group:
+            if not agree(branch.answer, reference):
+                continue
+            steps = tree.steps[:length] + explanation.split(branch.text).steps
+            is_new = length < len(tree.steps) or steps != tree.steps
+            if is_new and find_flaw(steps, branch.answer, reference, tree.question.kind) is None:
+                yield length, branch, steps
+
+
+def _values(steps: Sequence[str]) -> frozenset[Fraction]:
+    """What a chain calculates: the results of its equations; chains without any calculate the same."""
+    return frozenset(equation.value for step in steps for equation in equations(step))
+
+
+def _numbers(text: str) -> frozenset[Fraction]:
+    return frozenset(Fraction(found.replace(",", "")) for found in _NUMBER.findall(text))
 
 
 def _difference(before: tuple[str, ...], after: tuple[str, ...]) -> tuple[Correction, ...]:
