@@ -239,8 +239,10 @@ class TeacherConfig(Section):
     api_key_env: str = Field(
         "OPENAI_API_KEY", description="Environment variable that holds the API key; empty: no key."
     )
-    mode: Literal["revise", "rationale"] = Field(
-        "revise", description="revise: correct the student's own steps; rationale: buy whole explanations."
+    mode: Literal["auto", "revise", "rationale"] = Field(
+        "auto",
+        description="revise: correct the student's own steps; rationale: buy whole explanations; auto: per question, "
+        "what is expected to cost less.",
     )
     walk: Literal["single", "per_step"] = Field(
         "single", description="How errors are found: in one call, or by judging one step per call."
@@ -254,6 +256,12 @@ class TeacherConfig(Section):
         examples=[4000],
     )
     style: str = Field("", description="Sentence about how to write explanations, added to the teacher's prompts.")
+    style_examples: int = Field(
+        1,
+        ge=0,
+        le=8,
+        description="Number of seed examples whose steps the teacher is shown as its style.",
+    )
     temperature: float = Field(0.0, ge=0.0, le=2.0, description="Sampling temperature of the teacher.")
     resample_temperature: float = Field(
         0.7, ge=0.0, le=2.0, description="Sampling temperature for second and third answers to a question."

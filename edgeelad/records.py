@@ -7,11 +7,13 @@ Token counts are in the student's tokens unless a name says otherwise; log-proba
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from typing import Any, Literal
 
 AnswerKind = Literal["number", "choice", "boolean", "text"]
 AnnotationStatus = Literal["accepted", "revised", "completed", "rationale", "set_aside"]
+TeachingWay = Literal["own", "answer", "check", "correct", "rationale"]
 SelectionReason = Literal["score", "explore", "seed"]
 FinishReason = Literal["eos", "stop", "length"]
 
@@ -250,6 +252,33 @@ class Annotation:
     def is_usable(self) -> bool:
         """Whether it can be trained on."""
         return self.status != "set_aside"
+
+
+@dataclass(frozen=True, slots=True)
+class TeachingPlan:
+    """How a question will be taught with `teacher.mode = "auto"`, decided before anything is paid for it.
+
+    Attributes:
+        question_id: The question.
+        way: own: an explanation of the student's own reaches the pool's answer, and nothing is bought. answer: buy an
+            answer, for a student that is probably right. check: buy an answer and a correction in one reply. correct:
+            buy a correction that leads to the pool's answer. rationale: buy an explanation.
+        max_depth: Maximum corrections before an explanation is bought.
+        risk: Probability that the student's answer is wrong; 0 or 1 if the pool's answer tells.
+        num_steps: Steps of the student's explanation; 0 without one.
+        expected: Cost of each way that is possible, an explanation included if the way fails.
+        unit: What the costs are in; prompt tokens if prices are unknown, and then a completion token counts as four.
+        is_trial: Whether the way is not the cheapest by what is known, but may be, with more experience.
+    """
+
+    question_id: str
+    way: TeachingWay
+    max_depth: int
+    risk: float
+    num_steps: int
+    expected: Mapping[str, float]
+    unit: Literal["usd", "tokens"]
+    is_trial: bool = False
 
 
 @dataclass(frozen=True, slots=True)

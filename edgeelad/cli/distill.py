@@ -218,6 +218,7 @@ def show_result(plan: Plan, summary: Summary, console: Console) -> None:
     from edgeelad.certificate import certificate_sentence
     from edgeelad.cli.show import rounds_table
     from edgeelad.run.folder import RunFolder
+    from edgeelad.run.teaching import teaching_totals
 
     def show(text: str) -> None:
         console.print(clean(text), highlight=False, soft_wrap=True, markup=False)
@@ -228,6 +229,9 @@ def show_result(plan: Plan, summary: Summary, console: Console) -> None:
     seconds = sum(summary.seconds.values())
     if saved := scoring_sentence(summary):
         show(saved)
+    taught = teaching_totals(folder)
+    if taught is not None:
+        show(taught.sentence)
     show(f"Stopped: {summary.stopped_because}. {seconds / 60:.1f} minutes.")
     show(f"Report:  {folder.report}\nPackage: {folder.package}")
     if summary.stopped_because == "budget":

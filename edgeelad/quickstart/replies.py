@@ -11,7 +11,7 @@ import json
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, Protocol
 
 from edgeelad.errors import InputError
 from edgeelad.quickstart import solver
@@ -54,23 +54,51 @@ class Faults:
 NO_FAULTS = Faults()
 
 
+class Solver(Protocol):
+    """Exact answers about questions of one sort: `quickstart.solver`, or a module like it."""
+
+    def solve(self, question: str) -> solver.Solution:
+        """Explain and answer a question."""
+        ...
+
+    def find_first_error(self, question: str, steps: Sequence[str]) -> int | None:
+        """The first wrong step."""
+        ...
+
+    def judge_step(self, question: str, previous_steps: Sequence[str], step: str) -> bool:
+        """Whether a step is right."""
+        ...
+
+    def correct_step(self, question: str, previous_steps: Sequence[str], step: str) -> str:
+        """The correction of a wrong step."""
+        ...
+
+    def continue_from(self, question: str, good_steps: Sequence[str]) -> tuple[str, ...]:
+        """The missing steps."""
+        ...
+
+
 @dataclass(frozen=True, slots=True)
 class _Asked:
-    """A parsed prompt."""
+    """A parsed prompt, and who answers it."""
 
+    solver: Solver
     question: str
     reference: str | None
     steps: tuple[str, ...]
     next_step: str | None
 
 
-def reply(messages: Sequence[ChatMessage], faults: Faults = NO_FAULTS, salt: str = "") -> str:
+def reply(
+    messages: Sequence[ChatMessage], faults: Faults = NO_FAULTS, salt: str = "", solved_by: Solver = solver
+) -> str:
     """The teacher's reply to a chat.
 
     Args:
         messages: The request's messages.
         faults: Errors to plant.
         salt: Further data that the planted errors depend on (temperature, seed and repetition of the request).
+        solved_by: Who knows the answers.
 
     Raises:
         InputError: The chat is not one of edgeelad's prompts.
@@ -79,7 +107,7 @@ def reply(messages: Sequence[ChatMessage], faults: Faults = NO_FAULTS, salt: str
     if task not in _REPLIES:
         known = "; ".join(f"'Task: {name}.'" for name in _REPLIES)
         raise InputError(f"this teacher knows only edgeelad's prompts; no line of this chat is one of {known}")
-    asked = _read(messages)
+    asked = _read(messages, solved_by)
     try:
         fields = _REPLIES[task](asked, faults, _Chance(messages, salt))
     except InputError as error:
@@ -103,7 +131,7 @@ class _Chance:
         return self.draw(purpose, 10**9) < prob * 10**9
 
 
-def _read(messages: Sequence[ChatMessage]) -> _Asked:
+def _read(messages: Sequence[ChatMessage], solved_by: Solver) -> _Asked:
     turns = [message for message in messages if message.role in ("user", "assistant")]
     if not turns or turns[0].role != "user":
         raise InputError("the chat has no user message; expected the question in one")
@@ -115,7 +143,7 @@ def _read(messages: Sequence[ChatMessage]) -> _Asked:
     for answered, asked in zip(turns[1::2], turns[2::2], strict=False):
         steps.append(_judged(next_step or "", answered.content))
         next_step = _next_step(_blocks(asked.content))
-    return _Asked(blocks["Question"], blocks.get("Reference answer"), tuple(steps), next_step)
+    return _Asked(solved_by, blocks["Question"], blocks.get("Reference answer"), tuple(steps), next_step)
 
 
 def _blocks(text: str) -> dict[str, str]:
@@ -143,7 +171,7 @@ def _judged(step: str, verdict: str) -> str:
 
 
 def _answer(asked: _Asked, faults: Faults, chance: _Chance) -> dict[str, Any]:
-    solution = solver.solve(asked.question)
+    solution = asked.solver.solve(asked.question)
     answer = _maybe_wrong(solution.answer, faults, chance)
     work = "; ".join(str(equation) for step in solution.steps for equation in find_equations(step))
     return {"work": work, "answer": str(answer)}
@@ -151,7 +179,7 @@ def _answer(asked: _Asked, faults: Faults, chance: _Chance) -> dict[str, Any]:
 
 def _check(asked: _Asked, faults: Faults, chance: _Chance) -> dict[str, Any]:
     fields = _answer(asked, faults, chance)
-    right = solver.solve(asked.question)
+    right = asked.solver.solve(asked.question)
     if fields["answer"] == str(right.answer):
         return {**fields, **_first_error(asked, faults, chance)}
     # who answers wrongly takes the step that leads there for right
@@ -164,40 +192,40 @@ def _check(asked: _Asked, faults: Faults, chance: _Chance) -> dict[str, Any]:
 
 
 def _find_first_error(asked: _Asked, faults: Faults, chance: _Chance) -> dict[str, Any]:
-    answer = solver.solve(asked.question).answer
+    answer = asked.solver.solve(asked.question).answer
     disputed = str(answer) if asked.reference is None or asked.reference.strip() != str(answer) else None
     return {**_first_error(asked, faults, chance), "answer": disputed}
 
 
 def _first_error(asked: _Asked, faults: Faults, chance: _Chance) -> dict[str, Any]:
-    index = solver.find_first_error(asked.question, asked.steps)
+    index = asked.solver.find_first_error(asked.question, asked.steps)
     if index is not None and chance.happens("finding", faults.finding_error):
         choices = [choice for choice in (None, *range(len(asked.steps))) if choice != index]
         index = choices[chance.draw("mistaken", len(choices))]
     if index is None:
         return {"first_error": None, "corrected_step": None}
     step = asked.steps[index] if index < len(asked.steps) else ""
-    corrected = solver.correct_step(asked.question, asked.steps[:index], step)
+    corrected = asked.solver.correct_step(asked.question, asked.steps[:index], step)
     return {"first_error": index + 1, "corrected_step": corrected}
 
 
 def _judge_step(asked: _Asked, faults: Faults, chance: _Chance) -> dict[str, Any]:
     if asked.next_step is None:
         raise InputError("the prompt has no block 'Next step:' with a numbered step")
-    is_correct = solver.judge_step(asked.question, asked.steps, asked.next_step)
+    is_correct = asked.solver.judge_step(asked.question, asked.steps, asked.next_step)
     if is_correct or chance.happens("finding", faults.finding_error):
         return {"correct": True, "corrected_step": None}
-    corrected = solver.correct_step(asked.question, asked.steps, asked.next_step)
+    corrected = asked.solver.correct_step(asked.question, asked.steps, asked.next_step)
     return {"correct": False, "corrected_step": corrected}
 
 
 def _complete(asked: _Asked, faults: Faults, chance: _Chance) -> dict[str, Any]:
-    steps = solver.continue_from(asked.question, asked.steps)
-    return _chain(list(steps), solver.solve(asked.question).answer, asked, faults, chance)
+    steps = asked.solver.continue_from(asked.question, asked.steps)
+    return _chain(list(steps), asked.solver.solve(asked.question).answer, asked, faults, chance)
 
 
 def _rationale(asked: _Asked, faults: Faults, chance: _Chance) -> dict[str, Any]:
-    solution = solver.solve(asked.question)
+    solution = asked.solver.solve(asked.question)
     return _chain(list(solution.steps), solution.answer, asked, faults, chance)
 
 

@@ -23,7 +23,8 @@ from typing import Any
 from urllib.parse import unquote, urlsplit
 
 from edgeelad.errors import EdgeeladError, InputError
-from edgeelad.quickstart.replies import NO_FAULTS, ChatMessage, Faults, reply
+from edgeelad.quickstart import solver
+from edgeelad.quickstart.replies import NO_FAULTS, ChatMessage, Faults, Solver, reply
 
 MODEL = "quickstart-teacher"
 MAX_BODY_BYTES = 4_000_000
@@ -62,14 +63,25 @@ class TeacherServer:
         model: The model name that requests must give.
         api_key: The key that requests must carry; None: no key.
         faults: Errors that the teacher makes.
+        solved_by: Who knows the answers; default: the solver of the quickstart's word problems.
+        reasoning_tokens: Hidden tokens that each completion is billed for besides, as of a model that reasons.
     """
 
     def __init__(
-        self, *, port: int = 0, model: str = MODEL, api_key: str | None = None, faults: Faults = NO_FAULTS
+        self,
+        *,
+        port: int = 0,
+        model: str = MODEL,
+        api_key: str | None = None,
+        faults: Faults = NO_FAULTS,
+        solved_by: Solver = solver,
+        reasoning_tokens: int = 0,
     ) -> None:
         self.model = model
         self._api_key = api_key
         self._faults = faults
+        self._solved_by = solved_by
+        self._reasoning_tokens = reasoning_tokens
         self._lock = threading.Lock()
         self._billed = Billed()
         self._num_asked: Counter[bytes] = Counter()
@@ -115,12 +127,12 @@ class TeacherServer:
             raise RequestRefusedError(404, message, code="model_not_found")
         salt = json.dumps([request.get("temperature"), request.get("seed"), self._occasion(request, body)])
         try:
-            text = reply(messages, self._faults, salt)
+            text = reply(messages, self._faults, salt, self._solved_by)
         except InputError as error:
             raise RequestRefusedError(400, str(error)) from error
         text, finish_reason = _cut(text, _completion_cap(request))
         prompt_tokens = sum(count_tokens(message.content) + _TOKENS_PER_MESSAGE for message in messages)
-        completion_tokens = count_tokens(text)
+        completion_tokens = count_tokens(text) + self._reasoning_tokens
         with self._lock:
             self._billed = Billed(
                 self._billed.requests + 1,
@@ -144,6 +156,7 @@ class TeacherServer:
                 "prompt_tokens": prompt_tokens,
                 "completion_tokens": completion_tokens,
                 "total_tokens": prompt_tokens + completion_tokens,
+                "completion_tokens_details": {"reasoning_tokens": self._reasoning_tokens},
             },
         }
 

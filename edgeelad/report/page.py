@@ -98,6 +98,7 @@ def render(run: ReportedRun) -> str:
             seconds=sorted(_seconds(run).items(), key=lambda item: -item[1]),
             statuses=STATUSES,
             rungs=RUNGS,
+            teaching=run.teaching,
             rounds=sections,
             check=run.teacher_check,
             is_other_teacher=_is_other_teacher(run),

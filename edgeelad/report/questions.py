@@ -12,10 +12,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
-from edgeelad.records import Annotation, Correction
+from edgeelad.records import Annotation, Correction, TeachingPlan
 from edgeelad.report.read import RoundQuestions
 from edgeelad.run.records import SelectedRow
 from edgeelad.run.scores import ScoreRow
+from edgeelad.run.teaching import paid
 from edgeelad.text.prompts import CHOICE_LABELS
 
 Origin = Literal["kept", "corrected", "student", "teacher"]
@@ -79,6 +80,7 @@ class QuestionCard:
     abandoned: tuple[Correction, ...]
     num_tokens: int
     risk: float | None = None
+    plan: str = ""
 
     @property
     def is_student_right(self) -> bool:
@@ -96,13 +98,18 @@ def make_cards(
             round_questions.annotations[question.id],
             round_questions.explanations.get(question.id),
             heat_scale,
+            round_questions.plans.get(question.id),
         )
         for question in questions
     ]
 
 
 def make_card(
-    question: SelectedRow, annotation: Annotation, explanation: ScoreRow | None, heat_scale: float
+    question: SelectedRow,
+    annotation: Annotation,
+    explanation: ScoreRow | None,
+    heat_scale: float,
+    plan: TeachingPlan | None = None,
 ) -> QuestionCard:
     """Make the card of one question."""
     student_steps = annotation.student_steps or (explanation.steps if explanation is not None else ())
@@ -125,7 +132,21 @@ def make_card(
         abandoned=tuple(item for item in annotation.corrections if (item.step, item.after) not in used),
         num_tokens=annotation.usage.prompt_tokens + annotation.usage.completion_tokens,
         risk=explanation.risk if explanation is not None else None,
+        plan="" if plan is None else _explained(plan, annotation),
     )
+
+
+def _explained(plan: TeachingPlan, annotation: Annotation) -> str:
+    """How a question was taught, what each way was expected to cost (the cheapest first), and what it cost."""
+
+    def money(cost: float) -> str:
+        return f"${cost:.5f}" if plan.unit == "usd" else f"{cost:,.0f}"
+
+    costs = sorted(plan.expected.items(), key=lambda item: item[1])
+    expected = ", ".join(f"{way} {money(cost)}" for way, cost in costs)
+    trial = " (a trial)" if plan.is_trial else ""
+    unit = "" if plan.unit == "usd" else " in prompt tokens"
+    return f"way: {plan.way}{trial} · expected{unit}: {expected} · paid: {money(paid(plan, annotation.usage))}"
 
 
 def _rows(

@@ -9,18 +9,19 @@ import sys
 from array import array
 from collections import Counter
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from edgeelad.errors import RunError
 from edgeelad.files import read_errors
 from edgeelad.record_files import RowFile
-from edgeelad.records import Annotation, SelectionReason
+from edgeelad.records import Annotation, SelectionReason, TeachingPlan
 from edgeelad.run.folder import RoundFolder, RunFolder
 from edgeelad.run.records import RoundMetrics, SelectedRow, Summary, TrainingRecord
 from edgeelad.run.scores import ScoreRow, read_risk
 from edgeelad.run.teacher_check import KeptCheck, read_check
+from edgeelad.run.teaching import TeachingTotals, teaching_totals
 from edgeelad.text.answers import agree
 from edgeelad.uncertainty.risk import RiskModel
 
@@ -61,6 +62,7 @@ class RoundQuestions:
         selected_scores: The scores of the selected ones.
         risk_model: The model of how likely the student is wrong; None in runs of earlier versions.
         checked: The selected questions that the teacher settled and that had been given a risk.
+        plans: How the questions in `shown` and `set_aside` were to be taught, with the mode "auto", by question id.
     """
 
     number: int
@@ -78,11 +80,15 @@ class RoundQuestions:
     selected_scores: tuple[float, ...]
     risk_model: RiskModel | None = None
     checked: tuple[CheckedRisk, ...] = ()
+    plans: Mapping[str, TeachingPlan] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
 class ReportedRun:
-    """All that the page shows; `summary` is None for a run that has not ended, `trainings` is by round."""
+    """All that the page shows; `summary` is None for a run that has not ended, `trainings` is by round.
+
+    `teaching` adds up the ways that the mode "auto" chose; None with another mode.
+    """
 
     path: Path
     summary: Summary | None
@@ -91,6 +97,7 @@ class ReportedRun:
     trainings: Mapping[int, TrainingRecord]
     settings: Mapping[str, Mapping[str, Any]]
     teacher_check: KeptCheck | None = None
+    teaching: TeachingTotals | None = None
 
 
 def read_run(path: Path) -> ReportedRun:
@@ -117,7 +124,9 @@ def read_run(path: Path) -> ReportedRun:
     rounds = tuple(_read_round(here) for here in folder.rounds() if here.selected.exists())
     trainings = {here.number: here.training.read() for here in folder.rounds() if here.training.exists()}
     check = read_check(folder.teacher_check) if folder.teacher_check.exists() else None
-    return ReportedRun(path, summary, metrics, rounds, trainings, _settings(folder.config), check)
+    return ReportedRun(
+        path, summary, metrics, rounds, trainings, _settings(folder.config), check, teaching_totals(folder)
+    )
 
 
 def _read_round(here: RoundFolder) -> RoundQuestions:
@@ -153,6 +162,7 @@ def _read_round(here: RoundFolder) -> RoundQuestions:
             and (found := explanations.get(row.id)) is not None
             and found.risk is not None
         ),
+        plans={plan.question_id: plan for plan in here.plan.read_if_there() if plan.question_id in are_shown},
     )
 
 

@@ -18,7 +18,7 @@ from edgeelad.errors import RunError, StorageError
 from edgeelad.files import make_private_folder, storage_errors, sweep_folder
 from edgeelad.locks import lock_file
 from edgeelad.record_files import RecordFile, RowFile
-from edgeelad.records import Annotation
+from edgeelad.records import Annotation, TeachingPlan
 from edgeelad.run.digests import DigestBook
 from edgeelad.run.records import (
     AnswerRow,
@@ -47,6 +47,7 @@ class RoundFolder:
         self.greedy = RowFile(path / "greedy.jsonl", ScoreRow)  # the first of two passes, if there are two
         self.scores = RowFile(path / "scores.jsonl", ScoreRow)
         self.selected = RowFile(path / "selected.jsonl", SelectedRow)
+        self.plan = RowFile(path / "plan.jsonl", TeachingPlan)  # with teacher.mode = "auto"
         self.annotations = RowFile(path / "annotations.jsonl", Annotation)
         self.teacher = RecordFile(path / "teacher.json", TeacherStage)  # of round 0, for the audit
         self.student = path / "student"  # in torch's format

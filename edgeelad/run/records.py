@@ -57,12 +57,14 @@ class AuditRow:
         answer: The teacher's answer; None if it gave no usable one.
         second_answer: Its answer when it was asked again.
         is_checked: Whether it was asked again, as it is for the first few questions.
+        usage: What the answers cost.
     """
 
     id: str
     answer: str | None
     second_answer: str | None = None
     is_checked: bool = False
+    usage: TeacherUsage = field(default_factory=TeacherUsage)
 
 
 @dataclass(frozen=True, slots=True)

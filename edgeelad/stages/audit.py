@@ -49,4 +49,6 @@ def _is_open(run: Run) -> bool:
 
 def _row(first: GivenAnswer, second: GivenAnswer | None) -> AuditRow:
     """A question without a usable answer stays in; the ledger holds the reply."""
-    return AuditRow(first.question_id, first.answer, None if second is None else second.answer, second is not None)
+    usage = first.usage if second is None else first.usage + second.usage
+    answer = None if second is None else second.answer
+    return AuditRow(first.question_id, first.answer, answer, second is not None, usage)

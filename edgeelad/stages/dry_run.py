@@ -91,7 +91,7 @@ def dry_run(config: RunConfig, folder: RunFolder, progress: Progress) -> DryRun:
 
     with Student.open(folder.round(0).onnx, EngineOptions(num_threads=run.num_workers)) as student:
         trees = {tree.question.id: tree for tree in student.generate_trees(batch, run.tree_params(1))}
-    estimate = estimate_round(batch, trees, config.teacher, ledger_path=run.ledger, run=run.id, count_tokens=count)
+    estimate = estimate_round(batch, trees, run.teacher_config, ledger_path=run.ledger, run=run.id, count_tokens=count)
     return DryRun(len(run.pool), len(run.audit), _audit(run, count), estimate, config.selection.num_rounds)
 
 

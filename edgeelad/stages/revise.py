@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 
 from edgeelad.engine.options import EngineOptions
 from edgeelad.engine.student import Student
 from edgeelad.errors import BudgetError
-from edgeelad.records import Annotation, Question
+from edgeelad.records import Annotation, Question, ReasoningTree, TeacherCall, TeachingPlan
 from edgeelad.run.folder import RoundFolder
 from edgeelad.stages.run import Run
+from edgeelad.teacher.plan.plan import Planned, Planner
+from edgeelad.teacher.protocol import Abilities, abilities_of
 from edgeelad.teacher.revision.annotate import annotate
+from edgeelad.uncertainty.risk import risk_of
 
 
 def revise(run: Run, number: int) -> bool:
@@ -21,7 +24,8 @@ def revise(run: Run, number: int) -> bool:
     Replies that were bought are in the ledger.
     """
     here = run.folder.round(number)
-    outputs = (here.annotations.path, here.teacher.path)
+    plan = (here.plan.path,) if run.config.teacher.mode == "auto" else ()
+    outputs = (*plan, here.annotations.path, here.teacher.path)
     if run.folder.is_done(*outputs) and (here.student.exists() or not _is_open(run, here)):
         return True
     questions = [run.pool[row.id] for row in here.selected.read()]
@@ -72,4 +76,28 @@ def _annotations(run: Run, number: int, questions: Sequence[Question]) -> Iterat
         def continue_from(items: Sequence[tuple[Question, tuple[str, ...]]]) -> list[str]:
             return student.continue_from(items, config.max_branch_tokens)
 
-        yield from annotate(questions, trees, teacher, continue_from, run.config.teacher)
+        planned = _planned(run, number, trees, abilities_of(teacher))
+        yield from annotate(questions, trees, teacher, continue_from, run.teacher_config, planned)
+
+
+def _planned(run: Run, number: int, trees: Mapping[str, ReasoningTree], abilities: Abilities) -> Planned | None:
+    """What is known for planning a round: what was paid before it, the student's risk, and plans made already."""
+    if run.config.teacher.mode != "auto":
+        return None
+    here, planner = run.folder.round(number), Planner(run.teacher_config, abilities)
+    questions = {question.id: question for question in run.audit}
+    for row in run.audit_rows():
+        planner.note_call(questions[row.id], TeacherCall("answer", row.usage))
+    for annotation in run.annotations(number - 1):
+        planner.note(run.pool[annotation.question_id], None, annotation, None)
+    recorded = {plan.question_id: plan for plan in here.plan.read_if_there()}
+    made: list[TeachingPlan] = []
+
+    def record(plans: Sequence[TeachingPlan]) -> None:
+        made.extend(plans)
+        if any(plan.question_id not in recorded for plan in plans):
+            here.plan.write(made)
+
+    model = run.risk_model(number)
+    risks = {id_: risk_of(tree, model) for id_, tree in trees.items()}
+    return Planned(planner, risks, recorded, record)

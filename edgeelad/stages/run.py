@@ -10,7 +10,7 @@ from pathlib import Path
 
 import numpy as np
 
-from edgeelad.config import RunConfig
+from edgeelad.config import RunConfig, TeacherConfig
 from edgeelad.engine.codec import Codec
 from edgeelad.engine.options import num_cores
 from edgeelad.engine.tree import TreeParams
@@ -23,6 +23,7 @@ from edgeelad.selection import selection_strategy
 from edgeelad.teacher import open_teacher
 from edgeelad.teacher.ledger.totals import RunTotals, run_totals
 from edgeelad.teacher.protocol import Teacher
+from edgeelad.teacher.style import with_examples
 from edgeelad.uncertainty import COLD_START, RiskModel, Strategy, full_tree_params
 
 
@@ -115,11 +116,16 @@ class Run:
         """The generator of one stage of one round: the same whatever ran before it."""
         return np.random.default_rng(self.seed(round_number, stage))
 
+    @property
+    def teacher_config(self) -> TeacherConfig:
+        """The teacher's configuration, with the examples of style that it is shown."""
+        return with_examples(self.config.teacher, self.seed_examples)
+
     def teacher(self) -> AbstractContextManager[Teacher]:
         """Open the run's teacher; the student's tokenizer counts tokens for endpoints that do not report usage."""
         codec = Codec.load(self.folder.round(0).student)
         return open_teacher(
-            self.config.teacher,
+            self.teacher_config,
             self.ledger,
             self.pool,
             run=self.id,

@@ -12,12 +12,14 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from edgeelad.config import TeacherConfig
-from edgeelad.records import Question, ReasoningTree, TeacherUsage
+from edgeelad.records import Question, ReasoningTree, TeacherUsage, TeachingPlan
 from edgeelad.teacher.ledger.budget import PICO, TOKENS_AROUND_MESSAGE, Caps, Prices, Spent, prices_of
 from edgeelad.teacher.ledger.counts import PromptRates
 from edgeelad.teacher.ledger.exchange import Billing
 from edgeelad.teacher.ledger.ledger import Ledger
+from edgeelad.teacher.plan.plan import Planner
 from edgeelad.teacher.prompts.messages import Message, render_judge_messages, render_messages
+from edgeelad.teacher.protocol import Abilities
 from edgeelad.teacher.revision.own_chain import own_chain
 
 # of English text, without a tokenizer
@@ -37,6 +39,9 @@ GUESSED_CALLS = {"find_first_error": 1.3, "judge_step": 4.0, "complete": 0.2, "r
 GUESSED_OWN_SHARE = 0.4
 # steps of an explanation that is not there yet
 GUESSED_STEPS = ("One sentence of an explanation, about as long as this.",) * 4
+
+
+ALL_ABILITIES = Abilities()
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,16 +90,18 @@ def estimate_round(
     """
     count = count_tokens or (lambda text: -(-len(text.encode()) // BYTES_PER_TOKEN))
     rates, spent = _from_ledger(ledger_path, config, run)
+    planner = Planner(config, ALL_ABILITIES) if config.mode == "auto" else None
     totals = {"low": _Sum(), "expected": _Sum(), "high": _Sum()}
     for question in questions:
         prompts = _prompts(question, trees.get(question.id), config, count)
-        for level, calls in _calls(question, trees.get(question.id), config, rates).items():
+        plan = planner.plan(question, trees.get(question.id)) if planner is not None else None
+        for level, calls in _calls(question, trees.get(question.id), config, rates, plan).items():
             for prompt_id, number in calls.items():
                 completion = _completion(prompt_id, level, config, rates)
                 totals[level].add(number, prompts[prompt_id], completion)
     usages = {level: total.usage(prices_of(config)) for level, total in totals.items()}
     allowed, cap = _allowed(usages["expected"], len(questions), Caps.from_config(config), spent)
-    first = _first_prompt(questions, trees, config)
+    first = _first_prompt(questions, trees, config, planner)
     return Estimate(len(questions), usages["low"], usages["expected"], usages["high"], bool(rates), allowed, cap, first)
 
 
@@ -123,16 +130,26 @@ def _from_ledger(path: Path | None, config: TeacherConfig, run: str) -> tuple[Ma
 
 
 def _calls(
-    question: Question, tree: ReasoningTree | None, config: TeacherConfig, rates: Mapping[str, PromptRates]
+    question: Question,
+    tree: ReasoningTree | None,
+    config: TeacherConfig,
+    rates: Mapping[str, PromptRates],
+    plan: TeachingPlan | None,
 ) -> dict[str, dict[str, float]]:
-    """Calls of each prompt for one question, at each level."""
-    if config.mode == "rationale":
-        return {"low": {"rationale": 1}, "expected": {"rationale": 1}, "high": {"rationale": 2}}
+    """Calls of each prompt for one question, at each level; `plan` with the mode "auto"."""
+    if plan is not None and plan.way == "answer":
+        return {
+            "low": {"answer": 1},
+            "expected": {"answer": 1, "rationale": plan.risk},
+            "high": {"answer": 1, "rationale": min(2, config.max_calls - 1)},
+        }
+    if config.mode == "rationale" or (plan is not None and plan.way == "rationale"):
+        return {"low": {"rationale": 1}, "expected": {"rationale": 1}, "high": {"rationale": min(2, config.max_calls)}}
     if tree is not None and tree.steps and question.answer is None and config.walk == "single":
         return _check_calls(config, rates)
     answers = 0 if question.answer is not None else 2
-    is_settled = tree is not None and question.answer is not None and own_chain(tree, question.answer) is not None
-    if is_settled:
+    own = own_chain(tree, question.answer) if tree is not None and question.answer is not None else None
+    if own is not None:
         return {"low": {}, "expected": {}, "high": {}}
     is_wrong = tree is not None and question.answer is not None
     walk = "find_first_error" if config.walk == "single" else "judge_step"
@@ -228,13 +245,19 @@ def _allowed(expected: TeacherUsage, num_questions: int, caps: Caps, spent: Spen
 
 
 def _first_prompt(
-    questions: Sequence[Question], trees: Mapping[str, ReasoningTree], config: TeacherConfig
+    questions: Sequence[Question],
+    trees: Mapping[str, ReasoningTree],
+    config: TeacherConfig,
+    planner: Planner | None,
 ) -> tuple[Message, ...]:
     if not questions:
         return ()
     question = questions[0]
     tree = trees.get(question.id)
-    if config.mode == "rationale" or (question.answer is not None and tree is None):
+    way = planner.plan(question, tree).way if planner is not None else ""
+    if way == "answer":
+        return render_messages("answer", question)
+    if "rationale" in (config.mode, way) or (question.answer is not None and tree is None):
         return render_messages("rationale", question, style=config.style, reference=question.answer)
     if question.answer is None or tree is None:
         if tree is None or not tree.steps or config.walk == "per_step":

@@ -112,7 +112,7 @@ def test_a_teacher_object_and_a_score_of_ones_own(small_run: SmallRun, tmp_path:
 
 def test_caps_hold_for_a_teacher_object(small_run: SmallRun, tmp_path: Path) -> None:
     teacher, out = Solver(), tmp_path / "run"
-    config = settings(small_run, out, max_usd=0.18, max_concurrency=1)
+    config = settings(small_run, out, max_usd=0.18, max_concurrency=1, mode="revise")
     with pytest.raises(edgeelad.errors.BudgetError, match=r"nothing was taught.*teacher\.max_usd = \$0\.1800"):
         edgeelad.distill(config, teacher=teacher)
     assert teacher.calls.total() == 18

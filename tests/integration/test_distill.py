@@ -19,9 +19,10 @@ from edgeelad.loop import distill
 from edgeelad.progress import Silent
 from edgeelad.quickstart.server import TeacherServer
 from edgeelad.quickstart.solver import solve
-from edgeelad.records import Question
+from edgeelad.records import Question, TeacherUsage
 from edgeelad.run.config_file import read_config
 from edgeelad.run.folder import RunFolder
+from edgeelad.run.teaching import teaching_totals
 from edgeelad.stages.open_run import open_run
 from edgeelad.stages.score import score
 from edgeelad.teacher.revision.verify import find_flaw
@@ -44,8 +45,9 @@ def test_the_run_folder_holds_every_file(finished: Path) -> None:
     names = {path.relative_to(finished).as_posix() for path in finished.rglob("*") if path.is_file()}
     assert {"config.toml", "state.json", "ledger.sqlite", "metrics.jsonl", "audit.jsonl", "summary.json"} <= names
     assert {"report.html", "package/manifest.json", "package/onnx/model_quantized.onnx"} <= names
-    for name in ("risk.json", "scores.jsonl", "selected.jsonl", "annotations.jsonl", "metrics.json", "onnx/model.onnx"):
+    for name in ("risk.json", "scores.jsonl", "selected.jsonl", "plan.jsonl", "annotations.jsonl", "metrics.json"):
         assert {f"rounds/01/{name}", f"rounds/02/{name}"} <= names
+    assert {"rounds/01/onnx/model.onnx", "rounds/02/onnx/model.onnx"} <= names
     assert not [name for name in names if ".tmp" in name]
 
 
@@ -80,6 +82,29 @@ def test_every_accepted_chain_is_true(finished: Path, small_run: SmallRun) -> No
         assert row["answer"] == str(solve(texts[row["question_id"]]).answer)
         assert row["rung"] in ("L1", "L2", "L3", "L4", "L5")
         assert find_flaw(row["steps"], row["answer"], row["answer"], "number") is None
+
+
+def test_every_question_has_a_plan_that_was_followed(finished: Path) -> None:
+    for number in (1, 2):
+        here = RunFolder(finished).round(number)
+        plans = {plan.question_id: plan for plan in here.plan.read()}
+        assert list(plans) == [row.id for row in here.selected.read()]
+        for item in here.annotations.read():
+            plan = plans[item.question_id]
+            assert plan.unit == "tokens", "the quickstart has no prices"
+            assert plan.way in ("answer", "check", "rationale"), "its pool has no answers"
+            assert [call.prompt for call in item.calls][:1] == [plan.way]
+            assert item.usage == sum((call.usage for call in item.calls), TeacherUsage())
+
+
+def test_what_the_mode_saved_is_told(finished: Path) -> None:
+    totals = teaching_totals(RunFolder(finished))
+    assert totals is not None
+    assert sum(way.num for way in totals.ways) == 24
+    spent = [item.usage for n in (1, 2) for item in RunFolder(finished).round(n).annotations.read()]
+    assert totals.paid == sum(usage.prompt_tokens + 4 * usage.completion_tokens for usage in spent)
+    assert totals.sentence.startswith("The teacher settled ")
+    assert totals.sentence in (finished / "report.html").read_text(encoding="utf-8")
 
 
 def test_scores_have_a_list_of_answers_for_each_prefix(finished: Path) -> None:

@@ -17,7 +17,9 @@ from edgeelad.quickstart.server import TeacherServer
 from edgeelad.run.folder import RunFolder
 from edgeelad.run.records import SelfAgreement
 
-BATCHED = ("teacher.batch=true", "teacher.batch_poll_s=0.02", "selection.num_rounds=1")
+# online, the mode "auto" learns within a round, for which batches take too long
+ONE_ROUND = ("selection.num_rounds=1", "teacher.mode=revise")
+BATCHED = ("teacher.batch=true", "teacher.batch_poll_s=0.02", *ONE_ROUND)
 
 
 def respond(messages: list[dict[str, str]]) -> str:
@@ -46,7 +48,7 @@ def kill_while_pending(server: BatchServer, batch: str, *arguments: str) -> None
 
 def test_killed_while_a_batch_is_pending_it_ends_as_an_online_run(small_run: SmallRun, tmp_path: Path) -> None:
     with TeacherServer() as online:
-        distill(small_run.config(tmp_path / "online", online.url, "selection.num_rounds=1"), Silent())
+        distill(small_run.config(tmp_path / "online", online.url, *ONE_ROUND), Silent())
     out = tmp_path / "run"
     resume = ("distill", str(out), "--resume", "--quiet")
     with BatchServer(respond, num_polls=1) as server:

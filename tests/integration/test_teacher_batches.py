@@ -30,7 +30,8 @@ class AnswersFirst(OpenAITeacher):
 
 def run(server, path, *, sleep=None, kind=AnswersFirst, **settings):
     """Annotate in batches; gives the annotations and the usage."""
-    config = TeacherConfig(url=server.url, model="m", batch=True, **{"api_key_env": "", **PRICES, **settings})
+    defaults = {"api_key_env": "", "mode": "revise", **PRICES}
+    config = TeacherConfig(url=server.url, model="m", batch=True, **{**defaults, **settings})
     with Ledger(path) as ledger:
         client = BatchClient(config, ledger, run="r", sleep=sleep or (lambda seconds: None))
         teacher = kind(client, config)
@@ -81,7 +82,7 @@ def test_the_same_annotations_as_without_batches(path, tmp_path):
         batched, _ = run(server, path, kind=OpenAITeacher)
         assert len(server.batches) == 1, "one call answers and corrects"
     with ChaosServer(respond=solver) as server:
-        config = TeacherConfig(url=server.url, model="m", api_key_env="")
+        config = TeacherConfig(url=server.url, model="m", api_key_env="", mode="revise")
         with open_teacher(config, tmp_path / "other", {}) as teacher:
             alone = list(annotate(QUESTIONS, TREES, teacher, student_of(TRUTH), config))
     assert [(item.rung, item.steps) for item in batched] == [(item.rung, item.steps) for item in alone]
@@ -279,7 +280,7 @@ def test_a_batch_under_way_is_not_paid_for_online(path):
     with BatchServer(solver, num_polls=10**9) as server:
         with pytest.raises(Interrupted):
             run(server, path, sleep=_interrupt)
-        config = TeacherConfig(url=server.url, model="m", api_key_env="")
+        config = TeacherConfig(url=server.url, model="m", api_key_env="", mode="revise")
         with pytest.raises(RunError, match=r"set teacher\.batch = true"), open_teacher(config, path, {}, run="r"):
             pass
         # another run of the same ledger is not concerned

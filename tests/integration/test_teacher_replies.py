@@ -92,7 +92,9 @@ def test_latex_that_json_ate_is_never_trained_on(tmp_path):
         return body({"content": texts[name]})
 
     with ChaosServer(act) as server, Opened(server, tmp_path / "l") as teacher:
-        made = list(annotate([right, wrong], trees, teacher, lambda items: ["Hm."] * len(items), TeacherConfig()))
+        made = list(
+            annotate([right, wrong], trees, teacher, lambda items: ["Hm."] * len(items), TeacherConfig(mode="revise"))
+        )
     assert [item.steps for item in made] == [(r"6 \times 7 = 42",), (r"\frac{42}{2} = 21",)]
     reply = body({"content": r'{"steps": ["So k = 6.\nu = 7 * 6 = 42"], "answer": "42"}'})
     with (

@@ -40,7 +40,7 @@ def test_a_page_shows_ranges_defaults_and_choices() -> None:
     assert page.startswith("before\n")
     assert page.endswith("\nafter")
     assert "| `exploration_share` | number ≥ 0 ≤ 1 | `0.15` |" in page
-    assert '| `mode` | `revise`, `rationale` | `"revise"` |' in page
+    assert '| `mode` | `auto`, `revise`, `rationale` | `"auto"` |' in page
     assert "| `max_usd` | number > 0 | unset |" in page
 
 
@@ -56,7 +56,7 @@ def test_every_file_of_a_run_is_in_the_reference_with_its_fields() -> None:
     rows = set(re.findall(r"^\| `(\w+)` \|", page, re.MULTILINE))
     for name in ("pool.json", "state.json", "audit.jsonl", "metrics.jsonl", "summary.json"):
         assert f"### {name}\n" in page
-    for name in ("scores", "selected", "annotations", "answers"):
+    for name in ("scores", "selected", "plan", "annotations", "answers"):
         assert f"### rounds/01/{name}.jsonl\n" in page
     assert not re.findall(r"^\| `\w+` .*\|  \|$", page, re.MULTILINE), "a field has no meaning"
     assert {field.name for field in dataclasses.fields(ScoreRow)} <= rows

@@ -64,7 +64,7 @@ CHANGES: dict[str, Any] = {
 # what the teacher is asked, how its replies are used, or whom: another run
 FIXED = {
     "kind", "options", "url", "model", "mode", "walk", "max_depth", "max_calls", "max_tokens_per_question", "style",
-    "temperature", "resample_temperature", "extra_body",
+    "style_examples", "temperature", "resample_temperature", "extra_body",
 }  # fmt: skip
 
 
@@ -98,6 +98,7 @@ def requests_under(**settings: Any) -> list[str]:
     question = Question("q", "What is 3 + 4?")
     teacher.answer(question)
     teacher.answer(question, 1)
+    teacher.check(question, ["3 + 4 = 8"], "8")
     teacher.find_first_error(question, ["3 + 4 = 8"], "7", "8")
     teacher.complete(question, ["3 + 4 = 7"], "7")
     teacher.rationale(question, None)

@@ -14,7 +14,7 @@ from edgeelad.teacher.protocol import AnswerReply, ChainReply, FirstErrorReply
 from edgeelad.teacher.revision.annotate import annotate, answer_all
 
 QUESTIONS = [Question(f"q{index}", f"What is 2 * {index}?", answer=str(2 * index)) for index in range(40)]
-CONFIG = TeacherConfig(max_concurrency=4)
+CONFIG = TeacherConfig(mode="revise", max_concurrency=4)
 
 
 def right(question):
@@ -215,7 +215,7 @@ def test_the_dataset_teacher(tmp_path):
         "d": Question("d", "2 + 5?", answer="7", explanation=("2 + 5 = 8",)),
         "e": Question("e", "2 + 6?", answer="8", explanation=("2 + 6 = 8",)),
     }
-    config = TeacherConfig(kind="dataset")
+    config = TeacherConfig(kind="dataset", mode="revise")
     own = {"e": make_tree(("6 + 2 = 8",), "8", question=pool["e"])}
     with open_teacher(config, tmp_path / "none", pool) as teacher:
         made = {item.question_id: item for item in annotate(list(pool.values()), own, teacher, go_on, config)}

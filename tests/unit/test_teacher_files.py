@@ -25,7 +25,7 @@ def bought(tmp_path_factory):
     path = tmp_path_factory.mktemp("bought") / "ledger"
     questions, truth, trees = make_questions(20)
     with ChaosServer(respond=solver) as server:
-        config = TeacherConfig(url=server.url, model="m", api_key_env="", **PRICES)
+        config = TeacherConfig(url=server.url, model="m", api_key_env="", mode="revise", **PRICES)
         with open_teacher(config, path, {}, run="r") as teacher:
             made = list(annotate(questions, trees, teacher, student_of(truth), config))
     return path, made, config

@@ -7,13 +7,14 @@ Nothing is written here: the ledger keeps what was paid for, the caller keeps th
 from __future__ import annotations
 
 from collections.abc import Generator, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from edgeelad.config import TeacherConfig
 from edgeelad.errors import ConfigError, TeacherReplyError
-from edgeelad.records import Annotation, Question, ReasoningTree
-from edgeelad.teacher.protocol import Teacher, abilities_of
+from edgeelad.records import Annotation, Question, ReasoningTree, TeacherUsage, TeachingPlan
+from edgeelad.teacher.plan.plan import FIRST_BLOCK, Planned, Planner
+from edgeelad.teacher.protocol import Teacher, UnusableReplyError, abilities_of
 from edgeelad.teacher.revision.concurrent import Continue, work_side_by_side
 from edgeelad.teacher.revision.revise import revise
 from edgeelad.teacher.revision.work import AskTeacher, Need
@@ -25,6 +26,7 @@ def annotate(
     teacher: Teacher,
     continue_from: Continue,
     config: TeacherConfig,
+    planned: Planned | None = None,
 ) -> Iterator[Annotation]:
     """Annotate questions, in their order.
 
@@ -38,19 +40,65 @@ def annotate(
         continue_from: Gives the student's greedy text after the given steps, for many questions at once; called from
             the caller's thread only.
         config: The mode, the walk, limits, and how many calls may be in progress.
+        planned: With the mode "auto", who plans, what is known of the student's risk, and who records the plans.
 
     Raises:
         ConfigError: The teacher cannot do what `config.walk` asks for.
         BudgetError, TeacherRefusedError, TeacherUnavailableError, StorageError: Why not all are annotated.
     """
     abilities = abilities_of(teacher)
-    if config.mode == "revise" and config.walk == "per_step" and abilities.finds_errors and not abilities.judges_steps:
+    if (
+        config.mode != "rationale"
+        and config.walk == "per_step"
+        and abilities.finds_errors
+        and not abilities.judges_steps
+    ):
         raise ConfigError(
             'teacher.walk = "per_step" needs a teacher with a method judge_step, which this one has not; set it to '
             '"single"'
         )
+    if config.mode == "auto":
+        planned = planned or Planned(Planner(config, abilities))
+        return _annotate_as_planned(questions, trees, teacher, continue_from, config, planned)
     ladders = (revise(question, trees.get(question.id), config, abilities) for question in questions)
     return work_side_by_side(ladders, teacher, continue_from, config.max_concurrency)
+
+
+def _annotate_as_planned(
+    questions: Sequence[Question],
+    trees: Mapping[str, ReasoningTree],
+    teacher: Teacher,
+    continue_from: Continue,
+    config: TeacherConfig,
+    planned: Planned,
+) -> Iterator[Annotation]:
+    """Plan a few questions, teach them, learn from it, plan more; each time as many as are known already.
+
+    A teacher that buys in batches gets all questions at once: each batch can take hours.
+    """
+    abilities, planner = abilities_of(teacher), planned.planner
+    num_done = 0
+    while num_done < len(questions):
+        size = len(questions) if hasattr(teacher, "fetch") and teacher.fetch else max(FIRST_BLOCK, planner.num_known)
+        block = questions[num_done : num_done + size]
+        plans = [_plan(question, trees.get(question.id), planned) for question in block]
+        planned.record(plans)
+        ladders = (
+            revise(question, trees.get(question.id), config, abilities, plan)
+            for question, plan in zip(block, plans, strict=True)
+        )
+        annotations = work_side_by_side(ladders, teacher, continue_from, config.max_concurrency)
+        for question, annotation in zip(block, annotations, strict=True):
+            yield annotation
+            planner.note(question, trees.get(question.id), annotation, planned.risks.get(question.id))
+        num_done += len(block)
+
+
+def _plan(question: Question, tree: ReasoningTree | None, planned: Planned) -> TeachingPlan:
+    recorded = planned.recorded.get(question.id)
+    if recorded is not None:
+        return recorded
+    return planned.planner.plan(question, tree, planned.risks.get(question.id))
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,6 +109,7 @@ class GivenAnswer:
     sample: int
     answer: str | None
     reason: str = ""
+    usage: TeacherUsage = field(default_factory=TeacherUsage)
 
 
 def answer_all(asked: Iterable[tuple[Question, int]], teacher: Teacher, config: TeacherConfig) -> Iterator[GivenAnswer]:
@@ -77,9 +126,11 @@ def answer_all(asked: Iterable[tuple[Question, int]], teacher: Teacher, config: 
 def _answer(question: Question, sample: int) -> Generator[Need, Any, GivenAnswer]:
     try:
         reply = yield AskTeacher(lambda teacher: teacher.answer(question, sample))
+    except UnusableReplyError as error:
+        return GivenAnswer(question.id, sample, None, str(error), error.usage)
     except TeacherReplyError as error:
         return GivenAnswer(question.id, sample, None, str(error))
-    return GivenAnswer(question.id, sample, reply.answer)
+    return GivenAnswer(question.id, sample, reply.answer, "", reply.usage)
 
 
 def _no_student(items: Sequence[tuple[Question, tuple[str, ...]]]) -> list[str]:

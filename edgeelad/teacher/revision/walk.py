@@ -72,7 +72,7 @@ def walk_single(
     return Prefix(steps[:num_good])
 
 
-def walk_per_step(work: Work, tree: ReasoningTree, reference: str) -> Rung:
+def walk_per_step(work: Work, tree: ReasoningTree, reference: str, max_depth: int) -> Rung:
     """One call per step, in one conversation that only grows (the paper's figure 3)."""
     question, steps, answer = work.question, tree.steps, tree.answer
     # steps after which the student still reached the answer need no judge
@@ -98,7 +98,7 @@ def walk_per_step(work: Work, tree: ReasoningTree, reference: str) -> Rung:
                 return found
             steps, answer = found.steps, found.answer
             depth += 1
-            if depth >= work.config.max_depth:
+            if depth >= max_depth:
                 return Prefix(steps[: index + 1])
         index += 1
     return _no_error(work, tree, steps, answer, 0, reference)
@@ -136,7 +136,10 @@ def _correct(
 def _no_error(
     work: Work, tree: ReasoningTree, steps: tuple[str, ...], answer: str | None, num_good: int, reference: str
 ) -> Verified | Prefix:
-    """The teacher finds no error, but the chain is not verified: what can be kept of it?"""
+    """The teacher finds no error: what can be kept of the chain?"""
+    if find_flaw(steps, answer, reference, work.question.kind) is None:
+        # it was verified, and only not supported by others
+        return Verified("L1", steps, reference)
     if _is_complete(work, steps, reference):
         # the steps are right, only the answer line is not
         return Verified("L2", steps, reference)

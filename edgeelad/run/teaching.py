@@ -1,0 +1,116 @@
+"""Add up what `teacher.mode = "auto"` chose and paid: by way, and against explanations of all questions."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass, field, replace
+
+from edgeelad.records import Annotation, TeacherUsage, TeachingPlan, TeachingWay
+from edgeelad.run.folder import RunFolder
+
+# what a completion token counts for where prices are unknown, in prompt tokens
+COMPLETION_WEIGHT = 4
+WAYS: tuple[TeachingWay, ...] = ("own", "answer", "check", "correct", "rationale")
+
+
+@dataclass(frozen=True, slots=True)
+class WayTotals:
+    """What came of the questions that were taught in one way.
+
+    Attributes:
+        way: The way (`records.TeachingPlan`).
+        num: Questions.
+        num_verified: Those with a verified explanation.
+        expected: What they were expected to cost, in the run's unit.
+        paid: What they cost, in the same.
+        expected_rationale: What explanations of them all were expected to cost.
+        usage: Requests, tokens and dollars.
+    """
+
+    way: TeachingWay
+    num: int = 0
+    num_verified: int = 0
+    expected: float = 0.0
+    paid: float = 0.0
+    expected_rationale: float = 0.0
+    usage: TeacherUsage = field(default_factory=TeacherUsage)
+
+
+@dataclass(frozen=True, slots=True)
+class TeachingTotals:
+    """What all questions came to; `is_priced` says that costs are in dollars, else they are in prompt tokens."""
+
+    ways: tuple[WayTotals, ...]
+    is_priced: bool
+
+    @property
+    def paid(self) -> float:
+        """What was paid for all questions."""
+        return sum(way.paid for way in self.ways)
+
+    @property
+    def expected_rationale(self) -> float:
+        """What explanations of all questions were expected to cost."""
+        return sum(way.expected_rationale for way in self.ways)
+
+    @property
+    def sentence(self) -> str:
+        """What the mode chose and saved, in words."""
+        ways = ", ".join(f"{way.num:,} by {NAMES[way.way]}" for way in self.ways)
+        saved = 1.0 - self.paid / self.expected_rationale if self.expected_rationale else 0.0
+        if self.is_priced:
+            costs = f"${self.paid:.4f}, where explanations of all would cost about ${self.expected_rationale:.4f}"
+        else:
+            costs = "a completion token counted as four prompt tokens, compared with explanations of all"
+        change = f"{saved:.0%} less" if saved >= 0 else f"{-saved:.0%} more"
+        return f"The teacher settled {ways}: {change} money ({costs})."
+
+
+NAMES: dict[TeachingWay, str] = {
+    "own": "the student's own explanation and the pool's answer",
+    "answer": "an answer",
+    "check": "an answer with a correction",
+    "correct": "a correction",
+    "rationale": "an explanation",
+}
+
+
+def teaching_totals(folder: RunFolder) -> TeachingTotals | None:
+    """Add up all rounds of a run; None if it had another mode.
+
+    Raises:
+        RunError: A file is damaged.
+    """
+    totals: dict[TeachingWay, WayTotals] = {}
+    is_priced = False
+    for here in folder.rounds():
+        plans = {plan.question_id: plan for plan in here.plan.read_if_there()}
+        is_priced = is_priced or any(plan.unit == "usd" for plan in plans.values())
+        _add(totals, plans, here.annotations.read_if_there())
+    return TeachingTotals(tuple(totals[way] for way in WAYS if way in totals), is_priced) if totals else None
+
+
+def _add(
+    totals: dict[TeachingWay, WayTotals], plans: dict[str, TeachingPlan], annotations: Iterable[Annotation]
+) -> None:
+    for annotation in annotations:
+        plan = plans.get(annotation.question_id)
+        if plan is None:
+            continue
+        before = totals.get(plan.way, WayTotals(plan.way))
+        totals[plan.way] = replace(
+            before,
+            num=before.num + 1,
+            num_verified=before.num_verified + annotation.is_usable,
+            expected=before.expected + plan.expected[plan.way],
+            paid=before.paid + paid(plan, annotation.usage),
+            expected_rationale=before.expected_rationale + plan.expected["rationale"],
+            usage=before.usage + annotation.usage,
+        )
+
+
+def paid(plan: TeachingPlan, usage: TeacherUsage) -> float:
+    """What a question cost, in the unit of its plan."""
+    if plan.unit == "usd":
+        return usage.cost_usd or 0.0
+    return usage.prompt_tokens + COMPLETION_WEIGHT * usage.completion_tokens
