@@ -1,6 +1,6 @@
 """What teaching costs: auto against revision and full rationales, on word problems and on long chains.
 
-    python benchmarks/teacher_cost.py cost [--num 150] [--seeds 2] [--style 1]
+    python benchmarks/teacher_cost.py cost [--num 150] [--seeds 2] [--style 1] [--best-teacher]
     python benchmarks/teacher_cost.py accuracy --out runs/2x2 [--seeds 6] [--rounds 2] [--batch 200] [SETTING ...]
 
 `cost` needs no training: students that take each step rightly with a set probability, a teacher over HTTP that finds
@@ -160,12 +160,17 @@ def cells() -> Iterator[Cell]:
             yield Cell(task, student, has_answers, finds, answers, prices)
 
 
-def measure_cost(num: int, num_seeds: int, num_examples: int = 0) -> Iterator[CostRow]:
-    """Every method in every cell; with `num_examples` also "auto" with so many examples of style in the prompts."""
+def measure_cost(num: int, num_seeds: int, num_examples: int = 0, *, best_teacher: bool = False) -> Iterator[CostRow]:
+    """Every method in every cell, or in those of the best teacher.
+
+    With `num_examples` also "auto" with so many examples of style in the prompts.
+    """
     methods = dict(METHODS)
     if num_examples:
         methods["auto+style"] = {"mode": "auto", "style_examples": num_examples}
     for cell in cells():
+        if best_teacher and (cell.finds, cell.answers) != (FINDING[0], ANSWERING[0]):
+            continue
         for method, settings in methods.items():
             yield _measure(cell, method, settings, num, num_seeds)
 
@@ -277,6 +282,7 @@ def main() -> None:
     cost.add_argument("--num", type=int, default=150, help="questions for each seed")
     cost.add_argument("--seeds", type=int, default=2)
     cost.add_argument("--style", type=int, default=0, metavar="N", help="examples of style in the prompts")
+    cost.add_argument("--best-teacher", action="store_true", help="only the one that finds and answers best")
     accuracy = commands.add_parser("accuracy")
     accuracy.add_argument("--out", type=Path, required=True)
     accuracy.add_argument("--seeds", type=int, default=6)
@@ -286,7 +292,7 @@ def main() -> None:
     arguments = parser.parse_args()
     print(f"{platform.platform()}, Python {platform.python_version()}, numpy {np.__version__}", flush=True)
     if arguments.command == "cost":
-        rows = list(measure_cost(arguments.num, arguments.seeds, arguments.style))
+        rows = list(measure_cost(arguments.num, arguments.seeds, arguments.style, best_teacher=arguments.best_teacher))
         show_cost(rows)
         print(json.dumps([asdict(row) for row in rows]))
     else:
