@@ -49,21 +49,23 @@ class TeachingTotals:
         return sum(way.paid for way in self.ways)
 
     @property
-    def expected_rationale(self) -> float:
-        """What explanations of all questions were expected to cost."""
-        return sum(way.expected_rationale for way in self.ways)
+    def explanations(self) -> float:
+        """What explanations of all questions would cost: as expected, corrected by those that were bought."""
+        bought = next((way for way in self.ways if way.way == "rationale"), None)
+        factor = bought.paid / bought.expected_rationale if bought is not None and bought.expected_rationale else 1.0
+        return factor * sum(way.expected_rationale for way in self.ways)
 
     @property
     def sentence(self) -> str:
         """What the mode chose and saved, in words."""
         ways = ", ".join(f"{way.num:,} by {NAMES[way.way]}" for way in self.ways)
-        saved = 1.0 - self.paid / self.expected_rationale if self.expected_rationale else 0.0
+        saved = round(1.0 - self.paid / self.explanations, 2) if self.explanations else 0.0
+        change = "the same money as" if saved == 0 else f"{abs(saved):.0%} {'less' if saved > 0 else 'more'} money than"
         if self.is_priced:
-            costs = f"${self.paid:.4f}, where explanations of all would cost about ${self.expected_rationale:.4f}"
+            costs = f"${self.paid:.4f} instead of about ${self.explanations:.4f}"
         else:
-            costs = "a completion token counted as four prompt tokens, compared with explanations of all"
-        change = f"{saved:.0%} less" if saved >= 0 else f"{-saved:.0%} more"
-        return f"The teacher settled {ways}: {change} money ({costs})."
+            costs = "a completion token counted as four prompt tokens"
+        return f"The teacher settled {ways}: {change} explanations of all ({costs})."
 
 
 NAMES: dict[TeachingWay, str] = {

@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 from edgeelad.config import TeacherConfig
 from edgeelad.quickstart.server import MODEL, TeacherServer
 from edgeelad.records import Annotation, Question, TeacherCall, TeacherUsage, TeachingPlan
+from edgeelad.run.teaching import TeachingTotals, WayTotals
 from edgeelad.teacher import open_teacher
 from edgeelad.teacher.plan.costs import CallCosts, guess
 from edgeelad.teacher.plan.plan import FIRST_BLOCK, Planned, Planner
@@ -255,3 +256,15 @@ def planner_with(settings):
 
 def no_student(items):
     raise AssertionError("the student is not asked")
+
+
+def test_what_was_saved_is_measured_against_what_explanations_really_cost():
+    explained = WayTotals("rationale", 4, 4, 8.0, 16.0, 8.0)
+    answered = WayTotals("answer", 6, 6, 3.0, 4.0, 12.0)
+    totals = TeachingTotals((answered, explained), True)
+    assert (totals.paid, totals.explanations) == (20.0, 40.0)
+    assert totals.sentence == (
+        "The teacher settled 6 by an answer, 4 by an explanation: 50% less money than explanations of all "
+        "($20.0000 instead of about $40.0000)."
+    )
+    assert "the same money as explanations of all" in TeachingTotals((explained,), False).sentence
