@@ -22,8 +22,10 @@ from models import Models
 from shapes import SHAPES, make_student
 from workload import training_texts
 
-from edgeelad.export.fused.build import traced_graph, write_student_graphs
+from edgeelad.export.fused.build import traced_graph, write_quantized_graphs, write_student_graphs
 from edgeelad.export.fused.swap import swap_weights
+
+CALIBRATION = [list(range(start, start + 128)) for start in range(0, 1024, 128)]  # token ids
 
 
 def main() -> None:
@@ -65,8 +67,7 @@ def export_anew(student: Path, out: Path) -> float:
     start = time.perf_counter()
     graph = traced_graph(student, out / "scratch")
     shutil.rmtree(out / "scratch")
-    for precision in ("fp32", "int8"):
-        write_student_graphs(graph, out, precision)
+    write_quantized_graphs(write_student_graphs(graph, out), out, "int8", CALIBRATION)
     return time.perf_counter() - start
 
 
@@ -74,7 +75,7 @@ def swap(previous: Path, student: Path, out: Path) -> float:
     """Put a student's weights into earlier graphs; gives the seconds."""
     out.mkdir()
     start = time.perf_counter()
-    swap_weights(previous, student, out, ("fp32", "int8"))
+    write_quantized_graphs(swap_weights(previous, student, out), out, "int8", CALIBRATION)
     return time.perf_counter() - start
 
 

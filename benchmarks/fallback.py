@@ -25,7 +25,7 @@ from edgeelad.engine.options import EngineOptions
 from edgeelad.engine.student import Student
 from edgeelad.engine.tree import TreeParams
 from edgeelad.export import export_student
-from edgeelad.export.standard import write_standard_graphs
+from edgeelad.export.standard import write_quantized_standard, write_standard_graph
 from edgeelad.records import Question
 
 TREE = TreeParams(4, 4, 0.7, 0, 1.0, 96, 32, probe=True, seed=0)
@@ -44,7 +44,7 @@ def main() -> None:
         fused, standard = Path(name) / "fused", Path(name) / "standard"
         export_student(arguments.student, fused, ExportConfig(num_parity_prompts=1), parity_questions=asked)
         shutil.copytree(arguments.student, standard, ignore=shutil.ignore_patterns("*.safetensors"))
-        write_standard_graphs(arguments.student, standard, "int8")
+        write_quantized_standard(write_standard_graph(arguments.student, standard), standard, "int8", [])
         options = EngineOptions(precision="int8")
         with Student.open(fused, options) as fast, Student.open(standard, options) as slow:
             pairs = [(per_minute(fast, asked), per_minute(slow, asked)) for _ in range(arguments.rounds)]

@@ -65,7 +65,7 @@ class Models:
 
     def fused(self) -> Path:
         """edgeelad's graphs, fp32, int8 and in a folder int4 these too, as the export code of today writes them."""
-        from edgeelad.export.fused.build import traced_graph, write_student_graphs
+        from edgeelad.export.fused.build import traced_graph, write_quantized_graphs, write_student_graphs
 
         folder = self._cache / "edgeelad" / f"{self._shape}-{_code_key()}"
         student = self.student()
@@ -75,10 +75,11 @@ class Models:
 
             graph = traced_graph(student, made / "scratch")
             shutil.rmtree(made / "scratch")
-            for precision in ("fp32", "int8"):
-                write_student_graphs(graph, made, precision)
+            files = write_student_graphs(graph, made)
+            calibration = [list(range(start, start + 128)) for start in range(0, 1024, 128)]  # of random weights
+            write_quantized_graphs(files, made, "int8", calibration)
             (made / "int4").mkdir()
-            write_student_graphs(graph, made / "int4", "int4")
+            write_quantized_graphs(files, made / "int4", "int4", calibration)
 
         if not folder.exists():
             print(f"exporting {self._shape}", file=sys.stderr, flush=True)

@@ -33,12 +33,6 @@ EXTRAS = {
     "ray": ("ray",),
     "distill": ("torch", "transformers", "onnx", "accelerate", "sklearn", *TEACHER),
 }
-PARITY_QUESTIONS = (
-    "Tom has 3 apples and buys 4 more. How many apples does Tom have?",
-    "A box holds 6 pens. How many pens are in 5 boxes?",
-    "What is the capital of France?",
-    "Anna had 20 euros and spent 7. How much money is left?",
-)
 
 
 @dataclass(frozen=True, slots=True)
@@ -186,19 +180,18 @@ def export_folder(out: Path, config: RunConfig, progress: Progress) -> None:
     require("distill", "edgeelad export")
     let_torch_threads_sleep()
     from edgeelad.export import export_student
-    from edgeelad.records import Question
+    from edgeelad.export.questions import BUILT_IN
     from edgeelad.training import prepare_student
 
     if out.exists():
         raise UsageError(f"{out} exists already; name a new folder with --out")
-    questions = [Question(str(i), text) for i, text in enumerate(PARITY_QUESTIONS)]
     with tempfile.TemporaryDirectory() as temporary:
         progress.start("Loading the student")
         folder = prepare_student(str(config.student.model), Path(temporary) / "student", config.student)
         progress.finish()
         progress.start("Exporting to ONNX")
-        result = export_student(folder, out, config.export, parity_questions=questions, previous=None)
-        progress.finish(f"parity {result.max_logit_difference:.1e}")
+        result = export_student(folder, out, config.export, parity_questions=BUILT_IN, previous=None)
+        progress.finish(result.summary)
         for warning in result.warnings:
             progress.warn(warning)
 

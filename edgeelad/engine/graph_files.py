@@ -30,6 +30,7 @@ PRECISIONS: tuple[Precision, ...] = get_args(Precision)
 ONNX_FOLDER = "onnx"
 STANDARD_SUFFIX = ".onnx"
 ENGINE_SUFFIX = ".graph"
+AGREEMENT_FILE = "quantization.json"  # of an exported folder: how closely the quantized graph follows fp32
 
 
 @dataclass(frozen=True, slots=True)

@@ -59,6 +59,25 @@ def reshape_past(graph: EditedGraph) -> None:
         _declare(graph.outputs, present, [rows.dim_param, key[0], f"{length.dim_param} + sequence_length", key[1]])
 
 
+def restore_past(graph: EditedGraph) -> bool:
+    """Undo `reshape_past`; False if there is nothing to undo."""
+    shaped = {value.name: graph.producer(f"{value.name}.shaped") for value in graph.inputs}
+    presents = {value.name: value.type.tensor_type.shape.dim for value in graph.outputs}
+    for value in list(graph.inputs):
+        node = shaped[value.name]
+        if node is None:
+            continue
+        graph.redirect(node.output[0], value.name)
+        graph.remove(node)
+        rows, _, length, _ = value.type.tensor_type.shape.dim
+        _, heads, _, size = presents[value.name.replace(PAST, "present")]
+        _declare(graph.inputs, value.name, [rows.dim_param, heads.dim_value, length.dim_param, size.dim_value])
+    is_undone = any(shaped.values())
+    if is_undone:
+        graph.prune()
+    return is_undone
+
+
 def _shape_nodes(graph: EditedGraph, past: str, key: tuple[int, int], target: str) -> list[NodeProto]:
     """The shape of a past input: its rows and length as they come, heads and head size as they must be."""
     rows, length = graph.new_name("past_rows"), graph.new_name("past_length")

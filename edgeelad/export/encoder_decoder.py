@@ -14,6 +14,7 @@ import hashlib
 import shutil
 from collections.abc import Iterable, Iterator
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 import onnx
@@ -25,9 +26,9 @@ from edgeelad.errors import EdgeeladError
 from edgeelad.export.fused.edit import EditedGraph, read_graph
 from edgeelad.export.fused.files import write_graphs
 from edgeelad.export.fused.passes import embedding_node
-from edgeelad.export.fused.quantize import quantize_blocks
+from edgeelad.export.fused.quantize import Inputs, quantize_blocks
 from edgeelad.export.fused.rounding import BLOCKS, TABLE
-from edgeelad.export.standard import BITS, Quantize, cannot_export, prepare_products
+from edgeelad.export.standard import BITS, cannot_export, prepare_products
 from edgeelad.export.tracing import trace_encoder_decoder
 from edgeelad.files import storage_errors
 from edgeelad.training.extra import quiet
@@ -35,7 +36,7 @@ from edgeelad.training.extra import quiet
 USE_CACHE = "use_cache_branch"
 
 
-def write_encoder_decoder(student: Path, folder: Path, quantize: Quantize) -> None:
+def write_encoder_decoder(student: Path, folder: Path, quantize: Literal["none", "int8", "int4"]) -> None:
     """Write Optimum's graphs into `folder`, and quantized ones unless `quantize` is "none".
 
     Raises:
@@ -58,9 +59,9 @@ def write_encoder_decoder(student: Path, folder: Path, quantize: Quantize) -> No
         _write(encoder, bare, cached, GraphFiles(folder))
         if quantize != "none":
             for decoder in (bare, cached):
-                quantize_blocks(decoder, BITS[quantize])
+                quantize_blocks(decoder, BITS[quantize], Inputs({}))
             _take_table(encoder, bare)
-            quantize_blocks(encoder, BITS[quantize])
+            quantize_blocks(encoder, BITS[quantize], Inputs({}))
             share_equal_weights(graphs)
             _write(encoder, bare, cached, GraphFiles(folder, quantize))
 

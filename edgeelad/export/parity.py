@@ -135,21 +135,6 @@ def _engine_sequences(
                 yield [*request.prompt_ids, *request.completion_ids[: point.num_tokens]], branch, False
 
 
-def largest_difference(model: PreTrainedModel, graph: Graph, prompts: Sequence[list[int]]) -> float:
-    """The largest difference of a graph's logits from torch's on whole prompts.
-
-    Raises:
-        ParityError: A logit is not finite.
-    """
-    largest = 0.0
-    for prompt in prompts:
-        difference = float(np.abs(_run_alone(graph, prompt) - _torch_logits(model, prompt, [])).max())
-        if not np.isfinite(difference):
-            raise ParityError("the quantized student's logits are not finite; export with --quantize none")
-        largest = max(largest, difference)
-    return largest
-
-
 def _decode(graph: Graph, prompts: Sequence[list[int]], num_new: int) -> tuple[list[list[int]], list[Logits]]:
     """Decode a left-padded batch greedily; for each prompt the new tokens, and the logits of all real positions."""
     cache, heads = graph.begin(prompts)

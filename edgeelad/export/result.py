@@ -1,4 +1,4 @@
-"""The result of an export, with its parity with torch."""
+"""The result of an export: parity with torch, and how closely the quantized student follows the float32 one."""
 
 from __future__ import annotations
 
@@ -6,9 +6,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
+from edgeelad.engine.graph_files import Precision
+
 # with the engine's graphs: traced, or the last round's with other weights; or Optimum's graph alone
 GraphKind = Literal["fused", "swapped", "standard"]
 LOGIT_SCALE = 10.0
+# forced top-1 agreement with fp32 below which an export warns
+MIN_AGREEMENT = 0.9
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,6 +53,28 @@ class Parity:
 
 
 @dataclass(frozen=True, slots=True)
+class Agreement:
+    """How closely a quantized graph follows the float32 one on the same tokens (`export.agreement`).
+
+    Attributes:
+        num_tokens: Positions compared.
+        num_same: Positions at which both have the same most likely next token.
+        mean_divergence: Mean Kullback-Leibler divergence of the next-token distributions (nats).
+        max_logit_difference: Largest absolute difference of two logits.
+    """
+
+    num_tokens: int
+    num_same: int
+    mean_divergence: float
+    max_logit_difference: float
+
+    @property
+    def share(self) -> float:
+        """Forced top-1 agreement: the share of positions with the same most likely next token."""
+        return self.num_same / self.num_tokens
+
+
+@dataclass(frozen=True, slots=True)
 class ExportResult:
     """The result of an export.
 
@@ -61,8 +87,8 @@ class ExportResult:
         parity: The float32 graph against torch.
         max_context: Maximum tokens of prompt and explanation together.
         num_positions: Tokens that config.json has positions for; more than `max_context` if that is capped.
-        quantized_logit_difference: Largest difference between the quantized graph's logits and torch's, on the first
-            two parity prompts; None if nothing is quantized.
+        precision: Precision of the quantized graph; "fp32" if nothing is quantized.
+        agreement: The quantized graph against the float32 one; None if nothing is quantized.
         model_bytes: Size of the float32 graph with its weights.
         quantized_bytes: Size of the quantized graph with its weights; 0 if nothing is quantized.
         seconds: Wall-clock time.
@@ -76,7 +102,8 @@ class ExportResult:
     parity: Parity
     max_context: int
     num_positions: int
-    quantized_logit_difference: float | None
+    precision: Precision
+    agreement: Agreement | None
     model_bytes: int
     quantized_bytes: int
     seconds: float
@@ -101,7 +128,24 @@ class ExportResult:
                 f"this student's context is capped at {self.max_context:,} of {self.num_positions:,} tokens, up to "
                 "which its graph is exact (longrope's original context, or a sliding window that the graph lacks)"
             )
+        if self.agreement is not None and self.agreement.share < MIN_AGREEMENT:
+            found.append(
+                f"the {self.precision} student chooses fp32's token at only {self.agreement.share:.1%} of "
+                f"{self.agreement.num_tokens} positions (below {MIN_AGREEMENT:.0%}): its answers may be worse; compare "
+                f"them, or export with --quantize {'none' if self.precision == 'int8' else 'int8'}"
+            )
         return tuple(found)
+
+    @property
+    def summary(self) -> str:
+        """Parity and agreement in a line."""
+        parity = f"parity {self.max_logit_difference:.1e}"
+        if self.agreement is None:
+            return parity
+        return (
+            f"{parity}; {self.precision}: same next token as fp32 at {self.agreement.share:.1%} of "
+            f"{self.agreement.num_tokens} positions, {self.quantized_bytes / self.model_bytes:.0%} of its size"
+        )
 
     @property
     def num_parity_prompts(self) -> int:

@@ -9,30 +9,30 @@ A head that is tied to the embedding reads the same bytes.
 from __future__ import annotations
 
 import shutil
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Literal
 
 import onnx
 from onnx import NodeProto, helper
 
-from edgeelad.engine.graph_files import GraphFiles
+from edgeelad.engine.graph_files import GraphFiles, Precision
 from edgeelad.engine.shape import read_json
 from edgeelad.errors import EdgeeladError, ModelError
 from edgeelad.export.empty_past import is_guessed, reshape_past
+from edgeelad.export.fused.calibrate import observe
 from edgeelad.export.fused.edit import EditedGraph, attribute, read_graph
 from edgeelad.export.fused.files import write_graphs
 from edgeelad.export.fused.passes import tie_product
-from edgeelad.export.fused.quantize import quantize_blocks
+from edgeelad.export.fused.quantize import Inputs, product_inputs, quantize_blocks
 from edgeelad.export.tracing import trace_standard
 from edgeelad.files import storage_errors
 from edgeelad.training.extra import quiet
 
-Quantize = Literal["none", "int8", "int4"]
 BITS = {"int8": 8, "int4": 4}
 
 
-def write_standard_graphs(student: Path, folder: Path, quantize: Quantize) -> None:
-    """Write Optimum's graph into `folder`, and a quantized one unless `quantize` is "none".
+def write_standard_graph(student: Path, folder: Path) -> GraphFiles:
+    """Write Optimum's graph, in fp32, into `folder`.
 
     Raises:
         ModelError: Optimum cannot export this student.
@@ -49,11 +49,22 @@ def write_standard_graphs(student: Path, folder: Path, quantize: Quantize) -> No
     prepare_products(graph)
     if is_guessed(read_json(student / "config.json")):
         reshape_past(graph)
+    files = GraphFiles(folder)
     with storage_errors(folder):
-        _write(graph, GraphFiles(folder))
-        if quantize != "none":
-            quantize_blocks(graph, BITS[quantize])
-            _write(graph, GraphFiles(folder, quantize))
+        write_graphs({files.standard: graph}, files.weights)
+    return files
+
+
+def write_quantized_standard(
+    source: GraphFiles, folder: Path, precision: Precision, sequences: Sequence[Sequence[int]], num_threads: int = 1
+) -> GraphFiles:
+    """Quantize the fp32 graph that `write_standard_graph` wrote, block by block; see `write_quantized_graphs`."""
+    graph = read_graph(onnx.load(str(source.standard), load_external_data=False), source.weights)
+    rows = observe(graph, product_inputs(graph), sequences, folder, num_threads) if sequences else {}
+    quantize_blocks(graph, BITS[precision], Inputs(rows))
+    files = GraphFiles(folder, precision)
+    write_graphs({files.standard: graph}, files.weights)
+    return files
 
 
 def prepare_products(graph: EditedGraph) -> None:
@@ -85,10 +96,6 @@ def _split_gemm(graph: EditedGraph, node: NodeProto) -> None:
         nodes.append(helper.make_node("Add", [product, node.input[2]], [node.output[0]], name=f"{node.name}/bias"))
     graph.insert_before(node, nodes)
     graph.remove(node)
-
-
-def _write(graph: EditedGraph, files: GraphFiles) -> None:
-    write_graphs({files.standard: graph}, files.weights)
 
 
 def cannot_export(student: Path, error: Exception) -> ModelError:

@@ -8,12 +8,12 @@ from __future__ import annotations
 
 import shutil
 import time
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
 
 import torch
-from transformers import PreTrainedModel
 
 from edgeelad.config import ExportConfig
 from edgeelad.engine.codec import Codec
@@ -23,14 +23,16 @@ from edgeelad.engine.packed.generator import PackedGenerator
 from edgeelad.engine.packed.graph import PackedGraph
 from edgeelad.engine.shape import read_json
 from edgeelad.errors import EdgeeladError, ModelError
+from edgeelad.export.agreement import forced_agreement, write_agreement, write_texts
 from edgeelad.export.empty_past import is_guessed
 from edgeelad.export.encoder_decoder import write_encoder_decoder
-from edgeelad.export.fused.build import traced_graph, write_student_graphs
+from edgeelad.export.fused.build import traced_graph, write_quantized_graphs, write_student_graphs
 from edgeelad.export.fused.modules import UnservedArchitectureError
 from edgeelad.export.fused.swap import GraphMismatchError, swap_weights
-from edgeelad.export.parity import check_engine_parity, check_parity, largest_difference
-from edgeelad.export.result import ExportResult, GraphKind
-from edgeelad.export.standard import cannot_export, write_standard_graphs
+from edgeelad.export.parity import check_engine_parity, check_parity
+from edgeelad.export.questions import BUILT_IN, NUM_TEXTS
+from edgeelad.export.result import Agreement, ExportResult, GraphKind
+from edgeelad.export.standard import cannot_export, write_quantized_standard, write_standard_graph
 from edgeelad.files import make_folder, storage_errors
 from edgeelad.records import Question
 from edgeelad.text.prompts import PROMPT_FILE
@@ -41,8 +43,6 @@ from edgeelad.training.save import refuse_existing
 # the student's files that are copied; not every student has the optional ones
 STUDENT_FILES = ("config.json", "generation_config.json", "tokenizer.json", "tokenizer_config.json", PROMPT_FILE)
 OPTIONAL_FILES = ("special_tokens_map.json", "chat_template.jinja")
-NUM_QUANTIZED_PROMPTS = 2  # for information only: the agreement of answers decides what is packaged
-FALLBACK_QUESTION = Question("parity", "Tom has 3 apples and buys 4 more. How many apples does Tom have?")
 
 
 def export_student(
@@ -55,7 +55,7 @@ def export_student(
     results: list[ExportResult] = []
 
     def fill(folder: Path) -> None:
-        # 1. the graphs
+        # 1. the fp32 graphs
         with quiet():
             load_config(str(student))
             model = load_model(str(student))
@@ -63,7 +63,7 @@ def export_student(
             write_encoder_decoder(student, folder, config.quantize)
             graphs = _Graphs("standard", "an encoder-decoder")
         else:
-            graphs = _write_graphs(student, folder, out, config, None if config.fresh else previous)
+            graphs = _write_graphs(student, folder, out, None if config.fresh else previous)
         # 2. tokenizer and settings
         with storage_errors(out):
             _copy_files(student, folder)
@@ -78,9 +78,11 @@ def export_student(
                 generator = PackedGenerator(PackedGraph(path, threads))
                 parity = check_engine_parity(model, generator, prompts, codec.max_context, allowed, parity)
                 generator.close()
-        # 4. so does the quantized one, nearly
-        quantized = GraphFiles(folder, config.quantize) if config.quantize != "none" else None
-        difference = _quantized_difference(quantized, codec, model, prompts) if quantized is not None else None
+        # 4. the quantized ones follow them
+        quantized, agreement = None, None
+        if config.quantize != "none":
+            with storage_errors(out):
+                quantized, agreement = _quantize(files, config.quantize, graphs.kind, codec, parity_questions, threads)
         results.append(
             ExportResult(
                 folder=out,
@@ -91,7 +93,8 @@ def export_student(
                 parity=parity,
                 max_context=codec.max_context,
                 num_positions=getattr(model.config, "max_position_embeddings", codec.max_context),
-                quantized_logit_difference=difference,
+                precision="fp32" if config.quantize == "none" else config.quantize,
+                agreement=agreement,
                 model_bytes=_num_bytes(files),
                 quantized_bytes=_num_bytes(quantized) if quantized is not None else 0,
                 seconds=time.perf_counter() - start,
@@ -104,17 +107,36 @@ def export_student(
 
 
 def _parity_prompts(codec: Codec, questions: Sequence[Question], num_prompts: int) -> list[list[int]]:
-    """The first prompts that leave room for a completion."""
-    prompts: list[list[int]] = []
-    for question in (*questions, FALLBACK_QUESTION):
-        if len(prompts) >= num_prompts or (prompts and question is FALLBACK_QUESTION):
-            break
-        prompt = codec.encode_prompt(question)
-        if len(prompt) < codec.max_context:
-            prompts.append(prompt)
+    """The first prompts that leave room for a completion; a built-in question's if there are none."""
+    prompts = list(islice(_prompts_that_fit(codec, questions), num_prompts))
+    prompts = prompts or list(islice(_prompts_that_fit(codec, BUILT_IN), 1))
     if not prompts:
         raise ModelError(f"no prompt fits the student's context of {codec.max_context} tokens; choose another student")
     return prompts
+
+
+def _prompts_that_fit(codec: Codec, questions: Iterable[Question]) -> Iterator[list[int]]:
+    return (prompt for prompt in map(codec.encode_prompt, questions) if len(prompt) < codec.max_context)
+
+
+def _quantize(
+    files: GraphFiles, precision: Precision, kind: GraphKind, codec: Codec, questions: Sequence[Question], threads: int
+) -> tuple[GraphFiles, Agreement]:
+    """Write the quantized graphs beside the fp32 ones, and measure how closely they follow them.
+
+    Of the texts that the fp32 student writes, one half measures and the other half calibrates.
+    """
+    prompts = list(islice(_prompts_that_fit(codec, (*questions, *BUILT_IN)), NUM_TEXTS))
+    texts = write_texts(files.folder, codec, prompts, threads)
+    held_out, others = texts[: (len(texts) + 1) // 2], texts[(len(texts) + 1) // 2 :]
+    quantized = GraphFiles(files.folder, precision)
+    if not files.encoder.exists():  # those of an encoder-decoder are quantized as they are written
+        write = write_quantized_standard if kind == "standard" else write_quantized_graphs
+        write(files, files.folder, precision, [text.ids for text in others], threads)
+    reference, graph = (open_standard(either, codec, threads) for either in (files, quantized))
+    agreement = forced_agreement(reference, graph, held_out)
+    write_agreement(files.folder, precision, agreement)
+    return quantized, agreement
 
 
 @dataclass(frozen=True, slots=True)
@@ -123,21 +145,18 @@ class _Graphs:
     unserved: str | None = None
 
 
-def _write_graphs(student: Path, folder: Path, out: Path, config: ExportConfig, previous: Path | None) -> _Graphs:
-    """Write the fp32 graphs and the quantized ones, if any."""
-    precisions: tuple[Precision, ...] = ("fp32",) if config.quantize == "none" else ("fp32", config.quantize)
+def _write_graphs(student: Path, folder: Path, out: Path, previous: Path | None) -> _Graphs:
+    """Write the fp32 graphs."""
     with storage_errors(out):
         if previous is not None:
             try:
-                swap_weights(previous, student, folder, precisions)
+                swap_weights(previous, student, folder)
                 return _Graphs("swapped")
             except GraphMismatchError:  # another architecture, or no graphs to swap weights into
                 _clear(folder)
         try:
             graph = traced_graph(student, folder / "scratch")
-            has_open_past = is_guessed(read_json(student / "config.json"))
-            for precision in precisions:
-                write_student_graphs(graph, folder, precision, has_open_past=has_open_past)
+            write_student_graphs(graph, folder, has_open_past=is_guessed(read_json(student / "config.json")))
             return _Graphs("fused")
         except UnservedArchitectureError as error:
             unserved = str(error)
@@ -148,7 +167,7 @@ def _write_graphs(student: Path, folder: Path, out: Path, config: ExportConfig, 
         finally:
             shutil.rmtree(folder / "scratch", ignore_errors=True)
         _clear(folder)
-        write_standard_graphs(student, folder, config.quantize)
+        write_standard_graph(student, folder)
     return _Graphs("standard", unserved)
 
 
@@ -156,14 +175,6 @@ def _clear(folder: Path) -> None:
     """Remove what a failed attempt has written."""
     for path in folder.iterdir():
         path.unlink()
-
-
-def _quantized_difference(
-    files: GraphFiles, codec: Codec, model: PreTrainedModel, prompts: Sequence[list[int]]
-) -> float:
-    """The largest difference of the quantized graph's logits from torch's."""
-    graph = open_standard(files, codec, torch.get_num_threads())
-    return largest_difference(model, graph, prompts[:NUM_QUANTIZED_PROMPTS])
 
 
 def _copy_files(student: Path, folder: Path) -> None:

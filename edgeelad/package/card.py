@@ -21,6 +21,8 @@ _LABELS = {
     "accuracy_int8": "accuracy, int8",
     "accuracy_int4": "accuracy, int4",
     "same_answers_as_fp32": "same answer as fp32",
+    "token_agreement_int8": "same next token as fp32, int8",
+    "token_agreement_int4": "same next token as fp32, int4",
     "num_test": "test questions",
     "annotated": "questions annotated by the teacher",
 }
@@ -77,7 +79,7 @@ def _shipped_accuracy(manifest: Manifest) -> float | None:
 def _figure(name: str, value: float | int | str | None) -> str:
     if value is None:
         return "not measured"
-    if isinstance(value, float) and (name.startswith("accuracy") or name.startswith("same_")):
+    if isinstance(value, float) and (name.startswith(("accuracy", "same_", "token_agreement"))):
         return f"{value:.1%}"
     return f"{value:,}" if isinstance(value, int) else _text(str(value))
 

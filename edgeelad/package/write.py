@@ -11,10 +11,12 @@ import platform
 import shutil
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 from edgeelad import __version__
-from edgeelad.engine.graph_files import ONNX_FOLDER, GraphFiles, Precision
+from edgeelad.engine.graph_files import AGREEMENT_FILE, ONNX_FOLDER, GraphFiles, Precision
 from edgeelad.engine.session import MIN_ONNXRUNTIME
+from edgeelad.engine.shape import read_json
 from edgeelad.errors import PackageError
 from edgeelad.files import make_folder, storage_errors, sync_folder, write_json
 from edgeelad.package.card import write_card
@@ -133,7 +135,7 @@ def _fill(folder: Path, onnx_folder: Path, info: PackageInfo) -> None:
         answer_kind=info.answer_kind,
         answer_format=f"{ANSWER_PREFIX} A",
         max_explanation_tokens=info.max_explanation_tokens,
-        metrics=info.metrics,
+        metrics={**info.metrics, **_agreement(onnx_folder, info)},
         certificate=None if info.certificate is None else info.certificate.to_json(),
         versions=_versions(),
         oldest_onnxruntime=MIN_ONNXRUNTIME,
@@ -145,6 +147,12 @@ def _fill(folder: Path, onnx_folder: Path, info: PackageInfo) -> None:
     content = replace(manifest, files=files).to_json()
     parse_manifest(content, str(folder / MANIFEST_FILE))  # what is written can be read
     write_json(folder / MANIFEST_FILE, content)
+
+
+def _agreement(onnx_folder: Path, info: PackageInfo) -> dict[str, Any]:
+    """How closely the quantized graph that ships follows fp32, as the export measured it; nothing for fp32."""
+    path = onnx_folder / AGREEMENT_FILE
+    return {} if info.quantization == "fp32" or not path.is_file() else read_json(path)
 
 
 def _copy(source: Path, target: Path) -> None:

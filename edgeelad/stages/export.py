@@ -8,6 +8,7 @@ from edgeelad.stages.run import Run
 def export(run: Run, number: int) -> None:
     """Export a round's student; from round 1 on its weights go into the last round's graphs if they fit."""
     from edgeelad.export import export_student
+    from edgeelad.export.questions import NUM_TEXTS
 
     here = run.folder.round(number)
     if run.folder.is_done(here.onnx):
@@ -19,10 +20,10 @@ def export(run: Run, number: int) -> None:
             here.student,
             here.onnx,
             run.config.export,
-            parity_questions=questions[: run.config.export.num_parity_prompts],
+            parity_questions=questions[: max(run.config.export.num_parity_prompts, NUM_TEXTS)],
             previous=run.folder.round(number - 1).onnx if number else None,
         )
     how = ", weights put into the last round's graphs" if result.graphs == "swapped" else ""
-    run.progress.finish(f"parity {result.max_logit_difference:.1e}{how}")
+    run.progress.finish(f"{result.summary}{how}")
     for warning in result.warnings:
         run.progress.warn(warning)

@@ -16,15 +16,16 @@ import edgeelad.export.fused.build
 import edgeelad.export.standard
 from edgeelad.config import ExportConfig
 from edgeelad.engine.codec import Codec
-from edgeelad.engine.graph_files import Precision, find_graphs
+from edgeelad.engine.graph_files import AGREEMENT_FILE, Precision, find_graphs
 from edgeelad.engine.options import EngineOptions
 from edgeelad.engine.plain.graph import OnnxGraph
 from edgeelad.engine.student import Student
 from edgeelad.engine.tree import TreeParams
 from edgeelad.errors import ModelError, ParityError, StorageError
 from edgeelad.export import ExportResult, export_student
+from edgeelad.export.fused.rotate import ROTATION
 from edgeelad.export.parity import check_parity
-from edgeelad.export.standard import write_standard_graphs
+from edgeelad.export.standard import write_quantized_standard, write_standard_graph
 from edgeelad.records import Question
 from edgeelad.training.support import STANDARD_FAMILIES, has_optimum, has_standard_export
 
@@ -60,17 +61,20 @@ def test_the_result_and_the_folder(
     assert result.parity.num_tokens == 4 * 32
     assert result.parity.max_logprob_difference is not None
     assert result.parity.max_logprob_difference < 1e-4
-    assert (result.graphs, result.unserved, result.warnings) == ("fused", None, ())
+    assert (result.graphs, result.unserved) == ("fused", None)
+    # random students have near ties, which every rounding flips
+    assert all("of 520 positions" in warning for warning in result.warnings)
     assert result.quantized is not None
     assert result.model_bytes == result.model.stat().st_size + (result.folder / "model.onnx_data").stat().st_size
     assert result.quantized_bytes < 0.45 * result.model_bytes
-    assert result.quantized_logit_difference is not None
-    assert result.max_logit_difference < result.quantized_logit_difference
+    assert result.agreement is not None
+    assert result.max_logit_difference < result.agreement.max_logit_difference
+    assert result.agreement.share > 0.8
     copied = {path.name for path in student.iterdir()} - {"model.safetensors"}
     names = ("model{}.onnx", "engine{}.graph", "engine_lanes{}.graph")
     graphs = {name.format(suffix) for name in names for suffix in ("", "_quantized")}
-    weights = {"model.onnx_data", "model_quantized.onnx_data"}
-    assert {path.name for path in result.folder.iterdir()} == copied | graphs | weights
+    others = {"model.onnx_data", "model_quantized.onnx_data", AGREEMENT_FILE}
+    assert {path.name for path in result.folder.iterdir()} == copied | graphs | others
     for name in copied:
         assert (result.folder / name).read_bytes() == (student / name).read_bytes()
 
@@ -88,8 +92,9 @@ def test_the_standard_names_and_a_valid_graph(family: Family, which: str, export
     ]
     kinds = {node.op_type for node in model.graph.node}
     assert ("MatMulIntegerToFloat" in kinds) == (which == "quantized")
-    if which == "quantized":  # every projection and the head
-        assert not kinds & {"MatMul", "Gemm", "FusedMatMul"}
+    if which == "quantized":  # every projection and the head; GPT-2's residual stream is not rotated
+        products = [node.input[1] for node in model.graph.node if node.op_type in ("MatMul", "Gemm", "FusedMatMul")]
+        assert products == ([] if family == "gpt2" else [ROTATION])
 
 
 @needs_optimum
@@ -175,7 +180,7 @@ def test_int4_is_smaller_and_none_is_none(students: dict[Family, Path], tmp_path
         result = export_student(students["llama"], tmp_path / quantize, config, parity_questions=ASKED)
         sizes[quantize] = result.quantized_bytes
         assert (result.quantized is None) == (quantize == "none")
-        assert (result.quantized_logit_difference is None) == (quantize == "none")
+        assert (result.agreement is None) == (quantize == "none")
         assert (tmp_path / quantize / "model_quantized.onnx").exists() == (quantize != "none")
         for precision in ("int8", "int4"):
             if precision == quantize:
@@ -310,7 +315,7 @@ def test_an_architecture_without_engine_graphs_falls_back_and_says_so(
     result = export_student(unserved, tmp_path / "out", config, parity_questions=ASKED)
     assert result.graphs == "standard"
     assert result.unserved == "model type gptj: not a fused family"
-    (warning,) = result.warnings
+    warning = result.warnings[0]
     assert "without packed reasoning trees" in warning
     assert result.max_logit_difference < 1e-4
     assert result.quantized is not None
@@ -362,7 +367,7 @@ def test_graphs_of_another_kind_are_not_swapped_into(
     four = ExportConfig(num_parity_prompts=1, quantize="int4")
     own = exported["llama"].folder
     result = export_student(students["llama"], tmp_path / "int4", four, parity_questions=ASKED, previous=own)
-    assert result.graphs == "fused"
+    assert result.graphs == "swapped"
     assert result.quantized is not None
     assert "MatMulNBits" in {node.op_type for node in onnx.load(str(result.quantized)).graph.node}
 
@@ -399,10 +404,11 @@ def test_standard_graphs_store_each_weight_once_and_can_be_moved(
     student = make_student(tmp_path / "student", "llama", is_tied=is_tied)
     num_parameters = sum(p.numel() for p in AutoModelForCausalLM.from_pretrained(student).parameters())
     folders = {}
-    for quantize in ("int8", "int4"):
+    quantizations: tuple[Precision, ...] = ("int8", "int4")
+    for quantize in quantizations:
         folder = folders[quantize] = tmp_path / quantize
         folder.mkdir()
-        write_standard_graphs(student, folder, quantize)
+        write_quantized_standard(write_standard_graph(student, folder), folder, quantize, [])
     sizes = {quantize: (folder / "model_quantized.onnx_data").stat().st_size for quantize, folder in folders.items()}
     padding = 4096 * 40  # large tensors begin at page boundaries
     assert (folders["int8"] / "model.onnx_data").stat().st_size < 4 * num_parameters + padding

@@ -12,7 +12,7 @@ from onnx import TensorProto, helper, numpy_helper
 from edgeelad.errors import ModelError
 from edgeelad.export.fused.edit import read_graph
 from edgeelad.export.fused.files import write_graphs
-from edgeelad.export.fused.quantize import quantize_blocks
+from edgeelad.export.fused.quantize import Inputs, quantize_blocks
 from edgeelad.export.fused.rounding import BLOCK_SIZES, MIN_BLOCK_SIZE, PackedWeight, pack_blocks, round_channels
 from edgeelad.export.standard import prepare_products
 
@@ -67,7 +67,7 @@ def quantized(model: onnx.ModelProto, bits: int, folder: Path) -> onnx.ModelProt
     """The model as the export of a standard graph quantizes it, read back from its files."""
     graph = read_graph(model)
     prepare_products(graph)
-    quantize_blocks(graph, bits)
+    quantize_blocks(graph, bits, Inputs({}))
     write_graphs({folder / "product.onnx": graph}, folder / "weights")
     return onnx.load(str(folder / "product.onnx"))
 

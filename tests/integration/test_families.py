@@ -9,6 +9,7 @@ from pathlib import Path
 import onnx
 import pytest
 import torch
+from fixtures.fused import CALIBRATION
 from fixtures.students import MAX_CONTEXT, MORE_FAMILIES, Family, make_student, questions
 from transformers import AutoModelForCausalLM
 
@@ -23,7 +24,7 @@ from edgeelad.engine.plain.reference import generate_one
 from edgeelad.engine.sampling import SamplingParams
 from edgeelad.engine.student import Student
 from edgeelad.export import ExportResult, export_student
-from edgeelad.export.fused.build import traced_graph, write_student_graphs
+from edgeelad.export.fused.build import traced_graph, write_quantized_graphs, write_student_graphs
 from edgeelad.export.fused.swap import swap_weights
 from edgeelad.package import PackageInfo, verify_package, write_package
 from edgeelad.training.support import FUSED_FAMILIES, transformers_major
@@ -88,7 +89,8 @@ def test_it_is_fused_and_writes_what_torch_writes(student: Path, exported: Expor
 
 
 def test_int4_is_fused_as_well(student: Path, exported: ExportResult, tmp_path: Path) -> None:
-    files = write_student_graphs(traced_graph(student, tmp_path / "scratch"), tmp_path, "int4")
+    files = write_student_graphs(traced_graph(student, tmp_path / "scratch"), tmp_path)
+    files = write_quantized_graphs(files, tmp_path, "int4", CALIBRATION)
     assert sum(path.stat().st_size for path in (files.standard, files.weights)) < 0.4 * exported.model_bytes
     codec = Codec.load(student)
     limits, prompt = Limits(codec.eos_ids, codec.max_context), codec.encode_prompt(ASKED[0])
@@ -146,7 +148,7 @@ def test_weights_that_were_equal_are_swapped_apart(tmp_path: Path, family: Famil
         write_student_graphs(traced_graph(student, tmp_path / f"scratch-{name}"), tmp_path / name)
     shutil.copyfile(first / "config.json", tmp_path / "previous" / "config.json")
     (tmp_path / "swapped").mkdir()
-    swap_weights(tmp_path / "previous", later, tmp_path / "swapped", ("fp32",))
+    swap_weights(tmp_path / "previous", later, tmp_path / "swapped")
     for path in sorted((tmp_path / "anew").iterdir()):
         assert path.read_bytes() == (tmp_path / "swapped" / path.name).read_bytes(), path.name
 

@@ -9,7 +9,7 @@ import numpy as np
 import onnx
 import pytest
 import torch
-from fixtures.fused import FusedFolders
+from fixtures.fused import CALIBRATION, FusedFolders
 from fixtures.students import FAMILIES, StudentFolders, make_student
 from transformers import AutoConfig, AutoModelForCausalLM
 from transformers.cache_utils import DynamicLayer
@@ -21,7 +21,7 @@ from edgeelad.engine.packed.layout import lay_out
 from edgeelad.engine.packed.rows import TopRows
 from edgeelad.engine.plain.graph import OnnxGraph
 from edgeelad.errors import ModelError
-from edgeelad.export.fused.build import traced_graph, write_student_graphs
+from edgeelad.export.fused.build import traced_graph, write_quantized_graphs, write_student_graphs
 from edgeelad.export.fused.families import check_family
 from edgeelad.export.fused.modules import UnservedArchitectureError
 from edgeelad.export.fused.quantize import BOTH_SCALES
@@ -232,7 +232,7 @@ def test_a_gated_row_is_scaled_once(fused: FusedFolders, family: str) -> None:
 def test_int4_runs(fused: FusedFolders, tmp_path: Path) -> None:
     student = fused.students.plain("qwen2")
     graph = traced_graph(student, tmp_path / "scratch")
-    files = write_student_graphs(graph, tmp_path, "int4")
+    files = write_quantized_graphs(write_student_graphs(graph, tmp_path), tmp_path, "int4", CALIBRATION)
     ids = tokens(2, 20)
     logits, _ = step(OnnxGraph(files.standard), ids, np.ones_like(ids))
     assert np.isfinite(logits).all()
@@ -250,12 +250,11 @@ def test_swapping_weights_is_exporting_anew(fused: FusedFolders, family: str, is
     earlier = traced_graph(fused.students.plain(family, is_tied=is_tied), tmp_path / "other")
     (tmp_path / "earlier").mkdir()
     shutil.copyfile(later / "config.json", tmp_path / "earlier" / "config.json")
-    # int8 and int4 have the same file names
-    for precisions in (("fp32", "int8"), ("int4",)):
-        for precision in precisions:
-            write_student_graphs(graph, anew, precision)
-            write_student_graphs(earlier, tmp_path / "earlier", precision)
-        swap_weights(tmp_path / "earlier", later, swapped, precisions)
+    write_student_graphs(earlier, tmp_path / "earlier")
+    fresh, other = write_student_graphs(graph, anew), swap_weights(tmp_path / "earlier", later, swapped)
+    for precision in ("int8", "int4"):  # they have the same file names
+        write_quantized_graphs(fresh, anew, precision, CALIBRATION)
+        write_quantized_graphs(other, swapped, precision, CALIBRATION)
         names = sorted(path.name for path in anew.iterdir())
         assert names == sorted(path.name for path in swapped.iterdir())
         for name in names:
@@ -266,9 +265,9 @@ def test_weights_of_another_architecture_are_refused(fused: FusedFolders, tmp_pa
     folder = fused.folder("llama")
     shutil.copyfile(fused.students.plain("llama") / "config.json", folder / "config.json")
     with pytest.raises(GraphMismatchError, match="another architecture"):
-        swap_weights(folder, fused.students.plain("qwen2"), tmp_path, ("fp32",))
+        swap_weights(folder, fused.students.plain("qwen2"), tmp_path)
     with pytest.raises(GraphMismatchError, match=r"no model\.onnx"):
-        swap_weights(fused.students.plain("llama"), fused.students.plain("llama"), tmp_path, ("fp32",))
+        swap_weights(fused.students.plain("llama"), fused.students.plain("llama"), tmp_path)
 
 
 def test_tracing_leaves_torch_as_it_was(fused: FusedFolders, tmp_path: Path) -> None:

@@ -66,7 +66,7 @@ def test_what_the_exporters_write_passes(fused: FusedFolders, students: StudentF
     folder = fused.folder(family)
     for precision in ("fp32", "int8"):
         files = GraphFiles(folder, precision)
-        for path in files.graphs:
+        for path in files.fused:
             check_graph(path)
             summary, model = summarize_graph(path), onnx.load(str(path), load_external_data=False)
             nested = [node for outer in model.graph.node for a in outer.attribute for node in a.g.node]

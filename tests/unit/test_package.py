@@ -17,7 +17,7 @@ from edgeelad.certificate import certificate_sentence
 from edgeelad.config import ExportConfig
 from edgeelad.edge.run import open_student
 from edgeelad.engine import session
-from edgeelad.engine.graph_files import GraphFiles, find_graphs
+from edgeelad.engine.graph_files import AGREEMENT_FILE, GraphFiles, find_graphs
 from edgeelad.engine.options import EngineOptions
 from edgeelad.errors import EdgeeladError, ModelError, PackageError, StorageError
 from edgeelad.export import export_student
@@ -59,6 +59,14 @@ def info(**changes):
         "max_explanation_tokens": 24,
     }
     return PackageInfo(**{**fields, **changes})
+
+
+def agreement(onnx_folder):
+    """What the export measured; every package states it."""
+    figures = json.loads((onnx_folder / AGREEMENT_FILE).read_text())
+    assert list(figures) == ["token_agreement_int8"]
+    assert 0.5 < figures["token_agreement_int8"] <= 1
+    return figures
 
 
 @pytest.fixture(scope="module")
@@ -459,7 +467,7 @@ def test_golden_outputs_that_cannot_be_read(own, data):
 
 def test_a_package_replaces_a_package_and_nothing_else(onnx_folder, own, tmp_path):
     write_package(onnx_folder, own, info(metrics={"accuracy_int8": 0.5}))
-    assert open_package(own).manifest.metrics == {"accuracy_int8": 0.5}
+    assert open_package(own).manifest.metrics == {"accuracy_int8": 0.5, **agreement(onnx_folder)}
     (own / "notes.txt").write_text("mine")
     with pytest.raises(PackageError, match=r"notes\.txt, which edgeelad did not write"):
         write_package(onnx_folder, own, info())
@@ -468,7 +476,7 @@ def test_a_package_replaces_a_package_and_nothing_else(onnx_folder, own, tmp_pat
     (own / "README.md").write_text("my own words")
     with pytest.raises(PackageError, match=r"README\.md, which edgeelad did not write or which was edited"):
         write_package(onnx_folder, own, info())
-    assert open_package(own).manifest.metrics == {"accuracy_int8": 0.5}
+    assert open_package(own).manifest.metrics == {"accuracy_int8": 0.5, **agreement(onnx_folder)}
     foreign = tmp_path / "thesis"
     foreign.mkdir()
     (foreign / "chapter.tex").write_text("words")
@@ -484,7 +492,7 @@ def test_a_package_replaces_a_package_and_nothing_else(onnx_folder, own, tmp_pat
 
 def test_a_package_is_replaced(onnx_folder, own):
     write_package(onnx_folder, own, info(metrics={"accuracy_int8": 0.5}))
-    assert open_package(own).manifest.metrics == {"accuracy_int8": 0.5}
+    assert open_package(own).manifest.metrics == {"accuracy_int8": 0.5, **agreement(onnx_folder)}
     assert [path.name for path in own.parent.iterdir()] == ["package"]
 
 

@@ -65,7 +65,7 @@ def test_an_installed_teacher_is_asked_once_and_closed(installed: Path, tmp_path
     config = TeacherConfig(kind="solver", options={"log": str(log)})
     for _ in range(2):
         with open_teacher(config, tmp_path / "ledger.sqlite", {}, run="r") as teacher:
-            assert abilities_of(teacher) == Abilities(False, False, False)
+            assert abilities_of(teacher) == Abilities(False, False, False, False)
             reply = teacher.answer(QUESTION)
             assert reply == AnswerReply("17", reply.usage)
             assert (reply.usage.prompt_tokens, reply.usage.cost_usd) == (10, pytest.approx(0.001))

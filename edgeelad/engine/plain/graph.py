@@ -119,13 +119,31 @@ class OnnxGraph:
         self, input_ids: IntArray, attention_mask: IntArray, position_ids: IntArray, cache: Cache
     ) -> tuple[npt.NDArray[np.float32], Cache]:
         """Run new tokens through the graph; see `Graph`."""
+        outputs = self._run(["logits", *self.present_names], input_ids, attention_mask, position_ids, cache)
+        return outputs[0].numpy().astype(np.float32, copy=False), Cache(outputs[1:], [])
+
+    def read(self, token_ids: Sequence[int], outputs: Sequence[str] = ("logits",)) -> list[Any]:
+        """Run one whole sequence, alone and without cache; returns the given outputs."""
+        ids = np.array([token_ids], dtype=np.int64)
+        positions = np.arange(len(token_ids))[None]
+        values = self._run(list(outputs), ids, np.ones_like(ids), positions, self.empty_cache(1))
+        return [value.numpy() for value in values]
+
+    def _run(
+        self,
+        outputs: list[str],
+        input_ids: IntArray,
+        attention_mask: IntArray,
+        position_ids: IntArray,
+        cache: Cache,
+    ) -> list[Any]:
         feeds = {"input_ids": int_value(input_ids), "attention_mask": int_value(attention_mask)}
         if self.has_positions:
             feeds["position_ids"] = int_value(position_ids)
         feeds |= dict(zip(self.past_names, cache.tokens, strict=True))
         with run_errors(self.session):
-            outputs = self.session.run_with_ort_values(["logits", *self.present_names], feeds)
-        return outputs[0].numpy().astype(np.float32, copy=False), Cache(outputs[1:], [])
+            values: list[Any] = self.session.run_with_ort_values(outputs, feeds)
+        return values
 
 
 def int_value(array: IntArray) -> Any:

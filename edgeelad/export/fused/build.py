@@ -1,12 +1,14 @@
-"""Build a student's fused graphs: trace it once, clean the graph, write the standard graph and the engine's.
+"""Build a student's fused graphs: trace it once, clean the graph, write the standard graph and the engine's, quantize.
 
-`engine.graph_files` names the files. An architecture that GroupQueryAttention cannot express raises
-`UnservedArchitectureError`; the caller then exports Optimum's standard graph and says what is lost.
+`engine.graph_files` names the files. The quantized graphs are made from the fp32 graph's files, so they are the same
+whether these were traced or got their weights from a later student (`fused.swap`). An architecture that
+GroupQueryAttention cannot express raises `UnservedArchitectureError`; the caller then exports Optimum's standard graph
+and says what is lost.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -17,14 +19,17 @@ from transformers import AutoConfig
 from edgeelad.engine.graph_files import GraphFiles, Precision
 from edgeelad.engine.shape import WINDOW_KEY, window_size
 from edgeelad.errors import ModelError
-from edgeelad.export.empty_past import reshape_past
+from edgeelad.export.empty_past import reshape_past, restore_past
+from edgeelad.export.fused.calibrate import Rows, observe
 from edgeelad.export.fused.edit import EditedGraph, read_graph
 from edgeelad.export.fused.families import check_family
 from edgeelad.export.fused.files import write_graphs
 from edgeelad.export.fused.modules import UnservedArchitectureError
 from edgeelad.export.fused.ops import register_ops
-from edgeelad.export.fused.passes import add_softcap, clean
-from edgeelad.export.fused.quantize import quantize_blocks, quantize_rows
+from edgeelad.export.fused.passes import add_softcap, clean, take_softcap
+from edgeelad.export.fused.quantize import Inputs, product_inputs, quantize_blocks, quantize_rows
+from edgeelad.export.fused.rotate import rotate
+from edgeelad.export.fused.smooth import find_channels, smooth
 from edgeelad.export.fused.variants import engine_variant, lanes_variant
 from edgeelad.export.tracing import trace_fused
 
@@ -55,30 +60,65 @@ def traced_graph(student: Path, scratch: Path) -> EditedGraph:
     return graph
 
 
-def write_student_graphs(
-    graph: EditedGraph, folder: Path, precision: Precision = "fp32", *, has_open_past: bool = False
-) -> GraphFiles:
-    """Write the standard graph and the engine's; `graph` is unchanged.
+def write_student_graphs(graph: EditedGraph, folder: Path, *, has_open_past: bool = False) -> GraphFiles:
+    """Write the fp32 standard graph and the engine's; `graph` is unchanged.
 
     Args:
         graph: As `traced_graph` gives it.
         folder: An existing folder.
-        precision: "int8" is quantized per row, "int4" per block (see `fused.quantize`).
         has_open_past: Whether the standard graph takes an empty past of any shape (see `export.empty_past`).
     """
-    standard = graph.copy()
+    files = GraphFiles(folder)
+    _write_variants(graph.copy(), files, has_open_past=has_open_past)
+    return files
+
+
+def write_quantized_graphs(
+    source: GraphFiles, folder: Path, precision: Precision, sequences: Sequence[Sequence[int]], num_threads: int = 1
+) -> GraphFiles:
+    """Quantize a student: write the standard graph and the engine's in `precision`.
+
+    Args:
+        source: The fp32 files.
+        folder: An existing folder.
+        precision: "int8" is quantized per row, "int4" per block (see `fused.quantize`).
+        sequences: Token ids of texts such as the student writes, for calibration; none: quantize without.
+        num_threads: Threads of the calibration.
+    """
+    graph = read_graph(onnx.load(str(source.standard), load_external_data=False), source.weights)
+    take_softcap(graph)
+    has_open_past = restore_past(graph)
+    inputs = Inputs(_spread_outliers(graph, folder, sequences, num_threads))
     if precision == "int8":
-        quantize_rows(standard)
-    elif precision == "int4":
-        quantize_blocks(standard, 4)
+        quantize_rows(graph, inputs)
+    else:
+        quantize_blocks(graph, 4, inputs)
     files = GraphFiles(folder, precision)
+    _write_variants(graph, files, has_open_past=has_open_past)
+    return files
+
+
+def _spread_outliers(
+    graph: EditedGraph, folder: Path, sequences: Sequence[Sequence[int]], num_threads: int
+) -> dict[str, Rows]:
+    """Rotate the residual stream if possible, and smooth other inputs; returns the observed rows of all inputs."""
+    is_rotated = rotate(graph)
+    if not sequences:
+        return {}
+    rows = dict(observe(graph, product_inputs(graph), sequences, folder, num_threads))
+    for channels in find_channels(graph):
+        if not (is_rotated and channels.is_normed):
+            rows[channels.tensor] = smooth(graph, channels, rows[channels.tensor])
+    return rows
+
+
+def _write_variants(standard: EditedGraph, files: GraphFiles, *, has_open_past: bool) -> None:
     engine = engine_variant(standard)
     add_softcap(standard)
     if has_open_past:
         reshape_past(standard)
     graphs = {files.standard: standard, files.engine: engine, files.lanes: lanes_variant(engine, NUM_LANES, NUM_TREES)}
     write_graphs(graphs, files.weights)
-    return files
 
 
 def load_parameters(student: Path) -> Mapping[str, NDArray[np.generic]]:

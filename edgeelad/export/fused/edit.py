@@ -6,16 +6,19 @@ of weights (`fused.files`).
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 
 import numpy as np
 import onnx
 from numpy.typing import NDArray
-from onnx import ModelProto, NodeProto, ValueInfoProto, helper, numpy_helper
+from onnx import ModelProto, NodeProto, TensorProto, ValueInfoProto, helper, numpy_helper
 
 MICROSOFT = "com.microsoft"
 WINDOW_ATTRIBUTE = "local_window_size"  # of GroupQueryAttention
+NUMBERED = re.compile(r".*_(\d{1,9})")
 
 
 @dataclass(slots=True)
@@ -145,11 +148,14 @@ class EditedGraph:
         )
 
 
-def read_graph(model: ModelProto) -> EditedGraph:
-    """Take a model apart: Constant nodes become weights, Identity nodes vanish. Do not use the model afterwards."""
-    weights: dict[str, NDArray[np.generic]] = {
-        tensor.name: numpy_helper.to_array(tensor) for tensor in model.graph.initializer
-    }
+def read_graph(model: ModelProto, weights_path: Path | None = None) -> EditedGraph:
+    """Take a model apart: Constant nodes become weights, Identity nodes vanish. Do not use the model afterwards.
+
+    Args:
+        model: The model, with its weights or without.
+        weights_path: The file of the weights, if the model is without.
+    """
+    weights = {tensor.name: _read_tensor(tensor, weights_path) for tensor in model.graph.initializer}
     nodes: list[NodeProto] = []
     for node in model.graph.node:
         if node.op_type == "Constant" and node.attribute[0].name == "value":
@@ -158,11 +164,25 @@ def read_graph(model: ModelProto) -> EditedGraph:
             nodes.append(node)
     opset = next(entry.version for entry in model.opset_import if entry.domain in ("", "ai.onnx"))
     graph = EditedGraph(nodes, list(model.graph.input), list(model.graph.output), weights, opset)
+    graph.metadata = {entry.key: entry.value for entry in model.metadata_props}
+    # names of `new_name` in a graph that was written by an EditedGraph
+    used = {*weights, *(name for node in nodes for name in node.output)}
+    graph.num_names = max((int(match[1]) for name in used if (match := NUMBERED.fullmatch(name))), default=0)
     for node in [node for node in nodes if node.op_type == "Identity"]:
         if node.output[0] not in {output.name for output in graph.outputs}:
             graph.redirect(node.output[0], node.input[0])
             graph.remove(node)
     return graph
+
+
+def _read_tensor(tensor: TensorProto, weights_path: Path | None) -> NDArray[np.generic]:
+    if weights_path is None or not tensor.external_data:
+        return numpy_helper.to_array(tensor)
+    entries = {entry.key: entry.value for entry in tensor.external_data}
+    dtype = np.dtype(helper.tensor_dtype_to_np_dtype(tensor.data_type))
+    count = int(entries["length"]) // dtype.itemsize
+    values: NDArray[np.generic] = np.fromfile(weights_path, dtype, count, offset=int(entries["offset"]))
+    return values.reshape(tuple(tensor.dims))
 
 
 def attribute(node: NodeProto, name: str, default: float) -> float:

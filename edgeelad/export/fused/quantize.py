@@ -21,8 +21,11 @@ import numpy as np
 from onnx import NodeProto, TensorProto, helper
 
 from edgeelad.errors import ModelError
+from edgeelad.export.fused.calibrate import Rows
 from edgeelad.export.fused.edit import MICROSOFT, EditedGraph
+from edgeelad.export.fused.gptq import InputStatistics, input_statistics
 from edgeelad.export.fused.passes import embedding_node
+from edgeelad.export.fused.rotate import ROTATION
 from edgeelad.export.fused.rounding import (
     BLOCKS,
     INT8,
@@ -41,7 +44,24 @@ HEAD_BITS = 8
 BOTH_SCALES = "both_scales"
 
 
-def quantize_rows(graph: EditedGraph) -> None:
+class Inputs:
+    """Statistics of products' inputs, from observed rows; computed when a product of the input is quantized."""
+
+    def __init__(self, rows: Mapping[str, Rows]) -> None:
+        """Take the observed rows of each tensor."""
+        self._rows = rows
+        self._last: tuple[str, InputStatistics] | None = None  # products of one input follow one another
+
+    def of(self, tensor: str) -> InputStatistics | None:
+        """The statistics of a tensor; None if it was not observed."""
+        if tensor not in self._rows:
+            return None
+        if self._last is None or self._last[0] != tensor:
+            self._last = tensor, input_statistics(self._rows[tensor])
+        return self._last[1]
+
+
+def quantize_rows(graph: EditedGraph, inputs: Inputs) -> None:
     """Quantize all matrix products with constant weights, and the embedding table, to int8."""
     graph.opset = max(graph.opset, ROWS_OPSET)
     rows: dict[str, tuple[str, str]] = {}
@@ -52,10 +72,15 @@ def quantize_rows(graph: EditedGraph) -> None:
             own = _row_zeros_like(graph, node, node.input[0]) if _is_head(node) else zeros
             rows[node.input[0]] = _quantize_activation(graph, node, node.input[0], own)
         codes, scale = rows[node.input[0]]
-        _rows_product(graph, node, codes, scale)
+        _rows_product(graph, node, codes, scale, inputs.of(node.input[0]))
     _defer_scales(graph, rows)
     _quantize_embedding(graph)
     graph.prune()
+
+
+def product_inputs(graph: EditedGraph) -> list[str]:
+    """The tensors that quantized products read, without a tied head's."""
+    return list(dict.fromkeys(node.input[0] for node in _products(graph) if not _is_tied(node)))
 
 
 def _products(graph: EditedGraph) -> list[NodeProto]:
@@ -68,6 +93,7 @@ def _products(graph: EditedGraph) -> list[NodeProto]:
         node
         for node in graph.nodes
         if node.op_type in ("MatMul", "FusedMatMul")
+        and node.input[1] != ROTATION  # small, and every token goes through it
         and node.input[1] in graph.weights
         and graph.weights[node.input[1]].ndim == 2
         and _width(graph, node) >= MIN_BLOCK_SIZE
@@ -130,7 +156,9 @@ def _width(graph: EditedGraph, node: NodeProto) -> int:
     return int(shape[1] if _is_tied(node) else shape[0])
 
 
-def _rows_product(graph: EditedGraph, node: NodeProto, codes: str, scale: str) -> None:
+def _rows_product(
+    graph: EditedGraph, node: NodeProto, codes: str, scale: str, inputs: InputStatistics | None = None
+) -> None:
     """Replace one product by its quantized form, times the rows' scales."""
     one = graph.constant("one", np.array(1.0, dtype=np.float32))
     zero = graph.constant("zero_point", np.array(ZERO_POINT, dtype=np.uint8))
@@ -138,9 +166,9 @@ def _rows_product(graph: EditedGraph, node: NodeProto, codes: str, scale: str) -
     if _is_tied(node):
         products = _tied_product(graph, node, codes, unscaled)
     else:
-        inputs = [codes, *_add_int8(graph, node.input[1], is_table=False), zero]
-        inputs.insert(2, one)
-        products = [helper.make_node("MatMulIntegerToFloat", inputs, [unscaled], domain=MICROSOFT, name=node.name)]
+        weight, weight_scale = _add_int8(graph, node.input[1], is_table=False, inputs=inputs)
+        operands = [codes, weight, one, weight_scale, zero]
+        products = [helper.make_node("MatMulIntegerToFloat", operands, [unscaled], domain=MICROSOFT, name=node.name)]
     graph.insert_before(node, [*products, helper.make_node("Mul", [unscaled, scale], [node.output[0]])])
     graph.remove(node)
 
@@ -186,11 +214,14 @@ def _tied_product(graph: EditedGraph, node: NodeProto, codes: str, out: str) -> 
     ]
 
 
-def _add_int8(graph: EditedGraph, name: str, *, is_table: bool) -> tuple[str, str]:
+def _add_int8(
+    graph: EditedGraph, name: str, *, is_table: bool, inputs: InputStatistics | None = None
+) -> tuple[str, str]:
     """Add a weight's int8 codes and scales to the graph, unless they exist; returns their names."""
     stem = (name + TABLE if is_table else name) + INT8
     if stem not in graph.weights:
-        for key, value in round_channels(stem, graph.weights[name].astype(np.float32), is_table=is_table).items():
+        weight = graph.weights[name].astype(np.float32)
+        for key, value in round_channels(stem, weight, is_table=is_table, inputs=inputs).items():
             graph.add_learned(key, value)
     return stem, stem + SCALE
 
@@ -248,7 +279,7 @@ def _look_up_blocks(graph: EditedGraph, lookup: NodeProto, table: str) -> None:
     )
 
 
-def quantize_blocks(graph: EditedGraph, bits: int) -> None:
+def quantize_blocks(graph: EditedGraph, bits: int, inputs: Inputs) -> None:
     """Quantize all matrix products with constant weights block by block; the head and the embedding to 8 bits.
 
     A tied head reads the embedding's bytes: with 8 bits these are blocks too (forced top-1 agreement of SmolLM2-135M
@@ -261,14 +292,14 @@ def quantize_blocks(graph: EditedGraph, bits: int) -> None:
             zeros = _row_zeros_like(graph, node, node.input[0])
             _rows_product(graph, node, *_quantize_activation(graph, node, node.input[0], zeros))
         else:
-            _blocks_product(graph, node, HEAD_BITS if _is_head(node) else bits)
+            _blocks_product(graph, node, HEAD_BITS if _is_head(node) else bits, inputs.of(node.input[0]))
     _quantize_embedding(graph)
     graph.prune()
 
 
-def _blocks_product(graph: EditedGraph, node: NodeProto, bits: int) -> None:
+def _blocks_product(graph: EditedGraph, node: NodeProto, bits: int, inputs: InputStatistics | None) -> None:
     weight = graph.weights[node.input[1]].astype(np.float32)
-    packed = pack_blocks(weight.T if _is_tied(node) else weight, bits)
+    packed = pack_blocks(weight.T if _is_tied(node) else weight, bits, inputs)
     tensors = packed.tensors(f"{node.input[1]}{TABLE if _is_tied(node) else ''}{BLOCKS}{bits}")
     for key, value in tensors.items():
         graph.add_learned(key, value)

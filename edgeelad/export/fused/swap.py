@@ -1,8 +1,9 @@
 """Swap a later student's weights into the graphs of an earlier one: copy the graph files, write a new weights file.
 
 Tracing takes most of the time of an export, and its result is the same every round. A learned tensor's name states how
-it is computed from the student's parameters (`name`, `name.T`, `name.T.int8`, `name.table.int8.scale` …); each tensor
-is computed again and written to its old offset. The files are, byte for byte, those of a fresh export.
+it is computed from the student's parameters (`name`, `name.T`, `name.plus1`); each tensor is computed again and written
+to its old offset. The files are, byte for byte, those of a fresh export. Quantized graphs are made anew from these
+files (`fused.build`).
 """
 
 from __future__ import annotations
@@ -18,17 +19,12 @@ import onnx
 from numpy.typing import NDArray
 from onnx import TensorProto, helper
 
-from edgeelad.engine.graph_files import GraphFiles, Precision
+from edgeelad.engine.graph_files import GraphFiles
 from edgeelad.errors import ModelError
 from edgeelad.export.fused.build import load_parameters
-from edgeelad.export.fused.rounding import pack_blocks, round_channels
 
 Weight = NDArray[np.generic]
-LEARNED = re.compile(
-    r"(?P<source>.+?)(?P<transposed>\.T)?(?P<shifted>\.plus1)?(?P<table>\.table)?(\.(?P<kind>int8|blocks\d)(\.scale|\.zero)?)?"
-)
-# how the names of each precision's weights end
-WEIGHT_KINDS: dict[Precision, str | None] = {"fp32": None, "int8": "int8", "int4": "blocks4"}
+LEARNED = re.compile(r"(?P<source>.+?)(?P<transposed>\.T)?(?P<shifted>\.plus1)?")
 # settings that may differ between students of one architecture
 IGNORED_KEYS = ("_name_or_path", "transformers_version", "torch_dtype", "dtype", "use_cache")
 
@@ -37,34 +33,29 @@ class GraphMismatchError(ModelError):
     """The earlier graphs are of another architecture, or not edgeelad's: a fresh export is needed."""
 
 
-def swap_weights(previous: Path, student: Path, out: Path, precisions: tuple[Precision, ...]) -> list[GraphFiles]:
-    """Write the graphs of `previous` with the weights of `student` into `out`.
+def swap_weights(previous: Path, student: Path, out: Path) -> GraphFiles:
+    """Write the fp32 graphs of `previous` with the weights of `student` into `out`.
 
     Args:
         previous: The onnx folder of an earlier student, with its config.json.
         student: A transformers folder.
         out: An existing folder.
-        precisions: The precisions to write; `previous` must have them all.
 
     Raises:
         GraphMismatchError: The two are not of the same architecture, or `previous` lacks a file.
     """
     _check_same_architecture(previous, student)
     parameters = load_parameters(student)
-    written = []
-    for precision in precisions:
-        old, new = GraphFiles(previous, precision), GraphFiles(out, precision)
-        missing = [path.name for path in (*old.fused, old.weights) if not path.is_file()]
-        if missing:
-            raise GraphMismatchError(f"{previous}: no {', '.join(missing)} to put weights into")
-        models = [onnx.load(str(path), load_external_data=False) for path in old.fused]
-        _check_precision(models[0], precision, old.standard)
-        _check_all_used(models[0], parameters, old.standard)
-        _write_weights(models, old, new, parameters)
-        for source, target in zip(old.fused, new.fused, strict=True):
-            shutil.copyfile(source, target)
-        written.append(new)
-    return written
+    old, new = GraphFiles(previous), GraphFiles(out)
+    missing = [path.name for path in (*old.fused, old.weights) if not path.is_file()]
+    if missing:
+        raise GraphMismatchError(f"{previous}: no {', '.join(missing)} to put weights into")
+    models = [onnx.load(str(path), load_external_data=False) for path in old.fused]
+    _check_all_used(models[0], parameters, old.standard)
+    _write_weights(models, old, new, parameters)
+    for source, target in zip(old.fused, new.fused, strict=True):
+        shutil.copyfile(source, target)
+    return new
 
 
 def _check_same_architecture(previous: Path, student: Path) -> None:
@@ -81,14 +72,6 @@ def _check_same_architecture(previous: Path, student: Path) -> None:
         raise GraphMismatchError(f"{previous}: another architecture than {student} ({', '.join(differing[:4])})")
 
 
-def _check_precision(model: onnx.ModelProto, precision: Precision, path: Path) -> None:
-    """Check the tensors' names, because int8 and int4 graphs have the same file names."""
-    matches = (LEARNED.fullmatch(tensor.name) for tensor in model.graph.initializer)
-    kinds = {match["kind"] for match in matches if match is not None}
-    if WEIGHT_KINDS[precision] not in kinds:
-        raise GraphMismatchError(f"{path}: holds no {precision} weights")
-
-
 def _check_all_used(model: onnx.ModelProto, parameters: Mapping[str, Weight], path: Path) -> None:
     """Check that no parameter is missing: a head equal to the embedding, for example, is not stored of its own."""
     matches = (LEARNED.fullmatch(tensor.name) for tensor in model.graph.initializer)
@@ -102,13 +85,11 @@ def _write_weights(
 ) -> None:
     """Write each external tensor to its offset: learned ones from the parameters, the others unchanged."""
     places = {_place(tensor): tensor for model in models for tensor in model.graph.initializer if tensor.external_data}
-    made: dict[str, Weight] = {}
     with old.weights.open("rb") as source, new.weights.open("wb") as target:
         for (offset, length), tensor in sorted(places.items()):
-            if tensor.name not in made:
-                made |= _make(tensor.name, parameters)
-            if tensor.name in made:
-                content = _checked(tensor, made.pop(tensor.name)).tobytes()
+            learned = _make(tensor.name, parameters)
+            if learned is not None:
+                content = _checked(tensor, learned).tobytes()
             else:
                 source.seek(offset)
                 content = source.read(length)
@@ -121,24 +102,15 @@ def _place(tensor: TensorProto) -> tuple[int, int]:
     return int(entries["offset"]), int(entries["length"])
 
 
-def _make(name: str, parameters: Mapping[str, Weight]) -> dict[str, Weight]:
-    """Compute the tensor of this name and those computed with it (scales, zero points); none for a constant."""
+def _make(name: str, parameters: Mapping[str, Weight]) -> Weight | None:
+    """Compute the tensor of this name; None for a constant."""
     match = LEARNED.fullmatch(name)
     if match is None or match["source"] not in parameters:
-        return {}
+        return None
     weight = parameters[match["source"]]
     if match["transposed"]:
         weight = np.ascontiguousarray(weight.T)
-    if match["shifted"]:
-        weight = weight + 1
-    stem = match["source"] + (match["transposed"] or "") + (match["shifted"] or "") + (match["table"] or "")
-    is_table, kind = match["table"] is not None, match["kind"]
-    if kind is None:
-        return {stem: weight}
-    stem = f"{stem}.{kind}"
-    if kind == "int8":
-        return round_channels(stem, weight.astype(np.float32), is_table=is_table)
-    return pack_blocks(weight.astype(np.float32), int(kind[-1])).tensors(stem)
+    return weight + 1 if match["shifted"] else weight
 
 
 def _checked(tensor: TensorProto, value: Weight) -> Weight:

@@ -1,0 +1,113 @@
+"""Round a weight matrix so that its products with observed inputs change least.
+
+GPTQ (Frantar et al. 2023, arXiv 2210.17323, algorithm 1): inputs are rounded one after the other, those with the most
+energy first, and what rounding one of them changes in the products is made up for by the inputs that are still to come.
+The scales are chosen before. NumPy only.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+DAMPING = 0.01  # of the mean energy, added to each input's: the observed inputs are few
+LAZY_INPUTS = 128  # rounded before the rest of the matrix is updated
+# shares of a block's range that are tried as its scale: clipping the largest weights may cost less than coarse steps
+SHRINKS = tuple(1 - step / 20 for step in range(8))
+
+Weight = NDArray[np.float32]
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class InputStatistics:
+    """What rounding needs to know of a product's inputs.
+
+    Attributes:
+        energy: Mean square of each input, [inputs].
+        order: The inputs, those with the most energy first.
+        inverse: Upper Cholesky factor of the inverse of the damped XᵀX, in that order, [inputs, inputs].
+    """
+
+    energy: Weight
+    order: NDArray[np.intp]
+    inverse: Weight
+
+
+def input_statistics(rows: Weight) -> InputStatistics:
+    """Statistics of observed inputs [rows, inputs]."""
+    gram = (rows.T @ rows).astype(np.float64) / len(rows)
+    energy = np.diagonal(gram)
+    order = np.argsort(-energy, kind="stable")
+    damped = gram[np.ix_(order, order)] + max(DAMPING * float(energy.mean()), 1e-30) * np.eye(len(energy))
+    inverse = np.linalg.cholesky(np.linalg.inv(damped)).T
+    return InputStatistics(energy.astype(np.float32), order, inverse.astype(np.float32))
+
+
+def choose_scales(
+    blocks: Weight, energy: Weight, num_levels: int, shrinks: tuple[float, ...] = SHRINKS
+) -> tuple[Weight, Weight]:
+    """Choose each block's scale and zero point.
+
+    Args:
+        blocks: Weights [outputs, blocks, block size], padded with zeros.
+        energy: Weight of each input's squared error, [blocks, block size].
+        num_levels: Quantized numbers are 0 to num_levels − 1.
+        shrinks: Shares of a block's range to try.
+
+    Returns:
+        Scales and zero points [outputs, blocks, 1]; 0 stays representable.
+    """
+    top = np.float32(num_levels - 1)
+    low = np.minimum(blocks.min(axis=-1, keepdims=True), 0)
+    high = np.maximum(blocks.max(axis=-1, keepdims=True), 0)
+    best = np.full(low.shape, np.inf, dtype=np.float32)
+    scales, zeros = np.ones_like(low), np.zeros_like(low)
+    for shrink in shrinks:
+        scale = (high - low) * np.float32(shrink) / top
+        scale = np.where(scale > 0, scale, np.float32(1))
+        zero = np.clip(np.rint(-low * np.float32(shrink) / scale), 0, top)
+        codes = np.clip(np.rint(blocks / scale) + zero, 0, top)
+        error = (np.square((codes - zero) * scale - blocks) * energy).sum(axis=-1, keepdims=True)
+        is_better = error < best
+        best = np.where(is_better, error, best)
+        scales, zeros = np.where(is_better, scale, scales), np.where(is_better, zero, zeros)
+    return scales, zeros
+
+
+def round_inputs(
+    weight: Weight,
+    inputs: InputStatistics,
+    scales: Weight,
+    zeros: Weight,
+    block_size: int,
+    bounds: tuple[int, int],
+) -> Weight:
+    """Round a weight, input by input.
+
+    Args:
+        weight: [inputs, outputs].
+        inputs: Of the product.
+        scales: Of each block of inputs, [blocks, outputs].
+        zeros: Zero points, as `scales`.
+        block_size: Inputs per block.
+        bounds: Smallest and largest quantized number.
+
+    Returns:
+        The quantized numbers [inputs, outputs]; weight ≈ (number − zero) · scale.
+    """
+    num_inputs = len(weight)
+    left = weight[inputs.order].astype(np.float32)
+    codes = np.empty(weight.shape, dtype=np.float32)
+    for start in range(0, num_inputs, LAZY_INPUTS):
+        end = min(start + LAZY_INPUTS, num_inputs)
+        errors = np.empty((end - start, weight.shape[1]), dtype=np.float32)
+        for row in range(start, end):
+            place = inputs.order[row]
+            scale, zero = scales[place // block_size], zeros[place // block_size]
+            codes[place] = np.clip(np.rint(left[row] / scale) + zero, *bounds)
+            errors[row - start] = (left[row] - (codes[place] - zero) * scale) / inputs.inverse[row, row]
+            left[row + 1 : end] -= np.outer(inputs.inverse[row, row + 1 : end], errors[row - start])
+        left[end:] -= inputs.inverse[start:end, end:].T @ errors
+    return codes
