@@ -109,8 +109,8 @@ def read_run(path: Path) -> ReportedRun:
     if not path.is_dir():
         raise RunError(f"{path}: no such run folder; give the folder that `edgeelad distill --out` wrote")
     folder = RunFolder(path)
-    for file in (folder.config, folder.summary.path, folder.metrics.path):
-        folder.digests.check(file)
+    for path_of_file in (folder.config, folder.summary.path, folder.metrics.path):
+        folder.digests.check(path_of_file)
     summary = folder.summary.read() if folder.summary.exists() else None
     metrics = tuple(folder.metrics.read_if_there())
     if summary is None and not metrics:
@@ -119,8 +119,8 @@ def read_run(path: Path) -> ReportedRun:
             "if this is a run, resume it: edgeelad distill FOLDER --resume"
         )
     for here in folder.rounds():
-        for file in (here.selected.path, here.annotations.path, here.risk.path, here.scores.path, here.training.path):
-            folder.digests.check(file)
+        for file in (here.selected, here.plan, here.annotations, here.risk, here.scores, here.training):
+            folder.digests.check(file.path)
     rounds = tuple(_read_round(here) for here in folder.rounds() if here.selected.exists())
     trainings = {here.number: here.training.read() for here in folder.rounds() if here.training.exists()}
     check = read_check(folder.teacher_check) if folder.teacher_check.exists() else None

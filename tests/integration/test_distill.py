@@ -44,7 +44,9 @@ def finished(small_run: SmallRun, tmp_path_factory: pytest.TempPathFactory) -> P
 def test_the_run_folder_holds_every_file(finished: Path) -> None:
     names = {path.relative_to(finished).as_posix() for path in finished.rglob("*") if path.is_file()}
     assert {"config.toml", "state.json", "ledger.sqlite", "metrics.jsonl", "audit.jsonl", "summary.json"} <= names
-    assert {"report.html", "package/manifest.json", "package/onnx/model_quantized.onnx"} <= names
+    *_, last = read_jsonl(finished / "metrics.jsonl")
+    graph = {"fp32": "model.onnx", "int8": "model_quantized.onnx"}[last["shipping"]]
+    assert {"report.html", "package/manifest.json", f"package/onnx/{graph}"} <= names
     for name in ("risk.json", "scores.jsonl", "selected.jsonl", "plan.jsonl", "annotations.jsonl", "metrics.json"):
         assert {f"rounds/01/{name}", f"rounds/02/{name}"} <= names
     assert {"rounds/01/onnx/model.onnx", "rounds/02/onnx/model.onnx"} <= names
@@ -190,7 +192,8 @@ def test_the_commands_run_on_what_it_made(finished: Path, small_run: SmallRun, t
 def test_a_spent_budget_trains_on_what_was_bought_and_goes_on_with_a_larger_one(
     small_run: SmallRun, tmp_path: Path
 ) -> None:
-    settings = ("teacher.max_concurrency=1", "selection.strategy=random")  # a selection that needs no student
+    # a selection that needs no student, and a mode that asks about every question
+    settings = ("teacher.max_concurrency=1", "selection.strategy=random", "teacher.mode=revise")
     with TeacherServer() as server:
         # spent before the audit is answered and anything is annotated
         config = small_run.config(tmp_path / "run", server.url, *settings, "teacher.max_requests=10")

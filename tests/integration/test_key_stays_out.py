@@ -51,7 +51,7 @@ def test_the_key_is_in_no_file_and_on_no_stream(small_run: SmallRun, tmp_path: P
     out = tmp_path / "run"
     streams = []
     with RevokingServer(api_key=KEY) as server:
-        settings = ("teacher.api_key_env=TEST_TEACHER_KEY", "selection.num_rounds=1")
+        settings = ("teacher.api_key_env=TEST_TEACHER_KEY", "selection.num_rounds=1", "teacher.mode=revise")
         config = small_run.write_config(out, server.url, *settings)
 
         # the key is revoked in the middle of the audit
