@@ -59,7 +59,9 @@ class TeachingTotals:
     def sentence(self) -> str:
         """What the mode chose and saved, in words."""
         ways = ", ".join(f"{way.num:,} by {NAMES[way.way]}" for way in self.ways)
-        saved = round(1.0 - self.paid / self.explanations, 2) if self.explanations else 0.0
+        if not self.explanations:  # the explanations come from a data set
+            return f"The teacher settled {ways}, at no cost."
+        saved = round(1.0 - self.paid / self.explanations, 2)
         change = "the same money as" if saved == 0 else f"{abs(saved):.0%} {'less' if saved > 0 else 'more'} money than"
         if self.is_priced:
             costs = f"${self.paid:.4f} instead of about ${self.explanations:.4f}"

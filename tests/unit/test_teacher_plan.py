@@ -268,3 +268,5 @@ def test_what_was_saved_is_measured_against_what_explanations_really_cost():
         "($20.0000 instead of about $40.0000)."
     )
     assert "the same money as explanations of all" in TeachingTotals((explained,), False).sentence
+    free = TeachingTotals((WayTotals("rationale", 4, 4, 8.0, 0.0, 8.0),), False)
+    assert free.sentence == "The teacher settled 4 by an explanation, at no cost."
