@@ -26,7 +26,8 @@ from edgeelad.scoring.files import aside_path
 from edgeelad.scoring.score import score_pool
 
 ray = pytest.importorskip("ray", reason="needs edgeelad[ray]")
-pytestmark = pytest.mark.ray
+# nodes of a cluster listen at the machine's own address
+pytestmark = [pytest.mark.ray, pytest.mark.allow_hosts(["127.0.0.1", ray.util.get_node_ip_address()])]
 
 NUM = 199
 SETTINGS: dict[str, Any] = {"strategy": "elad", "max_tokens": 16, "branches": 2, "explanations": 2}
