@@ -26,7 +26,7 @@ from edgeelad.training import prepare_student
 from edgeelad.training.extra import distill_extra
 from edgeelad.training.load import load_tokenizer
 from edgeelad.training.prepare import choose_prompt
-from edgeelad.training.support import transformers_major
+from edgeelad.training.support import has_optimum, transformers_major
 
 QWEN2 = """{%- if tools %}
     {{- '<|im_start|>system\\n' }}
@@ -452,7 +452,7 @@ def test_damaged_and_incomplete_weights_are_refused(raw: Path, tmp_path: Path) -
     [
         ({"model_type": "unheard_of"}, "does not know this architecture"),
         ({"model_type": "bart"}, "not a causal language model"),
-        ({"model_type": "t5"}, "weights are missing"),
+        ({"model_type": "t5"}, "weights are missing" if has_optimum() else "exported to ONNX here"),
         ({"model_type": "reformer"}, "model type 'reformer' cannot be exported"),
         ({"model_type": "mamba"}, "its layers keep a convolution or recurrent state"),
         ({"model_type": "jamba"}, "its layers keep a convolution or recurrent state"),
