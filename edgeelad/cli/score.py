@@ -135,7 +135,7 @@ def _score(options: ScoreOptions) -> dict[str, Any]:
     model, pool = _required("--model", options.model), _required("--pool", options.pool)
     if options.address is not None and options.engine != "ray":
         raise UsageError("--address names a Ray cluster; give --engine ray too")
-    engine = _engine_options(options, options.address, options.engine == "ray")
+    engine = _engine_options(options)
     try:
         with progress_shown(options.quiet) as progress:
             return score_pool(
@@ -201,18 +201,16 @@ def evaluate(options: EvalOptions) -> None:
         )
 
 
-def _engine_options(
-    options: ScoreOptions | EvalOptions, address: str | None = None, on_cluster: bool = False
-) -> EngineOptions:
+def _engine_options(options: ScoreOptions | EvalOptions) -> EngineOptions:
     from edgeelad.cli.sizes import parse_size
     from edgeelad.engine.options import EngineOptions
 
     kv_bytes = parse_size(options.kv_memory, "--kv-memory") if options.kv_memory is not None else None
-    if on_cluster:
+    if isinstance(options, ScoreOptions) and options.engine == "ray":
         from edgeelad.engine.ray_actors import cluster_options
 
         return cluster_options(
-            address, options.workers, options.threads, precision=options.precision, kv_bytes=kv_bytes
+            options.address, options.workers, options.threads, precision=options.precision, kv_bytes=kv_bytes
         )
     return EngineOptions.for_machine(options.workers, options.threads, precision=options.precision, kv_bytes=kv_bytes)
 

@@ -81,13 +81,6 @@ class Failed:
 
     reason: str
 
-    @classmethod
-    def by(cls, error: Exception) -> Failed:
-        """The message about an exception."""
-        where = traceback.extract_tb(error.__traceback__)[-1]
-        reason = f"{type(error).__name__}: {error} ({where.filename}:{where.lineno})"
-        return cls(" ".join(reason.split())[:600])
-
 
 @dataclass(frozen=True, slots=True)
 class Refused:
@@ -95,6 +88,15 @@ class Refused:
 
     error: type[EdgeeladError]
     message: str
+
+
+def message_about(error: Exception) -> Failed | Refused:
+    """The message of a worker that ends with an exception."""
+    if isinstance(error, EdgeeladError):
+        return Refused(type(error), str(error))
+    where = traceback.extract_tb(error.__traceback__)[-1]
+    reason = f"{type(error).__name__}: {error} ({where.filename}:{where.lineno})"
+    return Failed(" ".join(reason.split())[:600])
 
 
 Message = Ready | Done | Failed | Refused

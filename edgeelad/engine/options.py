@@ -23,7 +23,7 @@ class EngineOptions:
         kv_bytes: Maximum KV cache per worker, as far as one question fits; None: what runs fastest in free memory.
         with_lanes: Use the graph for many questions at a time; False: the one for one at a time, as on a device. Both
             give a question the same bits in any company, but not each other's: they sum up in different orders.
-        cluster: Ray cluster whose actors take the place of worker processes (`ray_actors`); None: no cluster.
+        on_ray: Actors on the Ray cluster that `ray_actors.cluster_options` connected to replace worker processes.
     """
 
     num_workers: int = 1
@@ -32,7 +32,7 @@ class EngineOptions:
     precision: Precision | None = None
     kv_bytes: int | None = None
     with_lanes: bool = True
-    cluster: str | None = None
+    on_ray: bool = False
 
     @classmethod
     def for_machine(

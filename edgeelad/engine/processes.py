@@ -13,9 +13,9 @@ from multiprocessing.connection import Connection, wait
 from multiprocessing.context import SpawnProcess
 from typing import Any
 
-from edgeelad.engine.blocks import BlockWorkers, Done, Failed, Item, Message, Ready, Refused, Result, Work, Worker, _log
+from edgeelad.engine.blocks import BlockWorkers, Done, Item, Message, Ready, Result, Work, Worker, _log, message_about
 from edgeelad.engine.memory import peak_memory_bytes
-from edgeelad.errors import EdgeeladError, RunError
+from edgeelad.errors import RunError
 
 # time for a process that has closed its pipe to end
 END_S = 10.0
@@ -110,12 +110,10 @@ def _run(pipe: Connection, start: Callable[[], AbstractContextManager[Work[Any, 
             pipe.send(Ready())
             while True:
                 pipe.send(Done(work(pipe.recv()), peak_memory_bytes()))
-    except EdgeeladError as error:
-        pipe.send(Refused(type(error), str(error)))
     except (EOFError, ConnectionError):
         return
-    except Exception as error:  # whatever an item caused: it is tried again in a process of its own
-        pipe.send(Failed.by(error))
+    except Exception as error:  # an error of ours, or whatever an item caused, which is tried again elsewhere
+        pipe.send(message_about(error))
 
 
 def _exit_with_parent() -> None:

@@ -24,12 +24,24 @@ from pathlib import Path
 from typing import Any, TextIO
 
 import edgeelad
-from edgeelad.engine.blocks import BlockWorkers, Done, Failed, Item, Message, Ready, Refused, Result, Work, Worker
+from edgeelad.engine.blocks import (
+    BlockWorkers,
+    Done,
+    Failed,
+    Item,
+    Message,
+    Ready,
+    Refused,
+    Result,
+    Work,
+    Worker,
+    message_about,
+)
 from edgeelad.engine.graph_files import Precision
 from edgeelad.engine.memory import peak_memory_bytes
 from edgeelad.engine.options import EngineOptions
 from edgeelad.engine.session import flush_denormals, limit_memory
-from edgeelad.errors import EdgeeladError, MissingExtraError, RunError, UsageError
+from edgeelad.errors import MissingExtraError, RunError, UsageError
 from edgeelad.files import make_folder
 from edgeelad.locks import lock_file
 
@@ -72,9 +84,7 @@ def cluster_options(
             f"too many workers: {wanted}, but the Ray cluster's nodes have {', '.join(map(str, cores))} cores; "
             "use fewer workers or threads, or add nodes"
         )
-    return EngineOptions(
-        num_workers or room, num_threads, precision=precision, kv_bytes=kv_bytes, cluster=address or "local"
-    )
+    return EngineOptions(num_workers or room, num_threads, precision=precision, kv_bytes=kv_bytes, on_ray=True)
 
 
 def _connect(address: str | None) -> None:
@@ -131,7 +141,6 @@ class RayActors(BlockWorkers[Item, Result]):
         self._quiet = ExitStack()
 
     def __enter__(self) -> RayActors[Item, Result]:
-        _connect(None)
         self._quiet.enter_context(redirect_stdout(_WithoutRay(sys.stdout)))
         return self
 
@@ -249,10 +258,8 @@ class _Scorer:
             return _Started(os.uname().nodename, edgeelad.__version__)
         try:
             self._work = self._stack.enter_context(start(folder.on_this_node()))
-        except EdgeeladError as error:
-            return Refused(type(error), str(error))
         except Exception as error:
-            return Failed.by(error)
+            return message_about(error)
         return _Started(os.uname().nodename, edgeelad.__version__)
 
     def work(self, items: list[Any]) -> Done | Failed | Refused:
@@ -260,10 +267,8 @@ class _Scorer:
         assert self._work is not None
         try:
             return Done(self._work(items), peak_memory_bytes())
-        except EdgeeladError as error:
-            return Refused(type(error), str(error))
-        except Exception as error:  # whatever an item caused: it is tried again in an actor of its own
-            return Failed.by(error)
+        except Exception as error:  # an error of ours, or whatever an item caused, which is tried again elsewhere
+            return message_about(error)
 
 
 @dataclass(frozen=True, slots=True)

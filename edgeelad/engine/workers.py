@@ -69,7 +69,7 @@ def generate_trees(
     source = iter(questions)
     blocks = iter(lambda: list(islice(source, options.batch_size)), [])
     first = list(islice(blocks, 2))
-    if options.cluster is None and (options.num_workers == 1 or len(first) < 2):
+    if not options.on_ray and (options.num_workers == 1 or len(first) < 2):
         with _tree_work(student_opener(folder, options), params, _same) as work:
             for block in chain(first, blocks):
                 yield from _trees(work(block), on_set_aside)
@@ -92,7 +92,7 @@ def tree_workers(
     warn: Callable[[str], None] = _log.warning,
 ) -> BlockWorkers[Question, Result | SetAside]:
     """Workers that generate trees and apply `then` to each; only its result leaves the worker."""
-    if options.cluster is not None:
+    if options.on_ray:
         from edgeelad.engine.ray_actors import RayActors
 
         return RayActors(partial(_work_on_node, options=options, params=params, then=then), folder, options, warn)
