@@ -7,9 +7,8 @@ from dataclasses import dataclass, field, replace
 
 from edgeelad.records import Annotation, TeacherUsage, TeachingPlan, TeachingWay
 from edgeelad.run.folder import RunFolder
+from edgeelad.teacher.plan.costs import COMPLETION_WEIGHT
 
-# what a completion token counts for where prices are unknown, in prompt tokens
-COMPLETION_WEIGHT = 4
 WAYS: tuple[TeachingWay, ...] = ("own", "answer", "check", "correct", "rationale")
 
 

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from edgeelad.config import TeacherConfig
-from edgeelad.records import Question, TeacherCall, TeacherUsage
+from edgeelad.records import Question, TeacherCall
 from edgeelad.teacher.ledger.budget import PICO, prices_of
 from edgeelad.teacher.ledger.exchange import Billing
 from edgeelad.teacher.prompts.messages import render_judge_messages, render_messages
@@ -97,12 +97,6 @@ class CallCosts:
         # endpoints give discounts for cached prompts, and have prices of their own
         factor = self._billed_cost / self._listed_cost if self._listed_cost else 1.0
         return self._listed(prompt_tokens, completion_tokens) * factor
-
-    def money(self, usage: TeacherUsage) -> float:
-        """What was paid, in `unit`."""
-        if self.unit == "usd" and usage.cost_usd is not None:
-            return usage.cost_usd
-        return self._listed(usage.prompt_tokens, usage.completion_tokens)
 
     def _typical_excess(self, prompt: str) -> float:
         """Completion tokens of a call beyond the guess."""
