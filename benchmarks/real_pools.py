@@ -18,6 +18,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
+from runs import distill, print_run
 
 from edgeelad.files import write_jsonl
 from edgeelad.pool import read_pool
@@ -26,7 +27,6 @@ from edgeelad.quickstart.recipe import RECIPE
 from edgeelad.quickstart.student import train_base_student
 from edgeelad.records import Example, Question
 from edgeelad.text.prompts import PromptFormat
-from runs import distill, print_run
 
 MAX_NUMBER = 100
 # what differs between the two pools: limit, rounds, questions a round, steps a round, context, explanation tokens,

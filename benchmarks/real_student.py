@@ -18,13 +18,13 @@ from contextlib import ExitStack
 from pathlib import Path
 
 from real_weights import WEIGHTS, WeightsMissingError, checkpoint
+from runs import distill, print_run
 
 from edgeelad.files import write_jsonl
 from edgeelad.quickstart.problems import make_split
 from edgeelad.quickstart.run import problem_rows, serve_teacher
 from edgeelad.quickstart.server import MODEL
 from edgeelad.run.folder import RunFolder
-from runs import distill, print_run
 
 POOLS = ("problems", "mawps-asdiv")
 

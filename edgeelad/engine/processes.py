@@ -13,7 +13,19 @@ from multiprocessing.connection import Connection, wait
 from multiprocessing.context import SpawnProcess
 from typing import Any
 
-from edgeelad.engine.blocks import BlockWorkers, Done, Item, Message, Ready, Result, Work, Worker, _log, message_about
+from edgeelad.engine.blocks import (
+    BlockWorkers,
+    Done,
+    Item,
+    Message,
+    Ready,
+    Refused,
+    Result,
+    Work,
+    Worker,
+    _log,
+    message_about,
+)
 from edgeelad.engine.memory import peak_memory_bytes
 from edgeelad.errors import RunError
 
@@ -21,6 +33,11 @@ from edgeelad.errors import RunError
 END_S = 10.0
 PROCESS_NAME = "edgeelad-worker"
 UNGUARDED_EXIT = 83  # exit code of a process that would start others: see `check_main_guard`
+UNGUARDED = Refused(
+    RunError,
+    "this script starts worker processes without the guard that multiprocessing needs; put the code that calls "
+    'edgeelad under: if __name__ == "__main__":',
+)
 SIGKILL = getattr(signal, "SIGKILL", 9)  # Windows has none
 
 
@@ -44,11 +61,6 @@ class _Process(Worker[Item]):
         code = self.process.exitcode or 0
         self.process.close()
         self.pipe.close()
-        if code == UNGUARDED_EXIT:
-            raise RunError(
-                "this script starts worker processes without the guard that multiprocessing needs; put the code that "
-                'calls edgeelad under: if __name__ == "__main__":'
-            )
         how = f"killed by signal {-code}" if code < 0 else f"exit code {code}"
         return how + (": out of memory, or killed by hand" if code == -SIGKILL else "")
 
@@ -85,10 +97,15 @@ class WorkerProcesses(BlockWorkers[Item, Result]):
         pipes = {worker.pipe: worker for worker in self._workers if isinstance(worker, _Process)}
         for pipe in wait(list(pipes)):
             assert isinstance(pipe, Connection)
-            message = None
-            with suppress(EOFError, OSError):
-                message = pipe.recv()
-            yield pipes[pipe], message
+            yield pipes[pipe], _message(pipes[pipe])
+
+
+def _message(worker: _Process[Any]) -> Message | None:
+    with suppress(EOFError, OSError):
+        message: Message = worker.pipe.recv()
+        return message
+    worker.process.join(END_S)
+    return UNGUARDED if worker.process.exitcode == UNGUARDED_EXIT else None
 
 
 def check_main_guard() -> None:
