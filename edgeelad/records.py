@@ -144,7 +144,8 @@ class Score:
     """The uncertainty of one question: higher = more uncertain = more worth asking the teacher.
 
     `step_scores` has one number per step if the strategy scores steps, else it is empty. `num_tokens` counts the
-    student tokens that this strategy needed (not those generated for other strategies).
+    student tokens that this strategy needed (not those generated for other strategies). `risk` is the estimated
+    probability that the answer is wrong, whatever the strategy; None without a greedy explanation.
     """
 
     question_id: str
@@ -152,6 +153,7 @@ class Score:
     value: float
     step_scores: tuple[float, ...] = ()
     num_tokens: int = 0
+    risk: float | None = None
 
 
 @dataclass(frozen=True, slots=True)

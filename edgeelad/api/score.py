@@ -24,9 +24,8 @@ from edgeelad.records import Evaluation, Question, ReasoningTree, Score
 from edgeelad.run.scores import read_risk
 from edgeelad.scoring.score import evaluate_questions
 from edgeelad.selection import TEXT_STRATEGIES
-from edgeelad.uncertainty import COLD_START, AnyStrategy, RiskModel, find_strategy, tree_params
+from edgeelad.uncertainty import COLD_START, AnyStrategy, find_strategy, tree_params
 from edgeelad.uncertainty import score as score_trees
-from edgeelad.uncertainty.risk import risk_of
 
 Pool = str | Path | Iterable[Question | str | Mapping[str, Any]]
 """A pool's file (or Hugging Face dataset), or its items: question records, texts, or rows as dictionaries."""
@@ -136,7 +135,7 @@ def score(
             rate.add(tree.tokens)
             done += len(aside) + 1
             yield from _unscored(aside, found.name)
-            yield _scored(tree, scored, model)
+            yield _scored(tree, scored)
             progress.update(done, rate.note)
         yield from _unscored(aside, found.name)
         progress.finish(rate.note)
@@ -208,7 +207,7 @@ def _info(student: LoadedStudent | str | Path) -> StudentInfo:
     return student.info if isinstance(student, LoadedStudent) else describe(student)
 
 
-def _scored(tree: ReasoningTree, scored: Score, model: RiskModel) -> ScoredQuestion:
+def _scored(tree: ReasoningTree, scored: Score) -> ScoredQuestion:
     return ScoredQuestion(
         tree.question,
         scored.strategy,
@@ -218,7 +217,7 @@ def _scored(tree: ReasoningTree, scored: Score, model: RiskModel) -> ScoredQuest
         tree.answer,
         tree.branch_answers,
         scored.num_tokens,
-        risk=risk_of(tree, model) if tree.token_entropies else None,
+        risk=scored.risk,
     )
 
 

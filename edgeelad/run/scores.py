@@ -12,7 +12,7 @@ from edgeelad.errors import RunError, UsageError
 from edgeelad.files import dump_json
 from edgeelad.record_files import RecordFile
 from edgeelad.records import ReasoningTree, Score
-from edgeelad.uncertainty.risk import COLD_START, FEATURES, RiskModel, risk_of
+from edgeelad.uncertainty.risk import FEATURES, RiskModel
 from edgeelad.uncertainty.traces import StepTrace, step_traces
 
 
@@ -72,8 +72,8 @@ def read_risk(path: Path) -> RiskModel:
     return model
 
 
-def make_row(tree: ReasoningTree, scored: Score, model: RiskModel = COLD_START) -> ScoreRow:
-    """Make the row of one question; `model` estimates its risk."""
+def make_row(tree: ReasoningTree, scored: Score) -> ScoreRow:
+    """Make the row of one question."""
     assert tree.question.id == scored.question_id, "a score belongs to its tree"
     return ScoreRow(
         id=scored.question_id,
@@ -87,21 +87,14 @@ def make_row(tree: ReasoningTree, scored: Score, model: RiskModel = COLD_START) 
         mean_logprob=_rounded(tree.mean_logprob),
         mean_entropy=_rounded(tree.mean_entropy),
         num_tokens=scored.num_tokens,
-        risk=_risk(tree, scored, model),
+        risk=None if scored.risk is None else _rounded(scored.risk),
         traces=tuple(map(_rounded_trace, step_traces(tree))),
     )
 
 
-def score_line(tree: ReasoningTree, scored: Score, model: RiskModel = COLD_START) -> bytes:
+def score_line(tree: ReasoningTree, scored: Score) -> bytes:
     """Make the line of one question, as `edgeelad score` appends it."""
-    return (dump_json(asdict(make_row(tree, scored, model))) + "\n").encode("utf-8")
-
-
-def _risk(tree: ReasoningTree, scored: Score, model: RiskModel) -> float | None:
-    if not tree.token_entropies:
-        return None
-    # reading equations takes 0.2 ms per step, which a tiny student's greedy pass would notice
-    return _rounded(scored.value if scored.strategy == "risk" else risk_of(tree, model))
+    return (dump_json(asdict(make_row(tree, scored))) + "\n").encode("utf-8")
 
 
 def _rounded_trace(trace: StepTrace) -> StepTrace:

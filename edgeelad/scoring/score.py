@@ -228,7 +228,7 @@ def _score_rest(
 
 def _score_tree(tree: ReasoningTree, *, strategy: str, inter_weight: float, seed: int, risk: RiskModel) -> _Scored:
     (value,) = score([tree], strategy, inter_weight=inter_weight, seed=seed, risk=risk)
-    return _Scored(score_line(tree, value, risk), tree.tokens)
+    return _Scored(score_line(tree, value), tree.tokens)
 
 
 def _counted(questions: Iterator[Question], kinds: Counter[AnswerKind]) -> Iterator[Question]:

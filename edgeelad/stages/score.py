@@ -78,7 +78,7 @@ def _rows(
     weight, seed = run.config.scoring.inter_weight, run.seed(number, "score")
     for tree in track(_trees(run, number, questions, strategy), run.progress):
         (scored,) = score_trees([tree], strategy, inter_weight=weight, seed=seed, risk=model)
-        yield make_row(tree, scored, model)
+        yield make_row(tree, scored)
 
 
 def _trees(run: Run, number: int, questions: list[Question], strategy: Strategy) -> Iterator[ReasoningTree]:

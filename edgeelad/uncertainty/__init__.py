@@ -18,7 +18,7 @@ from edgeelad.errors import ConfigError, ModelError
 from edgeelad.plugins import PYTHON, find_plugin
 from edgeelad.records import ReasoningTree, Score
 from edgeelad.uncertainty import strategies
-from edgeelad.uncertainty.risk import COLD_START, RiskModel
+from edgeelad.uncertainty.risk import COLD_START, RiskModel, risk_of
 from edgeelad.uncertainty.strategies import ScoreOptions
 
 __all__ = [
@@ -189,14 +189,14 @@ def score(
         strategy: See `find_strategy`.
         inter_weight: λ of `elad`.
         seed: Of `random`.
-        risk: The model of `risk`.
+        risk: The model of `risk`, and of every score's `Score.risk`.
 
     Raises:
         ConfigError: There is no such strategy, or it returns no number.
         ModelError: A score is not finite: the student computes NaN or infinity.
     """
     found, options = find_strategy(strategy), ScoreOptions(inter_weight, seed, risk)
-    return (_checked(found.name, tree, found.function(tree, options)) for tree in trees)
+    return (_with_risk(_checked(found.name, tree, found.function(tree, options)), tree, found, risk) for tree in trees)
 
 
 def full_tree_params(config: ScoringConfig, seed: int) -> TreeParams:
@@ -259,3 +259,10 @@ def _checked(name: str, tree: ReasoningTree, value: Any) -> Score:
             "give no finite probabilities: export a student that was trained without NaN"
         )
     return scored
+
+
+def _with_risk(scored: Score, tree: ReasoningTree, strategy: Strategy, model: RiskModel) -> Score:
+    if not tree.token_entropies:
+        return scored
+    # reading equations takes 0.2 ms per step, which a tiny student's greedy pass would notice: not twice
+    return replace(scored, risk=scored.value if strategy is STRATEGIES["risk"] else risk_of(tree, model))

@@ -15,6 +15,7 @@ from edgeelad.records import Branch, Probe, Question, ReasoningTree, TokenCounts
 from edgeelad.run.scores import ScoreRow, make_row
 from edgeelad.uncertainty import STRATEGIES, Strategy, find_strategy, score, tree_params
 from edgeelad.uncertainty.pairs import agreement_between, agreement_within, entropy, squared_distance
+from edgeelad.uncertainty.risk import risk_of
 
 unhurried = settings(deadline=None)  # a shared machine has slow moments
 answers = st.sampled_from(["1", "2", "3", None])
@@ -286,6 +287,17 @@ def test_an_unknown_strategy_is_an_error_that_suggests_the_nearest():
 def test_a_removed_strategy_says_why_and_what_to_use():
     with pytest.raises(ConfigError, match=r"selection\.strategy: strategy 'probe' was removed: .*; use risk"):
         find_strategy("probe", "selection.strategy")
+
+
+def test_every_score_has_the_risk_also_of_a_function_of_that_name():
+    def risk(tree):
+        return 7.0
+
+    tree = make_tree([[]], logprobs=(-0.1, -2.0), entropies=(0.3, 1.2), step_ends=())
+    assert only(tree, risk).value == 7.0
+    assert only(tree, "risk").value == risk_of(tree)
+    assert {only(tree, strategy).risk for strategy in (risk, "risk", "max-entropy")} == {risk_of(tree)}
+    assert only(replace(tree, token_entropies=()), "random").risk is None
 
 
 def test_a_score_that_is_not_finite_is_an_error():
