@@ -45,6 +45,8 @@ def svamp(row: Row) -> Draft:
         values = [read_value(number) for number in text_of(row, "Numbers").split()]
     except ValueError:
         row.fail("Numbers", "not numbers separated by spaces", "restore the file as published")
+    for name in ("Body", "Ques", "group_nums"):
+        row.has(name)  # Question in two parts, and the words around its numbers
     numbers = {f"number{index}": value for index, value in enumerate(values)}
     text = text_of(row, "Question")
     unknown = [name for name in _PLACEHOLDER.findall(text) if name not in numbers]

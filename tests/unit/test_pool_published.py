@@ -67,23 +67,24 @@ def test_gsm8k(tmp_path):
     assert (question.answer, question.explanation[0]) == ("1200", "He has 48/2 = <<48/2=24>>24.")
 
 
-def test_mawps_fills_placeholders_and_turns_the_equation_into_steps(tmp_path):
-    header = "Question,Numbers,Equation,Answer,group_nums,Type\n"
+def test_mawps_fills_placeholders_and_turns_the_equation_into_steps(tmp_path, caplog):
+    header = "Question,Numbers,Equation,Answer,group_nums,Type,Body,Ques\n"
     question = read_one(
         tmp_path,
         "m.csv",
         header
         + "Conner has number0 dollars and spends number1 a month . What is left after number2 months ?,"
-        + '25000.0 1500.0 8.0,- number0 * number1 number2,13000.0,"[1, 2]",Subtraction\n',
+        + '25000.0 1500.0 8.0,- number0 * number1 number2,13000.0,"[1, 2]",Subtraction,Conner has,What is left ?\n',
         "mawps-asdiv",
     )
     assert question.text == "Conner has 25000 dollars and spends 1500 a month . What is left after 8 months ?"
     assert question.explanation == ("1500 * 8 = 12000", "25000 - 12000 = 13000")
     assert (question.answer, question.skill) == ("13000", "Subtraction")
     sixths = "Eat number0 and number1 of number10 .,0.16666666666666666 0.5 1 1 1 1 1 1 1 1 7,+ number0 number1,"
-    question = read_one(tmp_path, "m.csv", header + sixths + "0.6666666666666666,,\n")
+    question = read_one(tmp_path, "m.csv", header + sixths + "0.6666666666666666,,,,\n")
     assert question.text == "Eat 1/6 and 0.5 of 7 ."
     assert (question.answer, question.explanation) == ("2/3", ("1/6 + 0.5 = 2/3",))
+    assert "fields not used" not in caplog.text  # the question has both of its parts
 
 
 def test_an_equation_that_does_not_give_the_answer_is_no_explanation(tmp_path):
