@@ -169,6 +169,8 @@ class RoundMetrics:
         by_skill: Skill to (correct, total).
         package_accuracy: Of the quantized student.
         package_agreement: Share of questions on which the quantized student answers as fp32 does.
+        package_accuracy_lost: Accuracy of fp32 less that of the quantized student, on test and audit questions with a
+            known answer; None if there are none, or nothing is quantized.
         shipping: The precision that would be packaged.
         agreement: Of the student that would be packaged with the teacher, on the audit; None without an audit.
         certificate: The look at the audit; None for the base student, which is no candidate.
@@ -212,6 +214,7 @@ class RoundMetrics:
     statuses: Mapping[str, int]
     student_tokens: int
     mean_score: float | None
+    package_accuracy_lost: float | None = None
     seconds: Mapping[str, float] = field(default_factory=dict)
     elad_tokens: int = 0
 

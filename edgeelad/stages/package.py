@@ -11,11 +11,12 @@ NUM_GOLDEN = 8
 def package(run: Run, number: int) -> None:
     """Package a round's student."""
     metrics = run.folder.round(number).metrics.read()
-    quantize, same = run.config.export.quantize, metrics.package_agreement
+    quantize, same, lost = run.config.export.quantize, metrics.package_agreement, metrics.package_accuracy_lost
     if same is not None and metrics.shipping == "fp32":
+        accuracy = "" if lost is None else f" and loses {lost:.1%} of accuracy"
         run.progress.warn(
-            f"the {quantize} student gives the same answer as fp32 on only {same:.1%} of questions, below "
-            f"export.min_agreement ({run.config.export.min_agreement:.0%}): fp32 is packaged instead"
+            f"the {quantize} student gives the same answer as fp32 on only {same:.1%} of questions{accuracy}; "
+            f"export.min_agreement is {run.config.export.min_agreement:.0%}: fp32 is packaged instead"
         )
     run.progress.start("Packaging")
     with run.folder.stage(number, "package"):
