@@ -16,7 +16,7 @@ LAYER_KEYS = ("num_hidden_layers", "n_layer", "num_layers", "n_layers")
 # the window of a graph's sliding layers, in its metadata: without it, a graph attends to all tokens in every layer
 WINDOW_KEY = "edgeelad.window"
 # model types whose graphs are written with it (`export.fused`)
-WINDOW_FAMILIES = ("mistral", "phi3", "gemma2", "gemma3_text", "cohere2", "qwen2", "qwen3", "smollm3")
+WINDOW_FAMILIES = ("mistral", "phi3", "gemma2", "gemma3_text", "cohere2", "qwen2", "qwen3", "smollm3", "starcoder2")
 HEAD_KEYS = ("num_attention_heads", "n_head", "n_heads", "num_heads")
 WIDTH_KEYS = ("hidden_size", "n_embd", "d_model")
 

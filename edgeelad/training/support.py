@@ -29,6 +29,9 @@ FUSED_FAMILIES = (
     "cohere2",
     "glm",
     "glm4",
+    "starcoder2",
+    "helium",
+    "nemotron",
 )
 # model types whose graph by Optimum runs on the plain generator
 STANDARD_FAMILIES = (
@@ -40,8 +43,6 @@ STANDARD_FAMILIES = (
     "gpt_bigcode",
     "falcon",
     "mpt",
-    "nemotron",
-    "helium",
     "phi",
     "qwen3_moe",
     "gpt_oss",
