@@ -37,11 +37,11 @@ from edgeelad.export.fused.files import write_graphs
 from edgeelad.export.fused.quantize import Inputs, product_inputs, quantize_blocks, quantize_rows
 from edgeelad.export.fused.rotate import rotate
 from edgeelad.export.fused.smooth import find_channels, smooth
-from edgeelad.export.questions import BUILT_IN
+from edgeelad.export.questions import BUILT_IN, NUM_CALIBRATION
 from edgeelad.text.explanation import join
 from edgeelad.training import prepare_student
 
-NUM_CALIBRATION = 8
+NUM_BUILT_IN = 16
 PROMPT_TOKENS, DECODED_TOKENS = 256, 24
 
 
@@ -80,6 +80,7 @@ def main() -> None:
     parser.add_argument("--data", type=Path, required=True, help="GSM8K's test.jsonl or train.jsonl")
     parser.add_argument("--only", nargs="+", choices=sorted(SCHEMES), default=list(SCHEMES))
     parser.add_argument("--questions", type=int, default=12, help="of each kind of text")
+    parser.add_argument("--calibration", type=int, default=NUM_CALIBRATION, help="texts that calibrate")
     parser.add_argument("--rounds", type=int, default=3, help="of speed")
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--folder", type=Path, help="keep the fp32 graphs here, and use them if they exist")
@@ -126,17 +127,17 @@ def make_texts(
     folder: Path, codec: Codec, arguments: argparse.Namespace
 ) -> tuple[dict[str, list[StudentText]], list[tuple[int, ...]]]:
     """Texts by kind, and token ids of the texts that calibrate."""
-    count = arguments.questions
-    asked = read_questions(arguments.data, 2 * count + NUM_CALIBRATION)
+    count, num_calibration = arguments.questions, arguments.calibration
+    asked = read_questions(arguments.data, 2 * count + num_calibration)
     prompts = [codec.encode_prompt(question) for question in asked]
     solved = [
         StudentText(tuple(prompt), tuple(codec.encode_completion(join(question.explanation or (), question.answer))))
         for prompt, question in zip(prompts[:count], asked[:count], strict=True)
     ]
-    generic = [codec.encode_prompt(question) for question in BUILT_IN]
+    generic = [codec.encode_prompt(question) for question in BUILT_IN[:NUM_BUILT_IN]]
     own = write_texts(folder, codec, [*prompts[count:], *generic], arguments.threads)
-    kinds = {"solutions": solved, "own": own[:count], "built-in": own[count + NUM_CALIBRATION :]}
-    return kinds, [text.ids for text in own[count : count + NUM_CALIBRATION]]
+    kinds = {"solutions": solved, "own": own[:count], "built-in": own[count + num_calibration :]}
+    return kinds, [text.ids for text in own[count : count + num_calibration]]
 
 
 def scheme_path(temporary: Path, folder: Path, name: str) -> Path:

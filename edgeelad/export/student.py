@@ -30,7 +30,7 @@ from edgeelad.export.fused.build import traced_graph, write_quantized_graphs, wr
 from edgeelad.export.fused.modules import UnservedArchitectureError
 from edgeelad.export.fused.swap import GraphMismatchError, swap_weights
 from edgeelad.export.parity import check_engine_parity, check_parity
-from edgeelad.export.questions import BUILT_IN, NUM_TEXTS
+from edgeelad.export.questions import BUILT_IN, NUM_MEASURED, NUM_TEXTS
 from edgeelad.export.result import Agreement, ExportResult, GraphKind
 from edgeelad.export.standard import cannot_export, write_quantized_standard, write_standard_graph
 from edgeelad.files import make_folder, storage_errors
@@ -124,11 +124,13 @@ def _quantize(
 ) -> tuple[GraphFiles, Agreement]:
     """Write the quantized graphs beside the fp32 ones, and measure how closely they follow them.
 
-    Of the texts that the fp32 student writes, one half measures and the other half calibrates.
+    Of the texts that the fp32 student writes, some measure and the others calibrate.
     """
-    prompts = list(islice(_prompts_that_fit(codec, (*questions, *BUILT_IN)), NUM_TEXTS))
+    asked = dict.fromkeys((*questions, *BUILT_IN))  # an export without a pool takes the built-in ones for both
+    prompts = list(islice(_prompts_that_fit(codec, asked), NUM_TEXTS))
     texts = write_texts(files.folder, codec, prompts, threads)
-    held_out, others = texts[: (len(texts) + 1) // 2], texts[(len(texts) + 1) // 2 :]
+    num_held_out = min(NUM_MEASURED, (len(texts) + 1) // 2)
+    held_out, others = texts[:num_held_out], texts[num_held_out:]
     quantized = GraphFiles(files.folder, precision)
     if not files.encoder.exists():  # those of an encoder-decoder are quantized as they are written
         write = write_quantized_standard if kind == "standard" else write_quantized_graphs

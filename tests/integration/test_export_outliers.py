@@ -14,8 +14,9 @@ from edgeelad.engine.plain.graph import OnnxGraph
 from edgeelad.errors import ParityError
 from edgeelad.export.agreement import StudentText, forced_agreement
 from edgeelad.export.fused.build import traced_graph, write_quantized_graphs, write_student_graphs
-from edgeelad.export.fused.calibrate import balance
+from edgeelad.export.fused.calibrate import balance, observe
 from edgeelad.export.fused.files import write_graphs
+from edgeelad.export.fused.quantize import product_inputs
 from edgeelad.export.fused.rotate import rotate, rotation_matrix
 from edgeelad.export.fused.smooth import Channels, choose_factors, find_channels, smooth
 from edgeelad.export.result import Agreement
@@ -143,6 +144,21 @@ def test_factors_take_out_an_outlier_of_all_rows_and_leave_one_of_a_single_row()
     once[7, 3] = 4000.0
     factors = choose_factors(channels, balance(once), energy)
     assert factors[3] == np.median(factors)
+
+
+def test_observation_ends_at_a_number_of_bytes(
+    students: StudentFolders, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    graph = traced_graph(students.plain("llama"), tmp_path / "scratch")
+    tensors, sequences = product_inputs(graph), [range(3, 23), range(30, 40), range(50, 55)]
+    everything = observe(graph, tensors, sequences, tmp_path)
+    assert {len(rows) for rows in everything.values()} == {35}
+    per_token = sum(rows.nbytes for rows in everything.values()) // 35
+    for num_tokens, num_read in ((34, 30), (29, 20), (1, 20)):  # one sequence is always read
+        monkeypatch.setattr("edgeelad.export.fused.calibrate.MAX_BYTES", num_tokens * per_token)
+        some = observe(graph, tensors, sequences, tmp_path)
+        assert all(np.array_equal(some[name], everything[name][:num_read]) for name in tensors)
+    assert not list(tmp_path.glob("calibration*"))
 
 
 def fake_graph(logits: list[list[float]]) -> SimpleNamespace:

@@ -14,6 +14,7 @@ from edgeelad.export.fused.edit import EditedGraph
 from edgeelad.export.fused.files import write_graphs
 
 CALIBRATION_GRAPH = "calibration.onnx"  # in the folder of the export, while it is needed
+MAX_BYTES = 2_000_000_000  # of observed rows; students too wide for that are calibrated with fewer sequences
 
 Rows = NDArray[np.float32]
 
@@ -21,7 +22,7 @@ Rows = NDArray[np.float32]
 def observe(
     graph: EditedGraph, tensors: Sequence[str], sequences: Sequence[Sequence[int]], folder: Path, num_threads: int = 1
 ) -> Mapping[str, Rows]:
-    """Run sequences through a graph, one at a time.
+    """Run sequences through a graph, one at a time, until MAX_BYTES are observed.
 
     Args:
         graph: A float32 graph with standard names; unchanged.
@@ -31,7 +32,7 @@ def observe(
         num_threads: Threads of the session.
 
     Returns:
-        The rows of each tensor, [tokens of all sequences, channels], balanced (`balance`).
+        The rows of each tensor, [tokens, channels], those of each sequence balanced (`balance`).
     """
     extended = graph.copy()
     extended.outputs += [helper.make_tensor_value_info(name, TensorProto.FLOAT, None) for name in tensors]
@@ -40,12 +41,20 @@ def observe(
     try:
         write_graphs({path: extended}, weights)
         student = OnnxGraph(path, num_threads)
-        found = [student.read(sequence, tensors) for sequence in sequences]
+        found: dict[str, list[Rows]] = {name: [] for name in tensors}
+        left = MAX_BYTES
+        for sequence in sequences:
+            values = [balance(value[0]) for value in student.read(sequence, tensors)]
+            left -= sum(value.nbytes for value in values)
+            if left < 0 and any(found.values()):
+                break
+            for name, value in zip(tensors, values, strict=True):
+                found[name].append(value)
         del student  # Windows removes no open files
     finally:
         path.unlink(missing_ok=True)
         weights.unlink(missing_ok=True)
-    return {name: balance(np.concatenate([values[place][0] for values in found])) for place, name in enumerate(tensors)}
+    return {name: np.concatenate(found.pop(name)) for name in tensors}
 
 
 def balance(rows: Rows) -> Rows:

@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 DAMPING = 0.01  # of the mean energy, added to each input's: the observed inputs are few
-LAZY_INPUTS = 128  # rounded before the rest of the matrix is updated
+LAZY_INPUTS = 32  # rounded before the rest of the matrix is updated
 # shares of a block's range that are tried as its scale: clipping the largest weights may cost less than coarse steps
 SHRINKS = tuple(1 - step / 20 for step in range(8))
 
