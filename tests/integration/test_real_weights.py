@@ -93,7 +93,8 @@ def test_optimum_writes_what_the_package_records(made: Made) -> None:
 
 
 def test_its_trees_are_scored(made: Made) -> None:
-    scored = list(edgeelad.score(made.package, ASKED, branches=2, explanations=2, max_tokens=NUM_TOKENS, num_workers=1))
+    options = {"branches": 2, "explanations": 2, "max_tokens": NUM_TOKENS, "num_workers": 1}
+    scored = list(edgeelad.score(made.package, ASKED, strategy="elad", **options))
     assert [row.question for row in scored] == ASKED
     assert all(row.score is not None and math.isfinite(row.score) for row in scored)
     assert any(row.num_tokens > 2 * NUM_TOKENS for row in scored)
