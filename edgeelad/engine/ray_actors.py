@@ -6,10 +6,12 @@ version of edgeelad are refused, since it may compute other last bits.
 
 from __future__ import annotations
 
+import getpass
 import hashlib
 import io
 import logging
 import os
+import platform
 import re
 import socket
 import sys
@@ -255,12 +257,12 @@ class _Scorer:
         flush_denormals()
         limit_memory()
         if folder.version != edgeelad.__version__:
-            return _Started(os.uname().nodename, edgeelad.__version__)
+            return _Started(platform.node(), edgeelad.__version__)
         try:
             self._work = self._stack.enter_context(start(folder.on_this_node()))
         except Exception as error:
             return message_about(error)
-        return _Started(os.uname().nodename, edgeelad.__version__)
+        return _Started(platform.node(), edgeelad.__version__)
 
     def work(self, items: list[Any]) -> Done | Failed | Refused:
         """Work on a block."""
@@ -287,9 +289,10 @@ class _FolderReference:
 
         if ray.get_runtime_context().get_node_id() == self.node:
             return self.path
-        copies = Path(tempfile.gettempdir()) / f"edgeelad-{os.getuid()}"
+        copies = Path(tempfile.gettempdir()) / f"edgeelad-{getattr(os, 'getuid', getpass.getuser)()}"
         copies.mkdir(mode=0o700, exist_ok=True)
-        if copies.is_symlink() or copies.stat().st_uid != os.getuid():
+        is_foreign = hasattr(os, "getuid") and copies.stat().st_uid != os.getuid()
+        if copies.is_symlink() or is_foreign:
             raise RunError(f"{copies}: belongs to another user; remove it, or set TMPDIR on this node")
         folder = copies / f"student-{self.digest[:32]}"
         with _held(copies / f"{folder.name}.lock"):
