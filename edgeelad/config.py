@@ -69,8 +69,8 @@ class PoolConfig(Section):
 
     path: str | None = Field(
         None,
-        description="Pool of questions: a file (jsonl, json, csv, tsv, xml, parquet), a dataset folder or a Hugging "
-        "Face dataset.",
+        description="Pool of questions: a file (jsonl, json, csv, tsv, xml, parquet) or a pattern, here or at an "
+        "address such as s3://bucket/pool/*.parquet; a dataset folder or a Hugging Face dataset.",
         examples=["questions.jsonl"],
     )
     format: str = Field(

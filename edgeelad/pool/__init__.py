@@ -1,8 +1,8 @@
 """Read pools of questions: JSON lines, JSON, CSV, XML, parquet, Hugging Face datasets, public datasets as published.
 
-Takes a path or a dataset's name; yields questions with canonical reference answers and unique ids, one at a time, in
-constant memory. What cannot be used is a PoolError with file, line, field and remedy: no row is skipped, and fields
-that are not read are named in a warning.
+Takes a path, an address on an object store, or a dataset's name; yields questions with canonical reference answers and
+unique ids, one at a time, in constant memory. What cannot be used is a PoolError with file, line, field and remedy: no
+row is skipped, and fields that are not read are named in a warning.
 """
 
 from __future__ import annotations
@@ -19,6 +19,7 @@ from edgeelad.config import PoolConfig
 from edgeelad.errors import PoolError
 from edgeelad.pool.check import Ids, Kind, make_question
 from edgeelad.pool.documents import read_json, read_xml
+from edgeelad.pool.locations import find_files, is_address, read_files
 from edgeelad.pool.own import USUAL, Draft, Fields, own, question_fields
 from edgeelad.pool.published import PUBLISHED, recognize
 from edgeelad.pool.rows import Row, read_csv, read_json_lines, read_tsv
@@ -61,7 +62,9 @@ def read_pool(
     choices "choice"; true, false, yes or no "boolean"; a number "number"; anything else, and no answer, "text".
 
     Args:
-        path: A file, a dataset folder, or the name of a Hugging Face dataset (`owner/name` or `owner/name:config`).
+        path: A file, a pattern with `*`, a dataset folder, the name of a Hugging Face dataset (`owner/name` or
+            `owner/name:config`), or an address that fsspec knows: of a file, a folder of files, or a pattern
+            (`s3://bucket/pool/*.parquet`).
         format: One of `FORMATS`.
         fields: Names of the fields, if they are not the usual ones.
         kind: Kind of all answers.
@@ -240,6 +243,8 @@ def _row_reader(path: str, first: Row, format: str, fields: Fields) -> Callable[
 def _rows(path: str, format: str, split: str) -> Iterator[Row]:
     if format not in FORMATS:
         raise PoolError(f"{path}: unknown format {format!r}; known: {', '.join(FORMATS)}")
+    if is_address(path) or "*" in path:
+        return read_files(find_files(path, EXTENSIONS), lambda file: _reader(file, format)(file))
     if format in READERS:
         return READERS[format](Path(path))
     extension = Path(path).suffix.lower()
@@ -250,9 +255,16 @@ def _rows(path: str, format: str, split: str) -> Iterator[Row]:
     is_name = not is_there and extension not in EXTENSIONS and _DATASET_NAME.fullmatch(path) is not None
     if format == "hf" or is_folder or is_name:
         return read_dataset(path, split)
-    if is_there and extension not in EXTENSIONS:
+    return _reader(Path(path), format if is_there else "jsonl")(Path(path))
+
+
+def _reader(path: Path, format: str) -> Callable[[Path], Iterator[Row]]:
+    """The reader of a file: of the file type named, else by its extension."""
+    extension = path.suffix.lower()
+    name = format if format in READERS else EXTENSIONS.get(extension)
+    if name is None:
         raise PoolError(
             f"{path}: unrecognized file extension {extension!r}; name the format, for example --format jsonl "
             f"(known: {', '.join(READERS)})"
         )
-    return READERS[EXTENSIONS.get(extension, "jsonl")](Path(path))
+    return READERS[name]

@@ -17,6 +17,7 @@ from edgeelad.pool.rows import (
     Row,
     decode,
     object_row,
+    open_bytes,
     open_text,
     parse_json,
     read_json_lines,
@@ -115,7 +116,7 @@ def _is_table(document: dict[str, Any]) -> bool:
 
 def _holds_lines(path: Path) -> bool:
     """Whether the first line that is not empty is a row by itself."""
-    with path.open("rb") as file:
+    with open_bytes(path) as file:
         first = next((line for line in iter(lambda: file.readline(MAX_LINE_BYTES), b"") if line.strip()), b"")
     try:
         value = json.loads(first.removeprefix(BOM.encode()))

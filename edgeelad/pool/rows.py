@@ -7,13 +7,14 @@ decided in `own` and `published`.
 from __future__ import annotations
 
 import csv
+import io
 import json
 import math
 import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any, BinaryIO, NoReturn
 
 from edgeelad.errors import PoolError
 
@@ -150,6 +151,12 @@ def open_text(path: Path) -> None:
         raise PoolError(f"{path}: holds a key or a certificate (PEM); name a file of questions")
 
 
+def open_bytes(path: Path) -> BinaryIO:
+    """Open a file that may be on an object store; fsspec's own files cannot bound the length of a line."""
+    file = path.open("rb")
+    return file if isinstance(file, io.BufferedReader) else io.BufferedReader(file)
+
+
 def require_file(path: Path) -> None:
     """Check that a path is a readable file.
 
@@ -169,7 +176,7 @@ def require_file(path: Path) -> None:
 def text_lines(path: Path) -> Iterator[tuple[int, str]]:
     """Numbered lines of a UTF-8 file, with their line ends; only a line feed ends a line."""
     open_text(path)
-    with path.open("rb") as file:
+    with open_bytes(path) as file:
         number = 0
         while raw := file.readline(MAX_LINE_BYTES + 1):
             number += 1

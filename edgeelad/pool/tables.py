@@ -14,6 +14,7 @@ from edgeelad.errors import MissingExtraError, PoolError
 from edgeelad.pool.rows import Row, one_line, require_file
 
 PARQUET_BATCH = 1024
+BUFFER_BYTES = 1 << 20  # per column, so that memory does not grow with the row groups
 Classes = Mapping[str, tuple[str, ...]]
 
 
@@ -27,7 +28,7 @@ def read_parquet(path: Path) -> Iterator[Row]:
     require_file(path)
     number = 0
     try:
-        with pyarrow.parquet.ParquetFile(path) as file:
+        with path.open("rb") as stream, pyarrow.parquet.ParquetFile(stream, buffer_size=BUFFER_BYTES) as file:
             classes = _classes_of_schema(file.schema_arrow.metadata or {})
             for batch in file.iter_batches(batch_size=PARQUET_BATCH):
                 for fields in batch.to_pylist():
