@@ -92,8 +92,13 @@ class EvalOptions:
 @click.command()
 @click.argument("shards", nargs=-1, type=PATH)
 @click.option("--model", type=PATH, help="Package or exported ONNX folder.")
-@click.option("--pool", help="Questions to score.")
-@click.option("--out", required=True, type=PATH, help="Output file (JSON lines); resumes an interrupted file.")
+@click.option("--pool", help="Questions to score: a file, or an address such as s3://bucket/pool/*.parquet.")
+@click.option(
+    "--out",
+    required=True,
+    type=PATH,
+    help="Output file, JSON lines or .parquet; resumes an interrupted file.",
+)
 @click.option("--strategy", default="risk", show_default=True, help="Uncertainty to compute.")
 @reads_pool
 @WORKERS

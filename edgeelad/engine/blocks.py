@@ -3,7 +3,7 @@
 A worker runs the function in a process of its own, on this machine (`processes`) or on a cluster (`ray_actors`). A
 block whose worker dies goes to another one; if that one dies too, its items are tried one by one, and an item that
 kills a worker again is returned as lost, with the reason. Only a few blocks are in progress at once, so a stream of any
-length needs bounded memory.
+length needs bounded memory. Blocks that finish before an earlier one can be kept for a later run.
 """
 
 from __future__ import annotations
@@ -12,10 +12,10 @@ import logging
 import traceback
 from abc import ABC, abstractmethod
 from collections import deque
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from types import TracebackType
-from typing import Any, Generic, TypeVar
+from typing import Any, Generic, Protocol, TypeVar
 
 from edgeelad.errors import EdgeeladError, RunError
 
@@ -46,6 +46,8 @@ class _Block(Generic[Item]):
 
     items: list[Item]
     results: list[Any]
+    num_missing: int
+    is_kept: bool = False
 
 
 @dataclass(slots=True, eq=False)
@@ -60,6 +62,35 @@ class Task(Generic[Item]):
     def items(self) -> list[Item]:
         """The items themselves."""
         return [self.block.items[place] for place in self.places]
+
+
+class KeptBlocks(Protocol):
+    """Where results are kept of blocks that finish before an earlier one."""
+
+    def find(self, block: list[Any]) -> Sequence[Any] | None:
+        """The results of a block, one per item, if an earlier run kept them."""
+        ...
+
+    def keep(self, block: list[Any], results: Sequence[Any]) -> None:
+        """Keep the results of a block."""
+        ...
+
+    def drop(self, block: list[Any]) -> None:
+        """Forget a block, whose results have been returned."""
+        ...
+
+
+class _NotKept:
+    """Keeps nothing."""
+
+    def find(self, block: list[Any]) -> None:
+        return None
+
+    def keep(self, block: list[Any], results: Sequence[Any]) -> None:
+        pass
+
+    def drop(self, block: list[Any]) -> None:
+        pass
 
 
 @dataclass(frozen=True, slots=True)
@@ -148,6 +179,8 @@ class BlockWorkers(ABC, Generic[Item, Result]):
         self._warn = warn
         self._workers: list[Worker[Item]] = []
         self._waiting: deque[Task[Item]] = deque()
+        self._in_progress: deque[_Block[Item]] = deque()
+        self._kept: KeptBlocks = _NotKept()
         self._num_failed_starts = self._num_deaths_in_a_row = 0
 
     def __enter__(self) -> BlockWorkers[Item, Result]:
@@ -169,32 +202,55 @@ class BlockWorkers(ABC, Generic[Item, Result]):
     def _messages(self) -> Iterator[tuple[Worker[Item], Message | None]]:
         """Wait for messages of the workers; None is the message of one that died."""
 
-    def map(self, blocks: Iterator[list[Item]]) -> Iterator[Result | Lost[Item]]:
+    def map(self, blocks: Iterator[list[Item]], kept: KeptBlocks | None = None) -> Iterator[Result | Lost[Item]]:
         """The result of each item, in order.
+
+        Args:
+            blocks: The items, in blocks.
+            kept: Keeps blocks that finish before an earlier one, for a run that is killed and resumed.
 
         Raises:
             EdgeeladError: Raised by the work itself.
             RunError: No worker can be started, or one after another dies.
         """
-        in_progress: deque[_Block[Item]] = deque()
+        self._kept = kept or _NotKept()
         while True:
             # 1. hand out blocks, unless the slowest process is far behind
-            while len(self._waiting) < self._num_free and len(in_progress) < MAX_BLOCKS_AHEAD * self.num_workers:
+            while len(self._waiting) < self._num_free and len(self._in_progress) < MAX_BLOCKS_AHEAD * self.num_workers:
                 items = next(blocks, None)
                 if items is None:
                     break
-                in_progress.append(_Block(items, [None] * len(items)))
-                self._waiting.append(Task(in_progress[-1], range(len(items))))
+                self._begin(items)
             self._hand_out()
             # 2. return the results of the first block, once complete
-            if in_progress and all(result is not None for result in in_progress[0].results):
-                yield from in_progress.popleft().results
+            if self._in_progress and not self._in_progress[0].num_missing:
+                first = self._in_progress.popleft()
+                yield from first.results
+                if first.is_kept:
+                    self._kept.drop(first.items)
                 continue
-            if not in_progress:
+            if not self._in_progress:
                 return
             # 3. wait for messages
             for worker, message in self._messages():
                 self._receive(worker, message)
+
+    def _begin(self, items: list[Item]) -> None:
+        found = self._kept.find(items)
+        if found is not None:
+            self._in_progress.append(_Block(items, list(found), num_missing=0, is_kept=True))
+            return
+        self._in_progress.append(_Block(items, [None] * len(items), num_missing=len(items)))
+        self._waiting.append(Task(self._in_progress[-1], range(len(items))))
+
+    def _finish(self, task: Task[Item], results: Sequence[Any]) -> None:
+        """Put a task's results into its block, which is kept if it is complete before an earlier one."""
+        block = task.block
+        block.results[task.places.start : task.places.stop] = results
+        block.num_missing -= len(results)
+        if not block.num_missing and block is not self._in_progress[0]:
+            self._kept.keep(block.items, block.results)
+            block.is_kept = True
 
     @property
     def _num_free(self) -> int:
@@ -224,8 +280,7 @@ class BlockWorkers(ABC, Generic[Item, Result]):
             case Done(results, peak_bytes):
                 assert worker.task is not None
                 assert len(results) == len(worker.task.places), "one result per item"
-                for place, result in zip(worker.task.places, results, strict=True):
-                    worker.task.block.results[place] = result
+                self._finish(worker.task, results)
                 worker.task, self._num_deaths_in_a_row = None, 0
                 self.peak_bytes = max(filter(None, (self.peak_bytes, peak_bytes)), default=None)
             case Failed(reason):
@@ -276,4 +331,4 @@ class BlockWorkers(ABC, Generic[Item, Result]):
             self._waiting.extendleft(reversed(singles))
         else:
             (item,) = task.items
-            task.block.results[task.places.start] = Lost(item, f"{task.num_deaths} worker processes died of it ({how})")
+            self._finish(task, [Lost(item, f"{task.num_deaths} worker processes died of it ({how})")])

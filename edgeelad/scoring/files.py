@@ -3,6 +3,8 @@
     OUT                     one row per scored question, in the pool's order
     OUT.set_aside.jsonl     one row per question without a score, with the reason; only if there are any
     OUT.meta.json           the settings that determine the rows, written before the first of them
+    OUT.jsonl               the rows, if OUT is a parquet file, until all are there
+    OUT.ahead/              blocks that finished before an earlier one (`ahead`); only while scoring
 
 Every question of the pool (or shard) has its row in one of the first two, so the files themselves tell how far a run
 has come: a truncated last line is dropped, and the other rows are compared with the pool's questions one by one.
@@ -21,10 +23,13 @@ from pathlib import Path
 from typing import Any
 
 from edgeelad.engine.graph_files import Precision
+from edgeelad.engine.workers import SetAside
 from edgeelad.errors import RunError, UsageError
-from edgeelad.files import dump_json, read_json, storage_errors, write_json
+from edgeelad.files import read_json, read_lines, storage_errors, write_json
 from edgeelad.locks import lock_file
 from edgeelad.records import Question
+from edgeelad.scoring.ahead import BlocksAhead, aside_line
+from edgeelad.scoring.tables import count_table, is_table, require_pyarrow, rows_path, write_table
 
 SYNC_S = 5.0  # maximum loss in a power cut; a killed process loses nothing that was written
 ANOTHER = {"model": "another student", "pool": "other questions", "risk": "another risk model"}
@@ -77,12 +82,14 @@ class ScoreFiles:
         out: The scores.
         num_scored: Scored questions, those of earlier runs included.
         num_set_aside: Questions without a score, likewise.
+        ahead: Blocks whose turn has not come.
     """
 
     def __init__(self, out: Path, descriptor: int) -> None:
         self.out = out
         self.num_scored = self.num_set_aside = 0
-        self._scores = _Rows(out, descriptor)
+        self.ahead = BlocksAhead(out)
+        self._scores = _Rows(rows_path(out), descriptor)
         aside = aside_path(out)
         self._aside = _Rows(aside, os.open(aside, OPEN_FLAGS) if aside.exists() else None)
 
@@ -120,16 +127,27 @@ class ScoreFiles:
         self._scores.append(line, is_urgent=False)
         self.num_scored += 1
 
-    def set_aside(self, question: Question, reason: str) -> None:
+    def set_aside(self, aside: SetAside) -> None:
         """Append a question without a score.
 
         Raises:
             StorageError: It cannot be written; earlier rows are kept.
         """
-        line = dump_json({"id": question.id, "reason": reason}) + "\n"
         # on disk before any later score is, or a power cut could leave a gap
-        self._aside.append(line.encode("utf-8"), is_urgent=True)
+        self._aside.append(aside_line(aside), is_urgent=True)
         self.num_set_aside += 1
+
+    def finish(self) -> None:
+        """Turn the rows into a parquet file, if that is what `out` is to be; all questions have their rows.
+
+        Raises:
+            StorageError: It cannot be written; the rows are kept.
+        """
+        self.ahead.clear()
+        if is_table(self.out):
+            write_table([rows_path(self.out)], self.out)
+            self._scores.close()
+            rows_path(self.out).unlink(missing_ok=True)
 
     def close(self) -> None:
         """Sync the files to disk, and close them."""
@@ -155,11 +173,14 @@ def open_score_files(out: Path, settings: ScoreSettings) -> Iterator[ScoreFiles]
         RunError: Another process is writing it.
         StorageError: It cannot be written.
     """
-    with storage_errors(out):
-        out.parent.mkdir(parents=True, exist_ok=True)
-        descriptor = os.open(out, OPEN_FLAGS | os.O_CREAT, 0o666)
+    if is_table(out):
+        require_pyarrow(out)
+    rows = rows_path(out)
+    with storage_errors(rows):
+        rows.parent.mkdir(parents=True, exist_ok=True)
+        descriptor = os.open(rows, OPEN_FLAGS | os.O_CREAT, 0o666)
     try:
-        lock_scores(out, descriptor)
+        lock_scores(rows, descriptor)
         _check_settings(out, settings, is_empty=os.fstat(descriptor).st_size == 0)
         files = ScoreFiles(out, descriptor)
     except BaseException:
@@ -171,9 +192,24 @@ def open_score_files(out: Path, settings: ScoreSettings) -> Iterator[ScoreFiles]
         is_whole = True
     finally:
         files.close()
-        if not is_whole and out.stat().st_size == 0 and not aside_path(out).exists():
-            for path in (out, meta_path(out)):
+        if not is_whole and _is_nothing_scored(out):
+            for path in (rows, meta_path(out)):
                 path.unlink(missing_ok=True)  # nothing was scored: leave nothing
+
+
+def count_finished(out: Path, settings: ScoreSettings) -> tuple[int, int] | None:
+    """Numbers of questions scored and set aside, if `out` is a finished parquet file of scores; else None.
+
+    Raises:
+        UsageError: `out` is something else, or was written with other settings.
+    """
+    if not is_table(out) or not out.exists():
+        return None
+    require_pyarrow(out)
+    _require_same(out, read_settings(out), settings)
+    with storage_errors(out):
+        rows_path(out).unlink(missing_ok=True)  # of a process that was killed just before
+    return count_table(out), sum(1 for _ in read_lines(aside_path(out))) if aside_path(out).exists() else 0
 
 
 def lock_scores(out: Path, descriptor: int) -> None:
@@ -228,14 +264,24 @@ def _check_settings(out: Path, settings: ScoreSettings, *, is_empty: bool) -> No
     before = read_settings(out) if meta_path(out).exists() or not is_empty else None
     if before == settings:
         return
-    if before is not None and not (is_empty and not aside_path(out).exists()):
+    if before is not None and not _is_nothing_scored(out):
+        _require_same(out, before, settings)
+    with storage_errors(out):
+        aside_path(out).unlink(missing_ok=True)
+    BlocksAhead(out).clear()
+    write_settings(out, settings)
+
+
+def _require_same(out: Path, before: ScoreSettings, settings: ScoreSettings) -> None:
+    if before != settings:
         raise UsageError(
             f"{out} was started with {before.differences(settings)}; use the same settings to resume it, or name "
             "another file with --out"
         )
-    with storage_errors(out):
-        aside_path(out).unlink(missing_ok=True)
-    write_settings(out, settings)
+
+
+def _is_nothing_scored(out: Path) -> bool:
+    return rows_path(out).stat().st_size == 0 and not aside_path(out).exists() and not BlocksAhead(out).exists()
 
 
 class _Rows:

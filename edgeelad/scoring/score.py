@@ -32,9 +32,10 @@ from edgeelad.pool import open_pool
 from edgeelad.pool.check import doubtful_kinds, other_kinds
 from edgeelad.pool.fingerprint import pool_fingerprint
 from edgeelad.progress import Progress, Rate, track
-from edgeelad.records import AnswerKind, Evaluation, Question, ReasoningTree, TokenCounts
+from edgeelad.records import AnswerKind, Evaluation, Question, ReasoningTree
 from edgeelad.run.scores import read_risk, score_line
-from edgeelad.scoring.files import ScoreFiles, ScoreSettings, aside_path, open_score_files
+from edgeelad.scoring.ahead import Scored
+from edgeelad.scoring.files import ScoreFiles, ScoreSettings, aside_path, count_finished, open_score_files
 from edgeelad.scoring.fingerprints import student_fingerprint
 from edgeelad.scoring.shards import LARGEST_BLOCK, Shard, block_size
 from edgeelad.selection import TEXT_STRATEGIES
@@ -68,14 +69,6 @@ class _Learned:
         return cls(manifest.answer_kind, manifest.max_explanation_tokens)
 
 
-@dataclass(frozen=True, slots=True)
-class _Scored:
-    """A worker's result for one question."""
-
-    line: bytes
-    tokens: TokenCounts
-
-
 def score_pool(
     model: Path,
     pool: PoolConfig,
@@ -100,7 +93,7 @@ def score_pool(
     Args:
         model: A package, or an exported folder.
         pool: Where the questions are. Questions of unknown answer type are of the package's type.
-        out: The file of scores.
+        out: The file of scores: JSON lines, or parquet if its name ends in .parquet.
         progress: Receives progress and warnings.
         strategy: A name in `uncertainty.STRATEGIES`.
         options: How the student is run.
@@ -152,28 +145,50 @@ def score_pool(
         num_shards=shard.total,
         risk="" if risk == COLD_START else hashlib.sha256(repr(risk).encode()).hexdigest(),
     )
-    with open_score_files(out, settings) as files:
-        places, size = shard.places(count), block_size(count)
-        again = open_pool(pool, default_kind=learned.kind, is_known=True)
-        source = islice(again, places.start, places.stop)
-        blocks = iter(lambda: list(islice(source, size)), [])
-        num_skipped, blocks = files.skip_done(blocks)
-        num_done = files.num_scored + files.num_set_aside
-        if num_done == len(places):
-            progress.say(f"{out} is complete: {files.num_scored:,} scored, {files.num_set_aside:,} set aside")
-        elif num_done:
-            progress.say(f"{out} has {num_done:,} of {len(places):,} questions; resuming")
-        num_left = len(places) - num_done
-        summary = _score_rest(model, settings, risk, options, files, blocks, num_skipped, num_left, progress)
-        if files.num_scored + files.num_set_aside != len(places):
-            raise PoolError(f"{pool.path}: it became shorter during scoring; restore it, then run the command again")
-    if files.num_set_aside:
-        progress.warn(f"{files.num_set_aside:,} questions were set aside; {aside_path(out)} lists the reasons")
-        if not files.num_scored:
+    if (finished := count_finished(out, settings)) is not None:
+        num_scored, num_set_aside = finished
+        progress.say(_complete(out, num_scored, num_set_aside))
+        summary = _summary(settings, num_scored, num_set_aside, num_scored, Rate(), options.num_workers)
+    else:
+        with open_score_files(out, settings) as files:
+            summary = _score_into(files, model, pool, learned, settings, risk, options, progress)
+            files.finish()
+    if summary["set_aside"]:
+        progress.warn(f"{summary['set_aside']:,} questions were set aside; {aside_path(out)} lists the reasons")
+        if not summary["questions"]:
             raise ModelError(
-                f"none of the {files.num_set_aside:,} questions can be scored: {_first_reason(out)}; "
+                f"none of the {summary['set_aside']:,} questions can be scored: {_first_reason(out)}; "
                 f"{aside_path(out)} lists all of them"
             )
+    return summary
+
+
+def _score_into(
+    files: ScoreFiles,
+    model: Path,
+    pool: PoolConfig,
+    learned: _Learned,
+    settings: ScoreSettings,
+    risk: RiskModel,
+    options: EngineOptions,
+    progress: Progress,
+) -> dict[str, Any]:
+    """Score the questions of a pool or shard that have no rows yet."""
+    count = settings.num_questions
+    places, size = Shard(settings.shard, settings.num_shards).places(count), block_size(count)
+    again = open_pool(pool, default_kind=learned.kind, is_known=True)
+    source = islice(again, places.start, places.stop)
+    blocks = iter(lambda: list(islice(source, size)), [])
+    num_skipped, blocks = files.skip_done(blocks)
+    num_done = files.num_scored + files.num_set_aside
+    if num_done == len(places):
+        progress.say(_complete(files.out, files.num_scored, files.num_set_aside))
+    elif num_done:
+        progress.say(f"{files.out} has {num_done:,} of {len(places):,} questions; resuming")
+    num_left = len(places) - num_done
+    summary = _score_rest(model, settings, risk, options, files, blocks, num_skipped, num_left, progress)
+    if files.num_scored + files.num_set_aside != len(places):
+        raise PoolError(f"{pool.path}: it became shorter during scoring; restore it, then run the command again")
     return summary
 
 
@@ -200,35 +215,58 @@ def _score_rest(
     then = partial(
         _score_tree, strategy=settings.strategy, inter_weight=config.inter_weight, seed=settings.seed, risk=risk
     )
-    before, rate = files.num_scored, Rate()
+    num_before, rate = files.num_scored, Rate()
     if num_left:
         progress.start("Student explains and is scored", num_left)
     with tree_workers(model, options, params, then, progress.warn) as workers:
-        results = set_aside_lost(workers.map(blocks))
+        results = set_aside_lost(workers.map(blocks, files.ahead))
         for done, result in enumerate(islice(results, num_skipped, None), start=1):
             if isinstance(result, SetAside):
-                files.set_aside(result.question, result.reason)
+                files.set_aside(result)
             else:
                 files.add(result.line)
-                rate.add(result.tokens)
+                if result.tokens is not None:
+                    rate.add(result.tokens)
+                else:
+                    num_before += 1
             progress.update(done, rate.note)
     if num_left:
         progress.finish(rate.note)
+    return _summary(
+        settings, files.num_scored, files.num_set_aside, num_before, rate, options.num_workers,
+        workers.num_replaced, workers.peak_bytes,
+    )  # fmt: skip
+
+
+def _summary(
+    settings: ScoreSettings,
+    num_scored: int,
+    num_set_aside: int,
+    num_before: int,
+    rate: Rate,
+    num_workers: int,
+    num_replaced: int = 0,
+    peak_bytes: int | None = None,
+) -> dict[str, Any]:
     return {
-        "questions": files.num_scored,
-        "set_aside": files.num_set_aside,
+        "questions": num_scored,
+        "set_aside": num_set_aside,
         "strategy": settings.strategy,
         **rate.figures(),
-        "workers": options.num_workers,
-        "replaced_workers": workers.num_replaced,
-        "peak_memory_bytes": {"parent": peak_memory_bytes(), "largest_worker": workers.peak_bytes},
-        "resumed_from": before,
+        "workers": num_workers,
+        "replaced_workers": num_replaced,
+        "peak_memory_bytes": {"parent": peak_memory_bytes(), "largest_worker": peak_bytes},
+        "resumed_from": num_before,
     }
 
 
-def _score_tree(tree: ReasoningTree, *, strategy: str, inter_weight: float, seed: int, risk: RiskModel) -> _Scored:
+def _complete(out: Path, num_scored: int, num_set_aside: int) -> str:
+    return f"{out} is complete: {num_scored:,} scored, {num_set_aside:,} set aside"
+
+
+def _score_tree(tree: ReasoningTree, *, strategy: str, inter_weight: float, seed: int, risk: RiskModel) -> Scored:
     (value,) = score([tree], strategy, inter_weight=inter_weight, seed=seed, risk=risk)
-    return _Scored(score_line(tree, value), tree.tokens)
+    return Scored(score_line(tree, value), tree.tokens)
 
 
 def _counted(questions: Iterator[Question], kinds: Counter[AnswerKind]) -> Iterator[Question]:

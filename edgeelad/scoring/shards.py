@@ -23,6 +23,7 @@ from edgeelad.scoring.files import (
     read_settings,
     write_settings,
 )
+from edgeelad.scoring.tables import count_table, is_table, require_pyarrow, rows_path, write_table
 
 CHUNK_BYTES = 1 << 20
 SMALLEST_BLOCK, LARGEST_BLOCK, MANY_BLOCKS = 16, 64, 64
@@ -85,6 +86,11 @@ def merge_shards(paths: Sequence[Path], out: Path) -> dict[str, int]:
     """
     if out.exists():
         raise UsageError(f"{out} exists already; name another file with --out")
+    tables = [path for path in (out, *paths) if is_table(path)]
+    if tables and not is_table(out):
+        raise UsageError(f"{tables[0]} is a parquet file; name a file that ends in .parquet with --out")
+    if tables:
+        require_pyarrow(out)
     twice = [path for number, path in enumerate(paths) if path in paths[:number]]
     if twice:
         raise UsageError(f"{twice[0]} is named twice; name each shard once")
@@ -97,13 +103,15 @@ def merge_shards(paths: Sequence[Path], out: Path) -> dict[str, int]:
         write_settings(out, replace(ordered[0][0], shard=1, num_shards=1))
         if asides:
             _concatenate(asides, aside_path(out))
-        _concatenate([path for _, path in ordered], out)
+        (write_table if tables else _concatenate)([path for _, path in ordered], out)
     return {"questions": sum(scored for scored, _ in counts), "set_aside": sum(aside for _, aside in counts)}
 
 
 def _hold(path: Path, stack: ExitStack) -> None:
     """Lock a shard while it is merged."""
     if not path.is_file():
+        if rows_path(path).is_file():
+            raise RunError(f"{path}: not complete; run its `edgeelad score` command to the end, then merge")
         raise UsageError(f"{path}: no such file; name the files that `edgeelad score --shard` wrote")
     try:
         file = stack.enter_context(path.open("rb"))
@@ -145,11 +153,13 @@ def _check_whole(path: Path, settings: ScoreSettings) -> tuple[int, int]:
 
 
 def _count_rows(path: Path) -> int:
-    """Number of lines of a file.
+    """Number of rows of a file.
 
     Raises:
         RunError: The last one is truncated.
     """
+    if is_table(path):
+        return count_table(path)
     count, end = 0, b"\n"
     with path.open("rb") as file:
         while chunk := file.read(CHUNK_BYTES):

@@ -25,10 +25,13 @@ import edgeelad
 from edgeelad.config import PoolConfig
 from edgeelad.engine import workers
 from edgeelad.engine.options import EngineOptions, num_cores
-from edgeelad.errors import ModelError, PoolError, RunError, UsageError
+from edgeelad.engine.workers import SetAside
+from edgeelad.errors import MissingExtraError, ModelError, PoolError, RunError, UsageError
+from edgeelad.pool import open_pool
 from edgeelad.progress import Silent
 from edgeelad.record_files import RecordFile
 from edgeelad.scoring import score as scoring
+from edgeelad.scoring.ahead import BlocksAhead, Scored
 from edgeelad.scoring.files import aside_path, meta_path
 from edgeelad.scoring.score import score_pool
 from edgeelad.scoring.shards import Shard, block_size, merge_shards
@@ -349,6 +352,47 @@ def test_questions_that_kill_are_set_aside(
     assert score_pool(model, at(pool), out, said, **SETTINGS)["replaced_workers"] == 0
 
 
+@pytest.mark.parametrize("damage", ["none", "half", "another", "not json"])
+def test_blocks_ahead_are_scored_once(model: Path, pool: Path, whole: Path, tmp_path: Path, damage: str) -> None:
+    rows = whole.read_bytes().splitlines(keepends=True)
+    questions = list(open_pool(at(pool)))
+    block = questions[64:80]  # it holds q70, which is set aside
+    assert len(block) == BLOCK
+    lines = {json.loads(row)["id"]: row for row in rows}
+    changed = lines["q75"].replace(b'"score": ', b'"score": 1')
+    found = lines | {"q75": changed}
+    out = copy_scores(whole, tmp_path, line_ends(whole)[19])
+    os.truncate(aside_path(out), line_ends(aside_path(out))[0])
+    ahead = BlocksAhead(out)
+    ahead.keep(block, [Scored(found[q.id], None) if q.id in found else SetAside(q, "too long") for q in block])
+    (kept,) = (tmp_path / "scores.jsonl.ahead").iterdir()
+    if damage == "half":
+        os.truncate(kept, kept.stat().st_size // 2)
+    elif damage == "another":
+        kept.write_bytes(kept.read_bytes().replace(b'"q64"', b'"q63"'))
+    elif damage == "not json":
+        kept.write_bytes(kept.read_bytes().replace(b'"q64"', b'"q64'))
+    summary = score_pool(model, at(pool), out, Silent(), options=EngineOptions(2), **SETTINGS)
+    assert not kept.parent.exists()
+    if damage != "none":
+        assert same(out, whole)
+        assert summary["new_questions"] == NUM - 3 - 20
+        return
+    assert out.read_bytes() == b"".join(changed if row == lines["q75"] else row for row in rows)
+    assert json.loads(aside_path(out).read_text(encoding="utf-8").splitlines()[1])["reason"] == "too long"
+    assert summary["resumed_from"] == 20 + BLOCK - 1
+    assert summary["new_questions"] == NUM - 3 - 20 - (BLOCK - 1)
+
+
+def test_blocks_ahead_of_other_settings_are_not_used(model: Path, pool: Path, whole: Path, tmp_path: Path) -> None:
+    out = copy_scores(whole, tmp_path, 0)
+    aside_path(out).unlink()
+    block = list(open_pool(at(pool)))[16:32]
+    BlocksAhead(out).keep(block, [Scored(b'{"id": "%s"}\n' % q.id.encode(), None) for q in block])
+    with pytest.raises(UsageError, match="started with seed 0 and not 1"):
+        score_pool(model, at(pool), out, Silent(), seed=1, **SETTINGS)
+
+
 RUN_PATCHED = """
 import os, signal, sys
 from edgeelad.scoring import files as score_files
@@ -568,3 +612,107 @@ def test_fields_are_named_on_the_command_line(package: Path, tmp_path: Path) -> 
     assert "field 'stroy': missing; the row has story, ask, right" in refused(
         1, *given, "--quiet", "--question-field", "stroy"
     )
+
+
+def as_rows(table: Path) -> list[dict[str, Any]]:
+    """The rows of a parquet file of scores as they are in JSON lines."""
+    import pyarrow.parquet
+
+    rows: list[dict[str, Any]] = pyarrow.parquet.read_table(table).to_pylist()
+    return [row | {"traces": [list(trace.values()) for trace in row["traces"]]} for row in rows]
+
+
+def in_lines(path: Path) -> list[dict[str, Any]]:
+    return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
+
+
+KILL_IN_TABLE = """
+import os, signal, sys
+import pyarrow.parquet
+from edgeelad.cli import main
+
+class Killed(pyarrow.parquet.ParquetWriter):
+    def write_batch(self, batch):
+        super().write_batch(batch.slice(0, 50))
+        os.kill(os.getpid(), signal.SIGKILL)
+
+if __name__ == "__main__":
+    pyarrow.parquet.ParquetWriter = Killed
+    main()
+"""
+
+
+def test_scores_as_parquet(model: Path, pool: Path, whole: Path, tmp_path: Path) -> None:
+    pytest.importorskip("pyarrow")
+    out = tmp_path / "scores.parquet"
+    given = arguments(model, pool, out)
+    done = stop_after(whole.stat().st_size // 2, "kill", given, tmp_path)
+    assert done.returncode == -signal.SIGKILL, done.stderr
+    assert not out.exists()
+    (tmp_path / "kill.py").write_text(KILL_IN_TABLE, encoding="utf-8")
+    killed = subprocess.run([sys.executable, str(tmp_path / "kill.py"), *given], capture_output=True, timeout=120)
+    assert killed.returncode == -signal.SIGKILL, killed.stderr
+    assert not out.exists()
+    said = Told()
+    summary = score_pool(model, at(pool), out, said, **SETTINGS)
+    assert (summary["questions"], summary["set_aside"], summary["new_questions"]) == (NUM - 3, 3, 0)
+    assert as_rows(out) == in_lines(whole)
+    assert aside_path(out).read_bytes() == aside_path(whole).read_bytes()
+    kinds = ("", ".meta.json", ".set_aside.jsonl")
+    assert {path.name for path in tmp_path.glob("*scores*")} == {out.name + kind for kind in kinds}
+
+    # it is complete, and with other settings refused
+    before = out.stat().st_mtime_ns
+    summary = score_pool(model, at(pool), out, said, **SETTINGS)
+    assert (summary["questions"], summary["set_aside"], summary["resumed_from"]) == (NUM - 3, 3, NUM - 3)
+    assert said.lines == [f"{out} is complete: {NUM - 3} scored, 3 set aside"] * 2
+    with pytest.raises(UsageError, match="started with seed 0 and not 1"):
+        score_pool(model, at(pool), out, said, seed=1, **SETTINGS)
+    assert out.stat().st_mtime_ns == before
+
+
+def test_a_parquet_file_of_others_is_not_touched(model: Path, pool: Path, tmp_path: Path) -> None:
+    pytest.importorskip("pyarrow")
+    out = tmp_path / "mine.parquet"
+    out.write_bytes(b"mine")
+    with pytest.raises(UsageError, match=r"mine\.parquet: not written by this `edgeelad score`"):
+        score_pool(model, at(pool), out, Silent(), **SETTINGS)
+    assert out.read_bytes() == b"mine"
+
+
+def test_parquet_needs_pyarrow(model: Path, pool: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "pyarrow", None)
+    with pytest.raises(MissingExtraError, match=r"writing .*scores\.parquet needs pyarrow"):
+        score_pool(model, at(pool), tmp_path / "scores.parquet", Silent(), **SETTINGS)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_parquet_shards_are_merged(model: Path, pool: Path, whole: Path, tmp_path: Path) -> None:
+    pytest.importorskip("pyarrow")
+    shards = [tmp_path / "1.parquet", tmp_path / "2.jsonl", tmp_path / "3.parquet"]
+    for number in (1, 2, 3):
+        shard = Shard(number, 3)
+        score_pool(model, at(pool), shards[number - 1], Silent(), options=EngineOptions(1), shard=shard, **SETTINGS)
+    with pytest.raises(UsageError, match=r"1\.parquet is a parquet file; name a file that ends in"):
+        merge_shards(shards, tmp_path / "merged.jsonl")
+    shards[0].rename(tmp_path / "1")
+    shutil.copy(shards[1], tmp_path / "1.parquet.jsonl")
+    with pytest.raises(RunError, match=r"1\.parquet: not complete"):
+        merge_shards(shards, tmp_path / "merged.parquet")
+    (tmp_path / "1").rename(shards[0])
+    assert merge_shards(shards, tmp_path / "merged.parquet") == {"questions": NUM - 3, "set_aside": 3}
+    assert as_rows(tmp_path / "merged.parquet") == in_lines(whole)
+    assert aside_path(tmp_path / "merged.parquet").read_bytes() == aside_path(whole).read_bytes()
+
+
+def test_a_pool_on_an_object_store(model: Path, pool: Path, whole: Path, tmp_path: Path) -> None:
+    pytest.importorskip("upath")
+    import fsspec
+
+    system = fsspec.filesystem("memory")
+    rows = pool.read_bytes().splitlines(keepends=True)
+    system.pipe({"/scored/pool/1.jsonl": b"".join(rows[:90]), "/scored/pool/2.jsonl": b"".join(rows[90:])})
+    config = PoolConfig(path="memory://scored/pool")
+    score_pool(model, config, tmp_path / "scores.jsonl", Silent(), options=EngineOptions(2), **SETTINGS)
+    assert same(tmp_path / "scores.jsonl", whole)
+    system.rm("/scored", recursive=True)

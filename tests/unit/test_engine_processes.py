@@ -5,7 +5,7 @@ import multiprocessing
 import os
 import select
 import signal
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from functools import partial
 from itertools import count, islice
@@ -60,6 +60,18 @@ def crowded(folder: Path) -> Iterator[Callable[[list[int]], list[int]]]:
         for _ in range(MAX_FAILED_STARTS if 0 in items else 0):
             with contextlib.suppress(ProcessLookupError):
                 select.select([os.pidfd_open(int(os.read(tried, 9)))], [], [])
+        return [2 * item for item in items]
+
+    yield work
+
+
+@contextmanager
+def gated(folder: Path) -> Iterator[Callable[[list[int]], list[int]]]:
+    """Work that doubles numbers, 0 only once the gate in `folder` opens."""
+
+    def work(items: list[int]) -> list[int]:
+        if 0 in items:
+            (folder / "gate").read_bytes()
         return [2 * item for item in items]
 
     yield work
@@ -173,3 +185,38 @@ def test_one_process_does_all_the_work_if_there_is_room_for_one(tmp_path: Path) 
         assert list(workers.map(_blocks(list(range(40))))) == [2 * n for n in range(40)]
     assert workers.num_workers == 1
     assert told == ["worker processes die before they are ready (exit code 3): continuing with 1"]
+
+
+class Kept:
+    """Keeps blocks in memory; from `most` on it fails."""
+
+    def __init__(self, most: int) -> None:
+        self.blocks: dict[int, list[int]] = {}
+        self.most = most
+
+    def find(self, block: list[int]) -> list[int] | None:
+        return self.blocks.get(block[0])
+
+    def keep(self, block: list[int], results: Sequence[int]) -> None:
+        self.blocks[block[0]] = list(results)
+        if len(self.blocks) == self.most:
+            raise KeyboardInterrupt
+
+    def drop(self, block: list[int]) -> None:
+        del self.blocks[block[0]]
+
+
+def test_blocks_that_finish_first_are_kept_and_not_done_again(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "gate")
+    kept = Kept(2 * MAX_BLOCKS_AHEAD - 1)  # all that can be ahead of the first one
+    with WorkerProcesses(partial(gated, tmp_path), 2) as workers, pytest.raises(KeyboardInterrupt):
+        list(workers.map(_blocks(list(range(40))), kept))
+    assert kept.blocks == {first: [2 * n for n in range(first, first + 4)] for first in (4, 8, 12)}
+    (tmp_path / "gate").unlink()
+    (tmp_path / "gate").touch()
+    kept.blocks[8] = [-1, -2, -3, -4]  # so that it shows where they come from
+    kept.most = 40
+    with WorkerProcesses(partial(gated, tmp_path), 2) as workers:
+        results = list(workers.map(_blocks(list(range(40))), kept))
+    assert results == [*(2 * n for n in range(8)), -1, -2, -3, -4, *(2 * n for n in range(12, 40))]
+    assert kept.blocks == {}
