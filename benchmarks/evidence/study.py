@@ -233,7 +233,7 @@ class Study:
             scores = {q.id: Score(q.id, "random", 0.5) for q in left}
         chosen = select(
             left,
-            scores,
+            {id_: scored.value for id_, scored in scores.items()},
             SelectionConfig(strategy=strategy),
             num=BATCH,
             first_round=False,

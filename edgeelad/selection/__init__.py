@@ -1,8 +1,9 @@
 """Select the batch that the teacher sees: by score or by text, with a random share, without near-duplicates.
 
 Takes questions, scores and a Generator; returns the choices, each with its reason and propensity. The result does not
-depend on the order of the questions: they are sorted by id first, so ties are broken by id. Needs no student and no
-teacher, and scikit-learn (extra `distill`) only if texts are compared.
+depend on the order of the questions: they are sorted by id first, so ties are broken by id. Texts are compared among
+the best candidates only, so memory beyond the questions does not grow with the pool. Needs no student and no teacher,
+and scikit-learn (extra `distill`) only if texts are compared.
 """
 
 from __future__ import annotations
@@ -12,7 +13,7 @@ from collections.abc import Callable, Mapping, Sequence
 import numpy as np
 
 from edgeelad.config import SelectionConfig
-from edgeelad.records import Question, Score, Selected, SelectionReason
+from edgeelad.records import Question, Selected, SelectionReason
 from edgeelad.selection.batch import Batch, interleave
 from edgeelad.selection.diversity import k_center, typiclust
 from edgeelad.selection.ranking import Indices, Ranking, rank_by_score, rank_uniformly
@@ -26,11 +27,14 @@ TEXT_STRATEGIES: dict[str, Callable[[TextVectors, Indices, int, np.random.Genera
     "typiclust": typiclust,
 }
 """Strategies that choose questions by their texts. They need no scores and give none."""
+MAX_COMPARED = 20_000
+"""Questions whose texts are compared with each other; of a larger pool the best by rank, and as many at random."""
+COMPARED_PER_CHOICE = 20  # of a batch so large that these are more
 
 
 def select(
     questions: Sequence[Question],
-    scores: Mapping[str, Score],
+    scores: Mapping[str, float],
     config: SelectionConfig,
     *,
     num: int,
@@ -46,6 +50,9 @@ def select(
     strategy. Near-duplicates of questions chosen now or earlier are skipped, and no cluster of questions exceeds its
     share. If too few questions remain, first the cap and then the ban is lifted, which is logged. Exploration is spread
     evenly over the batch, so that a budget that ends within the batch cuts both parts alike.
+
+    The texts of `MAX_COMPARED` questions are compared. In a larger pool, half of them are the first by rank (a text
+    strategy ranks a random half), and half are drawn at random.
 
     Args:
         questions: The candidates, in any order.
@@ -67,14 +74,17 @@ def select(
     if num == 0:
         return []
     is_seed = first_round and config.first_batch != "score"
+    num_explored = 0 if is_seed else round(config.exploration_share * num)
+    chance = ranking = None
+    if len(pool) > (limit := max(MAX_COMPARED, COMPARED_PER_CHOICE * num)):
+        pool, chance, ranking = _shortlist(way, pool, scores, num, num_explored, limit // 2, rng)
     vectors = TextVectors(pool, already)
     batch = Batch(vectors, num, config, rng)
-
-    num_explored = 0 if is_seed else round(config.exploration_share * num)
-    chance = rank_uniformly(np.arange(len(pool)), num_explored, rng)
+    chance = chance or rank_uniformly(np.arange(len(pool)), num_explored, rng)
     explored = batch.fill(chance.order, num_explored, has_cap=False)
-    rest = np.setdiff1d(np.arange(len(pool)), explored)
-    ranking = _rank(way, pool, scores, vectors, rest, num - num_explored, rng)
+    if ranking is None:
+        rest = np.setdiff1d(np.arange(len(pool)), explored)
+        ranking = _rank(way, pool, scores, vectors, rest, num - num_explored, rng)
     ranked = batch.fill(ranking.order, num - num_explored)
     return interleave(
         _choices(pool, ranked, "seed" if is_seed else "score", scores, ranking),
@@ -102,20 +112,55 @@ def _way(config: SelectionConfig, strategy: Strategy | None, first_round: bool) 
     return "gumbel" if config.gumbel else "top"
 
 
+def _shortlist(
+    way: str,
+    pool: Sequence[Question],
+    scores: Mapping[str, float],
+    num: int,
+    num_explored: int,
+    limit: int,
+    rng: np.random.Generator,
+) -> tuple[list[Question], Ranking, Ranking | None]:
+    """The questions of a large pool whose texts are compared, and their places in both rankings of the whole pool.
+
+    There is no second ranking if texts decide it: then a random half of the shortlist stands for the pool.
+    """
+    everything = np.arange(len(pool))
+    chance = rank_uniformly(everything, num_explored, rng).first(limit)
+    if way in TEXT_STRATEGIES:
+        ranking, best = None, rng.choice(len(pool), limit, replace=False)
+    else:
+        ranking = _rank_by_value(way, pool, scores, everything, num - num_explored, rng).first(limit)
+        best = ranking.order
+    kept = np.union1d(chance.order, best)
+    return [pool[i] for i in kept], chance.among(kept), ranking.among(kept) if ranking is not None else None
+
+
 def _rank(
     way: str,
     pool: Sequence[Question],
-    scores: Mapping[str, Score],
+    scores: Mapping[str, float],
     vectors: TextVectors,
+    candidates: Indices,
+    num: int,
+    rng: np.random.Generator,
+) -> Ranking:
+    if way in TEXT_STRATEGIES:
+        return TEXT_STRATEGIES[way](vectors, candidates, num, rng)
+    return _rank_by_value(way, pool, scores, candidates, num, rng)
+
+
+def _rank_by_value(
+    way: str,
+    pool: Sequence[Question],
+    scores: Mapping[str, float],
     candidates: Indices,
     num: int,
     rng: np.random.Generator,
 ) -> Ranking:
     if way == "random":
         return rank_uniformly(candidates, num, rng)
-    if way in TEXT_STRATEGIES:
-        return TEXT_STRATEGIES[way](vectors, candidates, num, rng)
-    values = np.array([scores[pool[i].id].value for i in candidates], dtype=np.float64)
+    values = np.fromiter((scores[pool[i].id] for i in candidates), np.float64, len(candidates))
     return rank_by_score(candidates, values, num, rng if way == "gumbel" else None)
 
 
@@ -123,12 +168,8 @@ def _choices(
     pool: Sequence[Question],
     chosen: Sequence[int],
     reason: SelectionReason,
-    scores: Mapping[str, Score],
+    scores: Mapping[str, float],
     ranking: Ranking,
 ) -> list[Selected]:
     propensities = dict(zip(ranking.order.tolist(), ranking.propensities.tolist(), strict=True))
-    student_scores = (scores.get(pool[i].id) for i in chosen)
-    return [
-        Selected(pool[i].id, reason, scored.value if scored is not None else None, propensities[i])
-        for i, scored in zip(chosen, student_scores, strict=True)
-    ]
+    return [Selected(pool[i].id, reason, scores.get(pool[i].id), propensities[i]) for i in chosen]

@@ -25,6 +25,14 @@ class Ranking:
     order: Indices
     propensities: Floats
 
+    def first(self, num: int) -> Ranking:
+        """The first `num` candidates."""
+        return Ranking(self.order[:num], self.propensities[:num])
+
+    def among(self, kept: Indices) -> Ranking:
+        """The same ranking with candidates named by their places in `kept`, which is sorted and holds them all."""
+        return Ranking(np.searchsorted(kept, self.order), self.propensities)
+
 
 def rank_uniformly(candidates: Indices, num: int, rng: np.random.Generator) -> Ranking:
     """Rank at random: all orders are equally likely, so each candidate is among the first `num` with chance num / n."""

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from edgeelad.accuracy import agreement, cohens_kappa
 from edgeelad.accuracy import evaluate as evaluate_trees
+from edgeelad.config import ScoringConfig
 from edgeelad.engine.graph_files import Precision
 from edgeelad.engine.options import EngineOptions
 from edgeelad.engine.tree import greedy_params
@@ -16,6 +17,7 @@ from edgeelad.engine.workers import SetAside, generate_trees
 from edgeelad.progress import track
 from edgeelad.records import AuditCounts, Certificate, Question, ReasoningTree, TeacherUsage
 from edgeelad.run.records import AnswerRow, RoundMetrics
+from edgeelad.run.scores import ScoreRow
 from edgeelad.stages.run import Run
 from edgeelad.stopping import certify, count_disagreements
 from edgeelad.text.answers import agree
@@ -113,7 +115,7 @@ def _metrics(run: Run, number: int, rows: Sequence[AnswerRow], trees: Mapping[st
     before = {row.id: row.answer for row in run.folder.round(number - 1).answers.read()} if number else None
     num_changed = None if before is None else sum(before.get(id_) != answer for id_, answer in fp32.items())
     annotations = list(run.annotations(number))
-    scores = list(here.scores.read_if_there())
+    scored = _ScoredPool.of(here.scores.read_if_there(), config.scoring)
     return RoundMetrics(
         round=number,
         selected=sum(1 for _ in here.selected.read_if_there()),
@@ -140,11 +142,9 @@ def _metrics(run: Run, number: int, rows: Sequence[AnswerRow], trees: Mapping[st
         teacher=here.teacher.read().usage if here.teacher.exists() else TeacherUsage(),
         rungs=dict(Counter(item.rung for item in annotations if item.rung)),
         statuses=dict(Counter(item.status for item in annotations)),
-        student_tokens=sum(row.num_tokens for row in scores),
-        mean_score=sum(row.score for row in scores) / len(scores) if scores else None,
-        elad_tokens=sum(
-            elad_tokens(row.traces, config.scoring.num_branches, config.scoring.num_explanations) for row in scores
-        ),
+        student_tokens=scored.student_tokens,
+        mean_score=scored.mean_score,
+        elad_tokens=scored.elad_tokens,
     )
 
 
@@ -168,6 +168,24 @@ def is_close(same: float, lost: float | None, min_agreement: float) -> bool:
         min_agreement: `export.min_agreement`.
     """
     return same >= min_agreement or (lost is not None and round(lost, 9) <= round(1 - min_agreement, 9))
+
+
+@dataclass(frozen=True, slots=True)
+class _ScoredPool:
+    """Figures over all scored questions of a round: student tokens, mean score, and what `elad` would have taken."""
+
+    student_tokens: int = 0
+    mean_score: float | None = None
+    elad_tokens: int = 0
+
+    @classmethod
+    def of(cls, rows: Iterable[ScoreRow], config: ScoringConfig) -> _ScoredPool:
+        """Read the rows once; they may be many."""
+        count, spent, total, elad = 0, 0, 0.0, 0
+        for row in rows:
+            count, spent, total = count + 1, spent + row.num_tokens, total + row.score
+            elad += elad_tokens(row.traces, config.num_branches, config.num_explanations)
+        return cls(spent, total / count if count else None, elad)
 
 
 def _accuracy(answers: Answers, test: Sequence[Question]) -> float:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from edgeelad.records import Score
 from edgeelad.run.records import SelectedRow
 from edgeelad.selection import select as select_batch
 from edgeelad.stages.candidates import candidates
@@ -13,12 +12,14 @@ def select(run: Run, number: int) -> bool:
     """Select a round's batch; False if no question is left."""
     here = run.folder.round(number)
     if not run.folder.is_done(here.selected.path):
-        scores: dict[str, Score] = {}
+        scores: dict[str, float] = {}
         if run.strategy is None:
             questions = candidates(run, number)
         else:
-            scores = {row.id: Score(row.id, row.strategy, row.score) for row in here.scores.read()}
-            questions = [run.pool[id_] for id_ in scores]
+            questions = []
+            for row in here.scores.read():
+                questions.append(run.pool[row.id])
+                scores[questions[-1].id] = row.score
         earlier = [row.id for n in range(1, number) for row in run.folder.round(n).selected.read()]
         run.progress.start(f"Round {number}: selecting")
         with run.folder.stage(number, "select", here.selected.path):

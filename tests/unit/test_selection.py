@@ -8,10 +8,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from edgeelad import selection
 from edgeelad.config import PoolConfig, SelectionConfig, make_config
 from edgeelad.errors import ConfigError, UsageError
 from edgeelad.progress import Silent
-from edgeelad.records import Question, Score
+from edgeelad.records import Question
 from edgeelad.run.folder import RunFolder
 from edgeelad.scoring.score import score_pool
 from edgeelad.selection import select
@@ -42,7 +43,7 @@ def make_questions(num, prefix="q"):
 
 
 def make_scores(questions, value=lambda i: float(i)):
-    return {q.id: Score(q.id, "elad", value(i)) for i, q in enumerate(questions)}
+    return {q.id: value(i) for i, q in enumerate(questions)}
 
 
 def choose(questions, scores=None, *, num, seed=0, first_round=False, already=(), **config):
@@ -303,12 +304,12 @@ def test_a_large_pool_is_chosen_from_in_bounded_memory():
     code = """
 import resource, numpy as np
 from edgeelad.config import SelectionConfig
-from edgeelad.records import Question, Score
+from edgeelad.records import Question
 from edgeelad.selection import select
 words = [f"word{i}" for i in range(3000)]
 rng = np.random.default_rng(0)
 questions = [Question(f"q{i}", " ".join(words[j] for j in rng.integers(0, 3000, 12))) for i in range(20_000)]
-scores = {q.id: Score(q.id, "elad", float(i % 97)) for i, q in enumerate(questions)}
+scores = {q.id: float(i % 97) for i, q in enumerate(questions)}
 import sklearn.cluster, sklearn.decomposition, sklearn.neighbors
 before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
 for config in (SelectionConfig(), SelectionConfig(strategy="typiclust"), SelectionConfig(strategy="k-center")):
@@ -318,3 +319,63 @@ print((resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) // 1024)
 """
     result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert int(result.stdout) < 600  # MB; a dense matrix of all pairs would be 1,600
+
+
+class CountedVectors(TextVectors):
+    """Text vectors that tell how many questions they were made of."""
+
+    sizes: list[int] = []  # noqa: RUF012 - cleared by the tests
+
+    def __init__(self, pool, already=()):
+        super().__init__(pool, already)
+        self.sizes.append(len(pool))
+
+
+@pytest.fixture
+def small_shortlist(monkeypatch):
+    """Pools of more than 40 questions are large."""
+    monkeypatch.setattr(selection, "MAX_COMPARED", 40)
+    monkeypatch.setattr(selection, "COMPARED_PER_CHOICE", 1)
+    monkeypatch.setattr(selection, "TextVectors", CountedVectors)
+    CountedVectors.sizes.clear()
+
+
+@pytest.mark.parametrize("gumbel", [False, True])
+def test_only_the_best_of_a_large_pool_are_compared(small_shortlist, gumbel):
+    questions = make_questions(500)
+    scores = make_scores(questions)
+    config = {"exploration_share": 0.2, "gumbel": gumbel, "cluster_cap": 0.6}
+    choices = choose(questions, scores, num=10, **config)
+    assert choices == choose(questions[::-1], scores, num=10, **config)
+    assert len(set(ids(choices))) == 10
+    assert CountedVectors.sizes[0] in range(20, 41)
+    explored = [choice for choice in choices if choice.reason == "explore"]
+    ranked = [choice for choice in choices if choice.reason == "score"]
+    assert (len(explored), len(ranked)) == (2, 8)
+    assert {choice.propensity for choice in explored} == {2 / 500}
+    assert all(choice.score == scores[choice.question_id] for choice in choices)
+    if gumbel:
+        stated = inclusion_probabilities(np.maximum(np.arange(500.0), 499e-6), 8)
+        assert [choice.propensity for choice in ranked] == [stated[int(choice.question_id[1:])] for choice in ranked]
+    else:
+        assert {choice.question_id for choice in ranked} <= set(ids(choose(questions, scores, num=30, **PLAIN)))
+
+
+def test_a_large_pool_is_explored_uniformly(small_shortlist):
+    questions = make_questions(60)
+    counts = Counter()
+    for seed in range(300):
+        config = {"exploration_share": 0.5, **NO_TEXT}
+        choices = choose(questions, make_scores(questions), num=10, seed=seed, **config)
+        counts.update(choice.question_id for choice in choices if choice.reason == "explore")
+    drawn = np.array([counts[question.id] for question in questions])
+    assert drawn.sum() == 1500
+    assert ((drawn - 25) ** 2 / 25).sum() < 110  # chi-squared, 59 degrees of freedom: one in 10,000
+
+
+@pytest.mark.parametrize("strategy", ["typiclust", "k-center"])
+def test_text_strategies_rank_a_sample_of_a_large_pool(small_shortlist, strategy):
+    questions = make_questions(500)
+    choices = choose(questions, {}, num=10, strategy=strategy)
+    assert len(set(ids(choices))) == 10
+    assert CountedVectors.sizes[0] in range(20, 41)
