@@ -1,11 +1,14 @@
-"""How cost grows: with the pool (seconds, memory), with steps and branches, with workers.
+"""How cost grows: with the pool (seconds, memory), with steps and branches, with workers, on a Ray cluster.
 
     python benchmarks/scaling.py --data ../shared/data/gsm8k/test.jsonl
 
-`pool`: `edgeelad score` over pools of 1, 10 and 100 times as many questions, by a tiny student whose seconds are soon
-over; seconds a question, and the peak resident sizes of the parent and of the largest worker. `trees`: one worker, the
-shape asked for in int8, solutions of 1, 2 and 4 times the steps and prefixes with 1, 2 and 4 times the branches.
-`workers`: one worker against one a core, in turns. Prints the environment, three tables, and as the last line JSON.
+`pool`: `edgeelad score` over pools of 1, 10, 100 and 1,000 times as many questions, by a tiny student whose seconds are
+soon over; seconds a question, and the peak resident sizes of the parent and of the largest worker. `ray`: the same
+student on 2,000 questions by 1, 2 and 4 worker processes and Ray actors on this machine, in turns; seconds from the
+first row to the last, so without starts. `selection`: a batch from the scores of 10,000, 100,000 and 1,000,000
+questions. `trees`: one worker, the shape asked for in int8, solutions of 1, 2 and 4 times the steps and prefixes with
+1, 2 and 4 times the branches. `workers`: one worker against one a core, in turns. Prints the environment, the tables,
+and as the last line JSON.
 """
 
 from __future__ import annotations
@@ -29,23 +32,27 @@ from workload import Workload, chain_solutions, make_workload, read_questions
 from edgeelad.engine.codec import Codec
 from edgeelad.files import read_jsonl, write_jsonl
 
+HERE = Path(__file__).parent
 FACTORS = (1, 2, 4)
-POOL_FACTORS = (1, 10, 100)
+POOL_FACTORS = (1, 10, 100, 1000)
+ACTORS = (1, 2, 4)
+RAY_QUESTIONS = 2000
+SELECTION_QUESTIONS = (10_000, 100_000, 1_000_000)
 WORKERS = ("edgeelad-int8-one-worker", "edgeelad-int8")
 NUM_TREES = 4  # questions whose trees are made larger
 MAX_TOKENS = 16  # of the tiny student's explanations and branches
 
 
 def main() -> None:
-    """Measure the three, print the tables as they come."""
+    """Measure, print the tables as they come."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    add_arguments(parser, ("pool", "trees", "workers"))
+    add_arguments(parser, tuple(MEASURES))
     parser.add_argument("--questions", type=int, default=16, help="a round of `workers`")
-    parser.add_argument("--pool-questions", type=int, default=128, help="of the smallest pool")
+    parser.add_argument("--pool-questions", type=int, default=64, help="of the smallest pool")
+    parser.add_argument("--selection-questions", type=int, nargs="+", default=SELECTION_QUESTIONS)
     arguments = parser.parse_args()
     print(describe_machine())
-    measure = {"pool": measure_pools, "trees": measure_trees, "workers": measure_workers}
-    print(json.dumps({name: measure[name](arguments) for name in arguments.only}))
+    print(json.dumps({name: MEASURES[name](arguments) for name in arguments.only}))
 
 
 def measure_pools(arguments: argparse.Namespace) -> list[dict[str, Any]]:
@@ -89,6 +96,75 @@ def score(student: Path, pool: Path, out: Path) -> dict[str, float]:
         "parent_mb": round(peak["parent"] / 1e6, 1),
         "worker_mb": round(peak["largest_worker"] / 1e6, 1),
     }
+
+
+def measure_ray(arguments: argparse.Namespace) -> list[dict[str, Any]]:
+    """Seconds of worker processes and of Ray actors, as many of each, over the same questions."""
+    student = Models(arguments.cache, "tiny", arguments.data).exported()
+    print("\nworkers     local s      ray s   ray / local   driver MB local, ray   worker MB local, ray")
+    rows = []
+    with tempfile.TemporaryDirectory(dir=arguments.cache) as name:
+        pool = Path(name) / "pool.jsonl"
+        write_jsonl(pool, repeat_questions(arguments.data, RAY_QUESTIONS))
+        for workers in ACTORS:
+            found: dict[str, list[dict[str, Any]]] = {"local": [], "ray": []}
+            written = set()
+            for turn in range(arguments.rounds):
+                for engine in found:
+                    out = Path(name) / f"{workers}.{engine}.{turn}.jsonl"
+                    command = [
+                        sys.executable,
+                        str(HERE / "run_score.py"),
+                        engine,
+                        str(workers),
+                        str(student),
+                        str(pool),
+                    ]
+                    done = subprocess.run([*command, str(out)], capture_output=True, text=True)
+                    if done.returncode:
+                        raise SystemExit(f"scoring failed: {done.stderr.strip()[-500:]}")
+                    found[engine].append(json.loads(done.stdout.splitlines()[-1]))
+                    written.add(out.read_bytes())
+            if len(written) != 1:
+                raise SystemExit("the scores differ")
+            seconds = {engine: [one["steady_seconds"] for one in own] for engine, own in found.items()}
+            ratios = [ray / local for ray, local in zip(seconds["ray"], seconds["local"], strict=True)]
+            memory = {engine: own[0]["peak_memory_bytes"] for engine, own in found.items()}
+            row = {
+                "workers": workers,
+                "local_s": round(statistics.median(seconds["local"]), 2),
+                "ray_s": round(statistics.median(seconds["ray"]), 2),
+                "ratio": round(statistics.median(ratios), 3),
+                "ratios": [round(ratio, 3) for ratio in ratios],
+                "driver_mb": [round(memory[engine]["parent"] / 1e6) for engine in found],
+                "worker_mb": [round(memory[engine]["largest_worker"] / 1e6) for engine in found],
+            }
+            rows.append(row)
+            print(
+                f"{workers:7} {row['local_s']:11.2f} {row['ray_s']:10.2f} {row['ratio']:13.3f} "
+                f"{row['driver_mb']!s:>23} {row['worker_mb']!s:>22}",
+                flush=True,
+            )
+    return rows
+
+
+def measure_selection(arguments: argparse.Namespace) -> list[dict[str, Any]]:
+    """Seconds and memory of the choice of a batch, as a round makes it, by the size of the pool."""
+    print("\nquestions    pool MB  scores read s      MB  selection s      MB")
+    rows = []
+    for num in arguments.selection_questions:
+        with tempfile.TemporaryDirectory(dir=arguments.cache) as name:
+            command = [sys.executable, str(HERE / "run_select.py"), str(num), str(arguments.data)]
+            done = subprocess.run([*command, f"{name}/scores.jsonl"], capture_output=True, text=True)
+        if done.returncode:
+            raise SystemExit(f"selection failed: {done.stderr.strip()[-500:]}")
+        rows.append(row := json.loads(done.stdout))
+        print(
+            f"{num:9,} {row['pool_mb']:10,} {row['read_s']:14.1f} {row['read_mb']:7,} {row['select_s']:12.1f} "
+            f"{row['select_mb']:7,}",
+            flush=True,
+        )
+    return rows
 
 
 def measure_trees(arguments: argparse.Namespace) -> list[dict[str, Any]]:
@@ -150,6 +226,15 @@ def measure_workers(arguments: argparse.Namespace) -> dict[str, Any]:
     row = {"workers": arguments.cores, "ratio": round(statistics.median(ratios), 3)}
     print(f"{arguments.cores} workers / 1: {row['ratio']:.2f} ({min(ratios):.2f} to {max(ratios):.2f})")
     return row
+
+
+MEASURES = {
+    "pool": measure_pools,
+    "ray": measure_ray,
+    "selection": measure_selection,
+    "trees": measure_trees,
+    "workers": measure_workers,
+}
 
 
 if __name__ == "__main__":

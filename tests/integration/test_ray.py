@@ -15,6 +15,7 @@ from typing import Any
 import pytest
 from fixtures.poisoned import open_poisoned
 from fixtures.students import StudentFolders, make_sum
+from integration.test_score import arguments, stop_after
 
 from edgeelad.config import PoolConfig
 from edgeelad.engine import workers
@@ -22,7 +23,7 @@ from edgeelad.engine.options import EngineOptions
 from edgeelad.engine.ray_actors import cluster_options
 from edgeelad.errors import RunError, UsageError
 from edgeelad.progress import Silent
-from edgeelad.scoring.files import aside_path
+from edgeelad.scoring.files import aside_path, meta_path
 from edgeelad.scoring.score import score_pool
 
 ray = pytest.importorskip("ray", reason="needs edgeelad[ray]")
@@ -31,6 +32,8 @@ pytestmark = [pytest.mark.ray, pytest.mark.allow_hosts(["127.0.0.1", ray.util.ge
 
 NUM = 199
 SETTINGS: dict[str, Any] = {"strategy": "elad", "max_tokens": 16, "branches": 2, "explanations": 2}
+# one kill each; twenty by: EDGEELAD_KILLS=20 pytest -m ray tests/integration/test_ray.py -k whatever_is_killed
+NUM_SEEDS = int(os.environ.get("EDGEELAD_KILLS", "3"))
 START_OPENER = workers.student_opener
 
 
@@ -129,6 +132,31 @@ def test_actors_are_killed_and_a_node_leaves(
     assert len(meanwhile.warnings) == summary["replaced_workers"]
     assert not aside_path(out).exists()
     assert capsys.readouterr().out == ""  # Ray's raylet tells of deaths on standard output
+
+
+@pytest.mark.parametrize("seed", range(NUM_SEEDS))
+def test_nothing_is_lost_whatever_is_killed_whenever(
+    cluster: Any, model: Path, pool: PoolConfig, whole: bytes, tmp_path: Path, seed: int
+) -> None:
+    rng, out = random.Random(seed), tmp_path / "scores.jsonl"
+    meanwhile = Meanwhile()
+    victim = ("actor", "node", "driver")[seed % 3]
+    if victim == "actor":
+        meanwhile.calls[rng.randrange(NUM)] = lambda: os.kill(rng.choice(sorted(actor_pids())), signal.SIGKILL)
+    elif victim == "node":
+        leaving = cluster.add_node(num_cpus=1)
+        meanwhile.calls[rng.randrange(NUM)] = lambda: cluster.remove_node(leaving)
+    else:
+        assert pool.path is not None
+        given = [*arguments(model, Path(pool.path), out), "--engine", "ray", "--address", cluster.address, "--quiet"]
+        killed = stop_after(rng.randrange(1, len(whole)), "kill", given, tmp_path)
+        assert killed.returncode == -signal.SIGKILL, killed.stderr
+        assert out.stat().st_size < len(whole)
+    summary = score_pool(model, pool, out, meanwhile, options=cluster_options(cluster.address), **SETTINGS)
+    assert out.read_bytes() == whole
+    assert not meanwhile.calls
+    assert sorted(tmp_path.glob("scores*")) == [out, meta_path(out)]
+    assert summary["new_questions"] + summary["resumed_from"] == NUM
 
 
 def test_a_question_that_kills_is_set_aside(
