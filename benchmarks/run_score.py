@@ -17,15 +17,15 @@ from edgeelad.scoring.score import score_pool
 
 
 class Clock(Silent):
-    """The times at which the first and the last row were there, and how many rows."""
+    """When the first and the last row were there: how many rows, the time, the driver's processor time."""
 
     def __init__(self) -> None:
         super().__init__()
-        self.times: list[tuple[int, float]] = []
+        self.times: list[tuple[int, float, float]] = []
 
     def update(self, done: int, note: str = "", total: int | None = None) -> None:
         """See Progress."""
-        self.times[1:] = [(done, time.monotonic())]
+        self.times[1:] = [(done, time.monotonic(), time.process_time())]
 
 
 def main(engine: str, workers: int, student: Path, pool: Path, out: Path) -> None:
@@ -41,8 +41,12 @@ def main(engine: str, workers: int, student: Path, pool: Path, out: Path) -> Non
         options = EngineOptions(workers)
     clock, config = Clock(), PoolConfig(path=str(pool), kind="number")
     summary = score_pool(student, config, out, clock, strategy="risk", options=options, max_tokens=16)
-    (before, start), (after, end) = clock.times
-    print(json.dumps(summary | {"steady_seconds": (end - start) / (after - before) * after}))
+    (before, start, driver_start), (after, end, driver_end) = clock.times
+    figures = {
+        "steady_seconds": (end - start) / (after - before) * after,
+        "driver_seconds": (driver_end - driver_start) / (after - before) * after,
+    }
+    print(json.dumps(summary | figures))
 
 
 if __name__ == "__main__":

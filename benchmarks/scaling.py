@@ -101,7 +101,7 @@ def score(student: Path, pool: Path, out: Path) -> dict[str, float]:
 def measure_ray(arguments: argparse.Namespace) -> list[dict[str, Any]]:
     """Seconds of worker processes and of Ray actors, as many of each, over the same questions."""
     student = Models(arguments.cache, "tiny", arguments.data).exported()
-    print("\nworkers     local s      ray s   ray / local   driver MB local, ray   worker MB local, ray")
+    print("\nlocal and ray:\nworkers   seconds      ratio   driver CPU s     driver MB     worker MB")
     rows = []
     with tempfile.TemporaryDirectory(dir=arguments.cache) as name:
         pool = Path(name) / "pool.jsonl"
@@ -136,13 +136,14 @@ def measure_ray(arguments: argparse.Namespace) -> list[dict[str, Any]]:
                 "ray_s": round(statistics.median(seconds["ray"]), 2),
                 "ratio": round(statistics.median(ratios), 3),
                 "ratios": [round(ratio, 3) for ratio in ratios],
+                "driver_cpu_s": [round(own[0]["driver_seconds"], 2) for own in found.values()],
                 "driver_mb": [round(memory[engine]["parent"] / 1e6) for engine in found],
                 "worker_mb": [round(memory[engine]["largest_worker"] / 1e6) for engine in found],
             }
             rows.append(row)
             print(
-                f"{workers:7} {row['local_s']:11.2f} {row['ray_s']:10.2f} {row['ratio']:13.3f} "
-                f"{row['driver_mb']!s:>23} {row['worker_mb']!s:>22}",
+                f"{workers:7} {row['local_s']:5.2f} {row['ray_s']:5.2f} {row['ratio']:9.3f} "
+                f"{row['driver_cpu_s']!s:>14} {row['driver_mb']!s:>13} {row['worker_mb']!s:>13}",
                 flush=True,
             )
     return rows
