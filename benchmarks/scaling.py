@@ -49,6 +49,7 @@ def main() -> None:
     add_arguments(parser, tuple(MEASURES))
     parser.add_argument("--questions", type=int, default=16, help="a round of `workers`")
     parser.add_argument("--pool-questions", type=int, default=64, help="of the smallest pool")
+    parser.add_argument("--pool-engine", choices=("local", "ray"), default="local", help="`pool` on Ray actors")
     parser.add_argument("--selection-questions", type=int, nargs="+", default=SELECTION_QUESTIONS)
     arguments = parser.parse_args()
     print(describe_machine())
@@ -65,7 +66,7 @@ def measure_pools(arguments: argparse.Namespace) -> list[dict[str, Any]]:
             num = factor * arguments.pool_questions
             pool, out = Path(name) / f"{num}.jsonl", Path(name) / f"{num}.scores.jsonl"
             write_jsonl(pool, repeat_questions(arguments.data, num))
-            row = {"questions": num} | score(student, pool, out)
+            row = {"questions": num} | score(student, pool, out, arguments.pool_engine)
             rows.append(row)
             print(
                 f"{num:8,} {row['seconds']:10.1f} {1000 * row['seconds'] / num:14.2f} {row['parent_mb']:10.0f} "
@@ -82,11 +83,11 @@ def repeat_questions(data: Path, num: int) -> Iterator[dict[str, str]]:
         yield {"id": f"q{number:07}", "question": rows[number % len(rows)]}
 
 
-def score(student: Path, pool: Path, out: Path) -> dict[str, float]:
+def score(student: Path, pool: Path, out: Path, engine: str) -> dict[str, float]:
     """One run of `edgeelad score`; what it says of itself."""
     command = [sys.executable, "-m", "edgeelad", "score", "--model", str(student), "--pool", str(pool)]
     options = ["--out", str(out), "--kind", "number", "--max-tokens", str(MAX_TOKENS), "--json", "--quiet"]
-    done = subprocess.run([*command, *options], capture_output=True, text=True)
+    done = subprocess.run([*command, *options, "--engine", engine], capture_output=True, text=True)
     if done.returncode:
         raise SystemExit(f"edgeelad score failed: {done.stderr.strip()[-500:]}")
     said = json.loads(done.stdout)
