@@ -44,6 +44,7 @@ from edgeelad.training.translate import NEW_KEYS, UntranslatableError, translate
 
 PLAIN_TOKENIZERS = ("PreTrainedTokenizerFast", "TokenizersBackend")
 HUB_ID = re.compile(r"[\w.-]+(/[\w.-]+)?")
+NO_TOKENIZER = "{}: no tokenizer.json in this folder; save the tokenizer there with save_pretrained"
 
 
 def find_model(model: str) -> str:
@@ -156,6 +157,9 @@ def load_tokenizer(source: str) -> FastTokenizer:
             f"{source}: its tokenizer has no fast form (tokenizer.json), which the edge needs; "
             "convert it with transformers, or choose another model"
         )
+    files = {"tokenizer.json", *type(tokenizer).vocab_files_names.values()}
+    if Path(source).is_dir() and not any((Path(source) / name).is_file() for name in files):
+        raise ModelError(NO_TOKENIZER.format(source))  # transformers 5 makes a tokenizer without a vocabulary
     return tokenizer
 
 
@@ -223,7 +227,7 @@ def _explain(source: str, error: Exception) -> str:
     if "model type" in text or "model_type" in text:
         return f"{source}: transformers does not know this architecture ({_first_line(error)}); {served_families()}"
     if Path(source).is_dir() and ("NoneType" in text or "backend tokenizer" in text):
-        return f"{source}: no tokenizer.json in this folder; save the tokenizer there with save_pretrained"
+        return NO_TOKENIZER.format(source)
     if "safetensors" in text:
         return f"{source}: no safetensors weights (pickled weights are never read); save the model as safetensors"
     return f"{source}: cannot be loaded: {_first_line(error)}"

@@ -479,6 +479,10 @@ def test_a_tokenizer_must_be_there_be_fast_and_belong_to_the_model(raw: Path, tm
     larger.add_tokens([f"<extra {i}>" for i in range(100)])
     larger.save_pretrained(folder)
     assert "belongs to another model" in _refused(folder, tmp_path)
+    (folder / "tokenizer.json").unlink()
+    for name in ("PreTrainedTokenizerFast", "LlamaTokenizer", "GPT2Tokenizer"):
+        (folder / "tokenizer_config.json").write_text(json.dumps({"tokenizer_class": name, "eos_token": "</s>"}))
+        assert "no tokenizer.json in this folder" in _refused(folder, tmp_path)
     for path in folder.glob("*token*"):
         path.unlink()
     _refused(folder, tmp_path)
