@@ -37,12 +37,13 @@ class InputStatistics:
 
 def input_statistics(rows: Weight) -> InputStatistics:
     """Statistics of observed inputs [rows, inputs]."""
-    gram = (rows.T @ rows).astype(np.float64) / len(rows)
-    energy = np.diagonal(gram)
+    energy = np.square(rows).mean(axis=0)
     order = np.argsort(-energy, kind="stable")
-    damped = gram[np.ix_(order, order)] + max(DAMPING * float(energy.mean()), 1e-30) * np.eye(len(energy))
+    ordered = rows[:, order]
+    damped = (ordered.T @ ordered).astype(np.float64) / len(rows)
+    damped.flat[:: len(order) + 1] += max(DAMPING * float(energy.mean()), 1e-30)
     inverse = np.linalg.cholesky(np.linalg.inv(damped)).T
-    return InputStatistics(energy.astype(np.float32), order, inverse.astype(np.float32))
+    return InputStatistics(energy, order, inverse.astype(np.float32))
 
 
 def choose_scales(
