@@ -26,6 +26,7 @@ from edgeelad.export.result import Agreement
 from edgeelad.files import write_json
 
 NUM_TOKENS = 64  # of each text
+BATCH_SIZE = 16  # the standard graph returns the logits of all tokens of a batch's prompts
 
 Logits = NDArray[np.float64]
 
@@ -49,7 +50,7 @@ def write_texts(folder: Path, codec: Codec, prompts: Sequence[list[int]], num_th
     Raises:
         ModelError: The graphs cannot be run.
     """
-    options = EngineOptions(num_threads=num_threads, batch_size=len(prompts), precision="fp32", with_lanes=False)
+    options = EngineOptions(num_threads=num_threads, batch_size=BATCH_SIZE, precision="fp32", with_lanes=False)
     generator = open_generator(folder, codec, options)
     try:
         written = generator.generate(prompts, SamplingParams(NUM_TOKENS), Limits(codec.eos_ids, codec.max_context))

@@ -124,15 +124,16 @@ def _quantize(
 ) -> tuple[GraphFiles, Agreement]:
     """Write the quantized graphs beside the fp32 ones, and measure how closely they follow them.
 
-    Of the texts that the fp32 student writes, some measure and the others calibrate.
+    Of the texts that the fp32 student writes, the first measure and the others calibrate.
     """
+    is_calibrated = not files.encoder.exists()  # an encoder-decoder is quantized as it is written, without texts
     asked = dict.fromkeys((*questions, *BUILT_IN))  # an export without a pool takes the built-in ones for both
-    prompts = list(islice(_prompts_that_fit(codec, asked), NUM_TEXTS))
+    prompts = list(islice(_prompts_that_fit(codec, asked), NUM_TEXTS if is_calibrated else NUM_MEASURED))
     texts = write_texts(files.folder, codec, prompts, threads)
-    num_held_out = min(NUM_MEASURED, (len(texts) + 1) // 2)
+    num_held_out = min(NUM_MEASURED, (len(texts) + 1) // 2) if is_calibrated else len(texts)
     held_out, others = texts[:num_held_out], texts[num_held_out:]
     quantized = GraphFiles(files.folder, precision)
-    if not files.encoder.exists():  # those of an encoder-decoder are quantized as they are written
+    if is_calibrated:
         write = write_quantized_standard if kind == "standard" else write_quantized_graphs
         write(files, files.folder, precision, [text.ids for text in others], threads)
     reference, graph = (open_standard(either, codec, threads) for either in (files, quantized))
