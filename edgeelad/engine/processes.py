@@ -35,8 +35,8 @@ PROCESS_NAME = "edgeelad-worker"
 UNGUARDED_EXIT = 83  # exit code of a process that would start others: see `check_main_guard`
 UNGUARDED = Refused(
     RunError,
-    "this script starts worker processes without the guard that multiprocessing needs; put the code that calls "
-    'edgeelad under: if __name__ == "__main__":',
+    "this script starts worker processes without the guard that multiprocessing needs; put the code that "
+    'calls edgeelad under: if __name__ == "__main__":',
 )
 SIGKILL = getattr(signal, "SIGKILL", 9)  # Windows has none
 
