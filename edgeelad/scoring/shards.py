@@ -73,7 +73,7 @@ def merge_shards(paths: Sequence[Path], out: Path) -> dict[str, int]:
     """Merge the scores of all shards of a pool into the file that scoring it at once would have written.
 
     Args:
-        paths: The shards' scores, in any order.
+        paths: The shards' scores, in any order; the lists beside them, which `parts/*.jsonl` names too, are known.
         out: The new file; the lists of questions set aside are merged beside it.
 
     Returns:
@@ -84,6 +84,8 @@ def merge_shards(paths: Sequence[Path], out: Path) -> dict[str, int]:
         RunError: A shard is incomplete.
         StorageError: `out` cannot be written.
     """
+    asides_named = {aside_path(path) for path in paths}
+    paths = [path for path in paths if path not in asides_named]
     if out.exists():
         raise UsageError(f"{out} exists already; name another file with --out")
     tables = [path for path in (out, *paths) if is_table(path)]
