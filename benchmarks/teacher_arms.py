@@ -1,9 +1,10 @@
-"""The 2×2 of docs/METHOD.md §6, {random, elad} × {rationale, revise}: whole runs of the loop on paired seeds.
+"""Arms of strategy and teaching mode, such as the 2×2 of docs/METHOD.md §6: whole runs of the loop on paired seeds.
 
 Takes a folder and sizes, gives accuracy against questions annotated and against teacher tokens. The same base student,
-pool, test set and updates per round in all four arms of a seed. One thing differs from §6: `random` chooses round 1 at
-random and `elad` by its score, since with two rounds a common first batch would hide half of what is compared; within
-a strategy the first batch is the same in both modes. Started by `teacher_cost.py accuracy`; by itself it is one arm.
+pool, test set and updates per round in all arms of a seed. One thing differs from §6: `random` chooses round 1 at
+random and the others by their scores, since with two rounds a common first batch would hide half of what is compared;
+within a strategy the first batch is the same in all modes. Started by `teacher_cost.py accuracy`; by itself it is one
+arm.
 """
 
 from __future__ import annotations
@@ -26,13 +27,8 @@ from paired import Comparison, compare_all
 from edgeelad.files import read_json, read_jsonl
 from edgeelad.progress import Silent
 
-ARMS = tuple(itertools.product(("random", "elad"), ("rationale", "revise")))
-CONTRASTS = {
-    "elad - random, rationale": (("elad", "rationale"), ("random", "rationale")),
-    "elad - random, revise": (("elad", "revise"), ("random", "revise")),
-    "revise - rationale, random": (("random", "revise"), ("random", "rationale")),
-    "revise - rationale, elad": (("elad", "revise"), ("elad", "rationale")),
-}
+Arm = tuple[str, str]
+ARMS: tuple[Arm, ...] = tuple(itertools.product(("random", "elad"), ("rationale", "revise")))
 _TOKENS = """
     SELECT json_extract(requests.canonical, '$.prompt_id'), SUM(completion_tokens), SUM(prompt_tokens), COUNT(*)
     FROM attempts JOIN requests USING (key) WHERE outcome = 'answered' GROUP BY 1"""
@@ -69,13 +65,13 @@ class ArmResult:
 
 
 def run_all(
-    out: Path, num_seeds: int, num_rounds: int, batch: int, settings: Sequence[str], first_seed: int = 0
+    out: Path, num_seeds: int, num_rounds: int, batch: int, settings: Sequence[str], arms: Sequence[Arm] = ARMS
 ) -> list[ArmResult]:
-    """Run the four arms on each seed, or read those that are done."""
+    """Run the arms on each seed, or read those that are done."""
     results = []
-    for seed in range(first_seed, first_seed + num_seeds):
+    for seed in range(num_seeds):
         data: Path | None = None
-        for strategy, mode in ARMS:
+        for strategy, mode in arms:
             folder = out / f"seed{seed}-{strategy}-{mode}"
             if not (folder / "summary.json").exists():
                 _start_arm(folder, data, seed, strategy, mode, num_rounds, batch, settings)
@@ -149,15 +145,16 @@ def area(amounts: Sequence[float], accuracy: Sequence[float], limit: float) -> f
     return total / limit
 
 
-Figures = dict[tuple[str, str], list[float]]
+Figures = dict[Arm, list[float]]
 
 
 def show(results: Sequence[ArmResult]) -> dict[str, Any]:
     """Print the arms and the paired differences; gives all of it for a program."""
     seeds = sorted({result.seed for result in results})
+    arms = list(dict.fromkeys((result.strategy, result.mode) for result in results))
     by_arm = {
         arm: [next(r for r in results if r.seed == seed and (r.strategy, r.mode) == arm) for seed in seeds]
-        for arm in ARMS
+        for arm in arms
     }
     # to the same amount in all arms of a seed
     most = {seed: min(r.annotated[-1] for r in results if r.seed == seed) for seed in seeds}
@@ -169,10 +166,10 @@ def show(results: Sequence[ArmResult]) -> dict[str, Any]:
         "tokens each": lambda r: r.tokens[-1] / r.annotated[-1],
         "without answers": lambda r: (r.tokens[-1] - r.answer_tokens) / r.annotated[-1],
     }
-    values = {name: {arm: [figure(r) for r in by_arm[arm]] for arm in ARMS} for name, figure in figures.items()}
-    print(f"{'arm':18}" + "".join(f"{name:>20}" for name in figures))
-    for arm in ARMS:
-        print(f"{'/'.join(arm):18}" + "".join(f"{_spread(values[name][arm]):>20}" for name in figures))
+    values = {name: {arm: [figure(r) for r in by_arm[arm]] for arm in arms} for name, figure in figures.items()}
+    print(f"{'arm':24}" + "".join(f"{name:>20}" for name in figures))
+    for arm in arms:
+        print(f"{'/'.join(arm):24}" + "".join(f"{_spread(values[name][arm]):>20}" for name in figures))
     compared = {name: _contrasts(name, values[name]) for name in list(figures)[:3]} if len(seeds) > 1 else {}
     return {
         "seeds": seeds,
@@ -184,17 +181,33 @@ def show(results: Sequence[ArmResult]) -> dict[str, Any]:
     }
 
 
+def contrasts(arms: Sequence[Arm]) -> dict[str, tuple[Arm, Arm]]:
+    """The pairs of arms that differ in one thing, the later one first.
+
+    >>> contrasts([("random", "revise"), ("elad", "rationale"), ("elad", "revise")])
+    {'elad - random, revise': (('elad', 'revise'), ('random', 'revise')),
+     'revise - rationale, elad': (('elad', 'revise'), ('elad', 'rationale'))}
+    """
+    found = {}
+    for second, first in itertools.combinations(arms, 2):
+        if first[1] == second[1]:
+            found[f"{first[0]} - {second[0]}, {first[1]}"] = (first, second)
+        elif first[0] == second[0]:
+            found[f"{first[1]} - {second[1]}, {first[0]}"] = (first, second)
+    return found
+
+
 def _contrasts(name: str, columns: Figures) -> dict[str, Comparison]:
     found = compare_all(
         {
             contrast: [a - b for a, b in zip(columns[first], columns[second], strict=True)]
-            for contrast, (first, second) in CONTRASTS.items()
+            for contrast, (first, second) in contrasts(list(columns)).items()
         }
     )
     print(f"\n{name}")
     for contrast, c in found.items():
         print(
-            f"  {contrast:28} {c.mean:+.4f}  95 % [{c.low:+.4f}, {c.high:+.4f}]  "
+            f"  {contrast:36} {c.mean:+.4f}  95 % [{c.low:+.4f}, {c.high:+.4f}]  "
             f"p = {c.p_t:.3f} (t), {c.p_wilcoxon:.3f} (Wilcoxon), {c.p_holm:.3f} (t, Holm)"
         )
     return found

@@ -1,15 +1,16 @@
 """What teaching costs: auto against revision and full rationales, on word problems and on long chains.
 
     python benchmarks/teacher_cost.py cost [--num 150] [--seeds 2] [--style 1] [--best-teacher]
-    python benchmarks/teacher_cost.py accuracy --out runs/2x2 [--seeds 6] [--rounds 2] [--batch 200] [SETTING ...]
+    python benchmarks/teacher_cost.py accuracy --out runs/2x2 [--seeds 6] [--rounds 2] [--batch 200]
+        [--arms random/rationale elad/revise ...] [-- SETTING ...]
 
 `cost` needs no training: students that take each step rightly with a set probability, a teacher over HTTP that finds
 errors and answers rightly as often as set; counts requests, tokens and money for each verified annotation, and how many
 of these have a wrong answer or a wrong step. Two price lists: completion tokens at four times the price of prompt
 tokens, and the same with hidden reasoning tokens billed. `--style` shows the teacher N examples.
-`accuracy` is the 2×2 of docs/METHOD.md §6 on the quickstart's data (`teacher_arms`); a SETTING is section.key=value, as
-for `edgeelad distill --set`, and arms that are done are not run again. Both print the environment, a table, and as the
-last line all figures as JSON.
+`accuracy` compares arms on the quickstart's data (`teacher_arms`), by default the 2×2 of docs/METHOD.md §6; a SETTING
+is section.key=value, as for `edgeelad distill --set`, and arms that are done are not run again. Both print the
+environment, a table, and as the last line all figures as JSON.
 """
 
 from __future__ import annotations
@@ -274,6 +275,13 @@ def cells_of(rows: Sequence[CostRow]) -> list[Cell]:
     return list(dict.fromkeys(row.cell for row in rows))
 
 
+def _arm(text: str) -> teacher_arms.Arm:
+    strategy, separator, mode = text.partition("/")
+    if not (strategy and separator and mode):
+        raise argparse.ArgumentTypeError(f"{text!r} is not STRATEGY/MODE, such as risk/auto")
+    return strategy, mode
+
+
 def main() -> None:
     """Run one of the two measurements."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -288,6 +296,7 @@ def main() -> None:
     accuracy.add_argument("--seeds", type=int, default=6)
     accuracy.add_argument("--rounds", type=int, default=2)
     accuracy.add_argument("--batch", type=int, default=200)
+    accuracy.add_argument("--arms", nargs="+", type=_arm, default=teacher_arms.ARMS, metavar="STRATEGY/MODE")
     accuracy.add_argument("settings", nargs="*", metavar="SETTING")
     arguments = parser.parse_args()
     print(f"{platform.platform()}, Python {platform.python_version()}, numpy {np.__version__}", flush=True)
@@ -297,7 +306,7 @@ def main() -> None:
         print(json.dumps([asdict(row) for row in rows]))
     else:
         results = teacher_arms.run_all(
-            arguments.out, arguments.seeds, arguments.rounds, arguments.batch, arguments.settings
+            arguments.out, arguments.seeds, arguments.rounds, arguments.batch, arguments.settings, arguments.arms
         )
         print(json.dumps(teacher_arms.show(results)))
 
