@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 import venv
@@ -23,7 +24,10 @@ PINNED = {
         "transformers>=5,<6",
         "torch<2.14",
     ),
+    "llama.cpp": ("llama-cpp-python==0.3.36", "gguf==0.19.0", "safetensors"),
 }
+# llama-cpp-python is compiled here, for this machine's instructions; the server's and pictures' parts are left out
+BUILD_SETTINGS = {"CMAKE_ARGS": "-DGGML_NATIVE=ON -DLLAVA_BUILD=OFF -DMTMD_BUILD=OFF"}
 # comes with optimum-intel, and does not load beside a torch that is for the CPU alone; nothing here has pictures
 UNWANTED = ("torchvision",)
 
@@ -52,7 +56,7 @@ def run(*command: str) -> None:
     Raises:
         SystemExit: It failed.
     """
-    done = subprocess.run(command, capture_output=True, text=True)
+    done = subprocess.run(command, capture_output=True, text=True, env=os.environ | BUILD_SETTINGS)
     if done.returncode:
         raise SystemExit(f"{' '.join(command)}: {(done.stderr or done.stdout).strip()[-2000:]}")
 

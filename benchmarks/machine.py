@@ -4,8 +4,14 @@ from __future__ import annotations
 
 import os
 import platform
+import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
+import numpy as np
+from numpy.typing import NDArray
+
+COPY_BYTES, COPIES = 128 << 20, 8
 FLAGS = ("avx2", "avx512f", "avx512_vnni", "avx_vnni", "amx_int8", "amx_bf16")
 
 
@@ -33,6 +39,22 @@ def busy_core_seconds() -> float:
             user, nice, system, _, _, irq, softirq = map(int, fields[:7])
             total += user + nice + system + irq + softirq
     return total / os.sysconf("SC_CLK_TCK")
+
+
+def copy_bandwidth(cores: int) -> float:
+    """Bytes per second that `cores` threads read and write together while each copies a large array."""
+    arrays = [(np.ones(COPY_BYTES, np.uint8), np.empty(COPY_BYTES, np.uint8)) for _ in range(cores)]
+
+    def copy(pair: tuple[NDArray[np.uint8], NDArray[np.uint8]]) -> None:
+        source, target = pair
+        for _ in range(COPIES):
+            np.copyto(target, source)  # without Python's lock
+
+    with ThreadPoolExecutor(cores) as pool:
+        list(pool.map(copy, arrays))  # touches every page
+        start = time.perf_counter()
+        list(pool.map(copy, arrays))
+        return 2 * COPIES * COPY_BYTES * cores / (time.perf_counter() - start)
 
 
 def _cpu_facts() -> dict[str, str]:

@@ -3,19 +3,22 @@
 from __future__ import annotations
 
 import hashlib
+import shutil
 import sys
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import ClassVar
 
-from engines import Engine
+from engines import PEERS, Engine
 from environments import environment, run
 from shapes import make_student
 from workload import training_texts
 
 import edgeelad.export
+from edgeelad.engine.graph_files import ONNX_FOLDER, PRECISIONS, GraphFiles, Precision
 from edgeelad.files import make_folder
+from edgeelad.package.runtimes import write_runtime_settings
 
 SLOW_BATCH = 32
 # weights are int8 in all; where nothing is said OpenVINO chooses: with AMX bf16 activations, u8 keys and values
@@ -31,10 +34,15 @@ EDGE_ENGINES = (
     "edgeelad-int8",
     "edgeelad-int4",
     "edgeelad-fp32",
+    "edgeelad-genai-int8",  # edgeelad's own package in onnxruntime-genai
+    "edgeelad-genai-int4",
     "openvino-int8",
     "onnxruntime-genai-int8",
     "onnxruntime-genai-int4",
+    "llama.cpp-int8",
+    "llama.cpp-int4",
 )
+GGUF_TYPES = {"int8": "Q8_0", "int4": "Q4_0"}
 
 
 class Models:
@@ -45,15 +53,11 @@ class Models:
 
     def engine(self, name: str, cores: int) -> Engine:
         """An engine by name, ready to be run."""
-        return self.ENGINES[name](self, name, cores)
+        return (self.ENGINES | self.EDGE_ONLY)[name](self, name, cores)
 
     def edge_engine(self, name: str, cores: int) -> Engine:
         """The same engine in one process, which takes one prompt at a time."""
-        if name == "edgeelad-int4":
-            settings = {"folder": str(self.fused() / "int4"), "precision": "int4"}
-            engine = Engine(name, Path(sys.executable), "run_edgeelad.py", settings)
-        else:
-            engine = self.engine(name, cores)
+        engine = self.engine(name, cores)
         settings = engine.settings | {"is_one_by_one": True, "threads": cores, "batch_size": 1}
         return replace(engine, settings=settings, num_processes=1, is_slow=False)
 
@@ -71,15 +75,12 @@ class Models:
         student = self.student()
 
         def fill(made: Path) -> None:
-            import shutil
-
             graph = traced_graph(student, made / "scratch")
             shutil.rmtree(made / "scratch")
             files = write_student_graphs(graph, made)
-            calibration = [list(range(start, start + 128)) for start in range(0, 1024, 128)]  # of random weights
-            write_quantized_graphs(files, made, "int8", calibration)
+            write_quantized_graphs(files, made, "int8", [])  # random weights need no calibration
             (made / "int4").mkdir()
-            write_quantized_graphs(files, made / "int4", "int4", calibration)
+            write_quantized_graphs(files, made / "int4", "int4", [])
 
         if not folder.exists():
             print(f"exporting {self._shape}", file=sys.stderr, flush=True)
@@ -105,11 +106,40 @@ class Models:
             )
         return folder
 
+    def package(self, precision: Precision) -> Path:
+        """The graphs, tokenizer and settings of a package in `precision`, as other runtimes read them."""
+        folder = self._cache / "packages" / f"{self._shape}-{precision}-{_code_key()}"
+        student, graphs = self.student(), self.fused()
+
+        def fill(made: Path) -> None:
+            for source in student.glob("*.json"):
+                shutil.copyfile(source, made / source.name)
+            (made / ONNX_FOLDER).mkdir()
+            for source in GraphFiles(_of_precision(graphs, precision), precision).existing():
+                shutil.copyfile(source, made / ONNX_FOLDER / source.name)
+            write_runtime_settings(made, GraphFiles(made / ONNX_FOLDER, precision), 256)
+
+        if not folder.exists():
+            make_folder(folder, fill)
+        return folder
+
+    def gguf(self, precision: str) -> Path:
+        """The student in llama.cpp's format, "int8" or "int4"."""
+        path, student = self._cache / "gguf" / f"{self._shape}-{precision}.gguf", self.student()
+        if not path.exists():
+            path.parent.mkdir(exist_ok=True)
+            partial, script = path.with_suffix(".partial"), PEERS / "write_gguf.py"
+            python = str(environment("llama.cpp", self._cache))
+            run(python, str(script), str(student), str(partial), GGUF_TYPES[precision])
+            partial.rename(path)
+        return path
+
     def _edgeelad(self, name: str, cores: int) -> Engine:
-        precision = "int8" if "int8" in name else "fp32"
+        precision = next(one for one in PRECISIONS if one in name)
         processes = 1 if "worker" in name or "threads" in name else cores
         threads = cores if "threads" in name else 1
-        settings = {"folder": str(self.fused()), "precision": precision, "threads": threads}
+        folder = _of_precision(self.fused(), precision)
+        settings = {"folder": str(folder), "precision": precision, "threads": threads}
         return Engine(name, Path(sys.executable), "run_edgeelad.py", settings, processes)
 
     def _hugging_face(self, name: str, cores: int) -> Engine:
@@ -146,9 +176,14 @@ class Models:
 
     def _onnxruntime_genai(self, name: str, cores: int) -> Engine:
         python, precision = environment("onnxruntime-genai", self._cache), name.rpartition("-")[2]
-        folder = self.onnxruntime_genai(precision)
+        folder = self.package(precision) if name.startswith("edgeelad") else self.onnxruntime_genai(precision)
         settings = {"folder": str(folder), "precision": precision, "threads": cores, "batch_size": SLOW_BATCH}
         return Engine(name, python, "run_genai.py", settings, is_slow=True)
+
+    def _llama_cpp(self, name: str, cores: int) -> Engine:
+        precision = name.rpartition("-")[2]
+        settings = {"folder": str(self.gguf(precision)), "precision": precision, "threads": cores}
+        return Engine(name, environment("llama.cpp", self._cache), "run_llama.py", settings)
 
     # in the order of a round
     ENGINES: ClassVar[dict[str, Callable[[Models, str, int], Engine]]] = {
@@ -166,9 +201,22 @@ class Models:
         "onnxruntime-genai-int4": _onnxruntime_genai,
         "onnxruntime-genai-fp32": _onnxruntime_genai,
     }
+    # those that take one prompt at a time only
+    EDGE_ONLY: ClassVar[dict[str, Callable[[Models, str, int], Engine]]] = {
+        "edgeelad-int4": _edgeelad,
+        "edgeelad-genai-int8": _onnxruntime_genai,
+        "edgeelad-genai-int4": _onnxruntime_genai,
+        "llama.cpp-int8": _llama_cpp,
+        "llama.cpp-int4": _llama_cpp,
+    }
+
+
+def _of_precision(fused: Path, precision: str) -> Path:
+    """The folder of `Models.fused` that has the graphs of a precision: fp32 and int8 share one."""
+    return fused / "int4" if precision == "int4" else fused
 
 
 def _code_key() -> str:
     """A name for the export code as it is."""
-    code = sorted(Path(edgeelad.export.__file__).parent.glob("*.py"))
+    code = sorted(Path(edgeelad.export.__file__).parent.rglob("*.py"))
     return hashlib.sha256(b"".join(path.read_bytes() for path in code)).hexdigest()[:12]
