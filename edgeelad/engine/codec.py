@@ -128,20 +128,18 @@ class Codec:
 
     def stream(self, ids: Iterable[int]) -> Iterator[str]:
         """The text of tokens as they arrive, in pieces of whole characters; joined, they equal `decode` of all."""
-        seen: list[int] = []
-        num_shown = 0
-        text = ""
+        text = TextStream(self)
         for token in ids:
-            seen.append(token)
-            text = self.decode(seen)
-            if token in self._byte_ids:
-                continue
-            num_whole = len(text.rstrip(INCOMPLETE))
-            if num_whole > num_shown:
-                yield text[num_shown:num_whole]
-                num_shown = num_whole
-        if len(text) > num_shown:
-            yield text[num_shown:]
+            if piece := text.push(token):
+                yield piece
+        if rest := text.flush():
+            yield rest
+
+    def token_text(self, token: int, before: int | None) -> str:
+        """The text of one token after another; None: the first of a completion."""
+        if before is None:
+            return self.decode([token])
+        return self.decode([before, token]).removeprefix(self.decode([before]))
 
     @property
     def is_encoder_decoder(self) -> bool:
@@ -188,7 +186,7 @@ class Codec:
         return vocabulary
 
     @cached_property
-    def _byte_ids(self) -> frozenset[int]:
+    def byte_ids(self) -> frozenset[int]:
         """Tokens that stand for one byte, if the tokenizer falls back to bytes (as SentencePiece's do).
 
         A run of them that is no valid text decodes to replacement characters as a whole, valid parts included: until
@@ -203,6 +201,33 @@ class Codec:
     def _encode(self, text: str, *, add_special_tokens: bool) -> list[int]:
         ids: list[int] = self._tokenizer.encode(text, add_special_tokens=add_special_tokens).ids
         return ids
+
+
+class TextStream:
+    """Decodes tokens as they arrive, into pieces of whole characters."""
+
+    def __init__(self, codec: Codec) -> None:
+        self._codec = codec
+        self._ids: list[int] = []
+        self._text = ""
+        self._num_shown = 0
+
+    def push(self, token: int) -> str:
+        """The text that is certain now and was not returned before; it may be empty."""
+        self._ids.append(token)
+        self._text = self._codec.decode(self._ids)
+        if token in self._codec.byte_ids:
+            return ""
+        return self._show(len(self._text.rstrip(INCOMPLETE)))
+
+    def flush(self) -> str:
+        """The rest of the text, after the last token."""
+        return self._show(len(self._text))
+
+    def _show(self, end: int) -> str:
+        piece = self._text[self._num_shown : end]
+        self._num_shown = max(end, self._num_shown)
+        return piece
 
 
 def _has_windows(folder: Path, config: Mapping[str, Any]) -> bool:

@@ -7,7 +7,7 @@ engine's graphs, `plain.batch.BatchGenerator` any exported graph with the standa
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Protocol
 
 from edgeelad.engine.sampling import SamplingParams
@@ -18,7 +18,10 @@ __all__ = [
     "ForcedToken",
     "GeneratedTokens",
     "Limits",
+    "LiveBatch",
+    "LiveSequence",
     "SamplingParams",
+    "SequenceRequest",
     "Stop",
     "TokenGenerator",
     "TreeRequest",
@@ -74,6 +77,71 @@ class GeneratedTokens:
         return sum(self.logprobs) / len(self.logprobs) if self.logprobs else 0.0
 
 
+@dataclass(slots=True, eq=False)
+class LiveSequence:
+    """A sequence that is being generated.
+
+    Attributes:
+        seed: Of its random draws.
+        budget: Maximum number of tokens, at least one.
+        ids: Tokens chosen so far, without an end token.
+        logprobs, entropies: One per chosen token.
+        num_top: Number of most likely tokens to keep per chosen token.
+        top: These tokens with their log-probabilities, in descending order; one list per chosen token, if requested.
+        finish_reason: Why it ended; None until then.
+    """
+
+    seed: int
+    budget: int
+    ids: list[int] = field(default_factory=list)
+    logprobs: list[float] = field(default_factory=list)
+    entropies: list[float] = field(default_factory=list)
+    finish_reason: FinishReason | None = None
+    num_top: int = 0
+    top: list[list[tuple[int, float]]] = field(default_factory=list)
+
+    def append(self, token: int, logprob: float, entropy: float, limits: Limits) -> None:
+        """Add a chosen token, and end the sequence if the token ends it."""
+        self.logprobs.append(logprob)
+        self.entropies.append(entropy)
+        if token in limits.eos_ids:
+            self.finish_reason = "eos"
+            return
+        self.ids.append(token)
+        if limits.stop is not None and token in limits.stop.tokens and limits.stop.check(self.ids):
+            self.finish_reason = "stop"
+        elif len(self.ids) == self.budget:
+            self.finish_reason = "length"
+
+    def result(self) -> GeneratedTokens:
+        """The ended sequence."""
+        assert self.finish_reason is not None, "the sequence has not ended"
+        return GeneratedTokens(tuple(self.ids), tuple(self.logprobs), tuple(self.entropies), self.finish_reason)
+
+
+@dataclass(frozen=True, slots=True)
+class SequenceRequest:
+    """A sequence to generate in a `LiveBatch`.
+
+    Attributes:
+        prompt_ids: Leaves room for a token in the student's context.
+        params: How to choose tokens, and their maximum number, at least one.
+        seed: Of its random draws.
+        num_top: Number of most likely tokens to keep per chosen token.
+    """
+
+    prompt_ids: tuple[int, ...]
+    params: SamplingParams
+    seed: int = 0
+    num_top: int = 0
+
+    def begin(self, limits: Limits) -> LiveSequence:
+        """The sequence before its first token."""
+        budget = min(self.params.max_new_tokens, limits.max_context - len(self.prompt_ids))
+        assert budget > 0, "it leaves room for a token"
+        return LiveSequence(self.seed, budget, num_top=self.num_top)
+
+
 @dataclass(frozen=True, slots=True)
 class BranchPoint:
     """A prefix of a tree's completion after which branches start.
@@ -123,6 +191,42 @@ class TreeResult:
     forced: tuple[ForcedToken | None, ...]
 
 
+class LiveBatch(Protocol):
+    """Sequences that advance together and join and leave at any time: continuous batching for a server.
+
+    A sequence has the same bits alone and in any company. If a method raises, `clear` makes the batch usable again.
+    """
+
+    @property
+    def num_rows(self) -> int:
+        """Maximum number of sequences."""
+        ...
+
+    @property
+    def live(self) -> Sequence[LiveSequence]:
+        """The sequences that have not ended."""
+        ...
+
+    def add(self, request: SequenceRequest) -> LiveSequence | None:
+        """Prefill a sequence and choose its first token, with which it may end; None if there is no room now.
+
+        An empty batch has room for any sequence.
+        """
+        ...
+
+    def step(self) -> None:
+        """Choose one more token per sequence; those that end leave."""
+        ...
+
+    def remove(self, sequence: LiveSequence) -> None:
+        """Remove a sequence that is no longer wanted."""
+        ...
+
+    def clear(self) -> None:
+        """Remove all sequences."""
+        ...
+
+
 class TokenGenerator(Protocol):
     """Generates tokens with one student.
 
@@ -158,6 +262,10 @@ class TokenGenerator(Protocol):
 
     def stream(self, prompt: Sequence[int], max_tokens: int, limits: Limits) -> Iterator[int]:
         """The greedy continuation of one prompt, token by token, without the end token."""
+        ...
+
+    def open_batch(self, limits: Limits, num_rows: int) -> LiveBatch:
+        """Open a batch of up to `num_rows` sequences; nothing else may be generated while it has any."""
         ...
 
     def close(self) -> None:

@@ -10,7 +10,15 @@ from pathlib import Path
 from types import TracebackType
 
 from edgeelad.engine.codec import Codec
-from edgeelad.engine.generate import ForcedToken, GeneratedTokens, Limits, TokenGenerator, TreeRequest, TreeResult
+from edgeelad.engine.generate import (
+    ForcedToken,
+    GeneratedTokens,
+    Limits,
+    LiveBatch,
+    TokenGenerator,
+    TreeRequest,
+    TreeResult,
+)
 from edgeelad.engine.open import open_generator
 from edgeelad.engine.options import EngineOptions
 from edgeelad.engine.sampling import SamplingParams
@@ -112,6 +120,15 @@ class Student:
             PromptTooLongError: The question leaves no room for an explanation.
         """
         yield from self.codec.stream(self._generator.stream(self._prompt(question), max_tokens, self._limits))
+
+    def open_batch(self, num_rows: int) -> LiveBatch:
+        """Open a batch of up to `num_rows` explanations that start at any time; see `generate.LiveBatch`."""
+        return self._generator.open_batch(self._limits, num_rows)
+
+    def read(self, question: Question, prompt: Sequence[int], sequence: GeneratedTokens) -> ReasoningTree:
+        """The explanation that a sequence of tokens after a question's prompt is, without branches."""
+        request = TreeRequest(tuple(prompt), sequence.ids, ())
+        return self._tree(question, sequence, request, TreeResult((), ()), ())
 
     def _prompt(self, question: Question) -> list[int]:
         prompt = self.codec.encode_prompt(question)

@@ -1,21 +1,24 @@
-"""Continuous batching of independent prompts: a waiting prompt takes the row of a sequence that has ended.
+"""Continuous batching of independent prompts: sequences join and leave between steps.
 
-Each prompt is prefilled as a packed sequence of its own; then all live rows advance by one token per step. A row's
-result does not depend on the others: matrix products give a row the same bits for every number of rows from two on (a
-row that is alone runs beside a copy of itself), and attention reads each row's own keys alone.
+A prompt is prefilled as a packed sequence of its own; then all live rows advance by one token per step. A row's result
+does not depend on the others: matrix products give a row the same bits for every number of rows from two on, or for
+every multiple of `PackedGraph.row_multiple` (copies of a row fill up the batch), and attention reads each row's own
+keys alone.
 """
 
 from __future__ import annotations
 
+from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
-from edgeelad.engine.generate import GeneratedTokens, Limits
+from edgeelad.engine.generate import GeneratedTokens, Limits, LiveSequence, SequenceRequest
 from edgeelad.engine.packed.buffers import KeyValueBuffers
 from edgeelad.engine.packed.graph import Feed, PackedGraph
-from edgeelad.engine.packed.sequence import LiveSequence, choose_next
+from edgeelad.engine.packed.rows import TopRows
+from edgeelad.engine.packed.sequence import choose_next
 from edgeelad.engine.sampling import SamplingParams
 
 BATCH_SLOT = 0
@@ -23,10 +26,22 @@ MIN_ROWS = 2
 
 
 @dataclass(slots=True, eq=False)
-class _Row:
-    index: int
-    length: int  # tokens in its row of the buffers
+class Row:
+    """A sequence in a batch, and how many of its tokens are cached."""
+
+    request: SequenceRequest
     sequence: LiveSequence
+    length: int = 0
+
+    @property
+    def max_length(self) -> int:
+        """Maximum tokens that will be cached."""
+        return len(self.request.prompt_ids) + self.sequence.budget
+
+    @property
+    def num_top(self) -> int:
+        """Number of top logits that the choice of its next token needs."""
+        return max(self.request.params.num_top, self.sequence.num_top)
 
 
 class RaggedBatch:
@@ -35,83 +50,53 @@ class RaggedBatch:
     Attributes:
         num_rows: Maximum number of sequences.
         capacity: Tokens per row.
+        live: The rows in use; row i of the buffers belongs to `live[i]`.
     """
 
     def __init__(self, graph: PackedGraph, num_rows: int, capacity: int) -> None:
         """Allocate the buffers."""
         self.num_rows, self.capacity = num_rows, capacity
+        self.live: list[Row] = []
         self._graph = graph
-        self._buffers = KeyValueBuffers(graph.shape, max(num_rows, MIN_ROWS), capacity)
+        self._buffers = KeyValueBuffers(graph.shape, self._filled_up(num_rows), capacity)
 
-    def run(
-        self, prompts: Sequence[Sequence[int]], seeds: Sequence[int], params: SamplingParams, limits: Limits
-    ) -> list[GeneratedTokens]:
-        """Generate one sequence per prompt.
+    def run(self, requests: Sequence[SequenceRequest], limits: Limits) -> list[GeneratedTokens]:
+        """Generate sequences of any number, each of which fits a row."""
+        self.live.clear()  # what an earlier run left when it failed
+        rows = [Row(request, request.begin(limits)) for request in requests]
+        waiting = rows[::-1]
+        while waiting or self.live:
+            while waiting and len(self.live) < self.num_rows:
+                count = min(self.num_rows - len(self.live), len(self._graph.sequence_slots), len(waiting))
+                self.start([waiting.pop() for _ in range(count)], limits)
+            if self.live:
+                self.step(limits)
+        return [row.sequence.result() for row in rows]
 
-        Args:
-            prompts: Token ids; each leaves room for a token in the student's context and fits a row.
-            seeds: One per prompt.
-            params: How tokens are chosen, and their maximum number.
-            limits: When a sequence ends.
-        """
-        results: dict[int, GeneratedTokens] = {}
-        waiting = [
-            _Row(index, 0, LiveSequence(seeds[index], min(params.max_new_tokens, limits.max_context - len(prompt))))
-            for index, prompt in enumerate(prompts)
-        ][::-1]
-        live: list[_Row] = []
-        while len(results) < len(prompts):
-            # 1. prefill waiting prompts into free rows; one may end with its first token
-            while waiting and len(live) < self.num_rows:
-                num_free = min(self.num_rows - len(live), len(self._graph.sequence_slots))
-                fresh = [waiting.pop() for _ in range(min(num_free, len(waiting)))]
-                self._prefill(len(live), fresh, prompts, params, limits)
-                live.extend(fresh)
-                self._release_ended(live, results)
-            # 2. decode one token per row
-            if live:
-                self._step(live, params, limits)
-                self._release_ended(live, results)
-        return [results[index] for index in range(len(prompts))]
-
-    def _release_ended(self, live: list[_Row], results: dict[int, GeneratedTokens]) -> None:
-        """Remove rows that have ended; the last row takes the free place."""
-        for place in range(len(live) - 1, -1, -1):
-            if live[place].sequence.finish_reason is not None:
-                results[live[place].index] = live[place].sequence.result()
-                last = live.pop()
-                if place < len(live):
-                    self._buffers.move_row(len(live), place, last.length)
-                    live[place] = last
-
-    def _prefill(
-        self, first: int, rows: list[_Row], prompts: Sequence[Sequence[int]], params: SamplingParams, limits: Limits
-    ) -> None:
-        """Prefill prompts into the rows of the buffers from `first` on, and choose their first tokens."""
+    def start(self, rows: Sequence[Row], limits: Limits) -> None:
+        """Prefill sequences, at most one per sequence slot, and choose their first tokens, with which they may end."""
         feeds = {}
-        for place, (slot, row) in enumerate(zip(self._graph.sequence_slots, rows, strict=False), start=first):
-            prompt = prompts[row.index]
-            row.length = len(prompt)
+        for place, (slot, row) in enumerate(zip(self._graph.sequence_slots, rows, strict=False), start=len(self.live)):
+            row.length = len(row.request.prompt_ids)
             feeds[slot] = Feed(
                 self._buffers,
                 (place, place + 1),
-                np.array([prompt], dtype=np.int64),
+                np.array([row.request.prompt_ids], dtype=np.int64),
                 np.arange(row.length, dtype=np.int64)[None],
                 np.zeros(1, dtype=np.int32),
                 np.zeros((1, 1, row.length, row.length), dtype=np.float32),  # attention itself is causal
                 np.array([row.length - 1], dtype=np.int64),
             )
-        found, *_ = self._graph.run(feeds, params.num_top)
-        choose_next([row.sequence for row in rows], found, params, limits)
+        found, *_ = self._graph.run(feeds, max(row.num_top for row in rows))
+        _choose(rows, found, limits)
+        self.live.extend(rows)
+        self._remove_ended()
 
-    def _step(self, live: list[_Row], params: SamplingParams, limits: Limits) -> None:
-        tokens = [row.sequence.ids[-1] for row in live]
-        lengths = [row.length for row in live]
-        for row in live:
-            row.length += 1
-        if len(live) < MIN_ROWS:  # a copy of the same token, over whatever the next row holds
-            tokens, lengths = tokens * MIN_ROWS, lengths * MIN_ROWS
-        count = len(tokens)
+    def step(self, limits: Limits) -> None:
+        """Choose one more token per row; those that end leave."""
+        count = self._filled_up(len(self.live))
+        rows = [*self.live, *[self.live[0]] * (count - len(self.live))]  # copies overwrite what their rows hold
+        tokens, lengths = [row.sequence.ids[-1] for row in rows], [row.length for row in rows]
         feed = Feed(
             self._buffers,
             (0, count),
@@ -119,7 +104,47 @@ class RaggedBatch:
             np.array(lengths, dtype=np.int64)[:, None],
             np.array(lengths, dtype=np.int32),
             np.zeros((1, 1, 1, max(lengths) + 1), dtype=np.float32),
-            np.arange(len(live), dtype=np.int64),
+            np.arange(count if self._graph.row_multiple > 1 else len(self.live), dtype=np.int64),
         )
-        found, *_ = self._graph.run({BATCH_SLOT: feed}, params.num_top)
-        choose_next([row.sequence for row in live], found, params, limits)
+        found, *_ = self._graph.run({BATCH_SLOT: feed}, max(row.num_top for row in self.live))
+        for row in self.live:
+            row.length += 1
+        _choose(self.live, found, limits)
+        self._remove_ended()
+
+    def remove(self, place: int) -> None:
+        """Remove a row; the last one takes its place."""
+        last = self.live.pop()
+        if place < len(self.live):
+            self._buffers.move_row(len(self.live), place, last.length)
+            self.live[place] = last
+
+    def resize(self, num_rows: int, capacity: int) -> None:
+        """Change the size of the buffers; the live rows keep their tokens."""
+        self._graph.unbind()
+        self._buffers.resize(self._filled_up(num_rows), capacity, [row.length for row in self.live])
+        self.num_rows, self.capacity = num_rows, capacity
+
+    def _filled_up(self, num_rows: int) -> int:
+        """The number of rows that run, copies included."""
+        multiple = self._graph.row_multiple
+        return max(-(-num_rows // multiple) * multiple, MIN_ROWS)
+
+    def _remove_ended(self) -> None:
+        for place in range(len(self.live) - 1, -1, -1):
+            if self.live[place].sequence.finish_reason is not None:
+                self.remove(place)
+
+
+def _choose(rows: Sequence[Row], found: TopRows, limits: Limits) -> None:
+    """Choose each row's next token in its own way; row i of `found` is the distribution of `rows[i]`."""
+    alike: dict[tuple[float, int, float], list[int]] = defaultdict(list)
+    for place, row in enumerate(rows):
+        params = row.request.params
+        alike[params.temperature, params.top_k, params.top_p].append(place)
+        if row.sequence.num_top:
+            row.sequence.top.append(found.most_likely(place, row.sequence.num_top))
+    for (temperature, top_k, top_p), places in alike.items():
+        params = SamplingParams(0, temperature, top_k, top_p)  # the sequences know their maximum number of tokens
+        own = found if len(places) == len(rows) else found.take(np.array(places))
+        choose_next([rows[place].sequence for place in places], own, params, limits)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from bisect import bisect_left, insort
+from collections.abc import Sequence
 from math import prod
 from operator import attrgetter
 from typing import Any
@@ -90,6 +91,18 @@ class KeyValueBuffers:
         """Copy the first `length` tokens of one row to another."""
         for array in self.arrays:
             array[target, :, :length] = array[source, :, :length]
+
+    def resize(self, rows: int, capacity: int, lengths: Sequence[int]) -> None:
+        """Change the size; the first `lengths[i]` tokens of row i are kept, for as many rows as there are lengths."""
+        self._values.clear()
+        for place, old in enumerate(self.arrays):  # array by array, so that little more than one copy is held
+            fresh = self._pool.take((rows, old.shape[1], capacity, old.shape[3]))
+            for row, length in enumerate(lengths):
+                fresh[row, :, :length] = old[row, :, :length]
+            self.arrays[place] = fresh
+            self._pool.give_back(old)
+            self._pool.release_unused()
+        self.rows, self.capacity = rows, capacity
 
     def keep_columns(self, row: int, first: int, columns: Ints) -> None:
         """Move the given columns of a row, in their order, to the columns from `first` on."""

@@ -13,12 +13,21 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from edgeelad.engine.generate import ForcedToken, GeneratedTokens, Limits, TreeRequest, TreeResult
+from edgeelad.engine.generate import (
+    ForcedToken,
+    GeneratedTokens,
+    Limits,
+    LiveSequence,
+    SequenceRequest,
+    TreeRequest,
+    TreeResult,
+)
 from edgeelad.engine.packed.batch import RaggedBatch
 from edgeelad.engine.packed.buffers import KeyValueBuffers
 from edgeelad.engine.packed.graph import Feed, PackedGraph
+from edgeelad.engine.packed.live import PackedLiveBatch
 from edgeelad.engine.packed.parallel_trees import ParallelTrees
-from edgeelad.engine.packed.sequence import LiveSequence, choose_next
+from edgeelad.engine.packed.sequence import choose_next
 from edgeelad.engine.packed.sequential_trees import FinishedTree, SequentialTrees, TreePlan
 from edgeelad.engine.sampling import SamplingParams
 
@@ -82,7 +91,7 @@ class PackedGenerator:
             return results
         longest = max(min(len(prompts[i]) + params.max_new_tokens, limits.max_context) for i in fitting)
         batch = self._reserve_batch(len(fitting), longest)
-        found = batch.run([prompts[i] for i in fitting], [own[i] for i in fitting], params, limits)
+        found = batch.run([SequenceRequest(tuple(prompts[i]), params, own[i]) for i in fitting], limits)
         for index, generated in zip(fitting, found, strict=True):
             results[index] = generated
         return results
@@ -126,6 +135,12 @@ class PackedGenerator:
                 return
             fresh, past = sequence.ids[-1:], total
             yield fresh[0]
+
+    def open_batch(self, limits: Limits, num_rows: int) -> PackedLiveBatch:
+        """Open a batch that sequences join and leave; see `TokenGenerator`."""
+        return PackedLiveBatch(
+            self.graph, limits, num_rows, MAX_BATCH_BYTES if self.kv_bytes is None else self.kv_bytes
+        )
 
     def _reserve_batch(self, num_rows: int, capacity: int) -> RaggedBatch:
         """A batch with rows of at least `capacity` tokens: the last one if it is suitable."""

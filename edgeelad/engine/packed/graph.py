@@ -19,6 +19,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from edgeelad.engine.onnx_file import summarize_graph
 from edgeelad.engine.packed.buffers import BranchBuffers, Floats, Ints, KeyValueBuffers, shared
 from edgeelad.engine.packed.layout import HIDDEN
 from edgeelad.engine.packed.names import (
@@ -47,6 +48,8 @@ from edgeelad.engine.session import ADVICE, open_session, run_errors
 from edgeelad.engine.shape import WINDOW_KEY, CacheShape
 from edgeelad.errors import ModelError
 
+# MatMulNBits computes tiles of four rows in one way, and the rows that are left in another
+BLOCK_ROWS = 4
 TREE_BIASES = {GLOBAL_BIAS: TREE_BIAS, LOCAL_BIAS: TREE_LOCAL_BIAS}
 
 
@@ -115,6 +118,8 @@ class PackedGraph:
         num_trees: Trees that fit at the same time.
         vocab_size: Logits per row.
         window: Tokens that the layers with a sliding window attend to; None if there are no such layers.
+        row_multiple: A row has the same bits in every batch whose number of rows is a multiple of this, and at least
+            two.
     """
 
     def __init__(self, path: Path, num_threads: int = 1) -> None:
@@ -141,6 +146,7 @@ class PackedGraph:
         self.vocab_size = int(metadata.get(VOCAB_SIZE_KEY, 0))
         if self.vocab_size < 1:
             raise ModelError(f"{path}: no vocabulary size in its metadata; {ADVICE}")
+        self.row_multiple = BLOCK_ROWS if summarize_graph(path).weight_bits else 1
         self._binding = self.session.io_binding()
         self._bound: dict[int, tuple[KeyValueBuffers, tuple[int, int]]] = {}
         self._bound_trees: dict[int, tuple[KeyValueBuffers, list[Floats]]] = {}

@@ -12,10 +12,10 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from edgeelad.engine.generate import LiveSequence
 from edgeelad.engine.packed.buffers import Ints, KeyValueBuffers
 from edgeelad.engine.packed.graph import Feed
 from edgeelad.engine.packed.layout import HIDDEN, Layout, Point
-from edgeelad.engine.packed.sequence import LiveSequence
 
 # Maximum branches per group: each step appends a column per branch, and every branch attends over all columns. Smaller
 # groups need more copies of the context; 5 to 64 were measured, and made little difference.

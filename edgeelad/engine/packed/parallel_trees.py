@@ -14,13 +14,13 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from edgeelad.engine.generate import Limits
+from edgeelad.engine.generate import Limits, LiveSequence
 from edgeelad.engine.packed.buffers import BranchBuffers, BufferPool, KeyValueBuffers
 from edgeelad.engine.packed.graph import PackedGraph, TreeFeed
 from edgeelad.engine.packed.group import Branch, context_feed
 from edgeelad.engine.packed.layout import HIDDEN, Layout
 from edgeelad.engine.packed.rows import TopRows
-from edgeelad.engine.packed.sequence import LiveSequence, choose_next
+from edgeelad.engine.packed.sequence import choose_next
 from edgeelad.engine.packed.sequential_trees import FinishedTree, TreePlan, first_token_rows, gather, start_tree
 from edgeelad.engine.sampling import SamplingParams
 

@@ -26,6 +26,11 @@ class TopRows:
     normalizers: npt.NDArray[np.float64]
     entropies: npt.NDArray[np.float64]
 
+    def most_likely(self, row: int, num: int) -> list[tuple[int, float]]:
+        """The most likely tokens of a row with their log-probabilities, in descending order."""
+        logprobs = np.minimum(self.logits[row, :num].astype(np.float64) - self.normalizers[row], 0.0)
+        return list(zip(self.ids[row, :num].tolist(), logprobs.tolist(), strict=True))
+
     def take(self, rows: Ints) -> TopRows:
         """The given rows, in that order; rows may repeat."""
         return TopRows(self.logits[rows], self.ids[rows], self.normalizers[rows], self.entropies[rows])

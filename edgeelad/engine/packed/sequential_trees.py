@@ -12,13 +12,13 @@ from itertools import pairwise
 
 import numpy as np
 
-from edgeelad.engine.generate import GeneratedTokens, Limits
+from edgeelad.engine.generate import GeneratedTokens, Limits, LiveSequence
 from edgeelad.engine.packed.buffers import Ints, KeyValueBuffers
 from edgeelad.engine.packed.graph import PackedGraph
 from edgeelad.engine.packed.group import GROUP_SIZE, Branch, Group, context_feed
 from edgeelad.engine.packed.layout import Layout, lay_out
 from edgeelad.engine.packed.rows import TopRows
-from edgeelad.engine.packed.sequence import LiveSequence, choose_next
+from edgeelad.engine.packed.sequence import choose_next
 from edgeelad.engine.sampling import SamplingParams
 
 

@@ -16,6 +16,7 @@ from edgeelad.engine.generate import BranchPoint, ForcedToken, GeneratedTokens, 
 from edgeelad.engine.plain.cache import IntArray
 from edgeelad.engine.plain.decode import Rows, decode
 from edgeelad.engine.plain.graph import Graph
+from edgeelad.engine.plain.live import PlainLiveBatch
 from edgeelad.engine.plain.prefill import Prefilled, cut_prefixes, left_mask, prefill
 from edgeelad.engine.plain.stream import stream_tokens
 from edgeelad.engine.sampling import SamplingParams, Seeds, normalizers_and_entropies
@@ -101,6 +102,10 @@ class BatchGenerator:
     def stream(self, prompt: Sequence[int], max_tokens: int, limits: Limits) -> Iterator[int]:
         """The greedy continuation of one prompt, token by token; see `TokenGenerator`."""
         return stream_tokens(self.graph, prompt, max_tokens, limits)
+
+    def open_batch(self, limits: Limits, num_rows: int) -> PlainLiveBatch:
+        """Open a batch of one sequence, whatever `num_rows`; see `TokenGenerator`."""
+        return PlainLiveBatch(self.graph, limits)
 
     def _generate_batch(
         self, requests: Sequence[TreeRequest], params: SamplingParams, limits: Limits
