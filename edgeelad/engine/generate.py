@@ -210,12 +210,14 @@ class LiveBatch(Protocol):
     def add(self, request: SequenceRequest) -> LiveSequence | None:
         """Prefill a sequence and choose its first token, with which it may end; None if there is no room now.
 
+        A long prompt is prefilled by `step` instead, in parts.
+
         An empty batch has room for any sequence.
         """
         ...
 
     def step(self) -> None:
-        """Choose one more token per sequence; those that end leave."""
+        """Choose one more token per sequence whose prompt is prefilled; those that end leave."""
         ...
 
     def remove(self, sequence: LiveSequence) -> None:

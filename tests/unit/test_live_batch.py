@@ -145,6 +145,39 @@ def test_buffers_grow_for_a_long_sequence_and_shrink_for_many_short_ones(
     assert [sequence.result() for sequence in found if sequence] == [expected[0], *expected[2:]]
 
 
+def test_a_long_prompt_is_read_in_parts_while_others_advance(
+    generator: TokenGenerator, alone: list[LiveSequence], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("edgeelad.engine.packed.live.PART_TOKENS", 40)  # more than REQUESTS have
+    rng = np.random.default_rng(1)
+    long, longer = (
+        SequenceRequest(tuple(rng.integers(3, 390, length).tolist()), SamplingParams(9, 0.9), 5, 2)
+        for length in (90, 100)
+    )
+    expected = everything(finish(generator.open_batch(LIMITS, 1), long))
+    batch = generator.open_batch(LIMITS, 3)
+    others = [sequence for request in REQUESTS[:2] if (sequence := batch.add(request)) is not None]
+    found = batch.add(long)
+    if batch.num_rows == 1:
+        assert found is None
+        return
+    assert found is not None
+    assert batch.add(longer) is None
+    batch.step()
+    assert (len(found.ids), len(others[0].ids)) == (0, 2)
+    while batch.live:
+        batch.step()
+    assert everything(found) == expected
+    assert [everything(sequence) for sequence in others] == [everything(sequence) for sequence in alone[:2]]
+    left = batch.add(long)
+    assert left is not None
+    batch.remove(left)
+    assert not batch.live
+    assert everything(finish(batch, long)) == expected
+    (whole,) = generator.generate([long.prompt_ids], long.params, LIMITS, [long.seed])
+    assert whole.ids == expected[0].ids
+
+
 def test_a_batch_is_used_again_after_a_failure(generator: TokenGenerator, monkeypatch: pytest.MonkeyPatch) -> None:
     batch = generator.open_batch(LIMITS, 2)
     expected = everything(finish(batch, REQUESTS[0]))

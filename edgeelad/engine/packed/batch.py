@@ -77,20 +77,27 @@ class RaggedBatch:
         """Prefill sequences, at most one per sequence slot, and choose their first tokens, with which they may end."""
         feeds = {}
         for place, (slot, row) in enumerate(zip(self._graph.sequence_slots, rows, strict=False), start=len(self.live)):
-            row.length = len(row.request.prompt_ids)
-            feeds[slot] = Feed(
-                self._buffers,
-                (place, place + 1),
-                np.array([row.request.prompt_ids], dtype=np.int64),
-                np.arange(row.length, dtype=np.int64)[None],
-                np.zeros(1, dtype=np.int32),
-                np.zeros((1, 1, row.length, row.length), dtype=np.float32),  # attention itself is causal
-                np.array([row.length - 1], dtype=np.int64),
-            )
+            feeds[slot] = _prompt_feed(self._buffers, place, row, len(row.request.prompt_ids))
         found, *_ = self._graph.run(feeds, max(row.num_top for row in rows))
         _choose(rows, found, limits)
         self.live.extend(rows)
         self._remove_ended()
+
+    def read(self, row: Row, buffers: KeyValueBuffers, num_tokens: int, limits: Limits) -> bool:
+        """Prefill the next tokens of a prompt in buffers of its own; with its last token it joins the batch.
+
+        Returns:
+            Whether the prompt is complete.
+        """
+        (slot, *_) = self._graph.sequence_slots
+        found, *_ = self._graph.run({slot: _prompt_feed(buffers, 0, row, num_tokens)}, row.num_top)
+        if row.length < len(row.request.prompt_ids):
+            return False
+        self._buffers.take_row(len(self.live), buffers, row.length)
+        _choose([row], found, limits)
+        self.live.append(row)
+        self._remove_ended()
+        return True
 
     def step(self, limits: Limits) -> None:
         """Choose one more token per row; those that end leave."""
@@ -109,7 +116,7 @@ class RaggedBatch:
         found, *_ = self._graph.run({BATCH_SLOT: feed}, max(row.num_top for row in self.live))
         for row in self.live:
             row.length += 1
-        _choose(self.live, found, limits)
+        _choose(self.live, found.part(0, len(self.live)), limits)
         self._remove_ended()
 
     def remove(self, place: int) -> None:
@@ -134,6 +141,21 @@ class RaggedBatch:
         for place in range(len(self.live) - 1, -1, -1):
             if self.live[place].sequence.finish_reason is not None:
                 self.remove(place)
+
+
+def _prompt_feed(buffers: KeyValueBuffers, place: int, row: Row, num_tokens: int) -> Feed:
+    """The next tokens of a row's prompt, which will be cached at `place`; the distribution after the last is wanted."""
+    past, stop = row.length, min(row.length + num_tokens, len(row.request.prompt_ids))
+    row.length = stop
+    return Feed(
+        buffers,
+        (place, place + 1),
+        np.array([row.request.prompt_ids[past:stop]], dtype=np.int64),
+        np.arange(past, stop, dtype=np.int64)[None],
+        np.array([past], dtype=np.int32),
+        np.zeros((1, 1, stop - past, stop), dtype=np.float32),  # attention itself is causal
+        np.array([stop - past - 1], dtype=np.int64),
+    )
 
 
 def _choose(rows: Sequence[Row], found: TopRows, limits: Limits) -> None:

@@ -92,6 +92,11 @@ class KeyValueBuffers:
         for array in self.arrays:
             array[target, :, :length] = array[source, :, :length]
 
+    def take_row(self, target: int, source: KeyValueBuffers, length: int) -> None:
+        """Copy the first `length` tokens of the first row of other buffers to a row."""
+        for array, other in zip(self.arrays, source.arrays, strict=True):
+            array[target, :, :length] = other[0, :, :length]
+
     def resize(self, rows: int, capacity: int, lengths: Sequence[int]) -> None:
         """Change the size; the first `lengths[i]` tokens of row i are kept, for as many rows as there are lengths."""
         self._values.clear()

@@ -1,13 +1,19 @@
-"""A `generate.LiveBatch` on the engine's graph: a ragged batch whose buffers fit the sequences that are in it."""
+"""A `generate.LiveBatch` on the engine's graph: a ragged batch whose buffers fit the sequences that are in it.
+
+A long prompt is prefilled in parts, one per step, so that the other sequences do not wait for all of it.
+"""
 
 from __future__ import annotations
 
 from edgeelad.engine.generate import Limits, LiveSequence, SequenceRequest
 from edgeelad.engine.packed.batch import RaggedBatch, Row
+from edgeelad.engine.packed.buffers import KeyValueBuffers
 from edgeelad.engine.packed.graph import PackedGraph
 
 # rows have capacities in multiples of this many tokens, so that few sequences change the size of the buffers
 CAPACITY_STEP = 256
+# tokens of a prompt that are prefilled at a time
+PART_TOKENS = 512
 
 
 class PackedLiveBatch:
@@ -22,40 +28,58 @@ class PackedLiveBatch:
         self.num_rows, self.kv_bytes = num_rows, kv_bytes
         self._graph, self._limits = graph, limits
         self._batch: RaggedBatch | None = None
+        self._reading: tuple[Row, KeyValueBuffers] | None = None  # a long prompt, and where it is prefilled
 
     @property
     def live(self) -> list[LiveSequence]:
         """The sequences that have not ended."""
-        return [] if self._batch is None else [row.sequence for row in self._batch.live]
+        return [row.sequence for row in self._rows]
+
+    @property
+    def _rows(self) -> list[Row]:
+        rows = [] if self._batch is None else self._batch.live
+        return [*rows, *([] if self._reading is None else [self._reading[0]])]
 
     def add(self, request: SequenceRequest) -> LiveSequence | None:
         """Prefill a sequence and choose its first token; see `LiveBatch`."""
-        row = Row(request, request.begin(self._limits))
-        batch = self._make_room(row)
+        row, num_tokens = Row(request, request.begin(self._limits)), len(request.prompt_ids)
+        is_long = num_tokens > PART_TOKENS
+        batch = None if is_long and self._reading is not None else self._make_room(row)
         if batch is None:
             return None
-        batch.start([row], self._limits)
+        if is_long:
+            self._reading = row, KeyValueBuffers(self._graph.shape, 1, num_tokens)
+        else:
+            batch.start([row], self._limits)
         return row.sequence
 
     def step(self) -> None:
-        """Choose one more token per sequence; see `LiveBatch`."""
-        if self._batch is not None and self._batch.live:
+        """Choose one more token per sequence, except for a prompt that is being read; see `LiveBatch`."""
+        if self._batch is None:
+            return
+        if self._batch.live:
             self._batch.step(self._limits)
+        if self._reading is not None:
+            row, buffers = self._reading
+            if self._batch.read(row, buffers, PART_TOKENS, self._limits):
+                self._reading = None
 
     def remove(self, sequence: LiveSequence) -> None:
         """Remove a sequence; see `LiveBatch`."""
-        if self._batch is not None:
+        if self._reading is not None and self._reading[0].sequence is sequence:
+            self._reading = None
+        elif self._batch is not None:
             for place in [place for place, row in enumerate(self._batch.live) if row.sequence is sequence]:
                 self._batch.remove(place)
 
     def clear(self) -> None:
-        """Remove all sequences; see `LiveBatch`."""
-        if self._batch is not None:
-            self._batch.live.clear()
+        """Remove all sequences, and release the buffers; see `LiveBatch`."""
+        self._batch = self._reading = None
+        self._graph.unbind()
 
     def _make_room(self, row: Row) -> RaggedBatch | None:
         """A batch with a free place for one more row, which its buffers grow or shrink for; None if they cannot."""
-        live = [] if self._batch is None else self._batch.live
+        live = self._rows
         longest = max(each.max_length for each in (*live, row))
         batch = self._batch
         if batch is not None and len(live) < batch.num_rows and longest <= batch.capacity:
