@@ -20,8 +20,9 @@ from edgeelad.cli.config import config
 from edgeelad.cli.distill import distill, export, report
 from edgeelad.cli.ledger import annotations_group, ledger_group
 from edgeelad.cli.score import evaluate, score
+from edgeelad.cli.serve import serve
 from edgeelad.cli.shared import fail
-from edgeelad.cli.student import push, run, serve, verify
+from edgeelad.cli.student import push, run, verify
 from edgeelad.cli.teacher import teacher_group
 from edgeelad.cli.terminal import LogHandler, write_error
 from edgeelad.errors import EdgeeladError

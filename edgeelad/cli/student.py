@@ -1,4 +1,4 @@
-"""`edgeelad run`, `serve`, `verify` and `push`: the commands of the device that a package runs on."""
+"""`edgeelad run`, `verify` and `push`: the commands of the device that a package runs on."""
 
 from __future__ import annotations
 
@@ -59,19 +59,6 @@ def explain_aloud(student: LoadedStudent, question: str, max_tokens: int | None 
 
         answer = extract(text, student.info.answer_kind)
         yield f"(answer: {answer})\n" if answer is not None else "(no answer was stated)\n"
-
-
-@click.command()
-@click.argument("package", type=PATH)
-@click.option("--host", default="127.0.0.1", show_default=True, help="Address to listen on.")
-@click.option("--port", default=8080, show_default=True, type=click.IntRange(0, 65535), help="Port; 0: any free one.")
-@click.option("--threads", type=click.IntRange(min=1), help="Threads of the ONNX session; default: one per core.")
-@click.option("--allow-host", "allowed_hosts", multiple=True, metavar="NAME", help="Host or Origin name to accept.")
-def serve(package: Path, host: str, port: int, threads: int | None, allowed_hosts: tuple[str, ...]) -> None:
-    """Serve a package over HTTP with OpenAI's API, by default on loopback."""
-    from edgeelad.edge.serve import serve_package
-
-    serve_package(package, host, port, num_threads=threads, announce=write, allowed_hosts=allowed_hosts)
 
 
 @click.command()

@@ -13,13 +13,19 @@ from typing import Any, Literal
 
 Kind = Literal["chat", "completion"]
 MAX_STOPS = 4
+MAX_CHOICES = 16
+# OpenAI's limits on the most likely tokens that are returned per token
+MAX_TOP = {"chat": 20, "completion": 5}
+# below it, a temperature is 0: dividing by it would overflow
+MIN_TEMPERATURE = 1e-5
+# OpenAI allows 0, which no token reaches: it means the most likely one
+MIN_TOP_P = 1e-6
 
 # accepted without effect: they name the caller, or ask for the default
 _WITHOUT_EFFECT = frozenset(
     {
         "user",
         "metadata",
-        "seed",
         "service_tier",
         "safety_identifier",
         "prompt_cache_key",
@@ -29,7 +35,6 @@ _WITHOUT_EFFECT = frozenset(
 )
 # parameter -> the values that change nothing; any other value asks for something that a student cannot do
 _NOTHING_ASKED: Mapping[str, tuple[Any, ...]] = {
-    "n": (1,),
     "best_of": (1,),
     "tools": ([],),
     "functions": ([],),
@@ -40,8 +45,6 @@ _NOTHING_ASKED: Mapping[str, tuple[Any, ...]] = {
     "audio": (),
     "prediction": (),
     "web_search_options": (),
-    "logprobs": (False,),
-    "top_logprobs": (0,),
     "logit_bias": ({},),
     "presence_penalty": (0,),
     "frequency_penalty": (0,),
@@ -49,10 +52,10 @@ _NOTHING_ASKED: Mapping[str, tuple[Any, ...]] = {
     "suffix": ("",),
 }
 _OWN = {
-    "chat": frozenset({"messages", "max_tokens", "max_completion_tokens"}),
+    "chat": frozenset({"messages", "max_tokens", "max_completion_tokens", "top_logprobs"}),
     "completion": frozenset({"prompt", "max_tokens"}),
 }
-_COMMON = frozenset({"model", "stream", "stream_options", "stop", "temperature", "top_p"})
+_COMMON = frozenset({"model", "stream", "stream_options", "stop", "temperature", "top_p", "n", "seed", "logprobs"})
 
 
 class ApiError(Exception):
@@ -74,6 +77,11 @@ class ApiError(Exception):
         return {"error": {"message": str(self), "type": self.kind, "param": self.param, "code": self.code}}
 
 
+def failure() -> ApiError:
+    """The error of a request that failed through no fault of its own."""
+    return ApiError(500, "The server failed while generating; its log says why.", kind="server_error")
+
+
 @dataclass(frozen=True, slots=True)
 class GenerationRequest:
     """A valid request.
@@ -85,6 +93,11 @@ class GenerationRequest:
         stop: Stop sequences; generation ends before the first.
         is_stream: Whether to send pieces as they are generated.
         include_usage: Whether the last chunk of a stream holds the token counts.
+        temperature: 0 (the default, with which students are measured) takes the most likely token.
+        top_p: Sample from the most likely tokens that together reach this probability.
+        num_choices: Number of explanations.
+        seed: The same one gives the same explanations; None: a random one.
+        num_top: Number of most likely tokens to return per token; None: no log-probabilities.
     """
 
     kind: Kind
@@ -93,6 +106,16 @@ class GenerationRequest:
     stop: tuple[str, ...]
     is_stream: bool
     include_usage: bool
+    temperature: float = 0.0
+    top_p: float = 1.0
+    num_choices: int = 1
+    seed: int | None = None
+    num_top: int | None = None
+
+    @property
+    def question_param(self) -> str:
+        """The parameter that holds the question."""
+        return "messages" if self.kind == "chat" else "prompt"
 
 
 @dataclass(frozen=True, slots=True)
@@ -127,7 +150,7 @@ def parse_request(body: Any, kind: Kind, model: str) -> GenerationRequest:
     options = body.get("stream_options") or {}
     if not isinstance(options, dict) or (options and not is_stream):
         raise ApiError(400, "stream_options must be an object, and needs stream: true.", "stream_options")
-    _check_greedy(body)
+    temperature, top_p = _number(body, "temperature", 2), _number(body, "top_p", 1)
     return GenerationRequest(
         kind=kind,
         text=_last_question(body.get("messages")) if kind == "chat" else _prompt(body.get("prompt")),
@@ -135,6 +158,11 @@ def parse_request(body: Any, kind: Kind, model: str) -> GenerationRequest:
         stop=_stops(body.get("stop")),
         is_stream=is_stream,
         include_usage=_boolean(options, "include_usage"),
+        temperature=temperature if temperature is not None and temperature >= MIN_TEMPERATURE else 0.0,
+        top_p=1.0 if top_p is None else max(top_p, MIN_TOP_P),
+        num_choices=_whole_number(body, "n", 1, MAX_CHOICES) or 1,
+        seed=_whole_number(body, "seed", -(2**63), 2**63 - 1),
+        num_top=_num_top(body, kind),
     )
 
 
@@ -152,27 +180,23 @@ def _refuse_impossible(body: Mapping[str, Any], kind: Kind) -> None:
         if not is_nothing:
             raise ApiError(
                 400,
-                f"{name} = {_short(value)} is not supported: this server answers one question a request, in text, "
-                "with one greedy explanation.",
+                f"{name} = {_short(value)} is not supported: a student answers one question per request, in its own "
+                "words.",
                 name,
                 "unsupported_parameter",
             )
 
 
-def _check_greedy(body: Mapping[str, Any]) -> None:
-    temperature, top_p = body.get("temperature"), body.get("top_p")
-    if temperature is not None and (not _is_number(temperature) or not 0 <= temperature <= 2):
-        raise ApiError(400, f"temperature must be a number from 0 to 2, found {_short(temperature)}.", "temperature")
-    if top_p is not None and (not _is_number(top_p) or not 0 <= top_p <= 1):
-        raise ApiError(400, f"top_p must be a number from 0 to 1, found {_short(top_p)}.", "top_p")
-    if temperature:
-        raise ApiError(
-            400,
-            f"temperature = {temperature} is not supported: the student's accuracy was measured on greedy answers; "
-            "leave temperature out or set it to 0.",
-            "temperature",
-            "unsupported_value",
-        )
+def _num_top(body: Mapping[str, Any], kind: Kind) -> int | None:
+    """How many of the most likely tokens to return per token; None: no log-probabilities."""
+    if kind == "completion":
+        return _whole_number(body, "logprobs", 0, MAX_TOP[kind])
+    number = _whole_number(body, "top_logprobs", 0, MAX_TOP[kind])
+    if _boolean(body, "logprobs"):
+        return number or 0
+    if number:
+        raise ApiError(400, "top_logprobs needs logprobs: true.", "top_logprobs")
+    return None
 
 
 def _last_question(messages: Any) -> str:
@@ -217,14 +241,9 @@ def _not_empty(text: str, param: str) -> str:
 
 
 def _max_tokens(body: Mapping[str, Any]) -> int | None:
-    for name in ("max_completion_tokens", "max_tokens"):
-        value = body.get(name)
-        if value is None:
-            continue
-        if not isinstance(value, int) or isinstance(value, bool) or value < 1:
-            raise ApiError(400, f"{name} must be a whole number of at least 1, found {_short(value)}.", name)
-        return value
-    return None
+    names = ("max_completion_tokens", "max_tokens")
+    found = (_whole_number(body, name, 1) for name in names)
+    return next((value for value in found if value is not None), None)
 
 
 def _stops(stop: Any) -> tuple[str, ...]:
@@ -241,8 +260,21 @@ def _boolean(body: Mapping[str, Any], name: str) -> bool:
     raise ApiError(400, f"{name} must be true or false, found {_short(value)}.", name)
 
 
-def _is_number(value: Any) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool)
+def _whole_number(body: Mapping[str, Any], name: str, least: int, most: int | None = None) -> int | None:
+    value = body.get(name)
+    if value is None:
+        return None
+    if isinstance(value, int) and not isinstance(value, bool) and least <= value and (most is None or value <= most):
+        return value
+    allowed = f"of at least {least}" if most is None else f"from {least} to {most}"
+    raise ApiError(400, f"{name} must be a whole number {allowed}, found {_short(value)}.", name)
+
+
+def _number(body: Mapping[str, Any], name: str, most: int) -> float | None:
+    value = body.get(name)
+    if value is None or (isinstance(value, int | float) and not isinstance(value, bool) and 0 <= value <= most):
+        return value
+    raise ApiError(400, f"{name} must be a number from 0 to {most}, found {_short(value)}.", name)
 
 
 def _short(value: Any) -> str:

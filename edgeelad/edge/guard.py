@@ -1,13 +1,14 @@
-"""Limits on what `edgeelad serve` accepts from the network: connections, deadlines, Host and Origin, log size.
+"""Limits on what `edgeelad serve` accepts from the network: connections, deadlines, Host and Origin, keys, log size.
 
 `guarded_protocol` is uvicorn's HTTP protocol with a cap on connections and deadlines in both directions. `Guard` is an
-ASGI middleware that refuses what was not meant for this server. `RepeatsFilter` keeps a flood of messages out of the
-log. uvicorn is imported inside functions only.
+ASGI middleware that refuses what was not meant for this server, `KeyCheck` one that requires a key. `RepeatsFilter`
+keeps a flood of messages out of the log. uvicorn is imported inside functions only.
 """
 
 from __future__ import annotations
 
 import asyncio
+import hmac
 import logging
 import time
 from collections.abc import Iterable
@@ -85,15 +86,18 @@ class Guard:
     JSON: a form or plain text can be posted by any page without the browser asking first.
     """
 
-    def __init__(self, app: Any, allowed_hosts: Iterable[str] = LOOPBACK) -> None:
+    def __init__(self, app: Any, allowed_hosts: Iterable[str] = LOOPBACK, allowed_origins: Iterable[str] = ()) -> None:
         """Wrap an ASGI application.
 
         Args:
             app: The application.
             allowed_hosts: Host names and addresses, without ports; "*" allows all.
+            allowed_origins: Origins whose pages may use the server besides those of the allowed hosts, such as
+                "https://app.example"; "*" allows all.
         """
         self._app = app
         self._allowed = frozenset(map(_host_key, allowed_hosts))
+        self._origins = frozenset(allowed_origins)
 
     async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
         """Pass an acceptable request on; answer others with an error in OpenAI's form."""
@@ -112,8 +116,8 @@ class Guard:
         if not self._allows(f"//{host}", any_address=True):
             return ApiError(421, f"This server is not {host!r}; start it with --allow-host to name it so.")
         origin = headers.get("origin")
-        if origin is not None and not self._allows(origin):
-            return ApiError(403, f"Pages of {origin!r} may not use this server; --allow-host allows them.")
+        if origin is not None and not (self._origins & {origin, "*"} or self._allows(origin)):
+            return ApiError(403, f"Pages of {origin!r} may not use this server; --cors-origin allows them.")
         media_type = headers.get("content-type", "").partition(";")[0].strip().lower()
         if scope["method"] == "POST" and media_type != "application/json":
             return ApiError(415, f"The Content-Type must be application/json, found {media_type or 'none'}.")
@@ -125,6 +129,29 @@ class Guard:
         except ValueError:
             return False
         return "*" in self._allowed or host in self._allowed or (any_address and is_address(host))
+
+
+class KeyCheck:
+    """ASGI middleware: require `Authorization: Bearer KEY`, except for /health."""
+
+    def __init__(self, app: Any, key: str) -> None:
+        """Wrap an ASGI application; `key` is the key that clients need."""
+        self._app, self._key = app, key.encode()
+
+    async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
+        """Pass a request with the key on; answer others with 401."""
+        if scope["type"] != "http" or scope["path"] == "/health" or self._is_known(scope):
+            await self._app(scope, receive, send)
+            return
+        from starlette.responses import JSONResponse
+
+        error = ApiError(401, "Send the server's key: Authorization: Bearer KEY.", code="invalid_api_key")
+        await JSONResponse(error.to_json(), 401, {"WWW-Authenticate": "Bearer"})(scope, receive, send)
+
+    def _is_known(self, scope: Any) -> bool:
+        given = [value for name, value in scope["headers"] if name == b"authorization"]
+        scheme, _, key = given[0].partition(b" ") if len(given) == 1 else (b"", b"", b"")
+        return scheme.lower() == b"bearer" and hmac.compare_digest(key.strip(), self._key)
 
 
 class RepeatsFilter(logging.Filter):

@@ -1,15 +1,19 @@
-"""OpenAI's response bodies: whole, or in chunks of a stream."""
+"""OpenAI's response bodies: whole, or in chunks of a stream. The field `edgeelad` of a choice is an extension."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import accumulate
 from typing import Any
 
 from edgeelad.edge.api import Kind, Usage
-from edgeelad.edge.generation import Finish
+from edgeelad.edge.generation import Finish, TokenInfo
+from edgeelad.engine.codec import INCOMPLETE
 
 OBJECTS = {"chat": "chat.completion", "completion": "text_completion"}
 CHUNK_OBJECTS = {"chat": "chat.completion.chunk", "completion": "text_completion"}
+Tokens = Sequence[TokenInfo] | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -22,28 +26,44 @@ class Envelope:
     model: str
 
 
-def whole_body(envelope: Envelope, text: str, finish: Finish, usage: Usage) -> dict[str, Any]:
-    """The body of a response that is not streamed."""
-    content: dict[str, Any] = (
-        {"message": {"role": "assistant", "content": text, "refusal": None}}
-        if envelope.kind == "chat"
-        else {"text": text}
-    )
-    choice = {"index": 0, **content, "logprobs": None, "finish_reason": finish}
-    return {**_head(envelope, OBJECTS[envelope.kind]), "choices": [choice], "usage": usage.to_json()}
-
-
-def chunk_body(
-    envelope: Envelope, text: str | None, finish: Finish | None, *, is_first: bool = False
+def whole_choice(
+    kind: Kind, index: int, text: str, finish: Finish, tokens: Tokens, extension: dict[str, Any]
 ) -> dict[str, Any]:
-    """One chunk of a stream: a piece of text, or the end with its reason."""
-    if envelope.kind == "chat":
-        role = {"role": "assistant"} if is_first else {}
-        content: dict[str, Any] = {"delta": role if text is None else {**role, "content": text}}
-    else:
-        content = {"text": text or ""}
-    choice = {"index": 0, **content, "logprobs": None, "finish_reason": finish}
-    return {**_head(envelope, CHUNK_OBJECTS[envelope.kind]), "choices": [choice]}
+    """One choice of a response that is not streamed."""
+    content: dict[str, Any] = (
+        {"message": {"role": "assistant", "content": text, "refusal": None}} if kind == "chat" else {"text": text}
+    )
+    return {
+        "index": index,
+        **content,
+        "logprobs": _logprobs(kind, tokens, 0),
+        "finish_reason": finish,
+        "edgeelad": extension,
+    }
+
+
+def whole_body(envelope: Envelope, choices: Sequence[dict[str, Any]], usage: Usage) -> dict[str, Any]:
+    """The body of a response that is not streamed."""
+    return {**_head(envelope, OBJECTS[envelope.kind]), "choices": list(choices), "usage": usage.to_json()}
+
+
+def first_chunk(envelope: Envelope, index: int) -> dict[str, Any]:
+    """The first chunk of a choice in a chat's stream: its role."""
+    return _chunk(envelope, index, {"delta": {"role": "assistant"}}, None)
+
+
+def piece_chunk(envelope: Envelope, index: int, text: str, tokens: Tokens, start: int) -> dict[str, Any]:
+    """A chunk with a piece of a choice's text, which begins at the character `start`."""
+    content: dict[str, Any] = {"delta": {"content": text}} if envelope.kind == "chat" else {"text": text}
+    return _chunk(envelope, index, content, _logprobs(envelope.kind, tokens, start))
+
+
+def last_chunk(envelope: Envelope, index: int, finish: Finish, extension: dict[str, Any]) -> dict[str, Any]:
+    """The last chunk of a choice: why it ended, and the extension."""
+    content: dict[str, Any] = {"delta": {}} if envelope.kind == "chat" else {"text": ""}
+    body = _chunk(envelope, index, content, None, finish)
+    body["choices"][0]["edgeelad"] = extension
+    return body
 
 
 def usage_body(envelope: Envelope, usage: Usage) -> dict[str, Any]:
@@ -51,9 +71,47 @@ def usage_body(envelope: Envelope, usage: Usage) -> dict[str, Any]:
     return {**_head(envelope, CHUNK_OBJECTS[envelope.kind]), "choices": [], "usage": usage.to_json()}
 
 
-def models_body(name: str) -> dict[str, Any]:
-    """The list of models: the one that is served."""
-    return {"object": "list", "data": [{"id": name, "object": "model", "created": 0, "owned_by": "edgeelad"}]}
+def model_body(name: str) -> dict[str, Any]:
+    """The model that is served."""
+    return {"id": name, "object": "model", "created": 0, "owned_by": "edgeelad"}
+
+
+def _chunk(
+    envelope: Envelope,
+    index: int,
+    content: dict[str, Any],
+    logprobs: dict[str, Any] | None,
+    finish: Finish | None = None,
+) -> dict[str, Any]:
+    choice = {"index": index, **content, "logprobs": logprobs, "finish_reason": finish}
+    return {**_head(envelope, CHUNK_OBJECTS[envelope.kind]), "choices": [choice]}
+
+
+def _logprobs(kind: Kind, tokens: Tokens, start: int) -> dict[str, Any] | None:
+    """Log-probabilities in the form of chats, or in that of completions, whose tokens have offsets in the text."""
+    if tokens is None:
+        return None
+    if kind == "chat":
+        rows = [
+            {**_token(info.text, info.logprob), "top_logprobs": [_token(*top) for top in info.top]} for info in tokens
+        ]
+        return {"content": rows, "refusal": None}
+    texts = [info.text for info in tokens]
+    return {
+        "tokens": texts,
+        "token_logprobs": [info.logprob for info in tokens],
+        "top_logprobs": [dict(reversed(info.top)) for info in tokens],  # of equal texts, the most likely one stays
+        "text_offset": list(accumulate(map(len, texts), initial=start))[:-1],
+    }
+
+
+def _token(text: str, logprob: float) -> dict[str, Any]:
+    """A token; the bytes of part of a character are not known."""
+    return {
+        "token": text,
+        "logprob": logprob,
+        "bytes": list(text.encode()) if text and INCOMPLETE not in text else None,
+    }
 
 
 def _head(envelope: Envelope, kind: str) -> dict[str, Any]:

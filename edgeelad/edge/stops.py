@@ -2,40 +2,49 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 
 
-def cut_at_stops(pieces: Iterator[str], stops: Sequence[str]) -> Iterator[str]:
-    """Pass pieces of text on until one of `stops` is complete; the stop text itself is not passed on.
+class StopCutter:
+    """Passes pieces of text on until one of several stop texts is complete; the stop text itself is not passed on.
 
-    Of several stops the one that is complete first counts, and of those the longest. Pieces are taken one at a time
-    and only as far as needed.
+    Of several stops the one that is complete first counts, and of those the longest.
 
-    >>> list(cut_at_stops(iter(["2 + 3", " = 5\\n", "The end"]), ["\\nThe"]))
-    ['2 + 3', ' = 5']
+    >>> cutter = StopCutter(["\\nThe"])
+    >>> [cutter.push(piece) for piece in ("2 + 3", " = 5\\n", "The end")], cutter.is_stopped
+    (['2 + 3', ' = 5', ''], True)
+
+    Attributes:
+        is_stopped: Whether a stop text is complete.
     """
-    held = ""
-    for piece in pieces:
-        held += piece
-        places = ((held.find(stop), len(stop)) for stop in stops)
+
+    def __init__(self, stops: Sequence[str]) -> None:
+        self.is_stopped = False
+        self._stops = stops
+        self._held = ""
+
+    def push(self, piece: str) -> str:
+        """Take the next piece; returns the text that can be passed on."""
+        self._held += piece
+        places = ((self._held.find(stop), len(stop)) for stop in self._stops)
         found = [(start + length, start) for start, length in places if start >= 0]
         if found:
-            _, start = min(found)
-            if start:
-                yield held[:start]
-            return
-        keep = _possible_start(held, stops)
-        ready, held = held[: len(held) - keep], held[len(held) - keep :]
-        if ready:
-            yield ready
-    if held:
-        yield held
+            self.is_stopped = True
+            return self._pass(min(found)[1])
+        return self._pass(len(self._held) - self._num_possible())
 
+    def flush(self) -> str:
+        """What was held back, after the last piece; empty if a stop text is complete."""
+        return "" if self.is_stopped else self._pass(len(self._held))
 
-def _possible_start(text: str, stops: Sequence[str]) -> int:
-    """How many characters at the end of `text` may be the beginning of a stop."""
-    longest = max((len(stop) - 1 for stop in stops), default=0)
-    for length in range(min(longest, len(text)), 0, -1):
-        if any(stop.startswith(text[-length:]) for stop in stops):
-            return length
-    return 0
+    def _pass(self, end: int) -> str:
+        ready, self._held = self._held[:end], self._held[end:]
+        return ready
+
+    def _num_possible(self) -> int:
+        """How many characters at the end of the held text may be the beginning of a stop."""
+        longest = max((len(stop) - 1 for stop in self._stops), default=0)
+        for length in range(min(longest, len(self._held)), 0, -1):
+            if any(stop.startswith(self._held[-length:]) for stop in self._stops):
+                return length
+        return 0

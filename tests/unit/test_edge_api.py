@@ -3,7 +3,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from edgeelad.edge.api import ApiError, parse_request
-from edgeelad.edge.stops import cut_at_stops
+from edgeelad.edge.stops import StopCutter
 
 HELLO = [{"role": "user", "content": "hello"}]
 
@@ -34,11 +34,13 @@ def test_everything_that_can_be_asked():
         "stop": ["\n\n"],
         "stream": True,
         "stream_options": {"include_usage": True},
-        "temperature": 0,
+        "temperature": 0.7,
         "top_p": 0.9,
-        "n": 1,
+        "n": 3,
+        "logprobs": 5,
         "user": "me",
-        "seed": 3,
+        "seed": -3,
+        "response_format": {"type": "text"},
         "logit_bias": None,
         "echo": False,
         "presence_penalty": 0.0,
@@ -46,24 +48,41 @@ def test_everything_that_can_be_asked():
     request = parse_request(body, "completion", "m")
     assert request.text == "What is 2 + 2?"
     assert (request.max_tokens, request.stop, request.is_stream, request.include_usage) == (7, ("\n\n",), True, True)
+    assert (request.temperature, request.top_p, request.num_choices, request.seed) == (0.7, 0.9, 3, -3)
+    assert request.num_top == 5
+
+
+def test_defaults_are_greedy_and_extremes_are_safe():
+    request = parse_request({"messages": HELLO}, "chat", "m")
+    assert (request.temperature, request.top_p, request.num_choices, request.seed) == (0.0, 1.0, 1, None)
+    assert request.num_top is None
+    request = parse_request({"messages": HELLO, "temperature": 1e-300, "top_p": 0, "logprobs": True}, "chat", "m")
+    assert (request.temperature, request.num_top) == (0.0, 0)
+    assert 0 < request.top_p < 1e-3
+    assert parse_request({"prompt": "x", "logprobs": 0}, "completion", "m").num_top == 0
 
 
 @pytest.mark.parametrize(
     ("name", "value"),
     [
-        ("n", 2),
+        ("n", 0),
+        ("n", 17),
         ("n", True),
+        ("seed", 0.5),
+        ("seed", 2**63),
         ("tools", [{"type": "function"}]),
         ("functions", [{}]),
         ("tool_choice", "required"),
         ("response_format", {"type": "json_object"}),
-        ("logprobs", True),
+        ("response_format", {"type": "json_schema", "json_schema": {"name": "x", "schema": {}}}),
+        ("logprobs", 5),
         ("top_logprobs", 3),
+        ("top_logprobs", 21),
         ("logit_bias", {"5": 1}),
         ("presence_penalty", 0.5),
         ("audio", {"voice": "x"}),
-        ("temperature", 0.7),
         ("temperature", "hot"),
+        ("temperature", float("nan")),
         ("temperature", True),
         ("temperature", -1),
         ("top_p", 2),
@@ -122,23 +141,32 @@ def test_other_models_and_other_bodies():
 TEXTS = st.text(alphabet="ab\n", max_size=30)
 
 
+def cut(pieces, stops):
+    cutter = StopCutter(stops)
+    for piece in pieces:
+        yield cutter.push(piece)
+        if cutter.is_stopped:
+            break
+    yield cutter.flush()
+
+
 @given(TEXTS, st.lists(st.text(alphabet="ab\n", min_size=1, max_size=4), max_size=3), st.integers(1, 5))
 def test_stops_cut_at_the_same_place_whatever_the_pieces(text, stops, size):
     pieces = [text[start : start + size] for start in range(0, len(text), size)]
-    got = list(cut_at_stops(iter(pieces), stops))
     ends = [end for end in range(len(text) + 1) if any(text[:end].endswith(stop) for stop in stops)]
     complete = [stop for stop in stops if ends and text[: ends[0]].endswith(stop)]
-    assert "".join(got) == (text[: ends[0] - max(map(len, complete))] if ends else text)
-    assert "" not in got
+    expected = text[: ends[0] - max(map(len, complete))] if ends else text
+    assert "".join(cut(pieces, stops)) == expected
 
 
-def test_stops_take_no_more_than_needed():
-    taken = []
-
-    def pieces():
-        for piece in ("one ", "two ", "STOP", "three"):
-            taken.append(piece)
-            yield piece
-
-    assert "".join(cut_at_stops(pieces(), ["STOP"])) == "one two "
-    assert taken == ["one ", "two ", "STOP"]
+def test_what_cannot_begin_a_stop_is_not_held_back():
+    cutter = StopCutter(["STOP", "\n\n"])
+    assert [cutter.push(piece) for piece in ("one ", "two S", "ave\n", "x STO", "P")] == [
+        "one ",
+        "two ",
+        "Save",
+        "\nx ",
+        "",
+    ]
+    assert cutter.is_stopped
+    assert cutter.flush() == ""

@@ -75,8 +75,8 @@ def test_questions_that_are_none(package):
 @pytest.mark.skipif(os.name == "nt", reason="sends SIGINT")
 def test_serving_a_package(package, tmp_path):
     code = (
-        "import functools, pathlib, sys; from edgeelad.edge.serve import serve_package as s; "
-        "s(pathlib.Path(sys.argv[1]), port=0, announce=functools.partial(print, flush=True))"
+        "import functools, pathlib, sys; from edgeelad.edge.serve import ServeOptions, serve_package as s; "
+        "s(pathlib.Path(sys.argv[1]), ServeOptions(port=0), functools.partial(print, flush=True))"
     )
     command = [sys.executable, "-c", code, str(package)]
     with (

@@ -2,77 +2,20 @@ import contextlib
 import http.client
 import json
 import logging
+import math
 import socket
 import threading
-import time
 
 import pytest
-import uvicorn
+from fixtures.served import CONTEXT, TEXT, events, make_codec, serving, wait_until
 
 from edgeelad.edge.api import ApiError
-from edgeelad.edge.generation import ServedStudent
-from edgeelad.edge.guard import MAX_REPEATS, RepeatsFilter, guarded_protocol
-from edgeelad.edge.serve import Buffered, listen, make_app
-from edgeelad.errors import PromptTooLongError, UsageError
+from edgeelad.edge.guard import MAX_REPEATS, RepeatsFilter
+from edgeelad.edge.serve import Buffered, listen
+from edgeelad.errors import UsageError
 from edgeelad.hosts import is_loopback
 
-TEXT = "2 + 2 = 4 – so\nThe answer is 4"
-
-
-class WordCodec:
-    """One token a word."""
-
-    max_context = 40
-    max_token_chars = 12
-
-    def __init__(self):
-        self.encoded = []
-
-    def encode_prompt(self, question):
-        self.encoded.append(question.text)
-        return self.encode_completion(question.text)
-
-    def encode_completion(self, text):
-        return [1] * len(text.split())
-
-
-class WordStudent:
-    """Writes TEXT word by word; "slow" waits for permission, "broken" fails under way, "long" never fits."""
-
-    def __init__(self):
-        self.codec = WordCodec()
-        self.questions, self.closed, self.running, self.most_running = [], [], 0, 0
-        self.permission = threading.Event()
-        self.started = threading.Event()
-
-    def fits(self, question):
-        return len(self.codec.encode_prompt(question)) < self.codec.max_context
-
-    def stream(self, question, max_tokens):
-        self.questions.append((question.text, max_tokens))
-        self.running += 1
-        self.most_running = max(self.most_running, self.running)
-        self.started.set()
-        try:
-            if question.text == "long":
-                raise PromptTooLongError("the prompt does not fit")
-            words = TEXT.replace("\n", "\n ").split(" ")
-            for index, word in enumerate(words[:max_tokens]):
-                if question.text.startswith("slow"):
-                    assert self.permission.wait(20)
-                if question.text == "broken" and index == 2:
-                    raise ValueError("secret detail")
-                if question.text == "endless":
-                    while True:
-                        yield "and "
-                        time.sleep(0.001)
-                if question.text == "flood":
-                    while True:
-                        yield "and " * 4096
-                yield word if word.endswith("\n") or index + 1 == len(words) else word + " "
-        finally:
-            self.running -= 1
-            self.closed.append(question.text)
+NUM_TOKENS = len(make_codec().encode_completion(TEXT))
 
 
 @pytest.fixture
@@ -81,96 +24,75 @@ def server():
         yield running
 
 
-@contextlib.contextmanager
-def serving(max_connections=64, deadline_s=60.0):
-    student = WordStudent()
-    app = make_app(
-        ServedStudent(student, "words", "number", 30),
-        max_body_bytes=5000,
-        max_waiting=1,
-        allowed_hosts=("localhost", "127.0.0.1", "ours.example"),
-    )
-    with listen("127.0.0.1", 0) as listener:
-        config = uvicorn.Config(
-            app,
-            http=guarded_protocol(max_connections, deadline_s),
-            log_level="critical",
-            lifespan="off",
-            timeout_graceful_shutdown=1,
-        )
-        running = uvicorn.Server(config)
-        thread = threading.Thread(target=running.run, kwargs={"sockets": [listener]})
-        thread.start()
-        yield student, listener.getsockname()[1]
-        student.permission.set()
-        running.should_exit = True
-        thread.join(20)
-        assert not thread.is_alive()
-
-
-def call(port, path="/v1/chat/completions", body=None, method=None, headers=None, **fields):
-    connection = http.client.HTTPConnection("127.0.0.1", port, timeout=20)
-    with contextlib.closing(connection):
-        data = body if body is not None else json.dumps(fields).encode() if fields else None
-        headers = {"Content-Type": "application/json", **(headers or {})}
-        connection.request(method or ("POST" if data else "GET"), path, data, headers)
-        response = connection.getresponse()
-        return response.status, response.read().decode(), dict(response.getheaders())
-
-
-def ask(port, question, **fields):
-    status, text, _ = call(port, messages=[{"role": "user", "content": question}], **fields)
-    return status, json.loads(text)
-
-
-def events(text):
-    lines = [line.removeprefix("data: ") for line in text.split("\n\n") if line]
-    assert lines.pop() == "[DONE]"
-    return [json.loads(line) for line in lines]
+def num_prompt_tokens(question):
+    return len(make_codec().encode_completion(f"Q: {question}\n"))
 
 
 def test_chat(server):
-    student, port = server
-    status, body = ask(port, "What is 2 + 2?", model="words")
+    status, body = server.ask("What is 2 + 2?", model="org/words")
     assert status == 200
     assert body["object"] == "chat.completion"
-    assert body["model"] == "words"
-    assert body["choices"] == [
-        {
-            "index": 0,
-            "message": {"role": "assistant", "content": TEXT, "refusal": None},
-            "logprobs": None,
-            "finish_reason": "stop",
-        }
-    ]
-    words = len(TEXT.split())
-    assert body["usage"] == {"prompt_tokens": 5, "completion_tokens": words, "total_tokens": 5 + words}
-    assert student.questions == [("What is 2 + 2?", 30)]
+    assert body["model"] == "org/words"
+    (choice,) = body["choices"]
+    extension = choice.pop("edgeelad")
+    assert choice == {
+        "index": 0,
+        "message": {"role": "assistant", "content": TEXT, "refusal": None},
+        "logprobs": None,
+        "finish_reason": "stop",
+    }
+    num_prompt = num_prompt_tokens("What is 2 + 2?")
+    total = num_prompt + NUM_TOKENS
+    assert body["usage"] == {
+        "prompt_tokens": num_prompt, "completion_tokens": NUM_TOKENS, "total_tokens": total
+    }  # fmt: skip
+    assert server.batch.questions == [("What is 2 + 2?", 40)]
+    assert extension["source"] == "student"
+    assert extension["steps"] == ["Start with 2.", "2 + 2 = 4 ∴ so"]
+    assert extension["answer"] == "4"
+    # the script's token i has the log-probability -(i + 1) / 8, the end token included
+    ends = [len(make_codec().encode_completion(TEXT[:end])) for end in (14, 29)]
+    means = [-(1 + ends[0]) / 16, -(ends[0] + 1 + ends[1]) / 16]
+    assert extension["confidences"] == pytest.approx([math.exp(mean) for mean in means])
+    assert extension["confidence"] == pytest.approx(math.exp(-(2 + NUM_TOKENS) / 16))
+    assert 0 < extension["risk"] < 1
 
 
 def test_completion_and_limits(server):
-    student, port = server
-    status, text, _ = call(port, "/v1/completions", prompt="What is 2 + 2?", max_tokens=3)
+    status, text, _ = server.call("/v1/completions", prompt="What is 2 + 2?", max_tokens=3)
     body = json.loads(text)
     assert status == 200
     assert body["object"] == "text_completion"
-    assert body["choices"][0]["text"] == "2 + 2 "
+    assert body["choices"][0]["text"] == make_codec().decode(make_codec().encode_completion(TEXT)[:3])
     assert body["choices"][0]["finish_reason"] == "length"
-    ask(port, "word " * 35)
-    assert student.questions[-1][1] == 5  # a context of 40 has room for 5 more
+    question = "and " * 60
+    server.ask(question)
+    assert server.batch.questions[-1][1] == CONTEXT - num_prompt_tokens(question)
+
+
+def test_tokens_per_request_can_be_limited():
+    with serving(max_tokens=5) as server:
+        server.ask("q", max_tokens=30)
+        server.ask("q")
+        server.ask("q", max_tokens=2)
+        assert [limit for _, limit in server.batch.questions] == [5, 5, 2]
 
 
 def test_stop_texts(server):
-    _, port = server
-    _, body = ask(port, "q", stop="\nThe")
-    assert body["choices"][0]["message"]["content"] == "2 + 2 = 4 – so"
-    assert body["choices"][0]["finish_reason"] == "stop"
+    _, body = server.ask("q", stop="\nThe")
+    (choice,) = body["choices"]
+    assert choice["message"]["content"] == "Start with 2.\n2 + 2 = 4 ∴ so"
+    assert choice["finish_reason"] == "stop"
+    assert choice["edgeelad"]["steps"] == ["Start with 2.", "2 + 2 = 4 ∴ so"]
+    assert choice["edgeelad"]["answer"] == "4"  # its last number
+    _, body = server.ask("q", stop="Start")
+    assert body["choices"][0]["message"]["content"] == ""
+    assert (body["choices"][0]["edgeelad"]["confidence"], body["choices"][0]["edgeelad"]["risk"]) == (None, None)
 
 
 def test_chat_stream(server):
-    _, port = server
     options = {"stream": True, "stream_options": {"include_usage": True}}
-    status, text, headers = call(port, messages=[{"role": "user", "content": "q"}], **options)
+    status, text, headers = server.call(messages=[{"role": "user", "content": "q"}], **options)
     assert status == 200
     assert headers["content-type"].startswith("text/event-stream")
     first, *middle, last, usage = events(text)
@@ -179,25 +101,108 @@ def test_chat_stream(server):
     assert len(middle) > 5
     assert last["choices"][0]["delta"] == {}
     assert last["choices"][0]["finish_reason"] == "stop"
+    assert last["choices"][0]["edgeelad"] == server.ask("q")[1]["choices"][0]["edgeelad"]
     assert usage["choices"] == []
-    assert usage["usage"]["completion_tokens"] == len(TEXT.split())
+    assert usage["usage"]["completion_tokens"] == NUM_TOKENS
     assert len({event["id"] for event in (first, *middle, last, usage)}) == 1
 
 
 def test_completion_stream(server):
-    _, port = server
-    _, text, _ = call(port, "/v1/completions", prompt="q", stream=True)
+    _, text, _ = server.call("/v1/completions", prompt="q", stream=True)
     *pieces, last = events(text)
     assert "".join(event["choices"][0]["text"] for event in pieces) == TEXT
     assert last["choices"][0]["finish_reason"] == "stop"
 
 
+@pytest.mark.parametrize("stream", [False, True])
+def test_choices_are_sampled_with_seeds_of_their_own(stream):
+    with serving(max_running=4) as server:
+
+        def sample(**fields):
+            _, text, _ = server.call(
+                "/v1/completions", prompt="q", n=3, temperature=0.7, top_p=0.5, stream=stream, **fields
+            )
+            if not stream:
+                return [choice["text"] for choice in json.loads(text)["choices"]]
+            texts = ["", "", ""]
+            for event in events(text):
+                for choice in event["choices"]:
+                    texts[choice["index"]] += choice["text"]
+            return texts
+
+        found = sample(seed=7)
+        assert all(text.endswith(TEXT) for text in found)
+        assert found == sample(seed=7)
+        assert any(sample(seed=seed) != found for seed in range(3))
+        assert server.batch.most_running == 3
+
+
+def test_logprobs_of_a_chat(server):
+    fields = {"logprobs": True, "top_logprobs": 2}
+    choice = server.ask("q", **fields)[1]["choices"][0]
+    rows = choice["logprobs"]["content"]
+    assert "".join(row["token"] for row in rows).replace("\ufffd", "") == TEXT.replace("∴", "")
+    assert [row["logprob"] for row in rows] == [-(place + 1) / 8 for place in range(NUM_TOKENS)]
+    assert rows[0]["bytes"] == list(rows[0]["token"].encode())
+    assert [row["bytes"] for row in rows].count(None) == 3  # the parts of a character
+    top = {"token": rows[0]["token"], "logprob": -0.125, "bytes": rows[0]["bytes"]}
+    assert rows[0]["top_logprobs"][0] == top
+    assert len(rows[0]["top_logprobs"]) == 2
+    _, text, _ = server.call(messages=[{"role": "user", "content": "q"}], stream=True, **fields)
+    chunks = [event["choices"][0]["logprobs"] for event in events(text)]
+    assert [row for chunk in chunks if chunk for row in chunk["content"]] == rows
+    stopped = server.ask("q", stop=" so\n", **fields)[1]["choices"][0]
+    assert stopped["logprobs"]["content"] == rows[: len(stopped["logprobs"]["content"])]
+    assert "".join(row["token"] for row in stopped["logprobs"]["content"]).startswith("Start with 2.\n2 + 2 = 4 ")
+    assert server.ask("q", logprobs=True)[1]["choices"][0]["logprobs"]["content"][0]["top_logprobs"] == []
+
+
+def test_logprobs_of_a_completion(server):
+    _, text, _ = server.call("/v1/completions", prompt="q", logprobs=2)
+    found = json.loads(text)["choices"][0]["logprobs"]
+    assert found["tokens"][0] == TEXT[: len(found["tokens"][0])]
+    assert found["token_logprobs"][:2] == [-0.125, -0.25]
+    assert found["text_offset"][:2] == [0, len(found["tokens"][0])]
+    assert found["top_logprobs"][0][found["tokens"][0]] == -0.125
+    _, text, _ = server.call("/v1/completions", prompt="q", logprobs=2, stream=True)
+    chunks = [event["choices"][0]["logprobs"] for event in events(text)]
+    assert [token for chunk in chunks if chunk for token in chunk["tokens"]] == found["tokens"]
+
+
 def test_models_and_health(server):
-    _, port = server
-    _, text, _ = call(port, "/v1/models")
-    assert [model["id"] for model in json.loads(text)["data"]] == ["words"]
-    _, text, _ = call(port, "/health")
-    assert json.loads(text) == {"status": "ok", "model": "words", "waiting": 0}
+    _, text, _ = server.call("/v1/models")
+    assert [model["id"] for model in json.loads(text)["data"]] == ["org/words"]
+    assert json.loads(server.call("/v1/models/org/words")[1]) == json.loads(text)["data"][0]
+    status, text, _ = server.call("/v1/models/gpt-4")
+    assert (status, json.loads(text)["error"]["code"]) == (404, "model_not_found")
+    assert server.health() == {"status": "ok", "model": "org/words", "running": 0, "waiting": 0}
+
+
+def test_metrics(server):
+    server.ask("q")
+    server.ask("q", max_tokens=0)
+    server.call("/no/such/path")
+    server.call("/v1/models/gpt-4")
+    _, text, headers = server.call("/metrics")
+    assert headers["content-type"].startswith("text/plain; version=0.0.4")
+    lines = text.splitlines()
+    for line in (
+        'edgeelad_requests_total{path="/v1/chat/completions",status="200"} 1',
+        'edgeelad_requests_total{path="/v1/chat/completions",status="400"} 1',
+        'edgeelad_requests_total{path="other",status="404"} 2',
+        f"edgeelad_prompt_tokens_total {num_prompt_tokens('q')}",
+        f"edgeelad_generated_tokens_total {NUM_TOKENS}",
+        "edgeelad_running 0",
+        "edgeelad_max_running 2",
+        'edgeelad_generation_seconds_bucket{le="+Inf"} 1',
+        "edgeelad_queue_seconds_count 1",
+        "edgeelad_escalated_total 0",
+    ):
+        assert line in lines
+    names = {line.split()[2] for line in lines if line.startswith("# TYPE")}
+    server.ask("broken")
+    assert 'edgeelad_requests_total{path="/v1/chat/completions",status="500"} 1' in server.call("/metrics")[1]
+    assert all(line.startswith("#") or line.split("{")[0].split()[0].startswith(tuple(names)) for line in lines)
 
 
 @pytest.mark.parametrize(
@@ -209,65 +214,100 @@ def test_models_and_health(server):
         ("/v1/chat/completions", "POST", b" " * 5001, 413),
         ("/v1/chat/completions", "GET", None, 405),
         ("/v1/embeddings", "POST", b"{}", 404),
-        ("/v1/completions", "POST", b'{"prompt": "q", "n": 2}', 400),
+        ("/v1/completions", "POST", b'{"prompt": "q", "n": 99}', 400),
+        ("/v1/completions", "POST", b'{"prompt": "q", "response_format": {"type": "json_object"}}', 400),
         ("/v1/completions", "POST", b'{"prompt": "q", "model": "other"}', 404),
-        ("/v1/completions", "POST", json.dumps({"prompt": "word " * 41}).encode(), 400),
-        ("/v1/completions", "POST", b'{"prompt": "long"}', 400),
+        ("/v1/completions", "POST", json.dumps({"prompt": "2 " * 80}).encode(), 400),
+        ("/v1/completions", "POST", b'{"prompt": "torn"}', 500),
         ("/v1/completions", "POST", b'{"prompt": "broken"}', 500),
+        ("/v1/completions", "POST", b'{"prompt": "torn", "stream": true}', 500),
     ],
 )
 def test_errors_have_openais_form(server, path, method, body, status):
-    student, port = server
-    got, text, _ = call(port, path, body, method)
+    got, text, _ = server.call(path, body, method)
     assert got == status
     error = json.loads(text)["error"]
     assert set(error) == {"message", "type", "param", "code"}
     assert "secret detail" not in text
-    assert ask(port, "q")[0] == 200  # the turn was released
-    assert student.running == 0
+    assert server.ask("q")[0] == 200  # the place is free
+    assert server.health()["running"] == 0
+
+
+def test_a_body_that_says_it_is_too_large_is_not_read(server):
+    head = "POST /v1/completions HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\n"
+    with socket.create_connection(("127.0.0.1", server.port), timeout=20) as connection:
+        connection.sendall(f"{head}Content-Length: {100 << 20}\r\n\r\n{{".encode())
+        assert connection.recv(100).startswith(b"HTTP/1.1 413")
+    assert server.ask("q")[0] == 200
 
 
 def test_failure_under_way_ends_a_stream_with_an_error(server):
-    _, port = server
-    connection = http.client.HTTPConnection("127.0.0.1", port, timeout=20)
-    with contextlib.closing(connection):
-        body = json.dumps({"prompt": "broken", "stream": True})
-        connection.request("POST", "/v1/completions", body, {"Content-Type": "application/json"})
-        received = b""
-        with contextlib.suppress(http.client.IncompleteRead):
-            received = connection.getresponse().read()
-    assert b"secret detail" not in received
-    assert ask(port, "q")[0] == 200
+    status, text, _ = server.call("/v1/completions", prompt="broken", stream=True)
+    *pieces, error = [line.removeprefix("data: ") for line in text.split("\n\n") if line]
+    assert status == 200
+    assert pieces
+    assert json.loads(error)["error"]["type"] == "server_error"
+    assert "secret detail" not in text
+    assert server.ask("q")[0] == 200
 
 
-def test_one_at_a_time_and_a_bounded_queue(server):
-    student, port = server
+def test_a_failure_ends_the_requests_in_its_company_and_no_others():
+    with serving(max_running=3, max_waiting=1) as server:
+        with asking(server, "slow broken", "slow other") as results:
+            wait_until(lambda: server.health()["running"] == 2)
+            server.batch.fail = True
+            server.batch.permission.set()
+        assert sorted(status for status, _ in results) == [500, 500]
+        assert server.ask("q")[0] == 200
+
+
+@contextlib.contextmanager
+def asking(server, *questions):
+    """Ask several questions at the same time; the results are complete when the block ends."""
     results = []
-    threads = [threading.Thread(target=lambda i=i: results.append(ask(port, f"slow {i}"))) for i in range(2)]
+    threads = [threading.Thread(target=lambda q=question: results.append(server.ask(q))) for question in questions]
     for thread in threads:
         thread.start()
-    assert student.started.wait(20)
-    wait_until(lambda: json.loads(call(port, "/health")[1])["waiting"] == 1)
-    status, text, headers = call(port, messages=[{"role": "user", "content": "one too many"}])
-    assert status == 503
-    assert headers["retry-after"] == "1"
-    assert json.loads(text)["error"]["code"] == "overloaded"
-    student.permission.set()
+    yield results
     for thread in threads:
         thread.join(20)
-    assert [status for status, _ in results] == [200, 200]
-    assert student.most_running == 1
+
+
+def test_requests_share_steps_and_the_queue_is_bounded(server):
+    with asking(server, "slow 1", "slow 2", "slow 3") as results:
+        wait_until(lambda: (server.health()["running"], server.health()["waiting"]) == (2, 1))
+        status, text, headers = server.call(messages=[{"role": "user", "content": "one too many"}])
+        assert status == 503
+        assert headers["retry-after"] == "1"
+        assert json.loads(text)["error"]["code"] == "overloaded"
+        lines = server.call("/metrics")[1].splitlines()
+        assert "edgeelad_running 2" in lines
+        assert "edgeelad_waiting 1" in lines
+        server.batch.permission.set()
+    assert [status for status, _ in results] == [200, 200, 200]
+    assert server.batch.most_running == 2
 
 
 @pytest.mark.parametrize("stream", [True, False])
-def test_a_client_that_goes_away_ends_its_generation(server, stream):
-    student, port = server
-    body = json.dumps({"prompt": "endless", "stream": stream}).encode()
-    with socket.create_connection(("127.0.0.1", port), timeout=20) as connection:
-        connection.sendall(http_post(body))
-        assert student.started.wait(20)
-    wait_until(lambda: student.closed == ["endless"])
-    assert ask(port, "q")[0] == 200
+def test_a_client_that_leaves_frees_its_place_at_once(server, stream):
+    body = json.dumps({"prompt": "endless", "stream": stream, "max_tokens": 70}).encode()
+    slow = json.dumps({"prompt": "slow", "stream": stream}).encode()
+    with contextlib.ExitStack() as stack:
+        running = [socket.create_connection(("127.0.0.1", server.port), timeout=20) for _ in range(2)]
+        for connection in running:
+            stack.enter_context(connection).sendall(http_post(slow))
+        wait_until(lambda: server.health()["running"] == 2)
+        with socket.create_connection(("127.0.0.1", server.port), timeout=20) as waiting:
+            waiting.sendall(http_post(body))
+            wait_until(lambda: server.health()["waiting"] == 1)
+        wait_until(lambda: server.health()["waiting"] == 0)  # though nothing has moved
+        assert [question for question, _ in server.batch.questions] == ["slow", "slow"]
+        running[0].close()
+        server.batch.permission.set()
+        wait_until(lambda: server.health()["running"] <= 1)
+    wait_until(lambda: server.health()["running"] == 0)
+    assert server.ask("q")[0] == 200
+    assert 'status="499"' in server.call("/metrics")[1]
 
 
 def test_addresses_that_cannot_be_listened_on():
@@ -277,13 +317,11 @@ def test_addresses_that_cannot_be_listened_on():
         listen("127.0.0.1.1.1.1", 0)
 
 
-def test_a_question_that_cannot_fit_is_refused_without_tokenizing_it(server):
-    student, port = server
-    status, body = ask(port, "x" * 481)
+def test_a_question_that_cannot_fit_is_refused_without_tokenizing_it(server, monkeypatch):
+    monkeypatch.setattr(type(make_codec()), "encode_prompt", None)
+    status, body = server.ask("x" * (CONTEXT * make_codec().max_token_chars + 1))
     assert status == 400
     assert body["error"]["code"] == "context_length_exceeded"
-    assert student.codec.encoded == []
-    assert ask(port, "x" * 480)[0] == 200
 
 
 @pytest.mark.parametrize(
@@ -309,48 +347,76 @@ def test_a_question_that_cannot_fit_is_refused_without_tokenizing_it(server):
     ],
 )
 def test_requests_that_other_sites_cause_are_refused(server, headers, status):
-    student, port = server
-    got, text, _ = call(port, "/v1/completions", b'{"prompt": "q"}', headers=headers)
+    got, text, _ = server.call("/v1/completions", b'{"prompt": "q"}', headers=headers)
     assert got == status
-    assert (student.questions == []) == (status != 200)
+    assert (server.batch.questions == []) == (status != 200)
     if status != 200:
         assert set(json.loads(text)["error"]) == {"message", "type", "param", "code"}
 
 
+def test_pages_of_other_origins_may_use_the_server_if_they_are_named():
+    with serving(cors_origins=("https://app.example",)) as server:
+        origin = {"Origin": "https://app.example"}
+        asked = {**origin, "Access-Control-Request-Method": "POST", "Access-Control-Request-Headers": "authorization"}
+        status, _, headers = server.call("/v1/completions", method="OPTIONS", headers=asked)
+        assert (status, headers["access-control-allow-origin"]) == (200, "https://app.example")
+        status, _, headers = server.call("/v1/completions", b'{"prompt": "q"}', headers=origin)
+        assert (status, headers["access-control-allow-origin"]) == (200, "https://app.example")
+        status, _, headers = server.call(
+            "/v1/completions", b'{"prompt": "q"}', headers={"Origin": "http://app.example"}
+        )
+        assert (status, headers.get("access-control-allow-origin")) == (403, None)
+    with serving() as server:
+        _, _, headers = server.call("/health", headers={"Origin": "http://localhost:3000"})
+        assert "access-control-allow-origin" not in headers
+
+
+def test_a_key_is_required_if_the_server_has_one():
+    with serving(api_key="sésame", cors_origins=("https://app.example",)) as server:
+        for given, status in (
+            (None, 401),
+            ("Bearer wrong", 401),
+            ("Basic sésame", 401),
+            ("Bearer", 401),
+            ("Bearer sésame", 200),
+            ("bearer  sésame", 200),
+        ):
+            headers = {} if given is None else {"Authorization": given.encode()}
+            for path, body in (("/v1/completions", b'{"prompt": "q"}'), ("/metrics", None), ("/v1/models", None)):
+                got, text, found = server.call(path, body, headers=headers)
+                assert got == status
+                if status == 401:
+                    assert found["www-authenticate"] == "Bearer"
+                    assert json.loads(text)["error"]["code"] == "invalid_api_key"
+        assert server.call("/health")[0] == 200
+        asked = {"Origin": "https://app.example", "Access-Control-Request-Method": "POST"}
+        assert server.call("/v1/completions", method="OPTIONS", headers=asked)[0] == 200  # browsers send no key here
+
+
 def test_slow_requests_are_cut_off_and_others_are_served():
-    body = json.dumps({"prompt": "q"}).encode()
-    whole = http_post(body)
-    with serving(deadline_s=0.2) as (_, port), contextlib.ExitStack() as stack:
+    whole = http_post(json.dumps({"prompt": "q"}).encode())
+    with serving(deadline_s=0.2) as server, contextlib.ExitStack() as stack:
         for part in (b"", whole[:20], whole[:-3]):  # nothing, half a head, half a body
-            connection = stack.enter_context(socket.create_connection(("127.0.0.1", port), timeout=20))
+            connection = stack.enter_context(socket.create_connection(("127.0.0.1", server.port), timeout=20))
             connection.sendall(part)
             with contextlib.suppress(ConnectionResetError):
                 assert connection.recv(100) == b""  # closed by the server
-        assert ask(port, "q")[0] == 200
-
-
-def test_a_client_that_does_not_read_gives_up_its_turn():
-    with serving(deadline_s=0.2) as (student, port):
-        with socket.create_connection(("127.0.0.1", port), timeout=20) as connection:
-            connection.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
-            connection.sendall(http_post(json.dumps({"prompt": "flood", "stream": True}).encode()))
-            wait_until(lambda: student.closed == ["flood"])
-        assert ask(port, "q")[0] == 200
+        assert server.ask("q")[0] == 200
 
 
 def test_connections_over_the_cap_are_closed_at_once():
-    with serving(max_connections=3) as (_, port), contextlib.ExitStack() as stack:
-        open_ones = [stack.enter_context(socket.create_connection(("127.0.0.1", port), 20)) for _ in range(3)]
-        one_more = stack.enter_context(socket.create_connection(("127.0.0.1", port), 20))
+    with serving(max_connections=3) as server, contextlib.ExitStack() as stack:
+        open_ones = [stack.enter_context(socket.create_connection(("127.0.0.1", server.port), 20)) for _ in range(3)]
+        one_more = stack.enter_context(socket.create_connection(("127.0.0.1", server.port), 20))
         with contextlib.suppress(ConnectionResetError):
             assert one_more.recv(100) == b""
         open_ones.pop().close()
-        wait_until(lambda: _is_served(port))
+        wait_until(lambda: _is_served(server))
 
 
-def _is_served(port):
+def _is_served(server):
     try:
-        return ask(port, "q")[0] == 200
+        return server.ask("q")[0] == 200
     except (ConnectionError, http.client.HTTPException):
         return False
 
@@ -396,10 +462,3 @@ def test_addresses_of_this_machine_alone():
 def http_post(body):
     head = "POST /v1/completions HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\n"
     return f"{head}Content-Length: {len(body)}\r\n\r\n".encode() + body
-
-
-def wait_until(condition, seconds=20.0):
-    deadline = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < deadline, "waited in vain"
-        time.sleep(0.005)

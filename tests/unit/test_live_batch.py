@@ -124,12 +124,12 @@ def test_buffers_grow_for_a_long_sequence_and_shrink_for_many_short_ones(
 ) -> None:
     monkeypatch.setattr("edgeelad.engine.packed.live.CAPACITY_STEP", 8)
     graph = PackedGraph(GraphFiles(fused.folder("llama")).engine)
-    batch = PackedLiveBatch(graph, LIMITS, 4, 60 * graph.bytes_per_token)
+    batch = PackedLiveBatch(graph, LIMITS, 4, 64 * graph.bytes_per_token)
     short = [SequenceRequest((5, 6, 7 + i), SamplingParams(9)) for i in range(4)]
     long = SequenceRequest(tuple(range(50, 75)), SamplingParams(20))
     expected = [finish(batch, request).result() for request in (short[0], long, *short[1:])]
     first = batch.add(short[0])
-    assert batch.add(long) is None  # two rows of 48 tokens are more than 60
+    assert batch.add(long) is None  # two rows of 48 tokens are more than 64
     batch.clear()
     second = batch.add(long)
     assert batch.add(short[0]) is None

@@ -1,0 +1,178 @@
+"""`edgeelad serve`: a package over HTTP."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from edgeelad.cli.confirm import YES, confirm_sending
+from edgeelad.cli.shared import PATH, SET, takes
+from edgeelad.cli.terminal import write, write_error
+from edgeelad.errors import UsageError
+
+if TYPE_CHECKING:
+    from edgeelad.config import TeacherConfig
+    from edgeelad.edge.escalation import Escalation
+
+CAPS = ("max_usd", "max_requests", "max_prompt_tokens", "max_completion_tokens_total", "max_questions")
+
+
+@dataclass(frozen=True, slots=True)
+class ServeCommand:
+    """What `edgeelad serve` was given; None: not given."""
+
+    package: Path
+    host: str
+    port: int
+    threads: int | None
+    allowed_hosts: tuple[str, ...]
+    cors_origins: tuple[str, ...]
+    api_key_env: str | None
+    max_concurrent: int
+    max_queue: int
+    max_tokens: int | None
+    max_body: str
+    kv_memory: str | None
+    escalate_below: float | None
+    teacher_url: str | None
+    teacher_model: str | None
+    budget_usd: float | None
+    config_path: Path | None
+    overrides: tuple[str, ...]
+    ledger: Path
+    escalated_log: Path | None
+    yes: bool
+
+    @property
+    def teacher_settings(self) -> tuple[str, ...]:
+        """What is set under [teacher], as `section.key=value`."""
+        given = {"url": self.teacher_url, "model": self.teacher_model, "max_usd": self.budget_usd}
+        named = (f"teacher.{key}={json.dumps(value)}" for key, value in given.items() if value is not None)
+        return (*named, *self.overrides)
+
+
+@click.command()
+@click.argument("package", type=PATH)
+@click.option("--host", default="127.0.0.1", show_default=True, help="Address to listen on.")
+@click.option("--port", default=8080, show_default=True, type=click.IntRange(0, 65535), help="Port; 0: any free one.")
+@click.option("--threads", type=click.IntRange(min=1), help="Threads of the ONNX session; default: one per core.")
+@click.option("--allow-host", "allowed_hosts", multiple=True, metavar="NAME", help="Host or Origin name to accept.")
+@click.option(
+    "--cors-origin",
+    "cors_origins",
+    multiple=True,
+    metavar="ORIGIN",
+    help="Origin whose pages may use the server, such as https://app.example; default: none. Repeatable.",
+)
+@click.option("--api-key-env", metavar="NAME", help="Environment variable with the key that clients must send.")
+@click.option(
+    "--max-concurrent",
+    default=32,
+    show_default=True,
+    type=click.IntRange(1, 256),
+    help="Maximum explanations that run together.",
+)
+@click.option(
+    "--max-queue",
+    default=224,
+    show_default=True,
+    type=click.IntRange(min=0),
+    help="Maximum explanations that wait; more requests get 503.",
+)
+@click.option("--max-tokens", type=click.IntRange(min=1), help="Maximum tokens per explanation; default: the context.")
+@click.option("--max-body", default="1MiB", show_default=True, metavar="SIZE", help="Maximum size of a request.")
+@click.option("--kv-memory", metavar="SIZE", help="Maximum KV cache; default: half of the free memory, up to 1.5GiB.")
+@click.option(
+    "--escalate-below",
+    type=click.FloatRange(0.0, 1.0, min_open=True),
+    metavar="PROBABILITY",
+    help="Ask the teacher if the student is right with less than this probability; default: never.",
+)
+@click.option("--teacher-url", help="Base URL of an OpenAI-compatible API.")
+@click.option("--teacher-model", help="Name of the teacher model.")
+@click.option("--budget-usd", type=float, help="Maximum cost in dollars; needs the prices under [teacher].")
+@click.option("--config", "config_path", type=PATH, help="Configuration file of a run; its [teacher] section is used.")
+@SET
+@click.option(
+    "--ledger", type=PATH, default=Path("serve.sqlite"), show_default=True, help="Ledger that keeps the replies."
+)
+@click.option("--escalated-log", type=PATH, help="File for the teacher's questions and answers: a pool (JSON lines).")
+@YES
+@takes(ServeCommand)
+def serve(options: ServeCommand) -> None:
+    """Serve a package over HTTP with OpenAI's API, by default on loopback."""
+    from edgeelad.cli.sizes import parse_size
+    from edgeelad.edge.serve import ServeOptions, serve_package
+
+    served = ServeOptions(
+        options.host,
+        options.port,
+        options.threads,
+        options.allowed_hosts,
+        options.cors_origins,
+        _api_key(options.api_key_env),
+        options.max_concurrent,
+        options.max_queue,
+        options.max_tokens,
+        parse_size(options.max_body, "--max-body"),
+        None if options.kv_memory is None else parse_size(options.kv_memory, "--kv-memory"),
+    )
+    with _escalation(options) as escalation:
+        serve_package(options.package, served, write, escalation)
+
+
+def _api_key(name: str | None) -> str | None:
+    key = None if name is None else os.environ.get(name, "").strip()
+    if key == "":
+        raise UsageError(f"--api-key-env {name}: the environment variable is not set; set it to the key")
+    return key
+
+
+@contextmanager
+def _escalation(options: ServeCommand) -> Iterator[Escalation | None]:
+    """Open the teacher that unsure questions go to, or nothing."""
+    if options.escalate_below is None:
+        if options.escalated_log is not None:
+            raise UsageError("--escalated-log needs --escalate-below: without it, no question goes to the teacher")
+        yield None
+        return
+    from edgeelad.edge.escalation import EscalatedLog, Escalation
+    from edgeelad.launch import require
+    from edgeelad.teacher import open_teacher
+
+    config = _teacher_config(options)
+    require("teacher", "edgeelad serve --escalate-below")
+    if options.config_path is not None:
+        confirm_sending(config, "Questions of clients", is_confirmed=options.yes)
+    log = None if options.escalated_log is None else EscalatedLog(options.escalated_log)
+    try:
+        with open_teacher(config, options.ledger, {}, run="serve", say=write_error) as teacher:
+            yield Escalation(teacher, options.escalate_below, log)
+    finally:
+        if log is not None:
+            log.close()
+
+
+def _teacher_config(options: ServeCommand) -> TeacherConfig:
+    """The teacher's configuration.
+
+    Raises:
+        UsageError: It has no cap: what clients may spend must be limited.
+    """
+    from edgeelad.config import load_config, make_config
+
+    path, settings = options.config_path, options.teacher_settings
+    config = (load_config(path, settings) if path else make_config({}, settings, "command line")).teacher
+    if all(getattr(config, name) is None for name in CAPS):
+        raise UsageError(
+            "--escalate-below lets clients spend money; limit it with --budget-usd, or for example "
+            "--set teacher.max_requests=1000"
+        )
+    return config

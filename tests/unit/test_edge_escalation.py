@@ -1,0 +1,147 @@
+import json
+import threading
+
+import pytest
+from fixtures.fake_teacher import FakeTeacher
+from fixtures.served import TEXT, events, serving
+
+from edgeelad.edge.escalation import EscalatedLog, Escalation
+from edgeelad.errors import BudgetError, TeacherReplyError, TeacherUnavailableError, UsageError
+from edgeelad.pool import read_pool
+from edgeelad.records import Question
+from edgeelad.teacher.protocol import ChainReply
+
+REPLY = ChainReply(("2 and 2 are 4.", "4 + 1 = 5."), "5")
+TAUGHT = "2 and 2 are 4.\n4 + 1 = 5.\nThe answer is 5"
+
+
+@pytest.fixture
+def log(tmp_path):
+    opened = EscalatedLog(tmp_path / "logs" / "escalated.jsonl")
+    yield opened
+    opened.close()
+
+
+def rows(log):
+    return [json.loads(line) for line in log.path.read_text(encoding="utf-8").splitlines()]
+
+
+@pytest.mark.parametrize("stream", [False, True])
+def test_the_teacher_answers_what_the_student_does_not_know(log, stream):
+    teacher = FakeTeacher(rationale=lambda question, reference, sample: REPLY)
+    with serving(escalation=Escalation(teacher, 1.0, log)) as server:
+        _, text, _ = server.call(messages=[{"role": "user", "content": "q"}], stream=stream, logprobs=True)
+        if stream:
+            choices = [event["choices"][0] for event in events(text)]
+            assert "".join(choice["delta"].get("content", "") for choice in choices) == TAUGHT
+            choice = choices[-1]
+        else:
+            (choice,) = json.loads(text)["choices"]
+            assert choice["message"]["content"] == TAUGHT
+            assert choice["logprobs"] is None
+        assert choice["edgeelad"]["source"] == "teacher"
+        assert choice["edgeelad"]["steps"] == list(REPLY.steps)
+        assert choice["edgeelad"]["answer"] == "5"
+        assert choice["edgeelad"]["student"]["answer"] == "4"
+        assert server.ask("q")[1]["choices"][0]["message"]["content"] == TAUGHT
+        cut = server.ask("q", stop=" 5.")[1]["choices"][0]["message"]["content"]
+        assert cut == TAUGHT.partition(" 5.")[0]
+        assert 'edgeelad_escalated_total{outcome="answered"}' in server.call("/metrics")[1]
+    assert rows(log) == [{"question": "q", "answer": "5", "explanation": TAUGHT}]
+
+
+def test_what_the_student_knows_or_the_client_cut_off_stays_with_the_student(log):
+    teacher = FakeTeacher(rationale=lambda question, reference, sample: REPLY)
+    with serving(escalation=Escalation(teacher, 1e-9, log)) as server:
+        assert server.ask("q")[1]["choices"][0]["edgeelad"]["source"] == "student"
+        _, text, _ = server.call("/v1/completions", prompt="q", stream=True, logprobs=1)
+        assert "".join(event["choices"][0]["text"] for event in events(text)) == TEXT
+    with serving(escalation=Escalation(teacher, 1.0, log)) as server:
+        for limit in ({"max_tokens": 3}, {"stop": " 4"}):
+            assert server.ask("q", **limit)[1]["choices"][0]["edgeelad"]["source"] == "student"
+    assert teacher.calls == []
+    assert rows(log) == []
+
+
+@pytest.mark.parametrize(
+    ("error", "outcome", "num_calls"),
+    [
+        (TeacherReplyError("nonsense"), "unusable", 2),
+        (TeacherUnavailableError("no connection"), "failed", 2),
+        (BudgetError("the cap would be exceeded"), "budget", 1),
+    ],
+)
+def test_the_students_answer_stands_if_the_teacher_fails(log, error, outcome, num_calls):
+    def fail(*_):
+        raise error
+
+    teacher = FakeTeacher(rationale=fail)
+    with serving(escalation=Escalation(teacher, 1.0, log)) as server:
+        for question in ("q", "r"):
+            (choice,) = server.ask(question)[1]["choices"]
+            assert choice["message"]["content"] == TEXT
+            assert choice["edgeelad"]["source"] == "student"
+        assert f'edgeelad_escalated_total{{outcome="{outcome}"}} {num_calls}' in server.call("/metrics")[1]
+    assert len(teacher.calls) == num_calls
+    assert rows(log) == [{"question": "q"}, {"question": "r"}][:num_calls]
+
+
+def test_the_log_is_a_pool(log):
+    for number in range(3):
+        log.add(
+            Question(str(number), f"What is {number} + 1?\n“Tell” me."),
+            str(number + 1),
+            f"Add.\nThe answer is {number + 1}",
+        )
+    log.add(Question("x", "What is 0 + 1?\n“Tell” me."), "7", None)  # known
+    log.add(Question("x", "And that?"), None, None)
+    pool = list(read_pool(str(log.path)))
+    assert [question.answer for question in pool] == ["1", "2", "3", None]
+    assert pool[1].text == "What is 1 + 1?\n“Tell” me."
+    assert pool[1].explanation == ("Add.",)
+    assert len({question.id for question in pool}) == 4
+
+
+def test_a_log_continues_after_a_crash(tmp_path):
+    path = tmp_path / "log.jsonl"
+    path.write_bytes(b'{"question": "a", "answer": "1"}\n{"question": "b", "ans')
+    first = EscalatedLog(path)
+    with pytest.raises(UsageError, match="another server writes it"):
+        EscalatedLog(path)
+    first.close()
+    log = EscalatedLog(path)
+    for text in ("a", "b"):
+        log.add(Question("x", text), "2", None)
+    log.close()
+    assert rows(log) == [{"question": "a", "answer": "1"}, {"question": "b", "answer": "2"}]
+
+
+@pytest.mark.parametrize("content", [b"x\n", b"[1]\n", b'{"id": 1}\n', b"\xff\n"])
+def test_files_that_are_no_log(tmp_path, content):
+    path = tmp_path / "log.jsonl"
+    path.write_bytes(content)
+    with pytest.raises(UsageError, match="name another file"):
+        EscalatedLog(path)
+    assert path.read_bytes() == content
+
+
+def test_a_full_disk_loses_no_answer(log, monkeypatch, caplog):
+    log.add(Question("x", "a"), "1", None)
+    monkeypatch.setattr("edgeelad.edge.escalation.os.write", lambda file, data: 3)
+    log.add(Question("x", "b"), "1", None)
+    monkeypatch.undo()
+    log.add(Question("x", "b"), "1", None)
+    assert "No space left" in caplog.text
+    assert [row["question"] for row in rows(log)] == ["a", "b"]
+
+
+def test_many_threads_log_whole_lines(log):
+    threads = [
+        threading.Thread(target=lambda n=n: [log.add(Question("x", f"{n} {i}"), "1", None) for i in range(50)])
+        for n in range(4)
+    ]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(20)
+    assert len({row["question"] for row in rows(log)}) == 200
