@@ -15,10 +15,12 @@ from hypothesis import strategies as st
 from edgeelad.config import TeacherConfig
 from edgeelad.errors import BudgetError, RunError, StorageError
 from edgeelad.records import TeacherUsage
+from edgeelad.teacher.ledger import counts as ledger_counts
 from edgeelad.teacher.ledger.budget import Caps, Prices, Reservation, Spent, check, reserve
 from edgeelad.teacher.ledger.exchange import Billing, StoredReply
+from edgeelad.teacher.ledger.files import verify_ledger
 from edgeelad.teacher.ledger.ledger import Begun, Ledger
-from edgeelad.teacher.ledger.schema import VERSION
+from edgeelad.teacher.ledger.schema import COUNT_ALL, TRIGGERS, VERSION
 from edgeelad.teacher.prompts.messages import Message
 
 
@@ -153,7 +155,8 @@ def test_each_cap_is_kept_with_the_worst_case_reserved(tmp_path, caps, option):
         begun = [begin(ledger, numbered(index), caps=caps) for index in range(3)]
         if option != "max_requests":
             # what is under way may turn out cheaper than reserved: wait for it
-            assert begin(ledger, numbered(3), caps=caps) == Begun()
+            held = begin(ledger, numbered(3), caps=caps)
+            assert (held, held.is_held) == (Begun(), True)
         for attempt in begun:
             ledger.fail(attempt.attempt_id, "in_doubt", "the connection broke")
         with pytest.raises(BudgetError, match=option):
@@ -249,7 +252,7 @@ def test_verify_names_what_was_altered(tmp_path):
         answer(ledger, begin(ledger).attempt_id)
     connection = sqlite3.connect(path)
     connection.execute("UPDATE replies SET content = '8'")
-    connection.execute("UPDATE run_totals SET prompt = prompt - 1")
+    connection.execute("UPDATE totals SET prompt = prompt - 1")
     connection.execute("UPDATE requests SET canonical = replace(canonical, 'What', 'Who')")
     connection.commit()
     connection.close()
@@ -261,7 +264,7 @@ def test_verify_names_what_was_altered(tmp_path):
     assert "reply of attempt 1" in problems[2]
 
 
-@pytest.mark.parametrize("version", [0, VERSION - 1, VERSION + 1])
+@pytest.mark.parametrize("version", [0, 4, VERSION + 1])
 def test_another_version_is_refused(tmp_path, version):
     Ledger(tmp_path / "l").close()
     connection = sqlite3.connect(tmp_path / "l")
@@ -346,3 +349,80 @@ def test_what_is_spent_is_the_sum_of_the_attempts(attempts):
             is_known = not any(a[0] == "priceless" and (a[3] or a[4]) for a in own)
             assert (ledger.spent(str(run), Prices()).cost_pico is None) == (not is_known)
         assert ledger.verify() == []
+
+
+def test_totals_are_the_sum_of_the_attempts_however_they_change(tmp_path):
+    """The totals that triggers keep against those of every request, and against a count from nothing."""
+    keys = {"r": [], "s": []}
+    with Ledger(tmp_path / "l") as ledger:
+        for index in range(24):
+            run, prompt = ("r", "s")[index % 2], ("answer", "check")[index % 3 == 0]
+            request = replace(numbered(index), prompt_id=prompt)
+            attempt_id = begin(ledger, request, run=run, question=f"q{index // 3}").attempt_id
+            keys[run].append(request.key)
+            billing = Billing(10 + index, 5, 3, 2, is_estimated=index % 5 == 0)
+            if index % 4 < 2:
+                reply = StoredReply(request.key, "7", "stop", "cut off" if index % 7 == 0 else "", 50, billing)
+                ledger.answer(attempt_id, reply, None if index % 6 == 0 else PRICES.cost(billing), model="m")
+                if index % 8 == 1:
+                    ledger.note_problem(request.key, "nonsense")
+            elif index % 4 == 2:
+                ledger.fail(attempt_id, ("unbilled", "in_doubt")[index % 3 == 0], "x")
+        for run in keys:
+            found = ledger.totals(run, PRICES)
+            assert found == ledger_counts.totals(ledger._connection, PRICES, keys=keys[run])
+            assert found.num_doubtful > 0
+            assert found.num_unusable > 0
+        kept = ledger.rows("SELECT * FROM totals ORDER BY run, model, prompt_id", ())
+        with ledger.transaction() as connection:
+            connection.execute("DELETE FROM totals")
+            for statement in COUNT_ALL:
+                connection.execute(statement)
+        assert ledger.rows("SELECT * FROM totals ORDER BY run, model, prompt_id", ()) == kept
+        assert ledger.verify() == []
+
+
+def test_a_ledger_of_the_version_before_is_changed_to_this_one(tmp_path):
+    path = tmp_path / "l"
+    with Ledger(path) as ledger:
+        for index in range(4):
+            answer(ledger, begin(ledger, numbered(index), question=f"q{index // 2}").attempt_id, numbered(index))
+        begin(ledger, numbered(9))
+        spent, totals = ledger.spent("r", PRICES), ledger.totals("r", PRICES)
+    connection = sqlite3.connect(path)
+    for name in TRIGGERS:
+        connection.execute(f"DROP TRIGGER {name}")
+    for statement in (
+        "DROP VIEW counted",
+        "DROP TABLE totals",
+        "CREATE TABLE run_totals (run TEXT PRIMARY KEY, requests INTEGER)",
+        "CREATE VIEW counted AS SELECT id, run FROM attempts",
+        "CREATE TRIGGER question_begun AFTER INSERT ON attempts BEGIN DELETE FROM run_totals; END",
+        "CREATE TRIGGER attempt_settled AFTER UPDATE OF outcome ON attempts BEGIN DELETE FROM run_totals; END",
+        "PRAGMA user_version = 5",
+    ):
+        connection.execute(statement)
+    connection.close()
+    with Ledger(path) as ledger:
+        assert (ledger.spent("r", PRICES), ledger.totals("r", PRICES)) == (spent, totals)
+        answer(ledger, begin(ledger, numbered(10)).attempt_id, numbered(10))
+        assert ledger.totals("r", PRICES).replies == 5
+        assert ledger.verify() == []
+
+
+def test_of_a_large_ledger_a_sample_is_checked_when_it_is_opened(tmp_path, monkeypatch):
+    path = tmp_path / "l"
+    with Ledger(path) as ledger:
+        for index in range(40):
+            answer(ledger, begin(ledger, numbered(index)).attempt_id, numbered(index))
+    monkeypatch.setattr("edgeelad.teacher.ledger.ledger.LARGE_BYTES", 0)
+    Ledger(path).close()
+    connection = sqlite3.connect(path)
+    connection.execute("DELETE FROM replies WHERE attempt_id = 7")
+    connection.commit()
+    with pytest.raises(RunError, match="the reply of attempt 7 is missing"):
+        Ledger(path)
+    monkeypatch.setattr("edgeelad.teacher.ledger.schema.NUM_SAMPLED", 0)
+    Ledger(path).close()
+    connection.close()
+    assert verify_ledger(path) == ["the reply of attempt 7 is missing"]

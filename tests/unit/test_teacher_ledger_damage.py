@@ -131,7 +131,7 @@ def test_figures_that_do_not_add_up_are_refused(tmp_path):
     path = tmp_path / "l"
     with Ledger(path) as ledger:
         answer(ledger, begin(ledger).attempt_id)
-    for sql in ("UPDATE attempts SET cost = cost / 2", "UPDATE run_totals SET prompt = 1", "DELETE FROM run_totals"):
+    for sql in ("UPDATE attempts SET cost = cost / 2", "UPDATE totals SET prompt = 1", "DELETE FROM totals"):
         whole = path.read_bytes()
         connection = sqlite3.connect(path)
         connection.execute(sql)

@@ -56,7 +56,7 @@ def ledger_stats(path: Path) -> LedgerStats:
         InputError: There is no such file.
     """
     with _opened(path) as ledger:
-        runs = [str(row[0]) for row in ledger.rows("SELECT DISTINCT run FROM attempts ORDER BY run", ())]
+        runs = [str(row[0]) for row in ledger.rows("SELECT DISTINCT run FROM totals ORDER BY run", ())]
         return LedgerStats(ledger.totals(), {run: ledger.totals(run) for run in runs}, tuple(_prompt_stats(ledger)))
 
 
@@ -151,14 +151,17 @@ _FIELDS: dict[str, type | tuple[type, ...]] = {
 def _rows(ledger: Ledger) -> Iterator[dict[str, Any]]:
     sql = (
         "SELECT r.key, q.canonical, a.question_id, r.content, r.finish_reason, r.completion_cap, r.model, a.cost, "
-        f"{', '.join(f'a.{name}' for name in _BILLED)}, r.digest FROM replies r JOIN attempts a ON a.id = r.attempt_id "
-        "JOIN requests q ON q.key = r.key WHERE r.problem = '' ORDER BY r.attempt_id"
+        f"{', '.join(f'a.{name}' for name in _BILLED)}, r.digest, r.attempt_id FROM replies r "
+        "JOIN attempts a ON a.id = r.attempt_id JOIN requests q ON q.key = r.key "
+        "WHERE r.problem = '' AND r.attempt_id > ? ORDER BY r.attempt_id LIMIT 1000"
     )
-    for *values, digest in ledger.rows(sql, ()):
-        row = dict(zip(_FIELDS, values, strict=True))
-        if reply_digest(*(row[name] for name in DIGESTED)) != digest:
-            raise damaged(ledger.path, f"the reply to {row['key']} was altered")
-        yield row
+    last = 0
+    while page := ledger.rows(sql, (last,)):
+        for *values, digest, last in page:  # noqa: B007  # where the next page begins
+            row = dict(zip(_FIELDS, values, strict=True))
+            if reply_digest(*(row[name] for name in DIGESTED)) != digest:
+                raise damaged(ledger.path, f"the reply to {row['key']} was altered")
+            yield row
 
 
 def _lines(source: Path) -> Iterator[tuple[int, dict[str, Any]]]:
@@ -186,16 +189,14 @@ def _check(row: Any, where: str) -> str:
 
 
 def _prompt_stats(ledger: Ledger) -> Iterator[PromptStats]:
+    names = ("requests", "replies", "unusable", "prompt", "completion", "reasoning", "cost", "unpriced")
     sql = (
-        "SELECT json_extract(q.canonical, '$.model') AS model, json_extract(q.canonical, '$.prompt_id') AS prompt, "
-        "COUNT(*), SUM(a.outcome = 'answered'), SUM(a.outcome = 'answered' AND a.problem <> ''), "
-        "SUM(a.prompt_tokens), SUM(a.completion_tokens), SUM(a.reasoning_tokens), SUM(a.cost), "
-        "SUM(a.outcome = 'answered' AND a.cost IS NULL) "
-        "FROM attempts a JOIN requests q ON q.key = a.key GROUP BY model, prompt ORDER BY model, prompt"
+        f"SELECT model, prompt_id, {', '.join(f'SUM({name})' for name in names)} FROM totals WHERE requests > 0 "
+        "GROUP BY model, prompt_id ORDER BY model, prompt_id"
     )
     for *fields, cost, num_unpriced in ledger.rows(sql, ()):
         model, prompt, requests, replies, unusable, prompt_tokens, completion_tokens, reasoning = fields
-        cost_usd = None if num_unpriced or cost is None else cost / PICO
+        cost_usd = None if num_unpriced else cost / PICO
         yield PromptStats(
             model, prompt, requests, replies, unusable, prompt_tokens, completion_tokens, reasoning, cost_usd
         )

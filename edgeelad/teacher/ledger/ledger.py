@@ -15,8 +15,9 @@ import sqlite3
 import threading
 import time
 import uuid
+from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import astuple, dataclass
+from dataclasses import astuple, dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -26,8 +27,11 @@ from edgeelad.teacher.ledger import counts as ledger_counts
 from edgeelad.teacher.ledger.budget import Caps, Prices, Reservation, Spent, check
 from edgeelad.teacher.ledger.counts import LedgerTotals, PromptRates
 from edgeelad.teacher.ledger.exchange import Billing, StoredReply, TeacherRequest, content_key, reply_digest
-from edgeelad.teacher.ledger.schema import damage, damaged, open_file, read_errors, storage_errors
+from edgeelad.teacher.ledger.schema import damage, damaged, open_file, read_errors, sampled_damage, storage_errors
 from edgeelad.teacher.ledger.sessions import Session, is_alive
+
+# a file up to this size is checked as a whole when it is opened, in a second at most; 3 GB would take minutes
+LARGE_BYTES = 64 * 2**20
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,6 +44,7 @@ class Begun:
 
     attempt_id: int | None = None
     reply: StoredReply | None = None
+    is_held: bool = field(default=False, compare=False)  # by the budget
 
 
 class Ledger:
@@ -59,7 +64,8 @@ class Ledger:
             path: Its file.
             clock: The time of day, in seconds.
             say: Told when this process waits for another one.
-            is_checked: Refuse a file with damage that can be seen without reading every reply.
+            is_checked: Refuse a file with damage that can be seen without reading every reply; of a large file, only
+                a sample is looked at.
 
         Raises:
             RunError, StorageError: It is not a ledger, is damaged, is of another version, or cannot be written.
@@ -71,10 +77,13 @@ class Ledger:
         self._lock = threading.RLock()
         self._waited_for: set[str] = set()
         self._held: Session | None = None
+        self._reserved: dict[int, tuple[str, Reservation]] = {}  # by this session's open attempts
+        self._sums: dict[str, Counter[str]] = {}  # of these, by run
         self._connection = open_file(path)
         try:
             with read_errors(path):
-                found = next(damage(self._connection), "") if is_checked else ""
+                look = damage if path.stat().st_size <= LARGE_BYTES else sampled_damage
+                found = next(look(self._connection), "") if is_checked else ""
             if found:
                 raise damaged(path, found)
         except BaseException:
@@ -168,12 +177,12 @@ class Ledger:
             if self._is_under_way_elsewhere(key):
                 return Begun()
             known = self._one("SELECT 1 FROM run_questions WHERE run = ? AND question_id = ?", (run, question_id))
+            spent = ledger_counts.spent(connection, run, prices)
             try:
-                check(ledger_counts.spent(connection, run, prices), wanted, caps, is_new_question=known is None)
+                check(spent, wanted, caps, is_new_question=known is None)
             except BudgetError:
-                settled = ledger_counts.spent(connection, run, prices, without_open_of=self.session)
-                check(settled, wanted, caps, is_new_question=known is None)
-                return Begun()
+                check(self._settled(spent, run), wanted, caps, is_new_question=known is None)
+                return Begun(is_held=True)
             now = self.clock()
             connection.execute("INSERT OR IGNORE INTO requests VALUES (?, ?, ?)", (key, canonical, now))
             cursor = connection.execute(
@@ -182,11 +191,16 @@ class Ledger:
                 "VALUES (?, ?, ?, ?, ?, 'open', ?, ?, ?, ?, ?, ?)",
                 (key, run, question_id, self.session, now, batch, completion_cap, settings, *astuple(wanted)),
             )
-            return Begun(attempt_id=cursor.lastrowid)
+            attempt_id = cursor.lastrowid
+            assert attempt_id is not None, "a row was inserted"
+            self._reserved[attempt_id] = (run, wanted)
+            self._sums.setdefault(run, Counter()).update(_counted(wanted))
+            return Begun(attempt_id)
 
     def answer(self, attempt_id: int, reply: StoredReply, cost_pico: int | None, *, model: str) -> None:
         """Complete an attempt with the reply that it bought; `reply.problem` says why it cannot be used, if so."""
         with self.transaction() as connection:
+            self._release(attempt_id)
             updated = connection.execute(
                 "UPDATE attempts SET outcome = 'answered', finished_at = ?, problem = ?, cost = ?, "
                 "prompt_tokens = ?, completion_tokens = ?, cached_prompt_tokens = ?, reasoning_tokens = ?, "
@@ -214,6 +228,7 @@ class Ledger:
     def fail(self, attempt_id: int, outcome: Literal["unbilled", "in_doubt"], problem: str) -> None:
         """Complete an attempt that brought no reply: surely not billed, or in doubt (counted at its reservation)."""
         with self.transaction() as connection:
+            self._release(attempt_id)
             connection.execute(
                 "UPDATE attempts SET outcome = ?, finished_at = ?, problem = ? WHERE id = ? AND outcome = 'open'",
                 (outcome, self.clock(), problem, attempt_id),
@@ -271,6 +286,21 @@ class Ledger:
                     connection.execute("INSERT INTO sessions VALUES (?, ?, ?, ?)", row)
                 self._held = held
 
+    def _settled(self, spent: Spent, run: str) -> Spent:
+        """What is spent without what this session has reserved for its open attempts: they may come to nothing."""
+        own = self._sums.get(run, Counter())
+        return replace(
+            spent,
+            prompt_tokens=spent.prompt_tokens - own["prompt"],
+            completion_tokens=spent.completion_tokens - own["completion"],
+            cost_pico=None if spent.cost_pico is None else spent.cost_pico - own["cost"],
+        )
+
+    def _release(self, attempt_id: int) -> None:
+        run, wanted = self._reserved.pop(attempt_id, ("", None))
+        if wanted is not None:
+            self._sums[run].subtract(_counted(wanted))
+
     def _is_under_way_elsewhere(self, key: str) -> bool:
         rows = self.rows(
             "SELECT DISTINCT s.id, s.pid, s.host FROM attempts a JOIN sessions s ON s.id = a.session "
@@ -296,8 +326,11 @@ class Ledger:
 
     @contextlib.contextmanager
     def transaction(self) -> Iterator[sqlite3.Connection]:
-        """One transaction, alone on the ledger; undone if the block raises."""
+        """One transaction, alone on the ledger; undone if the block raises. One inside another is a part of it."""
         with self._lock, storage_errors(self.path):
+            if self._connection.in_transaction:
+                yield self._connection
+                return
             self._connection.execute("BEGIN IMMEDIATE")
             try:
                 yield self._connection
@@ -306,3 +339,7 @@ class Ledger:
                 if self._connection.in_transaction:
                     self._connection.execute("ROLLBACK")
                 raise
+
+
+def _counted(wanted: Reservation) -> dict[str, int]:
+    return {"prompt": wanted.prompt_tokens, "completion": wanted.completion_tokens, "cost": wanted.cost_pico or 0}

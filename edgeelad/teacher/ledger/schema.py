@@ -1,12 +1,15 @@
 """The ledger's file: its tables, and how it is created, opened and checked.
 
-There is one schema. A file with another one, or damaged, is refused with an error that says what to do.
+There is one schema; a file of the version before is changed to it. A file with another one, or damaged, is refused with
+an error that says what to do.
 """
 
 from __future__ import annotations
 
 import contextlib
+import json
 import os
+import random
 import sqlite3
 import uuid
 from collections.abc import Iterator
@@ -17,17 +20,17 @@ from edgeelad.files import sync_folder
 
 # "elad" in ASCII: `file` and other tools can tell a ledger from another SQLite file
 APPLICATION_ID = 0x656C6164
-VERSION = 5
+VERSION = 6
 # the problem of an attempt whose reply was deleted on purpose
 DELETED = "altered, and deleted"
 BUSY_TIMEOUT_S = 60.0
+# attempts that are looked at when a large ledger is opened
+NUM_SAMPLED = 5000
 
 # batches: `state` new (its attempts are written), uploaded (the provider has its file), submitting (the request that
 # begins it may have been sent), submitted (`remote_id` names it at the provider) or done.
 # attempts: `settings` are those besides the cap that decide whether its reply can be used
-# run_totals: what counts against a run's caps, kept by triggers as attempts are settled, because adding up 100,000
-# attempts before each request took 300 ms; and a second account of the same figures, to notice damage
-SCHEMA = """
+_TABLES = """
     CREATE TABLE sessions (
         id TEXT PRIMARY KEY, pid INTEGER NOT NULL, host TEXT NOT NULL, started_at REAL NOT NULL
     );
@@ -82,42 +85,97 @@ SCHEMA = """
         endpoint TEXT NOT NULL, model TEXT NOT NULL, name TEXT NOT NULL, value TEXT NOT NULL,
         PRIMARY KEY (endpoint, model, name)
     );
-    CREATE VIEW counted AS SELECT id, run, outcome, session,
-        CASE outcome WHEN 'answered' THEN prompt_tokens WHEN 'unbilled' THEN 0
-            ELSE reserved_prompt_tokens END AS prompt,
-        CASE outcome WHEN 'answered' THEN completion_tokens WHEN 'unbilled' THEN 0
-            ELSE reserved_completion_tokens END AS completion,
-        CASE outcome WHEN 'answered' THEN cached_prompt_tokens ELSE 0 END AS cached,
-        CASE outcome WHEN 'answered' THEN cost WHEN 'unbilled' THEN 0 ELSE reserved_cost END AS known_cost
-    FROM attempts;
-    CREATE TABLE run_totals (
-        run TEXT PRIMARY KEY, requests INTEGER NOT NULL DEFAULT 0, questions INTEGER NOT NULL DEFAULT 0,
-        prompt INTEGER NOT NULL DEFAULT 0, completion INTEGER NOT NULL DEFAULT 0, cost INTEGER NOT NULL DEFAULT 0,
-        unpriced_prompt INTEGER NOT NULL DEFAULT 0, unpriced_completion INTEGER NOT NULL DEFAULT 0,
-        unpriced_cached INTEGER NOT NULL DEFAULT 0
-    );
     CREATE TABLE run_questions (run TEXT NOT NULL, question_id TEXT NOT NULL, PRIMARY KEY (run, question_id));
-    CREATE TRIGGER question_begun AFTER INSERT ON attempts BEGIN
-        INSERT OR IGNORE INTO run_totals (run) VALUES (NEW.run);
-        UPDATE run_totals SET questions = questions + 1 WHERE run = NEW.run AND NOT EXISTS (
-            SELECT 1 FROM run_questions WHERE run = NEW.run AND question_id = NEW.question_id);
-        INSERT OR IGNORE INTO run_questions VALUES (NEW.run, NEW.question_id);
-    END;
-    CREATE TRIGGER attempt_settled AFTER UPDATE OF outcome ON attempts
-    WHEN OLD.outcome = 'open' AND NEW.outcome <> 'open' BEGIN
-        UPDATE run_totals SET requests = requests + 1,
-            prompt = run_totals.prompt + (SELECT prompt FROM counted WHERE id = NEW.id),
-            completion = run_totals.completion + (SELECT completion FROM counted WHERE id = NEW.id),
-            cost = cost + COALESCE((SELECT known_cost FROM counted WHERE id = NEW.id), 0),
-            unpriced_prompt = unpriced_prompt
-                + COALESCE((SELECT prompt FROM counted WHERE id = NEW.id AND known_cost IS NULL), 0),
-            unpriced_completion = unpriced_completion
-                + COALESCE((SELECT completion FROM counted WHERE id = NEW.id AND known_cost IS NULL), 0),
-            unpriced_cached = unpriced_cached
-                + COALESCE((SELECT cached FROM counted WHERE id = NEW.id AND known_cost IS NULL), 0)
-        WHERE run = NEW.run;
-    END;
 """
+
+_PAID = "outcome = 'answered'"
+_HELD = "outcome IN ('open', 'in_doubt')"
+# what an attempt adds to its run's totals; `unpriced` is what was bought, and what is held, at an unknown price
+SUMS = {
+    "requests": "1",
+    "replies": _PAID,
+    "unusable": f"{_PAID} AND problem <> ''",
+    "estimated": "is_estimated",
+    "prompt": "prompt_tokens",
+    "completion": "completion_tokens",
+    "cached": "cached_prompt_tokens",
+    "reasoning": "reasoning_tokens",
+    "cost": f"CASE WHEN {_PAID} THEN COALESCE(cost, 0) ELSE 0 END",
+    "unpriced": f"{_PAID} AND cost IS NULL",
+    "unpriced_prompt": f"({_PAID} AND cost IS NULL) * prompt_tokens",
+    "unpriced_completion": f"({_PAID} AND cost IS NULL) * completion_tokens",
+    "unpriced_cached": f"({_PAID} AND cost IS NULL) * cached_prompt_tokens",
+    "held": _HELD,
+    "held_prompt": f"({_HELD}) * reserved_prompt_tokens",
+    "held_completion": f"({_HELD}) * reserved_completion_tokens",
+    "held_cost": f"({_HELD}) * COALESCE(reserved_cost, 0)",
+    "held_unpriced": f"{_HELD} AND reserved_cost IS NULL",
+    "held_unpriced_prompt": f"({_HELD} AND reserved_cost IS NULL) * reserved_prompt_tokens",
+    "held_unpriced_completion": f"({_HELD} AND reserved_cost IS NULL) * reserved_completion_tokens",
+}
+# how far a reply has exceeded what was reserved for it; the largest counts
+MAXIMA = {
+    "over_prompt": f"({_PAID} AND NOT is_estimated) * (prompt_tokens - reserved_prompt_tokens)",
+    "over_completion": f"({_PAID} AND NOT is_estimated) * (completion_tokens - reserved_completion_tokens)",
+    "over_cost": f"COALESCE(({_PAID} AND NOT is_estimated) * 1.0 * cost / NULLIF(reserved_cost, 0), 0.0)",
+}
+_ADDED = (*SUMS, *MAXIMA)
+_INTO = f"INSERT INTO totals (run, model, prompt_id, {', '.join(_ADDED)}) SELECT run, model, prompt_id"
+_MERGED = (
+    "ON CONFLICT (run, model, prompt_id) DO UPDATE SET "
+    + ", ".join(f"{name} = {name} + excluded.{name}" for name in SUMS)
+    + "".join(f", {name} = MAX({name}, excluded.{name})" for name in MAXIMA)
+)
+_ADD = f"{_INTO}, {', '.join(_ADDED)} FROM counted WHERE id = NEW.id {_MERGED}"
+_SUBTRACT = (
+    f"{_INTO}, {', '.join(f'-{name}' for name in SUMS)}{', 0' * len(MAXIMA)} FROM counted WHERE id = OLD.id {_MERGED}"
+)
+# totals: what the attempts of a run come to, by model and prompt, kept by triggers, because adding up 100,000 attempts
+# before each request took 300 ms; and a second account of the same figures, to notice damage. The row with neither
+# model nor prompt has the number of the run's questions.
+_TOTALS = (
+    "CREATE VIEW counted AS SELECT a.id, a.run, a.outcome, a.session, "
+    + ", ".join(
+        f"CASE WHEN json_valid(canonical) THEN COALESCE(json_extract(canonical, '$.{name}'), '') ELSE '' END AS {name}"
+        for name in ("model", "prompt_id")
+    )
+    + "".join(f", {value} AS {name}" for name, value in (SUMS | MAXIMA).items())
+    + " FROM attempts a LEFT JOIN requests r ON r.key = a.key",
+    "CREATE TABLE totals (run TEXT NOT NULL, model TEXT NOT NULL, prompt_id TEXT NOT NULL, "
+    "questions INTEGER NOT NULL DEFAULT 0, "
+    + "".join(f"{name} INTEGER NOT NULL DEFAULT 0, " for name in SUMS)
+    + "".join(f"{name} REAL NOT NULL DEFAULT 0, " for name in MAXIMA)
+    + "PRIMARY KEY (run, model, prompt_id))",
+)
+TRIGGERS = {
+    "question_begun": "AFTER INSERT ON run_questions BEGIN "
+    "INSERT INTO totals (run, model, prompt_id, questions) VALUES (NEW.run, '', '', 1) "
+    "ON CONFLICT (run, model, prompt_id) DO UPDATE SET questions = questions + 1",
+    "attempt_begun": "AFTER INSERT ON attempts BEGIN INSERT INTO run_questions SELECT NEW.run, NEW.question_id "
+    "WHERE NOT EXISTS (SELECT 1 FROM run_questions WHERE run = NEW.run AND question_id = NEW.question_id); " + _ADD,
+    "attempt_changes": f"BEFORE UPDATE OF outcome, problem ON attempts BEGIN {_SUBTRACT}",
+    "attempt_changed": f"AFTER UPDATE OF outcome, problem ON attempts BEGIN {_ADD}",
+}
+CREATE_TRIGGERS = tuple(f"CREATE TRIGGER {name} {text}; END" for name, text in TRIGGERS.items())
+SCHEMA = ";\n".join((_TABLES, *_TOTALS, *CREATE_TRIGGERS))
+# adds up the attempts that were written without triggers
+COUNT_ALL = (
+    f"{_INTO}, {', '.join(f'SUM({name})' for name in SUMS)}, {', '.join(f'MAX({name})' for name in MAXIMA)} "
+    "FROM counted GROUP BY run, model, prompt_id",
+    "INSERT INTO totals (run, model, prompt_id, questions) SELECT run, '', '', COUNT(*) FROM run_questions "
+    "WHERE true GROUP BY run ON CONFLICT (run, model, prompt_id) DO UPDATE SET questions = excluded.questions",
+)
+# version 5 kept fewer totals
+_FROM_5 = (
+    "DROP TRIGGER question_begun",
+    "DROP TRIGGER attempt_settled",
+    "DROP VIEW counted",
+    "DROP TABLE run_totals",
+    *_TOTALS,
+    *COUNT_ALL,
+    *CREATE_TRIGGERS,
+    f"PRAGMA user_version = {VERSION}",
+)
 
 
 def open_file(path: Path) -> sqlite3.Connection:
@@ -134,7 +192,10 @@ def open_file(path: Path) -> sqlite3.Connection:
             raise RunError(f"{path}: an empty file, not a ledger: restore it, or delete it if nothing was bought yet")
         connection = _connect(path)
         try:
-            _check_header(connection, path)
+            _check_application(connection, path)
+            if _version(connection) == 5:
+                _migrate(connection)
+            _check_version(connection, path)
         except BaseException:
             connection.close()
             raise
@@ -157,18 +218,26 @@ def damage(connection: sqlite3.Connection) -> Iterator[str]:
     yield from wrong_totals(connection)
 
 
+def sampled_damage(connection: sqlite3.Connection) -> Iterator[str]:
+    """What is wrong with a random sample of the attempts: takes a second at most, however large the file is."""
+    last = connection.execute("SELECT COALESCE(MAX(id), 0) FROM attempts").fetchone()[0]
+    ids = random.SystemRandom().sample(range(1, last + 1), min(last, NUM_SAMPLED))
+    # a reply is looked up as a run would: by its key
+    sql = (
+        "SELECT a.id FROM json_each(?) sampled JOIN attempts a ON a.id = sampled.value WHERE a.outcome = 'answered' "
+        "AND a.problem <> ? AND NOT (EXISTS (SELECT 1 FROM replies r WHERE r.key = a.key AND r.attempt_id = a.id) "
+        "AND EXISTS (SELECT 1 FROM requests q WHERE q.key = a.key))"
+    )
+    for (id_,) in connection.execute(sql, (json.dumps(ids), DELETED)):
+        yield f"the reply of attempt {id_} is missing"
+
+
 def wrong_totals(connection: sqlite3.Connection) -> Iterator[str]:
     """Runs whose totals are not the sum of their attempts, one line each."""
-    figures = (
-        "COUNT(*), SUM(prompt), SUM(completion), COALESCE(SUM(known_cost), 0)",
-        "requests, prompt, completion, cost",
-    )
-    counted, kept = (f"SELECT run, {columns} FROM" for columns in figures)
-    sql = (
-        f"SELECT run FROM ({counted} counted WHERE outcome <> 'open' GROUP BY run EXCEPT {kept} run_totals) UNION "
-        f"SELECT run FROM ({kept} run_totals WHERE requests > 0 EXCEPT {counted} counted WHERE outcome <> 'open' "
-        "GROUP BY run)"
-    )
+    sums = ", ".join(f"SUM({name})" for name in SUMS)
+    counted, kept = (f"SELECT run, {sums} FROM {table} GROUP BY run" for table in ("counted", "totals"))
+    sql = f"SELECT run FROM (SELECT * FROM ({counted}) EXCEPT {kept}) UNION "
+    sql += f"SELECT run FROM (SELECT * FROM ({kept}) EXCEPT {counted})"
     for (run,) in connection.execute(sql):
         yield f"run {run!r}: its totals are not the sum of its attempts"
 
@@ -249,13 +318,31 @@ def _create(path: Path) -> None:
         temporary.unlink(missing_ok=True)
 
 
-def _check_header(connection: sqlite3.Connection, path: Path) -> None:
-    application = int(connection.execute("PRAGMA application_id").fetchone()[0])
-    version = int(connection.execute("PRAGMA user_version").fetchone()[0])
-    if application != APPLICATION_ID:
+def _check_application(connection: sqlite3.Connection, path: Path) -> None:
+    if int(connection.execute("PRAGMA application_id").fetchone()[0]) != APPLICATION_ID:
         raise RunError(f"{path}: an SQLite file, but not a ledger of edgeelad; name another file with --ledger")
-    if version != VERSION:
+
+
+def _check_version(connection: sqlite3.Connection, path: Path) -> None:
+    if (version := _version(connection)) != VERSION:
         raise RunError(
             f"{path}: written by another version of edgeelad (ledger version {version}, this one reads {VERSION}); "
             "use that version, or name another file with --ledger"
         )
+
+
+def _version(connection: sqlite3.Connection) -> int:
+    return int(connection.execute("PRAGMA user_version").fetchone()[0])
+
+
+def _migrate(connection: sqlite3.Connection) -> None:
+    """Change a ledger of version 5 to this one, in one transaction."""
+    connection.execute("BEGIN IMMEDIATE")
+    try:
+        if _version(connection) == 5:  # else another process was faster
+            for statement in _FROM_5:
+                connection.execute(statement)
+        connection.execute("COMMIT")
+    except BaseException:
+        connection.execute("ROLLBACK")
+        raise
