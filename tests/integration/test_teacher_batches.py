@@ -28,12 +28,12 @@ class AnswersFirst(OpenAITeacher):
     check = None
 
 
-def run(server, path, *, sleep=None, kind=AnswersFirst, **settings):
+def run(server, path, *, sleep=None, kind=AnswersFirst, run="r", **settings):
     """Annotate in batches; gives the annotations and the usage."""
     defaults = {"api_key_env": "", "mode": "revise", **PRICES}
     config = TeacherConfig(url=server.url, model="m", batch=True, **{**defaults, **settings})
     with Ledger(path) as ledger:
-        client = BatchClient(config, ledger, run="r", sleep=sleep or (lambda seconds: None))
+        client = BatchClient(config, ledger, run=run, sleep=sleep or (lambda seconds: None))
         teacher = kind(client, config)
         try:
             made = list(annotate(QUESTIONS, TREES, teacher, student_of(TRUTH), config))
@@ -122,6 +122,91 @@ def test_a_process_that_dies_at_any_step_pays_for_nothing_again(path, kind):
         assert all(annotation.is_usable for annotation in made)
         assert len(server.batches) == 3
         check_books(server, path)
+
+
+@pytest.fixture
+def small(monkeypatch):
+    """Batches of at most four lines."""
+    monkeypatch.setattr("edgeelad.teacher.client.batch_client.MAX_LINES", 4)
+
+
+def test_batches_are_in_progress_at_once_and_end_in_any_order(path, small):
+    """Thirty answers are eight files of four lines; the first to be submitted is the last to end."""
+    with BatchServer(solver, num_polls=1) as server:
+        server.held.add("batch-0")
+
+        def sleep(seconds):
+            if all(batch["status"] == "completed" or id_ == "batch-0" for id_, batch in server.batches.items()):
+                server.held.clear()
+
+        made, _ = run(server, path, sleep=sleep)
+        assert [annotation.answer for annotation in made] == [answer for _, answer in TRUTH.values()]
+        first_poll = next(index for index, request in enumerate(server.requests) if "/batches/" in request)
+        assert server.requests[:first_poll] == ["POST /v1/files", "POST /v1/batches"] * 8
+        check_books(server, path)
+
+
+def test_the_providers_queue_is_kept_full_and_never_refused_for_good(path, small):
+    with BatchServer(solver, num_polls=1) as server:
+        server.max_queued = 11  # two batches of four lines, not three
+        made, _ = run(server, path)
+        assert all(annotation.is_usable for annotation in made)
+        assert 8 <= server.most_queued <= 11
+        # what was refused is neither uploaded nor written to the ledger again
+        assert server.requests.count("POST /v1/files") == len(server.batches)
+        check_books(server, path, {"answered"})
+
+
+def test_a_batch_that_fails_because_the_queue_is_full_is_submitted_again(path, small):
+    """OpenAI takes the batch, and says so when it has looked at it."""
+    with BatchServer(solver, num_polls=1) as server:
+        original = server._end
+
+        def end(batch):
+            if int(batch["id"].partition("-")[2]) in (2, 3, 5):
+                batch.update(status="failed", errors={"data": [server.problem]})
+            else:
+                original(batch)
+
+        server._end = end
+        made, _ = run(server, path)
+        assert all(annotation.is_usable for annotation in made)
+        assert len(server.batches) == 3 + server.requests.count("POST /v1/files")
+        check_books(server, path, {"answered"})
+
+
+@pytest.mark.parametrize("after", [1, 2, 3])
+def test_a_run_that_dies_among_several_batches_buys_nothing_again(path, small, after):
+    with BatchServer(solver, num_polls=1) as server:
+        server.held.update(f"batch-{number}" for number in range(1, 8, 2))
+        polls = []
+
+        def sleep(seconds):
+            polls.append(seconds)
+            if len(polls) == after:
+                raise Interrupted
+
+        with pytest.raises(Interrupted):
+            run(server, path, sleep=sleep)
+        assert len(server.batches) == 8
+        server.held.clear()
+        made, _ = run(server, path)
+        assert all(annotation.is_usable for annotation in made)
+        assert len(set(server.billed)) == server.num_lines
+        check_books(server, path)
+
+
+def test_what_a_run_left_at_the_provider_serves_another_run_of_the_ledger(path):
+    with BatchServer(solver, num_polls=1) as server:
+        with pytest.raises(Interrupted):
+            run(server, path, sleep=_interrupt)
+        made, usage = run(server, path, run="s")
+        assert all(annotation.is_usable for annotation in made)
+        assert len(server.batches) == 3  # as for one run
+        check_books(server, path)
+        with Ledger(path) as ledger:
+            first = ledger.totals("r").usage
+        assert (first.requests, usage.requests) == (30, len(server.billed) - 30)
 
 
 def test_lines_that_fail_come_into_the_next_batch(path):

@@ -159,3 +159,24 @@ def test_an_interrupt_loses_nothing_that_was_paid_for(tmp_path):
         assert {row["outcome"] for row in rows} == {"answered"}
         assert len(rows) == len(server.requests) == len(server.billed_by_id)
         check_books(server, rows)
+
+
+def test_two_runs_on_one_ledger_pay_once_and_each_for_its_own(tmp_path):
+    """Two processes ask the same questions at once; whatever one has sent, the other waits for."""
+    with ChaosServer(respond=solver) as server:
+        children = []
+        for run in ("r", "s"):
+            command = [sys.executable, CHILD, server.url, tmp_path / "ledger", tmp_path / run, 60, "{}", run]
+            children.append(subprocess.Popen([str(part) for part in command], stderr=subprocess.PIPE, text=True))
+        for child in children:
+            _, told = child.communicate(timeout=300)
+            assert child.returncode == 0, told
+        check_books(server, attempts(tmp_path))
+        billed = list(server.billed_by_id.values())
+    assert (tmp_path / "r").read_text() == (tmp_path / "s").read_text()
+    with Ledger(tmp_path / "ledger") as ledger:
+        runs = [ledger.totals(run) for run in ("r", "s")]
+        assert len({row["key"] for row in attempts(tmp_path)}) == len(billed)
+        assert sum(run.replies for run in runs) == len(billed)
+        assert sum(run.billing.prompt_tokens for run in runs) == sum(prompt for prompt, _ in billed)
+        assert ledger.verify() == []

@@ -16,6 +16,7 @@ from edgeelad.teacher.ledger.budget import Reservation
 from edgeelad.teacher.ledger.exchange import TeacherRequest, content_key
 from edgeelad.teacher.ledger.ledger import Ledger
 from edgeelad.teacher.ledger.schema import damaged
+from edgeelad.teacher.ledger.sessions import is_alive
 from edgeelad.teacher.prompts.messages import Message
 
 
@@ -27,6 +28,7 @@ class OpenBatch:
     state: str
     file_id: str | None
     remote_id: str | None
+    is_own: bool = True  # of this run
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,13 +74,22 @@ class BatchBook:
                 (state, file_id, remote_id, batch_id),
             )
 
+    def withdraw(self, batch_id: str) -> None:
+        """Write that the provider has a batch's file, but no batch of it."""
+        with self._ledger.transaction() as connection:
+            connection.execute("UPDATE batches SET state = 'uploaded', remote_id = NULL WHERE id = ?", (batch_id,))
+
     def open_batches(self) -> list[OpenBatch]:
-        """The batches that are not done, oldest first."""
+        """The run's batches that are not done, and those that other runs have submitted and left; oldest first."""
         sql = (
-            "SELECT id, state, file_id, remote_id FROM batches WHERE run = ? AND endpoint = ? AND state <> 'done' "
-            "ORDER BY created_at, id"
+            "SELECT id, state, file_id, remote_id, run, session FROM batches WHERE endpoint = ? AND state <> 'done' "
+            "AND (run = ? OR remote_id IS NOT NULL) ORDER BY created_at, id"
         )
-        return [OpenBatch(*row) for row in self._ledger.rows(sql, (self._run, self._endpoint))]
+        return [
+            OpenBatch(id_, state, file_id, remote_id, run == self._run)
+            for id_, state, file_id, remote_id, run, session in self._ledger.rows(sql, (self._endpoint, self._run))
+            if run == self._run or not is_alive(self._ledger.path, session)
+        ]
 
     def open_attempts(self, batch_id: str) -> list[OpenAttempt]:
         """A batch's attempts that have no outcome yet, in the order in which they were written."""

@@ -2,8 +2,8 @@
 
 `BatchClient.complete` gives a reply that is in the ledger, else raises `NotYetError`; `fetch` buys many of these and
 returns when they are there. A batch is in the ledger before it is sent: after a crash or a Ctrl-C, the next `fetch`
-first collects the batches in progress at the provider, and pays for nothing twice. A batch that is too large for the
-provider's queue is split.
+first collects the batches in progress at the provider, and pays for nothing twice. As many batches are in progress at
+once as the provider's queue has room for, and end in any order; one that is too large is split.
 """
 
 from __future__ import annotations
@@ -11,8 +11,9 @@ from __future__ import annotations
 import json
 import threading
 import time
-from collections import Counter
+from collections import Counter, deque
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from edgeelad.config import TeacherConfig
@@ -21,7 +22,7 @@ from edgeelad.teacher.client.accounts import Accounts
 from edgeelad.teacher.client.batch_api import BatchApi, TooLargeError
 from edgeelad.teacher.client.batch_book import BatchBook, OpenAttempt, OpenBatch
 from edgeelad.teacher.client.batch_pending import NotYetError, Pending
-from edgeelad.teacher.client.batch_progress import BatchProgress
+from edgeelad.teacher.client.batch_progress import Awaited, BatchProgress
 from edgeelad.teacher.client.batch_remote import RemoteBatch, reply_of, says_full, says_large
 from edgeelad.teacher.client.endpoint import Endpoint, open_transport
 from edgeelad.teacher.client.outcomes import Answered, Outcome, classify
@@ -29,14 +30,46 @@ from edgeelad.teacher.client.refusals import Again, Refused, Unsupported
 from edgeelad.teacher.ledger.exchange import StoredReply, TeacherRequest
 from edgeelad.teacher.ledger.ledger import Ledger
 
-MAX_LINES = 10_000
-MAX_FILE_BYTES = 90 * 2**20  # half of what the providers take
+# what OpenAI takes in a file (Azure and others take no less), and half of the bytes
+MAX_LINES = 50_000
+MAX_FILE_BYTES = 90 * 2**20
+# lines that are written to the ledger in one transaction: with one for each, 50,000 take minutes
+NUM_TOGETHER = 1000
 # batches without a reply to one request, before it is set aside
 MAX_FAILURES = 3
 # batches in a row that the provider refuses for their size, before the run ends; and maximum polls to wait for room in
 # its queue before the next one: five hours in total, with polls of 30 seconds
 MAX_REFUSED = 60
 MAX_PATIENCE = 12
+
+
+class _HeldError(Exception):
+    """The budget is held by open attempts. Never leaves the module."""
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class _Batch:
+    """A batch of the ledger, with the requests in it that this `fetch` has put there."""
+
+    opened: OpenBatch
+    items: Sequence[Pending]
+
+
+@dataclass(slots=True, eq=False)
+class _Desk:
+    """What one `fetch` has to do.
+
+    Attributes:
+        queue: Requests that are in no batch.
+        ready: Batches that are uploaded, and for which the provider had no room.
+        active: Batches in progress at the provider, by id.
+        is_full: Whether it, or the budget, has no room until one of these ends.
+    """
+
+    queue: deque[Pending] = field(default_factory=deque)
+    ready: deque[_Batch] = field(default_factory=deque)
+    active: dict[str, tuple[_Batch, Awaited]] = field(default_factory=dict)
+    is_full: bool = False
 
 
 class BatchClient:
@@ -98,73 +131,155 @@ class BatchClient:
             TeacherRefusedError, TeacherUnavailableError: The provider does not take or finish batches.
             StorageError: The ledger cannot be written.
         """
-        for batch in self._book.open_batches():
-            self._finish(batch)
         wanted = {item.request.key: item for item in pending}
-        missing = [item for key, item in wanted.items() if self.accounts.find(key, item.completion_cap) is None]
-        if not missing:
-            return
-        self._submit(missing[: self._max_lines])
+        desk = _Desk()
+        for batch in self._book.open_batches():
+            # requests of this batch are as good as bought, whichever session has submitted it
+            keys = {attempt.request.key for attempt in self._book.open_attempts(batch.id)}
+            if (batch.is_own or keys & wanted.keys()) and self._resume(batch, desk):
+                wanted = {key: item for key, item in wanted.items() if key not in keys}
+        desk.queue.extend(item for key, item in wanted.items() if self.accounts.find(key, item.completion_cap) is None)
+        is_waiting = bool(desk.queue) and not desk.active
+        while desk.queue or desk.ready or desk.active:
+            desk.is_full = desk.is_full and bool(desk.active)
+            while (desk.queue or desk.ready) and not desk.is_full:
+                self._submit(desk)
+            for batch_id in list(desk.active):
+                is_waiting = False
+                self._look(batch_id, desk)
+            if desk.active:
+                self._sleep(self._config.batch_poll_s)
+        if is_waiting and not any(key in self._errors for key in wanted):
+            # another process has them in progress
+            self._sleep(self._config.batch_poll_s)
 
-    def _submit(self, pending: Sequence[Pending]) -> None:
+    def _resume(self, batch: OpenBatch, desk: _Desk) -> bool:
+        """Take a batch up again that an earlier session has left; False if it came to nothing."""
+        try:
+            self._enter(_Batch(batch, ()), desk)
+        except TooLargeError as error:
+            self._split(_Batch(batch, ()), error, desk)
+        except TeacherRefusedError:
+            if batch.is_own:
+                raise
+            return False  # submitted with another key: the run that has it can collect the batch
+        return batch.id in desk.active
+
+    def _submit(self, desk: _Desk) -> None:
+        """Submit a batch that is ready, or one of the first requests in the queue."""
+        batch = desk.ready.popleft() if desk.ready else self._upload(desk)
+        if batch is None:
+            return
+        try:
+            self._enter(batch, desk)
+        except TooLargeError as error:
+            self._refused(batch, error, desk)
+
+    def _upload(self, desk: _Desk) -> _Batch | None:
+        """Upload a file of the first requests in the queue; None if none of them can be sent now."""
         batch_id = self._book.create()
-        lines = self._begin(batch_id, pending)
+        items, lines = self._begin(batch_id, desk)
         if not lines:
             self._book.update(batch_id, "done")
-            if not any(item.request.key in self._errors for item in pending):
-                # another process has them in progress
-                self._sleep(self._config.batch_poll_s)
-            return
+            if desk.is_full and not desk.active:
+                desk.queue.clear()  # others of this run hold the budget: the next `fetch` may have room
+            return None
         try:
             file_id = self._api.upload("".join(lines).encode())
         except TooLargeError as error:
-            self._split(batch_id, error)
-            return
+            self._split(_Batch(OpenBatch(batch_id, "new", None, None), items), error, desk)
+            return None
         self._book.update(batch_id, "uploaded", file_id=file_id)
-        self._finish(OpenBatch(batch_id, "uploaded", file_id, None))
+        return _Batch(OpenBatch(batch_id, "uploaded", file_id, None), items)
 
-    def _begin(self, batch_id: str, pending: Sequence[Pending]) -> list[str]:
-        """Write the attempts' rows; gives the lines of the batch's file."""
+    def _begin(self, batch_id: str, desk: _Desk) -> tuple[list[Pending], list[str]]:
+        """Write the attempts' rows; gives the requests, and the lines of the batch's file.
+
+        Requests that another process has in progress leave the queue, too, for the next `fetch`. It stops at one for
+        which the budget has no room before batches in progress have ended.
+        """
+        queue = desk.queue
+        items: list[Pending] = []
         lines: list[str] = []
         num_bytes = 0
-        for item in pending:
-            if num_bytes > MAX_FILE_BYTES:
-                break
-            body = self.endpoint.body(item.request, item.completion_cap)
-            try:
-                begun = self.accounts.begin(
-                    item.request,
-                    self.accounts.reserve(body),
-                    question_id=item.question_id,
-                    completion_cap=item.completion_cap,
-                    batch=batch_id,
-                )
-            except BudgetError as error:
-                self._errors[item.request.key] = error
-                continue
-            # neither an attempt nor a reply: the budget is held by this batch's other attempts; the next one has room
-            if begun.attempt_id is not None:
-                custom_id = f"{item.request.key[-16:]}-{begun.attempt_id}"
-                line = {"custom_id": custom_id, "method": "POST", "url": self._api.target, "body": body}
-                lines.append(json.dumps(line, ensure_ascii=False) + "\n")
-                num_bytes += len(lines[-1].encode())
-        return lines
+        while queue and len(lines) < self._max_lines and num_bytes <= MAX_FILE_BYTES and not desk.is_full:
+            with self.accounts.ledger.transaction():
+                for _ in range(min(NUM_TOGETHER, len(queue), self._max_lines - len(lines))):
+                    item = queue.popleft()
+                    try:
+                        line = self._begin_one(batch_id, item)
+                    except _HeldError:
+                        queue.appendleft(item)
+                        desk.is_full = True
+                        break
+                    if line is not None:
+                        items.append(item)
+                        lines.append(line)
+                        num_bytes += len(line.encode())
+                    if num_bytes > MAX_FILE_BYTES:
+                        break
+        return items, lines
 
-    def _finish(self, batch: OpenBatch) -> None:
-        """Bring a batch to its end from wherever it is, and its replies into the ledger."""
+    def _begin_one(self, batch_id: str, item: Pending) -> str | None:
+        """Write an attempt's row; gives its line, or None if nothing is to be sent.
+
+        Raises:
+            _HeldError: The budget is held by open attempts.
+        """
+        body = self.endpoint.body(item.request, item.completion_cap)
         try:
-            remote = self._progress.submitted(batch)
-            if remote is None:
-                self._release(batch.id, "the batch was never begun")
-                return
-            remote = self._progress.awaited(remote)
-            if remote.state == "failed" and (says_full(remote.problem) or says_large(remote.problem)):
-                raise TooLargeError(remote.problem, says_full(remote.problem))
-        except TooLargeError as error:
-            self._split(batch.id, error)
+            begun = self.accounts.begin(
+                item.request,
+                self.accounts.reserve(body),
+                question_id=item.question_id,
+                completion_cap=item.completion_cap,
+                batch=batch_id,
+            )
+        except BudgetError as error:
+            self._errors[item.request.key] = error
+            return None
+        if begun.is_held:
+            raise _HeldError
+        if begun.attempt_id is None:
+            return None
+        custom_id = f"{item.request.key[-16:]}-{begun.attempt_id}"
+        line = {"custom_id": custom_id, "method": "POST", "url": self._api.target, "body": body}
+        return json.dumps(line, ensure_ascii=False) + "\n"
+
+    def _enter(self, batch: _Batch, desk: _Desk) -> None:
+        """Have a batch in progress at the provider, from wherever it is.
+
+        Raises:
+            TooLargeError: The provider does not take it.
+        """
+        remote = self._progress.submitted(batch.opened)
+        if remote is None:
+            self._release(batch.opened.id, "the batch was never begun")
+        else:
+            desk.active[batch.opened.id] = (batch, self._progress.awaited(remote))
+
+    def _look(self, batch_id: str, desk: _Desk) -> None:
+        """Bring the replies of a batch into the ledger if it has ended."""
+        batch, awaited = desk.active[batch_id]
+        remote = awaited.look()
+        if remote is None:
             return
-        self._collect(batch.id, remote)
+        del desk.active[batch_id]
+        if remote.state == "failed" and (says_full(remote.problem) or says_large(remote.problem)):
+            self._refused(batch, TooLargeError(remote.problem, says_full(remote.problem)), desk)
+            return
+        self._collect(batch_id, remote)
+        desk.is_full = False
         self._num_refused, self._max_lines = 0, min(MAX_LINES, 2 * self._max_lines)
+
+    def _refused(self, batch: _Batch, error: TooLargeError, desk: _Desk) -> None:
+        """Submit a batch later, if others of this run fill the provider's queue; else make it smaller."""
+        if error.is_full and desk.active and batch.opened.file_id is not None:
+            desk.is_full = True
+            self._book.withdraw(batch.opened.id)
+            desk.ready.append(_Batch(replace(batch.opened, state="uploaded", remote_id=None), batch.items))
+        else:
+            self._split(batch, error, desk)
 
     def _collect(self, batch_id: str, remote: RemoteBatch) -> None:
         rows = self._progress.results(remote)
@@ -172,10 +287,12 @@ class BatchClient:
         example = self.endpoint.body(opened[0].request, opened[0].completion_cap) if opened else {}
         attempts = {attempt.custom_id: attempt for attempt in opened}
         outcomes: list[Outcome] = []
-        for row in rows:
-            attempt = attempts.pop(str(row.get("custom_id")), None)
-            if attempt is not None:
-                outcomes.append(self._settle(attempt, row))
+        for first in range(0, len(rows), NUM_TOGETHER):
+            with self.accounts.ledger.transaction():
+                for row in rows[first : first + NUM_TOGETHER]:
+                    attempt = attempts.pop(str(row.get("custom_id")), None)
+                    if attempt is not None:
+                        outcomes.append(self._settle(attempt, row))
         problem = f": {remote.problem}" if remote.problem else ""
         reason = f"the batch ended as {remote.told} without a reply to this request{problem}"
         for attempt in attempts.values():
@@ -199,17 +316,18 @@ class BatchClient:
                 "submitted again: resume to buy the rest"
             )
 
-    def _split(self, batch_id: str, error: TooLargeError) -> None:
+    def _split(self, batch: _Batch, error: TooLargeError, desk: _Desk) -> None:
         """Give up a batch that the provider does not take in its size; the next one is half as large.
 
         Raises:
             TeacherUnavailableError: The provider's queue stays full.
         """
-        opened = self._book.open_attempts(batch_id)
-        self._release(batch_id, str(error))
+        opened = self._book.open_attempts(batch.opened.id)
+        self._release(batch.opened.id, str(error))
         if not error.is_full and len(opened) == 1:
             self._errors[opened[0].request.key] = TeacherReplyError(f"too large for a batch: {error}")
             return
+        desk.queue.extendleft(reversed(batch.items))
         self._num_refused += 1
         if self._num_refused > MAX_REFUSED:
             raise TeacherUnavailableError(f"{self._api} refuses even small batches: {error}; resume later")
@@ -218,9 +336,10 @@ class BatchClient:
             self._sleep(self._config.batch_poll_s * min(self._num_refused, MAX_PATIENCE))
 
     def _release(self, batch_id: str, reason: str) -> None:
-        for attempt in self._book.open_attempts(batch_id):
-            self.accounts.fail(attempt.attempt_id, Again(reason, "unbilled"))
-        self._book.update(batch_id, "done")
+        with self.accounts.ledger.transaction():
+            for attempt in self._book.open_attempts(batch_id):
+                self.accounts.fail(attempt.attempt_id, Again(reason, "unbilled"))
+            self._book.update(batch_id, "done")
 
     def _settle(self, attempt: OpenAttempt, row: dict[str, Any]) -> Outcome:
         """Write one result into the ledger."""

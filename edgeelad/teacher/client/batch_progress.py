@@ -1,4 +1,4 @@
-"""Bring a batch to its end at the provider, from wherever it is: submit it once, wait for it, fetch its results.
+"""Bring a batch to its end at the provider, from wherever it is: submit it once, follow it, fetch its results.
 
 What was sent is written down before it is sent, so that a batch whose answer was lost is looked for, and never
 submitted a second time unless the user says so.
@@ -84,25 +84,9 @@ class BatchProgress:
                 return found
         return None
 
-    def awaited(self, remote: RemoteBatch) -> RemoteBatch:
-        """Poll a batch until it has ended, and its result files are named."""
-        num_owed, num_unknown = 0, 0
-        while True:
-            num_owed = num_owed + 1 if remote.owes_results else 0
-            num_unknown = num_unknown + 1 if remote.state == "unknown" else 0
-            if remote.is_final and not remote.owes_results:
-                return remote
-            if num_unknown == 1:
-                self._say(f"{self._api}: the batch {remote.remote_id} is in the state {remote.told!r}")
-            if num_unknown >= MAX_OWED and (remote.output_file_id or remote.error_file_id):
-                return remote
-            if num_owed > MAX_OWED:
-                raise TeacherUnavailableError(
-                    f"{self._api} calls the batch {remote.remote_id} {remote.told}, but names no file with replies; "
-                    "resume later to bring them in"
-                )
-            self._sleep(self._poll_s)
-            remote = self._api.get(remote.remote_id)
+    def awaited(self, remote: RemoteBatch) -> Awaited:
+        """Follow a batch to its end."""
+        return Awaited(remote, self._api, self._say)
 
     def results(self, remote: RemoteBatch) -> list[dict[str, Any]]:
         """The lines of a batch's result files, all that the provider counts."""
@@ -117,3 +101,39 @@ class BatchProgress:
                 f"{self._api}: a result file of the batch {remote.remote_id} is not there; resume later to bring it in"
             )
         return rows
+
+
+class Awaited:
+    """A batch that the provider works on."""
+
+    def __init__(self, remote: RemoteBatch, api: BatchApi, say: Callable[[str], None]) -> None:
+        self._remote = remote
+        self._api = api
+        self._say = say
+        self._is_told = True
+        self._num_owed = self._num_unknown = 0
+
+    def look(self) -> RemoteBatch | None:
+        """The batch if it has ended and its result files are named; None: look again after a while.
+
+        Raises:
+            TeacherUnavailableError: It has ended, but names no files.
+        """
+        if not self._is_told:
+            self._remote = self._api.get(self._remote.remote_id)
+        self._is_told = False
+        remote = self._remote
+        self._num_owed = self._num_owed + 1 if remote.owes_results else 0
+        self._num_unknown = self._num_unknown + 1 if remote.state == "unknown" else 0
+        if remote.is_final and not remote.owes_results:
+            return remote
+        if self._num_unknown == 1:
+            self._say(f"{self._api}: the batch {remote.remote_id} is in the state {remote.told!r}")
+        if self._num_unknown >= MAX_OWED and (remote.output_file_id or remote.error_file_id):
+            return remote
+        if self._num_owed > MAX_OWED:
+            raise TeacherUnavailableError(
+                f"{self._api} calls the batch {remote.remote_id} {remote.told}, but names no file with replies; "
+                "resume later to bring them in"
+            )
+        return None

@@ -75,7 +75,7 @@ class ChatClient:
         self.config = config
         self.accounts = Accounts(config, ledger, run, count_tokens)
         self.endpoint = Endpoint(config, ledger)
-        if not is_replay and BatchBook(ledger, run, self.endpoint.url).open_batches():
+        if not is_replay and any(batch.is_own for batch in BatchBook(ledger, run, self.endpoint.url).open_batches()):
             raise RunError(
                 f"{ledger.path}: a batch of this run is under way at {self.endpoint.url}; set teacher.batch = true to "
                 "bring it in"
