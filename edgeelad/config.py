@@ -25,9 +25,9 @@ else:  # pragma: no cover
     import tomli as tomllib
 
 
-# The keys that a run may change on --resume: limits, prices, speed, and how requests are carried. None of them is part
-# of what the teacher is asked, so a reply that was paid for stays the reply. A pending batch has to be fetched before
-# `batch` is switched off; the client says so.
+# The keys that a run may change on --resume: limits, prices, speed, memory, and how requests are carried. None of them
+# is part of what the teacher is asked, so a reply that was paid for stays the reply. A pending batch has to be fetched
+# before `batch` is switched off; the client says so.
 RESUMABLE = {
     "teacher": {
         "max_usd", "max_requests", "max_prompt_tokens", "max_completion_tokens_total", "max_questions",
@@ -43,6 +43,11 @@ RESUMABLE = {
     },
     "selection": {"num_rounds"},
     "scoring": {"num_workers", "engine", "ray_address"},
+    # what a round does not fit in memory with can be changed before it is done again
+    "training": {
+        "batch_size", "gradient_accumulation", "precision", "device", "num_processes", "fsdp", "gradient_checkpointing",
+        "optimizer", "report_to",
+    },
     "export": {"fresh"},
     "stopping": {"stop_when_certified"},
 }  # fmt: skip
@@ -414,7 +419,7 @@ class TrainingConfig(Section):
     max_steps: int | None = Field(
         None, ge=1, description="Exact number of optimizer steps; overrides epochs and min_steps.", examples=[500]
     )
-    batch_size: int = Field(16, ge=1, description="Examples per forward pass.")
+    batch_size: int = Field(16, ge=1, description="Examples per forward pass and process.")
     gradient_accumulation: int = Field(1, ge=1, description="Forward passes per optimizer step.")
     learning_rate: float | None = Field(
         None,
@@ -448,6 +453,32 @@ class TrainingConfig(Section):
         "auto", description="auto: bf16 on a GPU that has it, else fp32."
     )
     device: Literal["auto", "cpu", "cuda"] = Field("auto", description="Where to train; auto: a GPU if there is one.")
+    num_processes: int = Field(
+        1,
+        ge=1,
+        le=64,
+        description="Processes that train together, one per GPU; a step has batch_size examples of each.",
+    )
+    fsdp: bool = Field(
+        False, description="Divide weights, gradients and optimizer state among the processes, instead of copying them."
+    )
+    gradient_checkpointing: bool = Field(
+        False, description="Compute activations again in the backward pass: less memory, about a third more time."
+    )
+    optimizer: Literal["adamw", "adamw_8bit"] = Field(
+        "adamw", description="adamw_8bit: optimizer state in 8 bits (bitsandbytes, on a CUDA GPU)."
+    )
+    report_to: tuple[Literal["tensorboard", "mlflow", "wandb", "trackio"], ...] = Field(
+        (),
+        description="Trackers that receive the training losses and each round's figures; default: none.",
+        examples=[["tensorboard"]],
+    )
+
+    @model_validator(mode="after")
+    def _check_fsdp(self) -> TrainingConfig:
+        if self.fsdp and self.num_processes == 1:
+            raise ValueError("fsdp divides the student among processes: set num_processes to the number of GPUs")
+        return self
 
 
 class ExportConfig(Section):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -23,7 +23,7 @@ from edgeelad.cli.shared import (
     reads_pool,
     takes,
 )
-from edgeelad.cli.terminal import clean, write, write_json
+from edgeelad.cli.terminal import clean, write, write_error, write_json
 from edgeelad.errors import BudgetError, RunError, UsageError
 
 if TYPE_CHECKING:
@@ -144,7 +144,19 @@ def distill(options: DistillOptions) -> int:
     runs: word problems, a small student, and a teacher served on loopback; a real run in minutes.
     """
     from edgeelad import launch
+    from edgeelad.training.launcher import continue_alone, launched
 
+    together = launched()
+    if together is not None:
+        if together.rank:
+            write_error(
+                f"edgeelad: process {together.rank} of {together.num_processes} ends: process 0 owns the run, and "
+                "starts its training processes itself (training.num_processes)"
+            )
+            return 0
+        continue_alone()
+        settings = (f"training.num_processes={together.num_here}", *options.overrides)
+        options = replace(options, overrides=settings)
     plan = plan_distill(options)
     with progress_shown(options.quiet) as progress:
         if options.dry_run:

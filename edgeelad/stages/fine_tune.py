@@ -54,4 +54,5 @@ def fine_tune(run: Run, number: int) -> None:
 
 def _num_passes(run: Run, num_steps: int, num_examples: int) -> float:
     config = run.config.training
-    return round(num_steps * config.batch_size * config.gradient_accumulation / num_examples, 2)
+    per_step = config.batch_size * config.gradient_accumulation * config.num_processes
+    return round(num_steps * per_step / num_examples, 2)

@@ -6,13 +6,15 @@ A wrong key, model or URL should not cost an hour of preparation.
 from __future__ import annotations
 
 from edgeelad.config import RunConfig, TeacherConfig
-from edgeelad.errors import ConfigError, TeacherUnavailableError
+from edgeelad.errors import ConfigError, TeacherUnavailableError, UsageError
 from edgeelad.progress import Progress
 from edgeelad.run.folder import RunFolder
 from edgeelad.selection import selection_strategy
 from edgeelad.stages.run import OwnParts, ledger_path
 from edgeelad.teacher.client.probe import probe
 from edgeelad.teacher.ledger.totals import run_totals
+from edgeelad.training.launcher import launched
+from edgeelad.training.machine import check_machine
 
 
 def preflight(config: RunConfig, folder: RunFolder, progress: Progress, own: OwnParts | None = None) -> None:
@@ -48,12 +50,20 @@ def check_config(config: RunConfig, own: OwnParts) -> None:
 
     Raises:
         ConfigError: It lacks a pool or a student, or names an unknown strategy.
+        TrainingError: This machine lacks a GPU or a package that training needs.
+        UsageError: A launcher has started several of this process.
     """
     if config.pool.path is None:
         raise ConfigError("pool.path is not set: name the file of questions, for example --pool questions.jsonl")
     if config.student.model is None:
         raise ConfigError(
             "student.model is not set: name a model folder or a Hugging Face id, for example --student DIR"
+        )
+    check_machine(config.training)
+    if (together := launched()) is not None:
+        raise UsageError(
+            "a run starts its training processes itself: start it once, without torchrun or accelerate launch, and "
+            f"set training.num_processes = {together.num_here}"
         )
     if own.strategy is None:
         selection_strategy(config.selection.strategy)

@@ -12,6 +12,8 @@ from pathlib import Path
 from edgeelad.config import StudentConfig, TrainingConfig
 from edgeelad.records import Example
 from edgeelad.training.extra import distill_extra
+from edgeelad.training.launcher import launched
+from edgeelad.training.machine import check_machine
 from edgeelad.training.result import SkippedExample, TrainingResult
 
 __all__ = ["SkippedExample", "TrainingResult", "fine_tune", "prepare_student"]
@@ -51,8 +53,9 @@ def fine_tune(
     """Fine-tune the student in `base` on verified explanations and save it as a student folder in `out`.
 
     The loss is taken on the explanation, the answer line and the end-of-sequence token only. The same base, examples,
-    configuration and seed give the same weights on one machine's CPU. Under `torchrun` every process calls this
-    function with the same arguments; the first one writes.
+    configuration and seed give the same weights on one machine's CPU. With `config.num_processes` above 1, the work is
+    done by as many processes, which end with this one. Under `torchrun` every process calls this function with the same
+    arguments; the first one writes.
 
     Args:
         base: A student folder, with `prompt.json`.
@@ -63,11 +66,13 @@ def fine_tune(
         progress: Called after each optimizer step with (step, total steps, loss in nats per token).
 
     Raises:
-        TrainingError: Nothing to train on, a loss that is not finite, or not enough memory.
+        TrainingError: Nothing to train on, a loss that is not finite, not enough memory, or a process that was killed.
         ModelError: `base` cannot be used.
         MissingExtraError: The `distill` extra is not installed.
         StorageError: `out` cannot be written.
     """
     with distill_extra("fine-tuning"):
-        from edgeelad.training import trainer
-    return trainer.fine_tune(base, examples, out, config, seed, progress)
+        from edgeelad.training import processes, trainer
+    check_machine(config)
+    work = processes if config.num_processes > 1 and launched() is None else trainer
+    return work.fine_tune(base, examples, out, config, seed, progress)

@@ -37,6 +37,7 @@ from edgeelad.records import Example
 from edgeelad.text.prompts import PromptFormat
 from edgeelad.training.encoder_decoder import SEQ2SEQ
 from edgeelad.training.extra import distill_extra, quiet
+from edgeelad.training.launcher import launched
 from edgeelad.training.load import load_model, load_tokenizer
 from edgeelad.training.result import TrainingResult
 from edgeelad.training.save import refuse_existing, save_student
@@ -46,6 +47,7 @@ from edgeelad.training.tensors import CAUSAL, EncodedExamples, encode_examples
 ProgressCallback = Callable[[int, int, float], None]
 # "constant" alone would ignore the warm-up
 SCHEDULERS = {"cosine": "cosine", "linear": "linear", "constant": "constant_with_warmup"}
+OPTIMIZERS = {"adamw": "adamw_torch_fused", "adamw_8bit": "adamw_bnb_8bit"}
 # rows of one length together: without it a 1M-parameter student spends 40 % of its time on padding
 BY_LENGTH: dict[str, Any] = (
     {"train_sampling_strategy": "group_by_length"}
@@ -84,7 +86,7 @@ def fine_tune(
         watch = _Watch(rate, progress)
         multiple = 8 if arguments.device.type == "cuda" else 1  # of lengths
         trainer = Trainer(
-            model=_with_adapters(model, config) if config.method == "lora" else model,
+            model=_trainable(model, config),
             args=arguments,
             train_dataset=rows,
             eval_dataset=held_out or None,
@@ -94,7 +96,7 @@ def fine_tune(
         trainer.remove_callback(PrinterCallback)
         _train(trainer)
         # 3. save, once
-        trained = trainer.accelerator.unwrap_model(trainer.model)
+        trained = _gathered(trainer, base, config)
         if config.method == "lora":
             trained = trained.merge_and_unload()
         _check_finite(trained)
@@ -135,24 +137,32 @@ def _arguments(
 ) -> TrainingArguments:
     """Trainer's arguments: no output, no checkpoints, no worker processes for rows that are in memory."""
     has_gpu = torch.cuda.is_available()
-    if config.device == "cuda" and not has_gpu:
-        raise TrainingError("training.device is cuda, and torch sees no CUDA GPU; use auto or cpu")
     on_gpu = has_gpu and config.device != "cpu"
     is_bf16 = config.precision == "bf16" or (
         config.precision == "auto" and on_gpu and torch.cuda.is_bf16_supported(including_emulation=False)
     )
-    max_steps = num_steps(config, num_rows, int(os.environ.get("WORLD_SIZE", "1")))
+    together = launched()
+    num_processes = 1 if together is None else together.num_processes
+    is_sharded = config.fsdp and num_processes > 1
+    max_steps = num_steps(config, num_rows, num_processes)
     arguments = TrainingArguments(
         output_dir=str(scratch),
         max_steps=max_steps,
-        per_device_train_batch_size=config.batch_size,
+        # batches are drawn as one process would draw larger ones, and divided among the processes
+        per_device_train_batch_size=config.batch_size * num_processes,
+        per_device_eval_batch_size=config.batch_size * num_processes,
+        accelerator_config={"split_batches": True},
         gradient_accumulation_steps=config.gradient_accumulation,
         learning_rate=rate,
         lr_scheduler_type=SCHEDULERS[config.schedule],
         warmup_steps=math.ceil(config.warmup_share * max_steps),
         weight_decay=config.weight_decay,
         max_grad_norm=config.max_grad_norm,
-        optim="adamw_torch_fused",
+        optim=OPTIMIZERS[config.optimizer],
+        gradient_checkpointing=config.gradient_checkpointing and not is_sharded,
+        gradient_checkpointing_kwargs={"use_reentrant": False},
+        fsdp="full_shard auto_wrap" if is_sharded else "",
+        fsdp_config=_sharding(config) if is_sharded else None,
         seed=seed,
         data_seed=seed,
         use_cpu=config.device == "cpu" or not (has_gpu or torch.backends.mps.is_available()),
@@ -165,7 +175,6 @@ def _arguments(
         save_strategy="no",
         report_to="none",
         disable_tqdm=True,
-        per_device_eval_batch_size=config.batch_size,
         eval_strategy="steps" if has_held_out else "no",
         eval_steps=max(1, max_steps // NUM_HELD_OUT_REPORTS),
         eval_on_start=has_held_out,
@@ -177,6 +186,26 @@ def _arguments(
     if arguments.n_gpu > 1:  # without torchrun: one GPU, for DataParallel would change the batch and the result
         arguments._n_gpu = 1
     return arguments
+
+
+def _sharding(config: TrainingConfig) -> dict[str, bool]:
+    # every process has loaded the weights, so none has to be sent them
+    return {"activation_checkpointing": config.gradient_checkpointing, "sync_module_states": False}
+
+
+def _trainable(model: PreTrainedModel, config: TrainingConfig) -> Any:
+    return _with_adapters(model, config) if config.method == "lora" else model
+
+
+def _gathered(trainer: Trainer, base: Path, config: TrainingConfig) -> Any:
+    """The trained model; if it is divided among processes, a whole one with its weights in the first process."""
+    if not trainer.is_fsdp_enabled:
+        return trainer.accelerator.unwrap_model(trainer.model)
+    state = trainer.accelerator.get_state_dict(trainer.model_wrapped)  # all processes take part
+    whole = _trainable(load_model(str(base)), config)
+    if trainer.is_world_process_zero():
+        whole.load_state_dict(state)
+    return whole
 
 
 def _with_adapters(model: PreTrainedModel, config: TrainingConfig) -> Any:
@@ -197,9 +226,14 @@ def _with_adapters(model: PreTrainedModel, config: TrainingConfig) -> Any:
 def _train(trainer: Trainer) -> None:
     try:
         trainer.train()
-    except torch.OutOfMemoryError as error:
+    except (RuntimeError, MemoryError) as error:
+        # the CPU's allocator raises a plain RuntimeError
+        is_memory = isinstance(error, torch.OutOfMemoryError | MemoryError) or "allocate memory" in str(error)
+        if not is_memory:
+            raise
         raise TrainingError(
-            "not enough GPU memory; halve training.batch_size and double training.gradient_accumulation"
+            "not enough memory; halve training.batch_size and double training.gradient_accumulation, or set "
+            "training.gradient_checkpointing, and resume"
         ) from error
 
 

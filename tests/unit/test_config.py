@@ -56,6 +56,8 @@ def test_every_key_round_trips(section: str, name: str, tmp_path: Path) -> None:
     data: dict[str, dict[str, Any]] = {section: {name: other_value(key)}}
     if name == "max_usd":
         data[section] |= {"usd_per_million_prompt": 1.0, "usd_per_million_completion": 2.0}
+    if name == "fsdp":
+        data[section]["num_processes"] = 2
     config = make_config(data)
     assert getattr(getattr(config, section), name) != key.default
     assert dumped(config, tmp_path / "run.toml") == config

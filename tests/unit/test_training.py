@@ -1,10 +1,16 @@
 """Fine-tuning: it learns, it is reproducible, it says what it did, and what it cannot do."""
 
+import contextlib
 import hashlib
+import importlib.util
 import json
+import os
 import random
+import select
+import signal
 import subprocess
 import sys
+import tempfile
 from pathlib import Path
 from typing import Any
 
@@ -13,13 +19,13 @@ import pytest
 import torch
 from fixtures.students import SUMS, make_student, make_sum
 from safetensors import SafetensorError
-from transformers import AutoModelForCausalLM
+from transformers import AutoModelForCausalLM, Trainer
 
 from edgeelad.config import TrainingConfig
 from edgeelad.errors import ModelError, StorageError, TrainingError
 from edgeelad.records import Example, Question
 from edgeelad.text.prompts import PromptFormat
-from edgeelad.training import TrainingResult, fine_tune
+from edgeelad.training import fine_tune
 
 EXAMPLES = [Example(*make_sum(a, b)) for a, b in SUMS[:24]]
 TOO_LONG = Example(Question("long", "What is " + "1 + " * 100 + "1?"), ("Add.",), "101")
@@ -262,36 +268,139 @@ def test_an_error_of_the_callback_is_not_swallowed(base: Path, tmp_path: Path) -
     assert list(tmp_path.iterdir()) == []
 
 
-TORCHRUN = """
-import sys
+@pytest.mark.parametrize(
+    "error", [MemoryError(), torch.OutOfMemoryError("CUDA"), RuntimeError("DefaultCPUAllocator: can't allocate memory")]
+)
+def test_memory_that_runs_out_is_an_error_that_says_what_to_change(
+    base: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, error: Exception
+) -> None:
+    def fail(trainer: Trainer) -> None:
+        raise error
+
+    monkeypatch.setattr(Trainer, "train", fail)
+    with pytest.raises(TrainingError, match=r"not enough memory; halve training\.batch_size .* and resume"):
+        fine_tune(base, EXAMPLES, tmp_path / "out", settings(), 0)
+
+
+def test_two_processes_train_as_one_with_twice_the_batch(base: Path, tmp_path: Path) -> None:
+    seen: list[tuple[int, int, float]] = []
+    out = tmp_path / "out" / "student"
+    together = fine_tune(
+        base, EXAMPLES, out, settings(batch_size=4, num_processes=2), 0, lambda *step: seen.append(step)
+    )
+    alone = fine_tune(base, EXAMPLES, tmp_path / "alone", settings(batch_size=8), 0)
+    assert [step for step, _, _ in seen] == [1, 2, 3, 4, 5, 6]
+    assert [path.name for path in out.parent.iterdir()] == ["student"]
+    assert (together.num_steps, together.num_examples, together.folder) == (6, 24, out)
+    assert np.array(together.losses) == pytest.approx(np.array(alone.losses), rel=1e-4)
+    ours, theirs, before = weights(out), weights(tmp_path / "alone"), weights(base)
+    moved = sum(float((theirs[name] - value).abs().sum()) for name, value in before.items())
+    apart = sum(float((theirs[name] - value).abs().sum()) for name, value in ours.items())
+    assert apart < 0.01 * moved
+
+
+@pytest.fixture
+def scratch(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A folder whose name is in the command line of every training process that this test starts."""
+    folder = tmp_path / "scratch"
+    folder.mkdir()
+    monkeypatch.setattr(tempfile, "tempdir", str(folder))
+    return folder
+
+
+def processes(scratch: Path, module: str = "") -> list[int]:
+    found = []
+    for path in Path("/proc").glob("[0-9]*/cmdline"):
+        with contextlib.suppress(OSError):
+            command = path.read_text()
+            if str(scratch) in command and module in command:
+                found.append(int(path.parent.name))
+    return found
+
+
+@pytest.mark.skipif(not Path("/proc/self/cmdline").exists(), reason="needs /proc")
+@pytest.mark.parametrize("who", ["a worker", "the launcher", "Ctrl-C"])
+def test_no_training_process_outlives_its_run(base: Path, tmp_path: Path, scratch: Path, who: str) -> None:
+    def interrupt(step: int, total: int, loss: float) -> None:
+        if who == "Ctrl-C":
+            raise KeyboardInterrupt
+        if step == 1:  # other steps may have been reported before the signal
+            launcher = processes(scratch, "torch.distributed.run")
+            workers = [pid for pid in processes(scratch) if pid not in launcher]
+            assert (len(launcher), len(workers)) == (1, 2)
+            os.kill((workers if who == "a worker" else launcher)[0], signal.SIGKILL)
+
+    config = settings(batch_size=4, num_processes=2, max_steps=100_000)
+    with pytest.raises(KeyboardInterrupt if who == "Ctrl-C" else TrainingError) as caught:
+        fine_tune(base, EXAMPLES, tmp_path / "out", config, 0, interrupt)
+    if who != "Ctrl-C":
+        assert "a training process was killed (signal 9)" in str(caught.value)
+        assert "lower training.batch_size" in str(caught.value)
+    assert processes(scratch) == []
+    assert list(scratch.iterdir()) == []
+    assert not (tmp_path / "out").exists()
+
+
+KILLED = """
+import os, signal, sys, tempfile
 from pathlib import Path
 sys.path[:0] = {path!r}
 from fixtures.students import SUMS, make_sum
 from edgeelad.config import TrainingConfig
 from edgeelad.records import Example
 from edgeelad.training import fine_tune
+
+def die(step, total, loss):
+    print(*(path.parent.name for path in Path("/proc").glob("[0-9]*/cmdline") if {scratch!r} in path.read_text()))
+    sys.stdout.flush()
+    os.kill(os.getpid(), signal.SIGKILL)
+
+tempfile.tempdir = {scratch!r}
 examples = [Example(*make_sum(a, b)) for a, b in SUMS[:24]]
-config = TrainingConfig(epochs=2, min_steps=1, batch_size=4, learning_rate=2e-3, device="cpu")
-result = fine_tune(Path({base!r}), examples, Path({out!r}), config, 0)
-assert Path({out!r}, "model.safetensors").is_file()
-print("steps", result.num_steps, flush=True)
+config = TrainingConfig(max_steps=100_000, batch_size=4, device="cpu", num_processes=2)
+fine_tune(Path({base!r}), examples, Path({scratch!r}, "out"), config, 0, die)
 """
 
 
-@pytest.mark.slow
-def test_torchrun_trains_with_two_processes_of_which_one_writes(base: Path, tmp_path: Path) -> None:
-    out = tmp_path / "out" / "student"
-    script = tmp_path / "train.py"
-    script.write_text(TORCHRUN.format(path=[str(Path(__file__).parents[1])], base=str(base), out=str(out)))
-    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node=2", str(script)]
-    finished = subprocess.run(command, capture_output=True, text=True, timeout=300)
-    assert finished.returncode == 0, finished.stderr[-3000:]
-    # 24 examples, 4 per step on each of two processes, whose lines may mix
-    assert sorted(finished.stdout.split()) == ["6", "6", "steps", "steps"]
-    assert [path.name for path in out.parent.iterdir()] == ["student"]
-    result: TrainingResult = fine_tune(base, EXAMPLES, tmp_path / "alone", settings(batch_size=8), 0)
-    assert result.num_steps == 6
-    alone, together = weights(tmp_path / "alone"), weights(out)
-    moved = sum(float((alone[name] - value).abs().sum()) for name, value in weights(base).items())
-    apart = sum(float((alone[name] - together[name]).abs().sum()) for name in alone)
-    assert apart < moved  # other batches, the same task
+@pytest.mark.skipif(not hasattr(os, "pidfd_open"), reason="needs Linux")
+def test_training_processes_end_with_a_run_that_is_killed(base: Path, scratch: Path) -> None:
+    script = KILLED.format(path=[str(Path(__file__).parents[1])], base=str(base), scratch=str(scratch))
+    killed = subprocess.run([sys.executable, "-c", script], stdout=subprocess.PIPE, text=True)
+    assert killed.returncode == -signal.SIGKILL
+    pids = [int(pid) for pid in killed.stdout.split()]
+    assert len(pids) >= 3
+    for pid in pids:
+        with contextlib.suppress(ProcessLookupError):
+            descriptor = os.pidfd_open(pid)
+            ended, _, _ = select.select([descriptor], [], [], 60)
+            os.close(descriptor)
+            assert ended, f"process {pid} is still running"
+
+
+def test_errors_of_a_training_process_are_those_of_training_alone(base: Path, tmp_path: Path) -> None:
+    config = settings(num_processes=2, learning_rate=1e30, epochs=20, warmup_share=0.0)
+    with pytest.raises(TrainingError, match=r"lower training\.learning_rate"):
+        fine_tune(base, EXAMPLES, tmp_path / "out", config, 0)
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"optimizer": "adamw_8bit"}, "adamw_8bit needs a CUDA GPU"),
+        ({"report_to": ["trackio"]}, "training.report_to needs trackio, which is not installed; pip install trackio"),
+    ],
+)
+def test_what_the_machine_lacks_is_said_at_once(
+    base: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, change: dict[str, Any], message: str
+) -> None:
+    found = importlib.util.find_spec
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None if name == "trackio" else found(name))
+    with pytest.raises(TrainingError, match=message):
+        fine_tune(base, EXAMPLES, tmp_path / "out", settings(**change), 0)
+
+
+def test_gradient_checkpointing_changes_no_weight(base: Path, tmp_path: Path) -> None:
+    for is_used in (False, True):
+        fine_tune(base, EXAMPLES, tmp_path / str(is_used), settings(gradient_checkpointing=is_used), 0)
+    assert digest(tmp_path / "True") == digest(tmp_path / "False")
