@@ -27,6 +27,7 @@ from edgeelad.stages.run import OwnParts
 from edgeelad.stages.score import score
 from edgeelad.stages.select import select
 from edgeelad.stages.summarize import summarize
+from edgeelad.stages.track import track
 from edgeelad.stopping import StopReason
 
 
@@ -53,6 +54,7 @@ def distill(config: RunConfig, progress: Progress, own: OwnParts | None = None) 
         export(run, 0)
         audit(run)
         evaluate(run, 0)
+        track(run, 0)
         number = 0
         reason: StopReason | None = reason_to_stop(run, 0)
         while reason is None:
@@ -67,6 +69,7 @@ def distill(config: RunConfig, progress: Progress, own: OwnParts | None = None) 
             fine_tune(run, number)
             export(run, number)
             evaluate(run, number)
+            track(run, number)
             reason = reason_to_stop(run, number)
         if number == 0:
             summarize(run, 0, reason)

@@ -29,6 +29,7 @@ from edgeelad.run.records import (
     SelectedRow,
     Summary,
     TeacherStage,
+    Tracked,
     TrainingRecord,
 )
 from edgeelad.run.scores import ScoreRow
@@ -55,6 +56,7 @@ class RoundFolder:
         self.onnx = path / "onnx"
         self.answers = RowFile(path / "answers.jsonl", AnswerRow)
         self.metrics = RecordFile(path / "metrics.json", RoundMetrics)
+        self.tracked = RecordFile(path / "tracked.json", Tracked)  # with training.report_to
 
 
 class RunFolder:

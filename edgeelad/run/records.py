@@ -131,6 +131,17 @@ class TrainingRecord:
 
 
 @dataclass(frozen=True, slots=True)
+class Tracked:
+    """`tracked.json` of a round: the trackers that have its losses and figures.
+
+    Attributes:
+        runs: The tracker's id of the run, by the tracker's name; "" if it has none of its own.
+    """
+
+    runs: Mapping[str, str]
+
+
+@dataclass(frozen=True, slots=True)
 class AnswerRow:
     """One row of `answers.jsonl`: a student's answer to an evaluated question, beside the reference answer.
 
