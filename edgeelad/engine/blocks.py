@@ -180,6 +180,7 @@ class BlockWorkers(ABC, Generic[Item, Result]):
         self._workers: list[Worker[Item]] = []
         self._waiting: deque[Task[Item]] = deque()
         self._in_progress: deque[_Block[Item]] = deque()
+        self._finished: list[_Block[Item]] = []
         self._kept: KeptBlocks = _NotKept()
         self._num_failed_starts = self._num_deaths_in_a_row = 0
 
@@ -222,6 +223,7 @@ class BlockWorkers(ABC, Generic[Item, Result]):
                     break
                 self._begin(items)
             self._hand_out()
+            self._keep_blocks()
             # 2. return the results of the first block, once complete
             if self._in_progress and not self._in_progress[0].num_missing:
                 first = self._in_progress.popleft()
@@ -244,13 +246,20 @@ class BlockWorkers(ABC, Generic[Item, Result]):
         self._waiting.append(Task(self._in_progress[-1], range(len(items))))
 
     def _finish(self, task: Task[Item], results: Sequence[Any]) -> None:
-        """Put a task's results into its block, which is kept if it is complete before an earlier one."""
+        """Put a task's results into its block."""
         block = task.block
         block.results[task.places.start : task.places.stop] = results
         block.num_missing -= len(results)
-        if not block.num_missing and block is not self._in_progress[0]:
-            self._kept.keep(block.items, block.results)
-            block.is_kept = True
+        if not block.num_missing:
+            self._finished.append(block)
+
+    def _keep_blocks(self) -> None:
+        """Keep the blocks that finished before an earlier one; called while their workers do others."""
+        for block in self._finished:
+            if block is not self._in_progress[0]:
+                self._kept.keep(block.items, block.results)
+                block.is_kept = True
+        self._finished.clear()
 
     @property
     def _num_free(self) -> int:

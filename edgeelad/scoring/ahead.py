@@ -14,7 +14,7 @@ from pathlib import Path
 
 from edgeelad.engine.blocks import Lost
 from edgeelad.engine.workers import SetAside, set_aside_lost
-from edgeelad.files import atomic_file, dump_json, storage_errors
+from edgeelad.files import dump_json, storage_errors
 from edgeelad.records import Question, TokenCounts
 
 
@@ -58,8 +58,11 @@ class BlocksAhead:
             StorageError: They cannot be written.
         """
         path = self._path(block)
-        with atomic_file(path) as file, storage_errors(path):
-            file.writelines(map(_line, set_aside_lost(results)))
+        half = path.with_suffix(".tmp")
+        with storage_errors(path):
+            self._folder.mkdir(exist_ok=True)
+            half.write_bytes(b"".join(map(_line, set_aside_lost(results))))
+            half.replace(path)  # not synced: what a power cut leaves of it is found to be damaged, and done again
 
     def drop(self, block: list[Question]) -> None:
         """Delete a block."""
@@ -69,7 +72,7 @@ class BlocksAhead:
     def clear(self) -> None:
         """Delete all blocks."""
         with storage_errors(self._folder):
-            for path in self._folder.glob("*.jsonl"):
+            for path in (*self._folder.glob("*.jsonl"), *self._folder.glob("*.tmp")):
                 path.unlink(missing_ok=True)
         with contextlib.suppress(OSError):  # there is none, or it holds files of others
             self._folder.rmdir()
