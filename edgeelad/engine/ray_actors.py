@@ -99,16 +99,18 @@ def _connect(address: str | None) -> None:
 
     if ray.is_initialized():
         return
-    where = address or os.environ.get("RAY_ADDRESS") or "this machine"
+    given = address or os.environ.get("RAY_ADDRESS")
+    where = given or "this machine"
+    logging.getLogger("ray._private.authentication").setLevel(logging.ERROR)  # it tells of the token of a new cluster
     try:
         if found := re.fullmatch(r"(.+):(\d{1,5})", where.removeprefix("ray://")):
             socket.create_connection((found[1], int(found[2])), CONNECT_S).close()  # Ray itself tries for minutes
         ray.init(
-            address=address,
+            address=given or "local",  # None would join a cluster that happens to run here
             log_to_driver=False,
             logging_level=logging.ERROR,
             configure_logging=False,
-            include_dashboard=None if address or os.environ.get("RAY_ADDRESS") else False,
+            include_dashboard=None if given else False,
         )
     except (ConnectionError, RuntimeError, ValueError, OSError) as error:
         raise RunError(
