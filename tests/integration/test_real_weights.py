@@ -97,4 +97,4 @@ def test_its_trees_are_scored(made: Made) -> None:
     scored = list(edgeelad.score(made.package, ASKED, strategy="elad", **options))
     assert [row.question for row in scored] == ASKED
     assert all(row.score is not None and math.isfinite(row.score) for row in scored)
-    assert any(row.num_tokens > 2 * NUM_TOKENS for row in scored)
+    assert any(row.num_tokens > NUM_TOKENS for row in scored)  # more than the explanation: branches
