@@ -21,7 +21,8 @@ def load(work: Work) -> tuple[Run, dict[str, Any]]:
     if not is_one_by_one:
         flush_denormals()
     files = GraphFiles(Path(work.settings["folder"]), work.settings["precision"])
-    graph = PackedGraph(files.engine if is_one_by_one else files.lanes, work.settings["threads"])
+    path = files.engine if is_one_by_one else files.lanes
+    graph = PackedGraph(path, work.settings["threads"], is_spinning=is_one_by_one)
     generator = PackedGenerator(graph)
     params = SamplingParams(work.num_new, work.temperature, work.top_k)
     limits = Limits(frozenset(), 1 << 20)  # no end token: every branch is as long as asked
@@ -33,7 +34,8 @@ def load(work: Work) -> tuple[Run, dict[str, Any]]:
         results = generator.generate_trees([_request(work, question) for question in questions], params, limits)
         return sum(len(branch.ids) for result in results for own in result.branches for branch in own)
 
-    settings = {key: work.settings[key] for key in ("precision", "threads")} | {"lanes": graph.num_lanes}
+    settings = {key: work.settings[key] for key in ("precision", "threads")}
+    settings |= {"lanes": graph.num_lanes, "weight_bytes": files.weights.stat().st_size}
     return run, {"versions": {"onnxruntime": version("onnxruntime")}, "settings": settings}
 
 

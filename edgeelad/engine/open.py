@@ -38,7 +38,7 @@ def open_generator(folder: Path, codec: Codec, options: EngineOptions) -> TokenG
     engine = files.find_engine(with_lanes=options.with_lanes)
     shape = cache_shape(codec.config)
     if engine is None:
-        graph = open_standard(files, codec, options.num_threads)
+        graph = open_standard(files, codec, options.num_threads, is_spinning=options.is_alone)
         if isinstance(graph, OnnxGraph) and VOCAB_SIZE_KEY in graph.session.get_modelmeta().custom_metadata_map:
             raise ModelError(
                 f"{folder}: {files.engine.name} is missing beside {files.standard.name}; copy the folder again, or "
@@ -46,17 +46,17 @@ def open_generator(folder: Path, codec: Codec, options: EngineOptions) -> TokenG
             )
         _check_vocabulary(folder, graph.vocab_size, codec)
         return BatchGenerator(graph, options.batch_size, options.kv_bytes)
-    packed = PackedGraph(engine, options.num_threads)
+    packed = PackedGraph(engine, options.num_threads, is_spinning=options.is_alone)
     if shape is not None and shape != packed.shape:
         raise ModelError(
             f"{engine}: the graph caches {packed.shape}, but config.json says {shape}: they belong to different "
             "students; export the student again with `edgeelad export`"
         )
     _check_vocabulary(folder, packed.vocab_size, codec)
-    return PackedGenerator(packed, options.batch_size, kv_bytes=options.kv_bytes)
+    return PackedGenerator(packed, options.batch_size, kv_bytes=options.kv_bytes, is_alone=options.is_alone)
 
 
-def open_standard(files: GraphFiles, codec: Codec, num_threads: int = 1) -> Graph:
+def open_standard(files: GraphFiles, codec: Codec, num_threads: int = 1, *, is_spinning: bool = False) -> Graph:
     """Open the graph, or the two of an encoder-decoder, with standard names.
 
     Raises:
@@ -64,8 +64,10 @@ def open_standard(files: GraphFiles, codec: Codec, num_threads: int = 1) -> Grap
     """
     shape = cache_shape(codec.config)
     if codec.is_encoder_decoder:
-        return EncoderDecoderGraph(files.encoder, files.decoder, codec.start_id, num_threads, shape)
-    return OnnxGraph(files.standard, num_threads, shape)
+        return EncoderDecoderGraph(
+            files.encoder, files.decoder, codec.start_id, num_threads, shape, is_spinning=is_spinning
+        )
+    return OnnxGraph(files.standard, num_threads, shape, is_spinning=is_spinning)
 
 
 def _check_vocabulary(folder: Path, vocab_size: int, codec: Codec) -> None:

@@ -24,10 +24,18 @@ SETTINGS = {
     # spinning threads would take the cores from the other workers and from torch (onnxruntime #13808)
     "session.intra_op.allow_spinning": "0",
 }
+# of a program that runs one session: a step has hundreds of operators, and waking a thread takes as long as one of them
+SPINNING = {"session.intra_op.allow_spinning": "1", "session.force_spinning_stop": "1"}
 
 
-def open_session(path: Path, num_threads: int) -> Any:
-    """Open a graph on the CPU, with threads that sleep while idle.
+def open_session(path: Path, num_threads: int, *, is_spinning: bool = False) -> Any:
+    """Open a graph on the CPU.
+
+    Args:
+        path: The graph.
+        num_threads: Threads that share an operator.
+        is_spinning: Whether threads wait for the next operator of a run without sleeping; they always sleep between
+            runs.
 
     Raises:
         ModelError: The file is missing, damaged, or runs or reads what no student needs; or ONNX Runtime is too old.
@@ -40,7 +48,7 @@ def open_session(path: Path, num_threads: int) -> Any:
     options.intra_op_num_threads = num_threads
     options.inter_op_num_threads = 1
     options.log_severity_level = 3
-    for name, value in SETTINGS.items():
+    for name, value in (SETTINGS | SPINNING if is_spinning else SETTINGS).items():
         options.add_session_config_entry(name, value)
     # Shapes change every step: memory patterns would only accumulate (onnxruntime #11627), and no reuse of memory can
     # be planned. Planning it at load takes the square of the number of nodes: six of eight seconds for a graph with

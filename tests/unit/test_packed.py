@@ -67,7 +67,7 @@ def check_same(found: GeneratedTokens, expected: GeneratedTokens) -> None:
     assert found.entropies == pytest.approx(expected.entropies, abs=TOLERANCE)
 
 
-@pytest.mark.parametrize("kind", ["engine", "lanes"])
+@pytest.mark.parametrize("kind", ["engine", "lanes", "alone"])
 @pytest.mark.parametrize("family", FAMILIES)
 @pytest.mark.parametrize("params", [GREEDY, SAMPLED, SamplingParams(9, 1.2, top_k=5, top_p=0.8)], ids=str)
 def test_sequences_are_what_the_reference_defines(
@@ -76,7 +76,9 @@ def test_sequences_are_what_the_reference_defines(
     files = GraphFiles(fused.folder(family))
     reference, prompts = OnnxGraph(files.standard), make_prompts(7)
     seeds = list(range(100, 107))
-    found = PackedGenerator(PackedGraph(getattr(files, kind))).generate(prompts, params, LIMITS, seeds)
+    path, is_alone = getattr(files, "engine" if kind == "alone" else kind), kind == "alone"
+    generator = PackedGenerator(PackedGraph(path, is_spinning=is_alone), is_alone=is_alone)
+    found = generator.generate(prompts, params, LIMITS, seeds)
     for sequence, prompt, seed in zip(found, prompts, seeds, strict=True):
         check_same(sequence, generate_one(reference, prompt, params, LIMITS, seed))
 
@@ -158,9 +160,10 @@ def test_context_ends_sequences(fused: FusedFolders) -> None:
     generator = PackedGenerator(PackedGraph(GraphFiles(fused.folder("llama")).engine))
     limits = Limits(frozenset(), 32)
     prompts = [list(range(3, 3 + length)) for length in (31, 32, 40, 10)]
-    found = generator.generate(prompts, SamplingParams(50), limits)
-    assert [len(sequence.ids) for sequence in found] == [1, 0, 0, 22]
-    assert {sequence.finish_reason for sequence in found} == {"length"}
+    for each in (generator, PackedGenerator(generator.graph, is_alone=True)):
+        found = each.generate(prompts, SamplingParams(50), limits)
+        assert [len(sequence.ids) for sequence in found] == [1, 0, 0, 22]
+        assert {sequence.finish_reason for sequence in found} == {"length"}
     points = tuple(BranchPoint(count, (1, 2), (5, 6, 7)) for count in (0, 2, 4, 6))
     request = TreeRequest(tuple(range(3, 29)), tuple(range(40, 46)), points)
     (result,) = generator.generate_trees([request], SamplingParams(50, 1.0), limits)
@@ -182,7 +185,7 @@ def test_a_stop_ends_a_sequence(fused: FusedFolders) -> None:
 
 @pytest.mark.parametrize("max_tokens", [1, 12, 500])
 def test_streaming_gives_the_greedy_sequence(engine: PackedGraph, max_tokens: int) -> None:
-    generator = PackedGenerator(engine)
+    generator = PackedGenerator(engine, is_alone=True)
     for prompt in make_prompts(4):
         (whole,) = generator.generate([prompt], SamplingParams(max_tokens), LIMITS)
         assert tuple(generator.stream(prompt, max_tokens, LIMITS)) == whole.ids

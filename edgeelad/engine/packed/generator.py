@@ -50,6 +50,8 @@ class PackedGenerator:
         batch_size: Maximum sequences per batch.
         kv_bytes: Maximum KV cache; None: as the student's size suggests. A lower limit runs fewer sequences and trees
             at the same time, and changes no result; a single one that needs more gets what it needs.
+        is_alone: Whether `generate` runs each sequence alone, as `stream` does, with the same bits: on a device. In a
+            batch a sequence never runs without company, so that its bits do not depend on it.
     """
 
     def __init__(
@@ -59,10 +61,12 @@ class PackedGenerator:
         tree_capacity: int | None = None,
         *,
         kv_bytes: int | None = None,
+        is_alone: bool = False,
     ) -> None:
         self.graph = graph
         self.batch_size = batch_size
         self.kv_bytes = kv_bytes
+        self.is_alone = is_alone
         capacity = _tree_capacity(graph) if tree_capacity is None else tree_capacity
         self._trees = ParallelTrees(graph) if graph.num_trees else SequentialTrees(graph, capacity)
         self._batch: RaggedBatch | None = None
@@ -85,6 +89,8 @@ class PackedGenerator:
         if prefixes is not None:
             prompts = [[*prompt, *prefix] for prompt, prefix in zip(prompts, prefixes, strict=True)]
         own = [0] * len(prompts) if seeds is None else seeds
+        if self.is_alone:
+            return [self._alone(prompt, seed, params, limits) for prompt, seed in zip(prompts, own, strict=True)]
         results = [NOTHING] * len(prompts)
         fitting = [index for index, prompt in enumerate(prompts) if len(prompt) < limits.max_context]
         if not fitting or params.max_new_tokens < 1:
@@ -112,11 +118,25 @@ class PackedGenerator:
 
     def stream(self, prompt: Sequence[int], max_tokens: int, limits: Limits) -> Iterator[int]:
         """The greedy continuation of one prompt, token by token; see `TokenGenerator`."""
-        budget = min(max_tokens, limits.max_context - len(prompt))
-        if budget < 1:
+        sequence = LiveSequence(0, min(max_tokens, limits.max_context - len(prompt)))
+        for _ in self._advance(sequence, prompt, SamplingParams(max_tokens), limits):
+            if sequence.finish_reason != "eos":
+                yield sequence.ids[-1]
+
+    def _alone(self, prompt: Sequence[int], seed: int, params: SamplingParams, limits: Limits) -> GeneratedTokens:
+        sequence = LiveSequence(seed, min(params.max_new_tokens, limits.max_context - len(prompt)))
+        for _ in self._advance(sequence, prompt, params, limits):
+            pass
+        return sequence.result() if sequence.finish_reason is not None else NOTHING
+
+    def _advance(
+        self, sequence: LiveSequence, prompt: Sequence[int], params: SamplingParams, limits: Limits
+    ) -> Iterator[None]:
+        """Choose the tokens of a sequence that runs alone, one per iteration, if there is room for any."""
+        if sequence.budget < 1:
             return
-        buffers = KeyValueBuffers(self.graph.shape, 1, len(prompt) + budget)
-        params, sequence, slot = SamplingParams(budget), LiveSequence(0, budget), self.graph.sequence_slots[0]
+        slot = self.graph.sequence_slots[0]
+        buffers = KeyValueBuffers(self.graph.shape, 1, len(prompt) + sequence.budget)
         fresh, past = list(prompt), 0
         while sequence.finish_reason is None:
             total = past + len(fresh)
@@ -129,12 +149,10 @@ class PackedGenerator:
                 np.zeros((1, 1, len(fresh), total), dtype=np.float32),
                 np.array([len(fresh) - 1], dtype=np.int64),
             )
-            found, *_ = self.graph.run({slot: feed}, 1)
+            found, *_ = self.graph.run({slot: feed}, params.num_top)
             choose_next([sequence], found, params, limits)
-            if sequence.finish_reason == "eos":
-                return
             fresh, past = sequence.ids[-1:], total
-            yield fresh[0]
+            yield
 
     def open_batch(self, limits: Limits, num_rows: int) -> PackedLiveBatch:
         """Open a batch that sequences join and leave; see `TokenGenerator`."""

@@ -13,6 +13,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import accumulate
 from pathlib import Path
 from typing import Any
 
@@ -50,6 +51,7 @@ from edgeelad.errors import ModelError
 
 # MatMulNBits computes tiles of four rows in one way, and the rows that are left in another
 BLOCK_ROWS = 4
+MAX_COPIED_BYTES = 1024  # copying so little into an array that is bound costs less than binding another
 TREE_BIASES = {GLOBAL_BIAS: TREE_BIAS, LOCAL_BIAS: TREE_LOCAL_BIAS}
 
 
@@ -122,13 +124,13 @@ class PackedGraph:
             two.
     """
 
-    def __init__(self, path: Path, num_threads: int = 1) -> None:
-        """Open an engine graph.
+    def __init__(self, path: Path, num_threads: int = 1, *, is_spinning: bool = False) -> None:
+        """Open an engine graph; see `session.open_session`.
 
         Raises:
             ModelError: The file cannot be loaded, or is no engine graph.
         """
-        self.session = open_session(path, num_threads)
+        self.session = open_session(path, num_threads, is_spinning=is_spinning)
         inputs = {value.name: value for value in self.session.get_inputs()}
         outputs = {value.name for value in self.session.get_outputs()}
         self.past_names = [name for name in inputs if name.startswith(PAST)]
@@ -150,6 +152,8 @@ class PackedGraph:
         self._binding = self.session.io_binding()
         self._bound: dict[int, tuple[KeyValueBuffers, tuple[int, int]]] = {}
         self._bound_trees: dict[int, tuple[KeyValueBuffers, list[Floats]]] = {}
+        self._bound_inputs: dict[str, npt.NDArray[Any]] = {}
+        self._bound_outputs: tuple[npt.NDArray[Any], ...] | None = None
         self._idle_context = KeyValueBuffers(self.shape, 1, 1)
         self._idle_branches = BranchBuffers(self.shape, 1, 1)
 
@@ -181,7 +185,7 @@ class PackedGraph:
         slots = [feeds.get(slot) or self._idle() for slot in range(self.num_lanes + 1)]
         tree_feeds = [trees.get(tree) or self._idle_tree() for tree in range(1, self.num_trees + 1)]
         parts: list[Feed | TreeFeed] = [*slots, *tree_feeds]
-        starts = np.cumsum([0, *(part.input_ids.size for part in parts)])
+        starts = accumulate((part.input_ids.size for part in parts), initial=0)
         shape = (1, -1) if self.num_lanes else slots[0].input_ids.shape
         tree_rows = [
             np.arange(len(feed.input_ids) if tree in trees else 0) for tree, feed in enumerate(tree_feeds, start=1)
@@ -205,28 +209,46 @@ class PackedGraph:
             inputs |= self._tree_inputs(tree, tree_feed)
             self._bind_tree(tree, tree_feed)
         found = self._run(inputs, len(wanted), num_top)
-        firsts = np.cumsum([0, *(len(rows) for rows in own_rows)]).tolist()
+        firsts = list(accumulate((len(rows) for rows in own_rows), initial=0))
         return found, {slot: firsts[slot] for slot in feeds}, {tree: firsts[len(slots) + tree - 1] for tree in trees}
 
     def _run(self, inputs: Mapping[str, npt.NDArray[Any]], num_wanted: int, num_top: int) -> TopRows:
         for name, array in inputs.items():  # `inputs` keeps the memory alive during the run
-            assert array.flags.c_contiguous, "ONNX Runtime would read a copy"
-            self._binding.bind_cpu_input(name, array)
-        logits = np.empty((num_wanted, num_top), dtype=np.float32)
-        ids = np.empty((num_wanted, num_top), dtype=np.int64)
-        top_prob, mean_logit = np.empty((2, num_wanted), dtype=np.float32)
-        outputs: tuple[npt.NDArray[Any], ...] = (logits, ids, top_prob, mean_logit)
-        for name, output in zip(OUTPUTS, outputs, strict=True):
-            self._binding.bind_ortvalue_output(name, shared(output))
+            self._bind_input(name, array)
+        logits, ids, top_prob, mean_logit = self._bind_outputs(num_wanted, num_top)
         with run_errors(self.session):
             self.session.run_with_iobinding(self._binding)
         normalizers = logits[:, 0].astype(np.float64) - np.log(top_prob.astype(np.float64))
-        return TopRows(logits, ids, normalizers, np.maximum(normalizers - mean_logit, 0.0))
+        return TopRows(logits.copy(), ids.copy(), normalizers, np.maximum(normalizers - mean_logit, 0.0))
+
+    def _bind_input(self, name: str, array: npt.NDArray[Any]) -> None:
+        """Bind an input; a small one is copied into the array of the last run, if its shape is the same."""
+        bound = self._bound_inputs.get(name)
+        if bound is not None and bound.shape == array.shape:
+            bound[...] = array
+            return
+        self._bound_inputs.pop(name, None)
+        if array.nbytes <= MAX_COPIED_BYTES:
+            self._bound_inputs[name] = array = array.copy()
+        assert array.flags.c_contiguous, "ONNX Runtime would read a copy"
+        self._binding.bind_cpu_input(name, array)
+
+    def _bind_outputs(self, num_rows: int, num_top: int) -> tuple[npt.NDArray[Any], ...]:
+        """Arrays for the outputs, bound; those of the last run, if their shapes are the same."""
+        if self._bound_outputs is None or self._bound_outputs[0].shape != (num_rows, num_top):
+            top_prob, mean_logit = np.empty((2, num_rows), dtype=np.float32)
+            logits, ids = (np.empty((num_rows, num_top), dtype=kind) for kind in (np.float32, np.int64))
+            self._bound_outputs = logits, ids, top_prob, mean_logit
+            for name, output in zip(OUTPUTS, self._bound_outputs, strict=True):
+                self._binding.bind_ortvalue_output(name, shared(output))
+        return self._bound_outputs
 
     def unbind(self) -> None:
         """Release the buffers of earlier runs."""
         self._binding.clear_binding_inputs()
         self._binding.clear_binding_outputs()
+        self._bound_inputs.clear()
+        self._bound_outputs = None
         self._bound.clear()
         self._bound_trees.clear()
 

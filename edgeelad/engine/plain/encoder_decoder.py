@@ -37,7 +37,14 @@ class EncoderDecoderGraph:
     """
 
     def __init__(
-        self, encoder: Path, decoder: Path, start_id: int, num_threads: int = 1, shape: CacheShape | None = None
+        self,
+        encoder: Path,
+        decoder: Path,
+        start_id: int,
+        num_threads: int = 1,
+        shape: CacheShape | None = None,
+        *,
+        is_spinning: bool = False,
     ) -> None:
         """Open both graphs.
 
@@ -47,11 +54,14 @@ class EncoderDecoderGraph:
             start_id: The token that every completion begins after.
             num_threads: Threads per session.
             shape: The cache's shape by the student's configuration, if it states one.
+            is_spinning: See `session.open_session`.
 
         Raises:
             ModelError: A file cannot be loaded, has other names, or belongs to another student.
         """
-        self._encoder, self._decoder = open_session(encoder, num_threads), open_session(decoder, num_threads)
+        self._encoder, self._decoder = (
+            open_session(path, num_threads, is_spinning=is_spinning) for path in (encoder, decoder)
+        )
         inputs = {value.name: value for value in self._decoder.get_inputs()}
         past = [name for name in inputs if PAST.match(name)]
         self._own, self._cross = ([n for n in past if f".{part}." in n] for part in ("decoder", "encoder"))
