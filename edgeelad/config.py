@@ -500,6 +500,10 @@ class ExportConfig(Section):
     )
     fresh: bool = Field(False, description="Export every round from scratch instead of swapping weights.")
     include_fp32: bool = Field(False, description="Put the fp32 graph into the package as well.")
+    include_scoring: bool = Field(
+        False,
+        description="Put the int8 graph that scores pools fastest into the package, too; doubles its size.",
+    )
 
 
 class StoppingConfig(Section):

@@ -11,6 +11,7 @@ from typing import Any
 from edgeelad.api.events import EventProgress, OnEvent
 from edgeelad.api.student import LoadedStudent, StudentInfo, describe
 from edgeelad.config import ScoringConfig
+from edgeelad.engine.graph_files import NO_LANES, find_graphs
 from edgeelad.engine.options import EngineOptions
 from edgeelad.engine.processes import check_main_guard
 from edgeelad.engine.workers import SetAside, generate_trees
@@ -127,6 +128,8 @@ def score(
     def records() -> Iterator[ScoredQuestion]:
         progress, rate = EventProgress(on_event), Rate()
         aside: deque[SetAside] = deque()
+        if find_graphs(info.path, info.precision).lacks_lanes:
+            progress.warn(f"{info.path}: {NO_LANES}")
         progress.start("Scoring the pool")
         trees = generate_trees(info.path, questions, params, options, on_set_aside=aside.append)
         done = 0

@@ -9,8 +9,10 @@ An encoder-decoder has two graphs with standard names instead, and no engine gra
 
     encoder_model.onnx, decoder_model_merged.onnx
 
-An int8 or int4 student has the same files with `_quantized` after the stem; a folder holds one of the two. An exported
-folder holds the files itself, a package in its folder `onnx`. A folder without engine graphs runs on the standard one.
+An int8 or int4 student has the same files with `_quantized` after the stem; a folder holds one of the two. In int8, the
+graph with lanes has weights of its own in `engine_lanes_quantized.graph_data`: those for many rows differ from those
+for one. An exported folder holds the files itself, a package in its folder `onnx`. A folder without engine graphs runs
+on the standard one, one without the graph with lanes on the other engine graph.
 
 Engine graphs are ONNX files without the suffix `.onnx`: Optimum loads any `.onnx` file that it finds in any folder.
 Earlier versions wrote them as `engine.onnx` and `engine_lanes.onnx`, which are read if the new names are absent.
@@ -30,6 +32,10 @@ PRECISIONS: tuple[Precision, ...] = get_args(Precision)
 ONNX_FOLDER = "onnx"
 STANDARD_SUFFIX = ".onnx"
 ENGINE_SUFFIX = ".graph"
+NO_LANES = (
+    "this package has no graph for scoring, so trees run one by one, more slowly; score the run's rounds/NN/onnx "
+    "instead, or package with export.include_scoring=true"
+)
 AGREEMENT_FILE = "quantization.json"  # of an exported folder: how closely the quantized graph follows fp32
 
 
@@ -76,6 +82,11 @@ class GraphFiles:
         return self._path("model", f"{STANDARD_SUFFIX}_data")
 
     @property
+    def lanes_weights(self) -> Path:
+        """The weights of the graph with lanes, if they are its own."""
+        return self._path("engine_lanes", f"{ENGINE_SUFFIX}_data")
+
+    @property
     def fused(self) -> tuple[Path, Path, Path]:
         """The three graphs of a student with engine graphs."""
         return self._path("model", STANDARD_SUFFIX), self.engine, self.lanes
@@ -91,9 +102,14 @@ class GraphFiles:
         return next((path for path in files if path.is_file()), None)
 
     @property
+    def lacks_lanes(self) -> bool:
+        """Whether many questions run on the engine's graph for one, because that with lanes was left out."""
+        return self.engine.is_file() and not self.lanes.is_file()
+
+    @property
     def files(self) -> tuple[Path, ...]:
         """The graphs and their weights."""
-        return *self.graphs, self.weights
+        return *self.graphs, self.weights, self.lanes_weights
 
     def existing(self) -> list[Path]:
         """The files that exist, sorted by name."""

@@ -31,6 +31,8 @@ class PackageInfo:
         certificate: The outcome of the last look at the audit sample, or None.
         max_explanation_tokens: Maximum tokens per explanation in the run.
         include_fp32: Whether the package contains the fp32 graph as well as the quantized one.
+        include_scoring: Whether the package contains the graph for scoring pools at full speed, if it has weights of
+            its own.
         name: Name under which the student is served; default: after the base model.
     """
 
@@ -41,6 +43,7 @@ class PackageInfo:
     certificate: Certificate | None = None
     max_explanation_tokens: int = 256
     include_fp32: bool = False
+    include_scoring: bool = False
     name: str | None = None
 
     @property

@@ -19,7 +19,8 @@ SLOW_S = 60  # an explanation that takes longer is of no use to a person who wai
 RUNTIME_BYTES = 90_000_000  # Python, onnxruntime and a KV cache, beside the weights
 # what some runtime or loader opens, wherever it is in the folder
 WEIGHTS = (
-    ".bin", ".data", ".gguf", ".graph", ".model", ".onnx", ".onnx_data", ".ort", ".pkl", ".pt", ".pth", ".safetensors",
+    ".bin", ".data", ".gguf", ".graph", ".graph_data", ".model", ".onnx", ".onnx_data", ".ort", ".pkl", ".pt", ".pth",
+    ".safetensors",
 )  # fmt: skip
 SETTINGS_AND_CODE = (".dll", ".dylib", ".jinja", ".json", ".py", ".so")
 RUNTIME_NAMES = ("merges.txt", "vocab.txt")

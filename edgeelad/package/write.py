@@ -115,9 +115,12 @@ def _fill(folder: Path, onnx_folder: Path, info: PackageInfo) -> None:
             _copy(onnx_folder / name, folder / name)
     precisions = _precisions(info)
     for precision in precisions:
-        names = GraphFiles(folder / ONNX_FOLDER, precision).files
-        for source, target in zip(GraphFiles(onnx_folder, precision).files, names, strict=True):
-            if source.is_file():
+        sources = GraphFiles(onnx_folder, precision)
+        left_out = {sources.lanes, sources.lanes_weights}
+        if info.include_scoring or not sources.lanes_weights.is_file():
+            left_out.clear()
+        for source, target in zip(sources.files, GraphFiles(folder / ONNX_FOLDER, precision).files, strict=True):
+            if source.is_file() and source not in left_out:
                 _copy(source, target)
     write_runtime_settings(folder, GraphFiles(folder / ONNX_FOLDER, precisions[0]), info.max_explanation_tokens)
     golden = make_golden(GoldenStudent(folder, precisions[0]), info.all_golden)

@@ -19,7 +19,7 @@ import edgeelad
 from edgeelad.accuracy import evaluate
 from edgeelad.config import PoolConfig, ScoringConfig
 from edgeelad.engine.codec import Codec
-from edgeelad.engine.graph_files import find_graphs
+from edgeelad.engine.graph_files import NO_LANES, find_graphs
 from edgeelad.engine.memory import peak_memory_bytes
 from edgeelad.engine.options import EngineOptions
 from edgeelad.engine.processes import check_main_guard
@@ -123,6 +123,8 @@ def score_pool(
     learned = _Learned.of(model)
     Codec.load(model)
     graphs = find_graphs(model, options.precision)
+    if graphs.lacks_lanes:
+        progress.warn(f"{model}: {NO_LANES}")
     progress.start("Reading the pool")
     kinds: Counter[AnswerKind] = Counter()
     rows = _counted(open_pool(pool, default_kind=learned.kind), kinds)

@@ -59,13 +59,14 @@ def explain(run: Run, onnx: Path, questions: Sequence[Question], precision: Prec
         run.progress.warn(f"question {aside.question.id} counts as not answered: {aside.reason}")
         unexplained[aside.question.id] = ReasoningTree(aside.question, "", (), None, "length", (), (), ())
 
-    trees = generate_trees(
-        onnx,
-        questions,
-        greedy_params(config.max_explanation_tokens),
-        EngineOptions(run.num_workers if len(questions) > 64 else 1, batch_size=config.batch_size, precision=precision),
-        on_set_aside=without_answer,
+    options = EngineOptions(
+        run.num_workers if len(questions) > 64 else 1,
+        batch_size=config.batch_size,
+        precision=precision,
+        with_lanes=precision == "fp32",  # of a quantized student, the graph that ships
     )
+    params = greedy_params(config.max_explanation_tokens)
+    trees = generate_trees(onnx, questions, params, options, on_set_aside=without_answer)
     return {tree.question.id: tree for tree in track(trees, run.progress)} | unexplained
 
 

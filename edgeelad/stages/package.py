@@ -27,6 +27,7 @@ def package(run: Run, number: int) -> None:
                 base_model=str(run.config.student.model),
                 quantization=metrics.shipping,
                 include_fp32=run.config.export.include_fp32,
+                include_scoring=run.config.export.include_scoring,
                 golden_questions=tuple(list(run.test or run.pool.values())[:NUM_GOLDEN]),
                 metrics={
                     "accuracy_fp32": metrics.accuracy,

@@ -5,6 +5,7 @@ from pathlib import Path
 from types import SimpleNamespace
 
 import numpy as np
+import onnx
 import pytest
 from fixtures.fused import CALIBRATION
 from fixtures.students import FAMILIES, Family, StudentFolders
@@ -13,10 +14,11 @@ from edgeelad.engine.graph_files import GraphFiles, Precision
 from edgeelad.engine.plain.graph import OnnxGraph
 from edgeelad.errors import ParityError
 from edgeelad.export.agreement import StudentText, forced_agreement
-from edgeelad.export.fused.build import traced_graph, write_quantized_graphs, write_student_graphs
+from edgeelad.export.fused.build import spread_outliers, traced_graph, write_student_graphs
 from edgeelad.export.fused.calibrate import balance, observe
+from edgeelad.export.fused.edit import read_graph
 from edgeelad.export.fused.files import write_graphs
-from edgeelad.export.fused.quantize import product_inputs
+from edgeelad.export.fused.quantize import Inputs, product_inputs, quantize_blocks, quantize_rows
 from edgeelad.export.fused.rotate import rotate, rotation_matrix
 from edgeelad.export.fused.smooth import Channels, choose_factors, find_channels, smooth
 from edgeelad.export.result import Agreement
@@ -55,9 +57,16 @@ def fp32_files(student: Path, folder: Path) -> GraphFiles:
 
 
 def share(files: GraphFiles, folder: Path, precision: Precision, calibration: list[list[int]]) -> float:
+    """The agreement of a standard graph that is quantized as the graph with lanes is."""
     folder.mkdir()
-    quantized = write_quantized_graphs(files, folder, precision, calibration)
-    return forced_agreement(OnnxGraph(files.standard), OnnxGraph(quantized.standard), HELD_OUT).share
+    graph = read_graph(onnx.load(str(files.standard), load_external_data=False), files.weights)
+    inputs = Inputs(spread_outliers(graph, folder, calibration, 1))
+    if precision == "int8":
+        quantize_rows(graph, inputs)
+    else:
+        quantize_blocks(graph, 4, inputs)
+    write_graphs({folder / "model.onnx": graph}, folder / "model.onnx_data")
+    return forced_agreement(OnnxGraph(files.standard), OnnxGraph(folder / "model.onnx"), HELD_OUT).share
 
 
 def test_planted_outliers_ruin_rows_unless_they_are_spread(

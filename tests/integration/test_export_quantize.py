@@ -12,6 +12,7 @@ from onnx import TensorProto, helper, numpy_helper
 from edgeelad.errors import ModelError
 from edgeelad.export.fused.edit import read_graph
 from edgeelad.export.fused.files import write_graphs
+from edgeelad.export.fused.merge import merge_products
 from edgeelad.export.fused.quantize import Inputs, quantize_blocks
 from edgeelad.export.fused.rounding import BLOCK_SIZES, MIN_BLOCK_SIZE, PackedWeight, pack_blocks, round_channels
 from edgeelad.export.standard import prepare_products
@@ -228,3 +229,32 @@ def test_subgraphs_keep_what_they_read_of_the_graph_around_them() -> None:
     assert set(graph.weights) == {"only_here"}
     (kept,) = graph.nodes
     assert {name for entry in kept.attribute for name in entry.g.node[0].input} == {"x", "only_here"}
+
+
+@pytest.mark.parametrize("bits", [8, 4])
+def test_merged_products_have_the_same_bits(bits: int, tmp_path: Path) -> None:
+    """Three products of one input become one; that of another input stays, though its shape is the same."""
+    weights = [random_weight(100, size, seed) for seed, size in enumerate((64, 32, 16, 32))]
+    nodes = [helper.make_node("MatMul", ["x" if i < 3 else "z", f"w{i}"], [f"y{i}"]) for i in range(4)]
+    graph = helper.make_graph(
+        nodes,
+        "products",
+        [helper.make_tensor_value_info(name, TensorProto.FLOAT, ["rows", 100]) for name in "xz"],
+        [helper.make_tensor_value_info(f"y{i}", TensorProto.FLOAT, ["rows", None]) for i in range(4)],
+        [numpy_helper.from_array(weight, f"w{i}") for i, weight in enumerate(weights)],
+    )
+    edited = read_graph(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)], ir_version=8))
+    quantize_blocks(edited, bits, Inputs({}))
+    apart, merged = edited.copy(), edited
+    merge_products(merged)
+    sessions = []
+    for name, each in (("apart", apart), ("merged", merged)):
+        write_graphs({tmp_path / f"{name}.onnx": each}, tmp_path / f"{name}_data")
+        sessions.append(
+            onnxruntime.InferenceSession(str(tmp_path / f"{name}.onnx"), providers=["CPUExecutionProvider"])
+        )
+    assert [sum(node.op_type == "MatMulNBits" for node in each.nodes) for each in (apart, merged)] == [4, 2]
+    for num_rows in (1, 3, 40):
+        feeds = {name: random_weight(num_rows, 100, seed) for seed, name in enumerate("xz", start=9)}
+        for one, other in zip(*(session.run(None, feeds) for session in sessions), strict=True):
+            assert np.array_equal(one, other)

@@ -109,7 +109,6 @@ def test_a_package_is_whole_and_verifies(package):
     assert there == listed | {"manifest.json"}
     assert {"tokenizer.json", "config.json", "prompt.json", "README.md"} < there
     assert sorted(path for path in there if path.startswith("onnx/")) == [
-        "onnx/engine_lanes_quantized.graph",
         "onnx/engine_quantized.graph",
         "onnx/model_quantized.onnx",
         "onnx/model_quantized.onnx_data",
@@ -182,24 +181,37 @@ def test_fp32_beside_the_quantized_graph(onnx_folder, tmp_path):
     assert "`onnx/engine_quantized.graph` is the same student" in card
 
 
+def test_the_graph_for_scoring_is_packaged_on_request(onnx_folder, tmp_path):
+    folder = write_package(onnx_folder, tmp_path / "package", info(include_scoring=True))
+    added = {"engine_lanes_quantized.graph", "engine_lanes_quantized.graph_data"}
+    assert added < {path.name for path in (folder / "onnx").iterdir()}
+    assert verify_package(folder).is_ok
+    assert not find_graphs(folder).lacks_lanes
+    assert find_graphs(write_package(onnx_folder, tmp_path / "small", info())).lacks_lanes
+    shared = write_package(onnx_folder, tmp_path / "fp32", info(quantization="fp32"))
+    assert not find_graphs(shared).lacks_lanes  # it has the weights already
+
+
 def former_names(folder):
     """Give the engine graphs of a folder the names that earlier versions wrote."""
     for path in folder.rglob("engine*.graph"):
         path.rename(path.with_suffix(".onnx"))
 
 
-def test_engine_graphs_with_their_former_names(own, onnx_folder, tmp_path):
+def test_engine_graphs_with_their_former_names(onnx_folder, tmp_path):
+    own = write_package(onnx_folder, tmp_path / "own", info(include_scoring=True))
     former_names(own)
     manifest = own / "manifest.json"
-    manifest.write_text(re.sub(r"(engine\w*)\.graph", r"\1.onnx", manifest.read_text()))
+    manifest.write_text(re.sub(r"(engine\w*)\.graph\b(?!_)", r"\1.onnx", manifest.read_text()))
     assert open_package(own).manifest.graph == "onnx/engine_quantized.onnx"
     assert find_graphs(own).find_engine(with_lanes=True) == own / "onnx/engine_lanes_quantized.onnx"
     assert verify_package(own).is_ok
     source = Path(shutil.copytree(onnx_folder, tmp_path / "exported"))
     former_names(source)
-    written = write_package(source, tmp_path / "again", info())
+    written = write_package(source, tmp_path / "again", info(include_scoring=True))
     assert sorted(path.name for path in written.glob("onnx/engine*")) == [
         "engine_lanes_quantized.graph",
+        "engine_lanes_quantized.graph_data",
         "engine_quantized.graph",
     ]
 

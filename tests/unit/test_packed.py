@@ -102,9 +102,8 @@ def test_trees_are_what_the_reference_defines(fused: FusedFolders, family: str, 
 
 
 @pytest.fixture(scope="module")
-def sequences_alone(files: GraphFiles) -> list[GeneratedTokens]:
-    graph = PackedGraph(files.engine)
-    return [PackedGenerator(graph, 1).generate([prompt], SAMPLED, LIMITS, [7])[0] for prompt in make_prompts(8)]
+def sequences_alone(engine: PackedGraph) -> list[GeneratedTokens]:
+    return [PackedGenerator(engine, 1).generate([prompt], SAMPLED, LIMITS, [7])[0] for prompt in make_prompts(8)]
 
 
 @pytest.fixture(scope="module")

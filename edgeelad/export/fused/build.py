@@ -24,6 +24,7 @@ from edgeelad.export.fused.calibrate import Rows, observe
 from edgeelad.export.fused.edit import EditedGraph, read_graph
 from edgeelad.export.fused.families import check_family
 from edgeelad.export.fused.files import write_graphs
+from edgeelad.export.fused.merge import merge_products
 from edgeelad.export.fused.modules import UnservedArchitectureError
 from edgeelad.export.fused.ops import register_ops
 from edgeelad.export.fused.passes import add_softcap, clean, take_softcap
@@ -78,27 +79,34 @@ def write_quantized_graphs(
 ) -> GraphFiles:
     """Quantize a student: write the standard graph and the engine's in `precision`.
 
+    All are quantized per block (see `fused.quantize`), in int8 but the graph with lanes, which is quantized per row.
+
     Args:
         source: The fp32 files.
         folder: An existing folder.
-        precision: "int8" is quantized per row, "int4" per block (see `fused.quantize`).
+        precision: Of the weights.
         sequences: Token ids of texts such as the student writes, for calibration; none: quantize without.
         num_threads: Threads of the calibration.
     """
     graph = read_graph(onnx.load(str(source.standard), load_external_data=False), source.weights)
     take_softcap(graph)
     has_open_past = restore_past(graph)
-    inputs = Inputs(_spread_outliers(graph, folder, sequences, num_threads))
-    if precision == "int8":
-        quantize_rows(graph, inputs)
-    else:
-        quantize_blocks(graph, 4, inputs)
+    inputs = Inputs(spread_outliers(graph, folder, sequences, num_threads))
     files = GraphFiles(folder, precision)
-    _write_variants(graph, files, has_open_past=has_open_past)
+    if precision == "int8":
+        rows = graph.copy()
+        quantize_rows(rows, inputs)
+        write_graphs({files.lanes: lanes_variant(engine_variant(rows), NUM_LANES, NUM_TREES)}, files.lanes_weights)
+        quantize_blocks(graph, 8, Inputs({}))  # blocks of 8 bits are so fine that calibrated rounding gains nothing
+    else:
+        files.lanes_weights.unlink(missing_ok=True)
+        quantize_blocks(graph, 4, inputs)
+    merge_products(graph)
+    _write_variants(graph, files, has_open_past=has_open_past, with_lanes=precision != "int8")
     return files
 
 
-def _spread_outliers(
+def spread_outliers(
     graph: EditedGraph, folder: Path, sequences: Sequence[Sequence[int]], num_threads: int
 ) -> dict[str, Rows]:
     """Rotate the residual stream if possible, and smooth other inputs; returns the observed rows of all inputs."""
@@ -112,12 +120,14 @@ def _spread_outliers(
     return rows
 
 
-def _write_variants(standard: EditedGraph, files: GraphFiles, *, has_open_past: bool) -> None:
+def _write_variants(standard: EditedGraph, files: GraphFiles, *, has_open_past: bool, with_lanes: bool = True) -> None:
     engine = engine_variant(standard)
     add_softcap(standard)
     if has_open_past:
         reshape_past(standard)
-    graphs = {files.standard: standard, files.engine: engine, files.lanes: lanes_variant(engine, NUM_LANES, NUM_TREES)}
+    graphs = {files.standard: standard, files.engine: engine}
+    if with_lanes:
+        graphs[files.lanes] = lanes_variant(engine, NUM_LANES, NUM_TREES)
     write_graphs(graphs, files.weights)
 
 
