@@ -65,6 +65,7 @@ SCHEMES = {
     "int8 rows, all": Scheme(8, is_rows=True, is_rotated=True, is_smoothed=True, is_calibrated=True),
     "int8 blocks": Scheme(8),
     "int8 blocks, rotated": Scheme(8, is_rotated=True),
+    "int8 blocks, rotated, smoothed": Scheme(8, is_rotated=True, is_smoothed=True),
     "int8 blocks, all": Scheme(8, is_rotated=True, is_smoothed=True, is_calibrated=True),
     "int4 blocks": Scheme(4),
     "int4 blocks, rotated": Scheme(4, is_rotated=True),

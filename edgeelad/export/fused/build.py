@@ -97,10 +97,9 @@ def write_quantized_graphs(
         rows = graph.copy()
         quantize_rows(rows, inputs)
         write_graphs({files.lanes: lanes_variant(engine_variant(rows), NUM_LANES, NUM_TREES)}, files.lanes_weights)
-        quantize_blocks(graph, 8, Inputs({}))  # blocks of 8 bits are so fine that calibrated rounding gains nothing
     else:
         files.lanes_weights.unlink(missing_ok=True)
-        quantize_blocks(graph, 4, inputs)
+    quantize_blocks(graph, 8 if precision == "int8" else 4, inputs)
     merge_products(graph)
     _write_variants(graph, files, has_open_past=has_open_past, with_lanes=precision != "int8")
     return files
