@@ -7,8 +7,9 @@ import os
 import signal
 import threading
 from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, suppress
+from contextlib import AbstractContextManager, contextmanager, suppress
 from dataclasses import dataclass
+from multiprocessing import resource_tracker
 from multiprocessing.connection import Connection, wait
 from multiprocessing.context import SpawnProcess
 from typing import Any
@@ -89,7 +90,8 @@ class WorkerProcesses(BlockWorkers[Item, Result]):
         context = multiprocessing.get_context("spawn")
         ours, theirs = context.Pipe()
         process = context.Process(target=_run, args=(theirs, self._start_work), name=PROCESS_NAME, daemon=True)
-        process.start()
+        with _interrupts_blocked():
+            process.start()
         theirs.close()  # so that the pipe ends when the process does
         return _Process(process, ours)
 
@@ -98,6 +100,20 @@ class WorkerProcesses(BlockWorkers[Item, Result]):
         for pipe in wait(list(pipes)):
             assert isinstance(pipe, Connection)
             yield pipes[pipe], _message(pipes[pipe])
+
+
+@contextmanager
+def _interrupts_blocked() -> Iterator[None]:
+    """Block Ctrl-C here, and for good in processes that start meanwhile: until they ignore it, it is a traceback."""
+    if not hasattr(signal, "pthread_sigmask"):  # Windows
+        yield
+        return
+    resource_tracker.ensure_running()  # which unblocks Ctrl-C when it starts
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
 def _message(worker: _Process[Any]) -> Message | None:

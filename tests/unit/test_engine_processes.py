@@ -220,3 +220,15 @@ def test_blocks_that_finish_first_are_kept_and_not_done_again(tmp_path: Path) ->
         results = list(workers.map(_blocks(list(range(40))), kept))
     assert results == [*(2 * n for n in range(8)), -1, -2, -3, -4, *(2 * n for n in range(12, 40))]
     assert kept.blocks == {}
+
+
+@contextmanager
+def telling_signals() -> Iterator[Callable[[list[int]], list[bool]]]:
+    """Work that tells whether the process has blocked Ctrl-C since it began."""
+    yield lambda items: [signal.SIGINT in signal.pthread_sigmask(signal.SIG_BLOCK, []) for _ in items]
+
+
+def test_a_worker_that_is_interrupted_while_it_starts_prints_nothing() -> None:
+    with WorkerProcesses[int, bool](telling_signals, 1) as workers:
+        assert list(workers.map(iter([[0]]))) == [True]
+    assert signal.SIGINT not in signal.pthread_sigmask(signal.SIG_BLOCK, [])
