@@ -16,6 +16,8 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
+from edgeelad.errors import ModelError
+
 MAX_TOP = 64
 BLOCK = 64  # tokens per block of a vocabulary: see `top_logits`
 Logits = npt.NDArray[np.float32]
@@ -86,6 +88,19 @@ def choose_tokens(logits: Logits, params: SamplingParams, seeds: Seeds, position
         columns = choose(top, params, uniforms(seeds, positions), ids)
     logprobs = np.minimum(top[every, columns].astype(np.float64) - normalizers, 0.0)
     return Choices(ids[every, columns], logprobs, entropies)
+
+
+def check_finite(logprobs: Floats) -> None:
+    """Check the log-probabilities of chosen tokens.
+
+    Raises:
+        ModelError: The student computes NaN or infinity.
+    """
+    if not np.isfinite(logprobs).all():
+        raise ModelError(
+            "the student computes NaN or infinity instead of probabilities; train it with a lower learning rate, or "
+            "export it again"
+        )
 
 
 def uniforms(seeds: Seeds, positions: Ints) -> Floats:

@@ -8,8 +8,7 @@ import numpy as np
 
 from edgeelad.engine.generate import Limits, LiveSequence
 from edgeelad.engine.packed.rows import TopRows
-from edgeelad.engine.sampling import SamplingParams, choose, uniforms
-from edgeelad.errors import ModelError
+from edgeelad.engine.sampling import SamplingParams, check_finite, choose, uniforms
 
 
 def choose_next(sequences: Sequence[LiveSequence], found: TopRows, params: SamplingParams, limits: Limits) -> None:
@@ -25,11 +24,7 @@ def choose_next(sequences: Sequence[LiveSequence], found: TopRows, params: Sampl
         places = np.array([len(sequence.ids) for sequence in sequences], dtype=np.int64)
         columns = choose(found.logits, params, uniforms(seeds, places), found.ids)
     logprobs = found.logits[every, columns].astype(np.float64) - found.normalizers
-    if not np.isfinite(logprobs).all():
-        raise ModelError(
-            "the student computes NaN or infinity instead of probabilities; train it with a lower learning rate, or "
-            "export it again"
-        )
+    check_finite(logprobs)
     chosen = zip(
         sequences,
         found.ids[every, columns].tolist(),

@@ -15,8 +15,7 @@ from edgeelad.engine.generate import GeneratedTokens, Limits
 from edgeelad.engine.plain.cache import Cache, IntArray
 from edgeelad.engine.plain.graph import Graph
 from edgeelad.engine.plain.prefill import left_mask
-from edgeelad.engine.sampling import Choices, Logits, SamplingParams, Seeds, choose_tokens
-from edgeelad.errors import ModelError
+from edgeelad.engine.sampling import Choices, Logits, SamplingParams, Seeds, check_finite, choose_tokens
 from edgeelad.records import FinishReason
 
 # rows leave once an eighth of the batch has ended: removing them copies the cache of the others
@@ -94,11 +93,7 @@ class _Written:
         is_open = self.reasons[live] == _OPEN
         rows, tokens = live[is_open], chosen.tokens[is_open]
         logprobs = chosen.logprobs[is_open]
-        if not np.isfinite(logprobs).all():
-            raise ModelError(
-                "the student computes NaN or infinity instead of probabilities; train it with a lower learning rate, "
-                "or export it again"
-            )
+        check_finite(logprobs)
         self.ids[rows, count], self.logprobs[rows, count] = tokens, logprobs
         self.entropies[rows, count] = chosen.entropies[is_open]
         self.counts[rows] = count + 1

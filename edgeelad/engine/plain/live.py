@@ -10,8 +10,14 @@ from edgeelad.engine.generate import Limits, LiveSequence, SequenceRequest
 from edgeelad.engine.plain.cache import Cache
 from edgeelad.engine.plain.graph import Graph
 from edgeelad.engine.plain.prefill import prefill
-from edgeelad.engine.sampling import Logits, SamplingParams, choose_tokens, normalizers_and_entropies, top_logits
-from edgeelad.errors import ModelError
+from edgeelad.engine.sampling import (
+    Logits,
+    SamplingParams,
+    check_finite,
+    choose_tokens,
+    normalizers_and_entropies,
+    top_logits,
+)
 
 
 class PlainLiveBatch:
@@ -63,8 +69,7 @@ class PlainLiveBatch:
     def _choose(self, sequence: LiveSequence, logits: Logits) -> None:
         seeds, places = np.array([sequence.seed], dtype=np.uint64), np.array([len(sequence.ids)])
         chosen = choose_tokens(logits, self._params, seeds, places)
-        if not np.isfinite(chosen.logprobs).all():
-            raise ModelError("the student computes NaN or infinity instead of probabilities; export it again")
+        check_finite(chosen.logprobs)
         if sequence.num_top:
             top, ids = top_logits(logits, sequence.num_top)
             normalizers, _ = normalizers_and_entropies(logits)
