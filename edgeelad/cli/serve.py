@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -13,7 +12,7 @@ from typing import TYPE_CHECKING
 import click
 
 from edgeelad.cli.confirm import YES, confirm_sending
-from edgeelad.cli.shared import PATH, SET, takes
+from edgeelad.cli.shared import PATH, SET, config_with_teacher, takes
 from edgeelad.cli.terminal import write, write_error
 from edgeelad.errors import UsageError
 
@@ -49,13 +48,6 @@ class ServeCommand:
     ledger: Path
     escalated_log: Path | None
     yes: bool
-
-    @property
-    def teacher_settings(self) -> tuple[str, ...]:
-        """What is set under [teacher], as `section.key=value`."""
-        given = {"url": self.teacher_url, "model": self.teacher_model, "max_usd": self.budget_usd}
-        named = (f"teacher.{key}={json.dumps(value)}" for key, value in given.items() if value is not None)
-        return (*named, *self.overrides)
 
 
 @click.command()
@@ -166,10 +158,13 @@ def _teacher_config(options: ServeCommand) -> TeacherConfig:
     Raises:
         UsageError: It has no cap: what clients may spend must be limited.
     """
-    from edgeelad.config import load_config, make_config
-
-    path, settings = options.config_path, options.teacher_settings
-    config = (load_config(path, settings) if path else make_config({}, settings, "command line")).teacher
+    config = config_with_teacher(
+        options.config_path,
+        options.overrides,
+        url=options.teacher_url,
+        model=options.teacher_model,
+        max_usd=options.budget_usd,
+    ).teacher
     if all(getattr(config, name) is None for name in CAPS):
         raise UsageError(
             "--escalate-below lets clients spend money; limit it with --budget-usd, or for example "

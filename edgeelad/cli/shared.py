@@ -5,8 +5,9 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import functools
+import json
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn, TypeVar
 
@@ -15,7 +16,7 @@ import click
 from edgeelad.cli.terminal import write_error
 
 if TYPE_CHECKING:
-    from edgeelad.config import PoolConfig
+    from edgeelad.config import PoolConfig, RunConfig
     from edgeelad.progress import Progress
 
 Options = TypeVar("Options")
@@ -50,6 +51,24 @@ POOL_OPTIONS = (
     click.option("--choices-field", metavar="NAME", help="Field of the choices; default: choices, options, A, B, …."),
     click.option("--explanation-field", metavar="NAME", help="Field of the explanation; default: explanation."),
 )
+
+
+def config_with_teacher(path: Path | None, overrides: Sequence[str], **given: str | float | None) -> RunConfig:
+    """The configuration in a file, or the default one, with options under [teacher] and what `--set` sets.
+
+    Args:
+        path: The file; None: the default configuration.
+        overrides: As `section.key=value`; they win.
+        given: Options by their keys under [teacher]; None: not given.
+
+    Raises:
+        ConfigError: A value or the file cannot be used.
+    """
+    from edgeelad.config import load_config, make_config
+
+    named = (f"teacher.{key}={json.dumps(value)}" for key, value in given.items() if value is not None)
+    settings = (*named, *overrides)
+    return load_config(path, settings) if path else make_config({}, settings, "command line")
 
 
 def takes(record: Callable[..., Options]) -> Callable[[Callable[[Options], Result]], Callable[..., Result]]:

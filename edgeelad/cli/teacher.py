@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -10,7 +9,7 @@ from typing import TYPE_CHECKING
 import click
 
 from edgeelad.cli.confirm import YES, confirm_sending
-from edgeelad.cli.shared import JSON, PATH, QUIET, SEED, SET, progress_shown, takes
+from edgeelad.cli.shared import JSON, PATH, QUIET, SEED, SET, config_with_teacher, progress_shown, takes
 from edgeelad.cli.terminal import write, write_error, write_json
 
 if TYPE_CHECKING:
@@ -33,13 +32,6 @@ class CheckOptions:
     yes: bool
     as_json: bool
     quiet: bool
-
-    @property
-    def settings(self) -> tuple[str, ...]:
-        """What is set, as `section.key=value`."""
-        given = {"url": self.teacher_url, "model": self.teacher_model}
-        named = (f"teacher.{key}={json.dumps(value)}" for key, value in given.items() if value is not None)
-        return (*named, *self.overrides)
 
 
 @click.group("teacher")
@@ -71,7 +63,6 @@ def check(options: CheckOptions) -> None:
     Do this before you pay for a pool. The figures go to stdout; with --out, or a --config that names its run folder,
     also into teacher_check.json there, and the run's report shows them.
     """
-    from edgeelad.config import load_config, make_config
     from edgeelad.launch import require
     from edgeelad.quickstart.planted import planted_rows
     from edgeelad.run.teacher_check import KeptCheck, check_to_json
@@ -80,7 +71,7 @@ def check(options: CheckOptions) -> None:
     from edgeelad.teacher.client.probe import probe
 
     path, data, out = options.config_path, options.data, options.out
-    whole = load_config(path, options.settings) if path else make_config({}, options.settings, "command line")
+    whole = config_with_teacher(path, options.overrides, url=options.teacher_url, model=options.teacher_model)
     config = whole.teacher
     if out is None and "out" in whole.run.model_fields_set:
         out = Path(whole.run.out)
