@@ -29,6 +29,7 @@ SYMBOL = re.compile(r"[0-9+\-*/×÷−]")
 NEWLINES = re.compile("\n|Ċ|<0x0A>")
 # decoders that put no newline where the name has none; Replace may, by its content
 PLAIN_DECODERS = frozenset({"ByteFallback", "ByteLevel", "Fuse", "Metaspace", "Replace", "Strip", "WordPiece"})
+BEGINNINGS = ("Why?", "a", "7", "(", "é")  # of questions: a tokenizer may merge one with the text before it
 BYTE_TOKEN = re.compile("<0x[0-9A-F]{2}>")
 
 
@@ -101,6 +102,13 @@ class Codec:
         if not ids:
             raise ModelError(f"question {question.id}: its prompt has no tokens; export the student again")
         return ids
+
+    def shared_prompt(self) -> list[int]:
+        """The token ids with which the prompts of questions that begin differently all begin."""
+        prompts = [self.encode_prompt(Question("shared", text, "text")) for text in BEGINNINGS]
+        places = enumerate(zip(*prompts, strict=False))
+        length = next((place for place, ids in places if len(set(ids)) > 1), min(map(len, prompts)))
+        return prompts[0][:length]
 
     def encode_completion(self, text: str) -> list[int]:
         """The token ids of text that follows a prompt, without special tokens."""

@@ -53,7 +53,13 @@ def open_generator(folder: Path, codec: Codec, options: EngineOptions) -> TokenG
             "students; export the student again with `edgeelad export`"
         )
     _check_vocabulary(folder, packed.vocab_size, codec)
-    return PackedGenerator(packed, options.batch_size, kv_bytes=options.kv_bytes, is_alone=options.is_alone)
+    return PackedGenerator(
+        packed,
+        options.batch_size,
+        kv_bytes=options.kv_bytes,
+        is_alone=options.is_alone,
+        shared_prompt=codec.shared_prompt,
+    )
 
 
 def open_standard(files: GraphFiles, codec: Codec, num_threads: int = 1, *, is_spinning: bool = False) -> Graph:

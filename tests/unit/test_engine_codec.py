@@ -77,6 +77,18 @@ def test_streamed_pieces_are_whole_characters_and_join_to_the_text(text):
         assert not any("\N{REPLACEMENT CHARACTER}" in piece for piece in pieces)
 
 
+def test_the_shared_prompt_is_what_every_prompt_begins_with():
+    text = "Solve it, one step per line.\n\n"
+    codec = Codec(make_tokenizer(), PromptFormat(text + "{{ question }}"), {}, eos_ids=[2], max_context=64)
+    shared = codec.shared_prompt()
+    assert text.startswith(codec.decode(shared).rstrip("\n"))
+    for question in questions(8):
+        assert codec.encode_prompt(question)[: len(shared)] == shared
+    for template in ("{{ question }}", "{{ question }} is asked"):
+        codec = Codec(make_tokenizer(), PromptFormat(template), {}, eos_ids=[2], max_context=64)
+        assert codec.shared_prompt() == []
+
+
 def test_a_character_of_several_tokens_comes_in_one_piece():
     ids = CODEC.encode_completion("5 🤖 €")
     assert len(ids) > len("5 🤖 €")

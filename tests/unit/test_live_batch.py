@@ -12,6 +12,7 @@ from edgeelad.engine.graph_files import GraphFiles
 from edgeelad.engine.packed.generator import PackedGenerator
 from edgeelad.engine.packed.graph import PackedGraph
 from edgeelad.engine.packed.live import PackedLiveBatch
+from edgeelad.engine.packed.prefix import SharedPrefix
 from edgeelad.engine.plain.batch import BatchGenerator
 from edgeelad.engine.plain.graph import OnnxGraph
 from edgeelad.engine.sampling import SamplingParams
@@ -24,13 +25,14 @@ MANY = settings(
 )
 
 
+SHARED = tuple(range(60, 83))  # what most prompts begin with
+
+
 def make_requests(count: int) -> list[SequenceRequest]:
     rng = np.random.default_rng(0)
     lengths = rng.integers(1, 40, count)
-    return [
-        SequenceRequest(tuple(rng.integers(3, 390, int(length)).tolist()), WAYS[i % len(WAYS)], 100 + i, 5 * (i % 2))
-        for i, length in enumerate(lengths)
-    ]
+    prompts = [(*SHARED[: 23 * (i % 3 > 0)], *rng.integers(3, 390, int(n)).tolist()) for i, n in enumerate(lengths)]
+    return [SequenceRequest(prompt, WAYS[i % len(WAYS)], 100 + i, 5 * (i % 2)) for i, prompt in enumerate(prompts)]
 
 
 REQUESTS = make_requests(8)
@@ -49,7 +51,8 @@ def generator(request: pytest.FixtureRequest, fused: FusedFolders) -> TokenGener
         files = GraphFiles(fused.folder("llama"), "int8" if request.param == "int8" else "fp32")
     if request.param == "standard":
         return BatchGenerator(OnnxGraph(files.standard))
-    return PackedGenerator(PackedGraph(files.lanes if request.param == "lanes" else files.engine))
+    graph = PackedGraph(files.lanes if request.param == "lanes" else files.engine)
+    return PackedGenerator(graph, shared_prompt=lambda: SHARED)
 
 
 def finish(batch: LiveBatch, request: SequenceRequest) -> LiveSequence:
@@ -124,7 +127,7 @@ def test_buffers_grow_for_a_long_sequence_and_shrink_for_many_short_ones(
 ) -> None:
     monkeypatch.setattr("edgeelad.engine.packed.live.CAPACITY_STEP", 8)
     graph = PackedGraph(GraphFiles(fused.folder("llama")).engine)
-    batch = PackedLiveBatch(graph, LIMITS, 4, 64 * graph.bytes_per_token)
+    batch = PackedLiveBatch(graph, LIMITS, 4, 64 * graph.bytes_per_token, SharedPrefix(graph, tuple))
     short = [SequenceRequest((5, 6, 7 + i), SamplingParams(9)) for i in range(4)]
     long = SequenceRequest(tuple(range(50, 75)), SamplingParams(20))
     expected = [finish(batch, request).result() for request in (short[0], long, *short[1:])]
@@ -148,11 +151,11 @@ def test_buffers_grow_for_a_long_sequence_and_shrink_for_many_short_ones(
 def test_a_long_prompt_is_read_in_parts_while_others_advance(
     generator: TokenGenerator, alone: list[LiveSequence], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("edgeelad.engine.packed.live.PART_TOKENS", 40)  # more than REQUESTS have
+    monkeypatch.setattr("edgeelad.engine.packed.live.PART_TOKENS", 64)  # more than REQUESTS have
     rng = np.random.default_rng(1)
     long, longer = (
-        SequenceRequest(tuple(rng.integers(3, 390, length).tolist()), SamplingParams(9, 0.9), 5, 2)
-        for length in (90, 100)
+        SequenceRequest((*SHARED, *rng.integers(3, 390, length).tolist()), SamplingParams(9, 0.9), 5, 2)
+        for length in (70, 80)
     )
     expected = everything(finish(generator.open_batch(LIMITS, 1), long))
     batch = generator.open_batch(LIMITS, 3)

@@ -2,6 +2,7 @@
 
 import shutil
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -14,7 +15,7 @@ from edgeelad.engine.generate import BranchPoint, GeneratedTokens, Limits, Stop,
 from edgeelad.engine.graph_files import GraphFiles
 from edgeelad.engine.packed import group, sequential_trees
 from edgeelad.engine.packed.generator import PackedGenerator
-from edgeelad.engine.packed.graph import PackedGraph
+from edgeelad.engine.packed.graph import Feed, PackedGraph
 from edgeelad.engine.plain.graph import OnnxGraph
 from edgeelad.engine.plain.reference import force_one, generate_one
 from edgeelad.engine.sampling import SamplingParams
@@ -188,6 +189,38 @@ def test_streaming_gives_the_greedy_sequence(engine: PackedGraph, max_tokens: in
     for prompt in make_prompts(4):
         (whole,) = generator.generate([prompt], SamplingParams(max_tokens), LIMITS)
         assert tuple(generator.stream(prompt, max_tokens, LIMITS)) == whole.ids
+
+
+def test_a_shared_prefix_is_prefilled_once_and_changes_nothing(
+    engine: PackedGraph, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The first prompt that has it gets the same bits as later ones; the tokens are those of a prefill in one piece."""
+    shared = list(range(60, 83))
+    prompts = [[*shared, *prompt] for prompt in make_prompts(4)] + [shared[:20], shared[:21], *make_prompts(2)]
+    num_new: list[int] = []
+    run = engine.run
+
+    def counting(feeds: dict[int, Feed], num_top: int) -> Any:
+        num_new.append(sum(feed.input_ids.size for feed in feeds.values()))
+        return run(feeds, num_top)
+
+    def generator() -> PackedGenerator:
+        return PackedGenerator(engine, is_alone=True, shared_prompt=lambda: shared)
+
+    first = [generator().generate([prompt], SAMPLED, LIMITS, [7])[0] for prompt in prompts]
+    plain = PackedGenerator(engine, is_alone=True).generate(prompts, SAMPLED, LIMITS, [7] * len(prompts))
+    for found, expected in zip(first, plain, strict=True):
+        check_same(found, expected)
+    later = generator()
+    monkeypatch.setattr(engine, "run", counting)
+    assert later.generate(prompts, SAMPLED, LIMITS, [7] * len(prompts)) == first
+    # 20 of the 23 tokens: a multiple of four
+    assert [size for size in num_new if size > 1] == [
+        20,
+        *(len(prompt) - 20 for prompt in prompts[:4]),
+        20,
+        *map(len, prompts[-2:]),
+    ]
 
 
 def test_nothing_to_do(fused: FusedFolders) -> None:

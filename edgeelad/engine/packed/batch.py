@@ -17,6 +17,7 @@ import numpy as np
 from edgeelad.engine.generate import GeneratedTokens, Limits, LiveSequence, SequenceRequest
 from edgeelad.engine.packed.buffers import KeyValueBuffers
 from edgeelad.engine.packed.graph import Feed, PackedGraph
+from edgeelad.engine.packed.prefix import SharedPrefix
 from edgeelad.engine.packed.rows import TopRows
 from edgeelad.engine.packed.sequence import choose_next
 from edgeelad.engine.sampling import SamplingParams
@@ -73,10 +74,12 @@ class RaggedBatch:
                 self.step(limits)
         return [row.sequence.result() for row in rows]
 
-    def start(self, rows: Sequence[Row], limits: Limits) -> None:
+    def start(self, rows: Sequence[Row], limits: Limits, prefix: SharedPrefix | None = None) -> None:
         """Prefill sequences, at most one per sequence slot, and choose their first tokens, with which they may end."""
         feeds = {}
         for place, (slot, row) in enumerate(zip(self._graph.sequence_slots, rows, strict=False), start=len(self.live)):
+            if prefix is not None:
+                row.length = prefix.copy_to(self._buffers, place, row.request.prompt_ids)
             feeds[slot] = _prompt_feed(self._buffers, place, row, len(row.request.prompt_ids))
         found, *_ = self._graph.run(feeds, max(row.num_top for row in rows))
         _choose(rows, found, limits)

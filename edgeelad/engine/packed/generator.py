@@ -8,7 +8,7 @@ at the same time.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -27,6 +27,7 @@ from edgeelad.engine.packed.buffers import KeyValueBuffers
 from edgeelad.engine.packed.graph import Feed, PackedGraph
 from edgeelad.engine.packed.live import PackedLiveBatch
 from edgeelad.engine.packed.parallel_trees import ParallelTrees
+from edgeelad.engine.packed.prefix import SharedPrefix
 from edgeelad.engine.packed.sequence import choose_next
 from edgeelad.engine.packed.sequential_trees import FinishedTree, SequentialTrees, TreePlan
 from edgeelad.engine.sampling import SamplingParams
@@ -52,6 +53,7 @@ class PackedGenerator:
             at the same time, and changes no result; a single one that needs more gets what it needs.
         is_alone: Whether `generate` runs each sequence alone, as `stream` does, with the same bits: on a device. In a
             batch a sequence never runs without company, so that its bits do not depend on it.
+        prefix: What all prompts begin with, for sequences that run alone or in an open batch.
     """
 
     def __init__(
@@ -62,8 +64,10 @@ class PackedGenerator:
         *,
         kv_bytes: int | None = None,
         is_alone: bool = False,
+        shared_prompt: Callable[[], Sequence[int]] = tuple,
     ) -> None:
         self.graph = graph
+        self.prefix = SharedPrefix(graph, shared_prompt)
         self.batch_size = batch_size
         self.kv_bytes = kv_bytes
         self.is_alone = is_alone
@@ -73,7 +77,7 @@ class PackedGenerator:
 
     def close(self) -> None:
         """Release the session and buffers. Idempotent."""
-        for name in ("graph", "_trees", "_batch"):
+        for name in ("graph", "prefix", "_trees", "_batch"):
             vars(self).pop(name, None)
 
     def generate(
@@ -137,7 +141,8 @@ class PackedGenerator:
             return
         slot = self.graph.sequence_slots[0]
         buffers = KeyValueBuffers(self.graph.shape, 1, len(prompt) + sequence.budget)
-        fresh, past = list(prompt), 0
+        past = self.prefix.copy_to(buffers, 0, prompt)
+        fresh = list(prompt[past:])
         while sequence.finish_reason is None:
             total = past + len(fresh)
             feed = Feed(
@@ -156,9 +161,8 @@ class PackedGenerator:
 
     def open_batch(self, limits: Limits, num_rows: int) -> PackedLiveBatch:
         """Open a batch that sequences join and leave; see `TokenGenerator`."""
-        return PackedLiveBatch(
-            self.graph, limits, num_rows, MAX_BATCH_BYTES if self.kv_bytes is None else self.kv_bytes
-        )
+        kv_bytes = MAX_BATCH_BYTES if self.kv_bytes is None else self.kv_bytes
+        return PackedLiveBatch(self.graph, limits, num_rows, kv_bytes, self.prefix)
 
     def _reserve_batch(self, num_rows: int, capacity: int) -> RaggedBatch:
         """A batch with rows of at least `capacity` tokens: the last one if it is suitable."""

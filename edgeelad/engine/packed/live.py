@@ -9,6 +9,7 @@ from edgeelad.engine.generate import Limits, LiveSequence, SequenceRequest
 from edgeelad.engine.packed.batch import RaggedBatch, Row
 from edgeelad.engine.packed.buffers import KeyValueBuffers
 from edgeelad.engine.packed.graph import PackedGraph
+from edgeelad.engine.packed.prefix import SharedPrefix
 
 # rows have capacities in multiples of this many tokens, so that few sequences change the size of the buffers
 CAPACITY_STEP = 256
@@ -24,9 +25,9 @@ class PackedLiveBatch:
         kv_bytes: Maximum KV cache; a sequence that is alone gets what it needs.
     """
 
-    def __init__(self, graph: PackedGraph, limits: Limits, num_rows: int, kv_bytes: int) -> None:
+    def __init__(self, graph: PackedGraph, limits: Limits, num_rows: int, kv_bytes: int, prefix: SharedPrefix) -> None:
         self.num_rows, self.kv_bytes = num_rows, kv_bytes
-        self._graph, self._limits = graph, limits
+        self._graph, self._limits, self._prefix = graph, limits, prefix
         self._batch: RaggedBatch | None = None
         self._reading: tuple[Row, KeyValueBuffers] | None = None  # a long prompt, and where it is prefilled
 
@@ -49,8 +50,9 @@ class PackedLiveBatch:
             return None
         if is_long:
             self._reading = row, KeyValueBuffers(self._graph.shape, 1, num_tokens)
+            row.length = self._prefix.copy_to(self._reading[1], 0, request.prompt_ids)
         else:
-            batch.start([row], self._limits)
+            batch.start([row], self._limits, self._prefix)
         return row.sequence
 
     def step(self) -> None:
