@@ -1,8 +1,9 @@
 """Round a weight matrix so that its products with observed inputs change least.
 
 GPTQ (Frantar et al. 2023, arXiv 2210.17323, algorithm 1): inputs are rounded one after the other, those with the most
-energy first, and what rounding one of them changes in the products is made up for by the inputs that are still to come.
-The scales are chosen before. NumPy only.
+energy first, and each is moved, before it is rounded, by what best makes up for the errors of those before it. The
+scales are chosen before. The moves come from the Cholesky factor of XᵀX itself, so nothing is inverted (LDLQ, Chee et
+al. 2023, arXiv 2307.13304, who show both forms to be the same). NumPy only.
 """
 
 from __future__ import annotations
@@ -13,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 DAMPING = 0.01  # of the mean energy, added to each input's: the observed inputs are few
-LAZY_INPUTS = 32  # rounded before the rest of the matrix is updated
+BLOCK_INPUTS = 32  # share one matrix product with the errors of all inputs before them
 # shares of a block's range that are tried as its scale: clipping the largest weights may cost less than coarse steps
 SHRINKS = tuple(1 - step / 20 for step in range(8))
 
@@ -27,23 +28,27 @@ class InputStatistics:
     Attributes:
         energy: Mean square of each input, [inputs].
         order: The inputs, those with the most energy first.
-        inverse: Upper Cholesky factor of the inverse of the damped XᵀX, in that order, [inputs, inputs].
+        feedback: How far one unit of error of an earlier input (column) moves a later one (row), both in that order;
+            strictly lower triangular, [inputs, inputs].
     """
 
     energy: Weight
     order: NDArray[np.intp]
-    inverse: Weight
+    feedback: Weight
 
 
 def input_statistics(rows: Weight) -> InputStatistics:
     """Statistics of observed inputs [rows, inputs]."""
     energy = np.square(rows).mean(axis=0)
     order = np.argsort(-energy, kind="stable")
-    ordered = rows[:, order]
+    ordered = rows[:, order[::-1]]  # the last input first, which makes R upper triangular
     damped = (ordered.T @ ordered).astype(np.float64) / len(rows)
     damped.flat[:: len(order) + 1] += max(DAMPING * float(energy.mean()), 1e-30)
-    inverse = np.linalg.cholesky(np.linalg.inv(damped)).T
-    return InputStatistics(energy, order, inverse.astype(np.float32))
+    # with XᵀX = R·Rᵀ, the squared error of the products is |Rᵀ·errors|², of which input k makes the k-th term zero by
+    # an error of −Σ R[j, k] / R[k, k] · errors[j] over the inputs j before it
+    factor = np.linalg.cholesky(damped)
+    feedback = np.tril((factor / np.diagonal(factor))[::-1, ::-1].T, -1)
+    return InputStatistics(energy, order, np.asarray(feedback, dtype=np.float32, order="C"))
 
 
 def choose_scales(
@@ -99,16 +104,16 @@ def round_inputs(
         The quantized numbers [inputs, outputs]; weight ≈ (number − zero) · scale.
     """
     num_inputs = len(weight)
-    left = weight[inputs.order].astype(np.float32)
+    ordered = weight[inputs.order].astype(np.float32)
+    errors = np.empty_like(ordered)  # of the inputs that are rounded
     codes = np.empty(weight.shape, dtype=np.float32)
-    for start in range(0, num_inputs, LAZY_INPUTS):
-        end = min(start + LAZY_INPUTS, num_inputs)
-        errors = np.empty((end - start, weight.shape[1]), dtype=np.float32)
+    for start in range(0, num_inputs, BLOCK_INPUTS):
+        end = min(start + BLOCK_INPUTS, num_inputs)
+        ordered[start:end] += inputs.feedback[start:end, :start] @ errors[:start]
         for row in range(start, end):
+            wanted = ordered[row] + inputs.feedback[row, start:row] @ errors[start:row]
             place = inputs.order[row]
             scale, zero = scales[place // block_size], zeros[place // block_size]
-            codes[place] = np.clip(np.rint(left[row] / scale) + zero, *bounds)
-            errors[row - start] = (left[row] - (codes[place] - zero) * scale) / inputs.inverse[row, row]
-            left[row + 1 : end] -= np.outer(inputs.inverse[row, row + 1 : end], errors[row - start])
-        left[end:] -= inputs.inverse[start:end, end:].T @ errors
+            codes[place] = np.clip(np.rint(wanted / scale) + zero, *bounds)
+            errors[row] = weight[place] - (codes[place] - zero) * scale
     return codes
