@@ -17,12 +17,14 @@ import torch
 from huggingface_hub.errors import HFValidationError
 from safetensors import SafetensorError
 from transformers import (
+    CONFIG_MAPPING,
     AutoConfig,
     AutoModelForCausalLM,
     AutoModelForSeq2SeqLM,
     AutoTokenizer,
     PretrainedConfig,
     PreTrainedModel,
+    __version__,
 )
 from transformers import PreTrainedTokenizerFast as FastTokenizer
 from transformers.generation.utils import GenerationMixin
@@ -74,6 +76,9 @@ def load_config(source: str) -> PretrainedConfig:
         # transformers would guess an architecture from the folder's name
         raise ModelError(f"{source}: no config.json in this folder; give a folder that save_pretrained wrote")
     data = _read_settings(source)
+    name = data.get("model_type")
+    if isinstance(name, str) and name not in CONFIG_MAPPING and "auto_map" not in data:
+        raise ModelError(f"{source}: transformers {__version__} does not know model type {name!r}; {served_families()}")
     with _model_errors(source):
         config = AutoConfig.from_pretrained(source, trust_remote_code=False)
     if transformers_major() < 5 and data.keys() & NEW_KEYS:

@@ -450,7 +450,8 @@ def test_damaged_and_incomplete_weights_are_refused(raw: Path, tmp_path: Path) -
 @pytest.mark.parametrize(
     ("changes", "reason"),
     [
-        ({"model_type": "unheard_of"}, "does not know this architecture"),
+        ({"model_type": "unheard_of"}, "does not know model type 'unheard_of'; served are, with fused graphs: llama,"),
+        ({"model_type": "qwen3_5_text"}, "served are, with fused graphs: llama, qwen2,"),
         ({"model_type": "bart"}, "not a causal language model"),
         ({"model_type": "t5"}, "weights are missing" if has_optimum() else "exported to ONNX here"),
         ({"model_type": "reformer"}, "model type 'reformer' cannot be exported"),
