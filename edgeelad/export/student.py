@@ -78,6 +78,8 @@ def export_student(
                 generator = PackedGenerator(PackedGraph(path, threads))
                 parity = check_engine_parity(model, generator, prompts, codec.max_context, allowed, parity)
                 generator.close()
+        num_positions = getattr(model.config, "max_position_embeddings", codec.max_context)
+        del model  # quantizing takes as much memory again
         # 4. the quantized ones follow them
         quantized, agreement = None, None
         if config.quantize != "none":
@@ -92,7 +94,7 @@ def export_student(
                 unserved=graphs.unserved,
                 parity=parity,
                 max_context=codec.max_context,
-                num_positions=getattr(model.config, "max_position_embeddings", codec.max_context),
+                num_positions=num_positions,
                 precision="fp32" if config.quantize == "none" else config.quantize,
                 agreement=agreement,
                 model_bytes=_num_bytes(files),
