@@ -55,18 +55,39 @@ def merge_adapter(model: PreTrainedModel, source: str) -> PreTrainedModel:
     """Merge the LoRA adapter in the folder `source` into its base model.
 
     Raises:
-        ModelError: It is not a LoRA adapter of this model.
+        ModelError: It is not a LoRA adapter of this model, or not a finite one.
     """
     from peft import PeftModel
 
     if not (Path(source) / ADAPTER_WEIGHTS).is_file():
         raise ModelError(f"{source}: no {ADAPTER_WEIGHTS} (pickled weights are never read); save it as safetensors")
     try:
-        merged: PreTrainedModel = PeftModel.from_pretrained(model, source).merge_and_unload()
+        adapted = PeftModel.from_pretrained(model, source)
+        _check_adapter(source, adapted)
+        merged: PreTrainedModel = adapted.merge_and_unload()
+    except ModelError:
+        raise
     except Exception as error:  # peft raises whatever a file that does not fit makes it raise
         reason = (str(error).strip() or type(error).__name__).splitlines()[0]
         raise ModelError(f"{source}: this adapter cannot be merged into its base model: {reason}") from error
+    _check_finite(source, merged)
     return merged.eval()
+
+
+def _check_adapter(source: str, adapted: Any) -> None:
+    """Check that an adapter and its base have the same places for weights: peft skips a weight that has none."""
+    from peft import get_peft_model_state_dict
+
+    places = get_peft_model_state_dict(adapted, save_embedding_layers=False).keys()
+    with safe_open(str(Path(source) / ADAPTER_WEIGHTS), framework="pt") as file:
+        saved = set(file.keys())
+    for names, what in ((places - saved, "lacks"), (saved - places, "has too many:")):
+        wrong = sorted(name for name in names if "lora_" in name)  # embeddings may be saved with an adapter
+        if wrong:
+            raise ModelError(
+                f"{source}: of the weights that its base model needs, this adapter {what} {len(wrong)}, such as "
+                f"{wrong[0]}; it was trained on another model: correct base_model_name_or_path in {ADAPTER_CONFIG}"
+            )
 
 
 def check_no_code(source: str, settings: Any) -> None:
@@ -122,9 +143,7 @@ def check_weights(source: str, folder: Path, model: PreTrainedModel, unexpected:
             f"{source}: the model of its config.json lacks {len(left)} of the weights in its safetensors, such as "
             f"{left[0]}; they belong to another model, or to a head that no language model has"
         )
-    for name, parameter in model.named_parameters():
-        if not bool(torch.isfinite(parameter).all()):
-            raise ModelError(f"{source}: {name} contains NaN or infinity; choose another checkpoint")
+    _check_finite(source, model)
     _check_tied_head(source, folder, model)
 
 
@@ -149,6 +168,12 @@ def check_shapes(source: str, folder: Path, model: PreTrainedModel, mismatched: 
         f"{source}: {names[0]} is {saved or 'of another shape'} in its safetensors, and {expected} by its config.json; "
         f"correct {'vocab_size' if is_table else 'the sizes'} there"
     )
+
+
+def _check_finite(source: str, model: PreTrainedModel) -> None:
+    for name, parameter in model.named_parameters():
+        if not bool(torch.isfinite(parameter).all()):
+            raise ModelError(f"{source}: {name} contains NaN or infinity; choose another checkpoint")
 
 
 def _check_tied_head(source: str, folder: Path, model: PreTrainedModel) -> None:

@@ -145,6 +145,46 @@ def test_adapters_that_cannot_be_merged(raw: Path, tmp_path: Path) -> None:
     assert "this adapter cannot be merged into its base model" in refusal(tmp_path / "prompts")
 
 
+@pytest.mark.parametrize(
+    ("change", "told"),
+    [
+        (
+            lambda key: key.replace("model.layers", "model.language_model.layers"),
+            "lacks 4, such as base_model.model.",
+        ),
+        (
+            lambda key: key.replace("layers.1.", "layers.0."),
+            "lacks 2, such as base_model.model.",
+        ),
+        (
+            lambda key: [key, key.replace("layers.1.", "layers.2.")],
+            "has too many: 2, such as base_model.model.",
+        ),
+    ],
+)
+def test_an_adapter_of_another_model(
+    raw: Path, tmp_path: Path, change: Callable[[str], str | list[str]], told: str
+) -> None:
+    """Peft leaves out what does not fit: the base alone would be taught."""
+    make_adapter(raw, tmp_path / "adapter")
+    path = tmp_path / "adapter/adapter_model.safetensors"
+    changed = {}
+    for key, value in load_file(path).items():
+        names = change(key)
+        changed |= {name: value.clone() for name in ([names] if isinstance(names, str) else names)}
+    save_file(changed, path, metadata={"format": "pt"})
+    assert told in refusal(tmp_path / "adapter")
+
+
+def test_an_adapter_with_a_weight_that_is_no_number(raw: Path, tmp_path: Path) -> None:
+    make_adapter(raw, tmp_path / "adapter")
+    path = tmp_path / "adapter/adapter_model.safetensors"
+    weights = load_file(path)
+    next(iter(weights.values())).fill_(float("nan"))
+    save_file(weights, path, metadata={"format": "pt"})
+    assert "q_proj.weight contains NaN or infinity; choose another checkpoint" in refusal(tmp_path / "adapter")
+
+
 def test_an_adapter_beside_a_model(raw: Path) -> None:
     make_adapter(raw, raw)
     assert "holds a model and an adapter; move adapter_config.json" in refusal(raw)
