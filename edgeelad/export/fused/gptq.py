@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 DAMPING = 0.01  # of the mean energy, added to each input's: the observed inputs are few
-BLOCK_INPUTS = 32  # share one matrix product with the errors of all inputs before them
+BLOCK_INPUTS = 128  # share one matrix product with the errors of all inputs before them
 # shares of a block's range that are tried as its scale: clipping the largest weights may cost less than coarse steps
 SHRINKS = tuple(1 - step / 20 for step in range(8))
 
