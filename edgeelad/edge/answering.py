@@ -8,17 +8,21 @@ import time
 import uuid
 from collections.abc import AsyncGenerator, Awaitable, Callable, MutableMapping, Sequence
 from contextlib import aclosing
+from dataclasses import replace
 from typing import Any
 
 from edgeelad.edge.api import ApiError, failure
 from edgeelad.edge.escalation import Escalation, Handed
+from edgeelad.edge.formats import UnfilledError, fill
 from edgeelad.edge.generation import Choice, Generation, Piece, insight, merge
 from edgeelad.edge.metrics import Metrics
 from edgeelad.edge.responses import (
+    Conclusion,
     Envelope,
     first_chunk,
     last_chunk,
     piece_chunk,
+    refusal_chunk,
     usage_body,
     whole_body,
     whole_choice,
@@ -79,9 +83,9 @@ class Answering:
                 tokens[piece.index] += piece.tokens or ()
         bodies = []
         for choice in choices:
-            handed, text, finish, extension = await self._conclude(choice)
-            found = None if handed or request.num_top is None else tokens[choice.index]
-            bodies.append(whole_choice(request.kind, choice.index, text, finish, found, extension))
+            end = await self._conclude(choice)
+            found = None if end.is_rewritten or request.num_top is None else tokens[choice.index]
+            bodies.append(whole_choice(request.kind, choice.index, end, found))
         body = whole_body(self.envelope, bodies, self.generation.usage(choices))
         await JSONResponse(body)(scope, receive, send)
 
@@ -105,8 +109,12 @@ class Answering:
         await send({"type": "http.response.body", "body": b""})
 
     async def _events(self, choices: Sequence[Choice]) -> AsyncGenerator[str, None]:
-        """The server-sent events of a stream. With escalation, a choice is sent when it is clear who answers."""
+        """The server-sent events of a stream.
+
+        With escalation, a choice is sent when it is clear who answers; an object is sent in one piece.
+        """
         request, envelope = self.generation.request, self.envelope
+        is_held = self.escalation is not None or request.format is not None
         held: dict[int, list[Piece]] = {choice.index: [] for choice in choices}
         starts = [0] * len(choices)
         is_first = True
@@ -116,27 +124,40 @@ class Answering:
                     for choice in choices:
                         yield _event(first_chunk(envelope, choice.index))
                 is_first = False
-                if self.escalation is not None:
+                if is_held:
                     held[piece.index].append(piece)
                 elif piece.text or piece.tokens:
                     yield _event(piece_chunk(envelope, piece.index, piece.text, piece.tokens, starts[piece.index]))
                     starts[piece.index] += len(piece.text)
         for choice in choices:
-            handed, text, finish, extension = await self._conclude(choice)
-            whole = [Piece(choice.index, text, None)] if handed else held[choice.index]
+            end = await self._conclude(choice)
             start = 0
-            for piece in whole:
+            for piece in [Piece(choice.index, end.text, None)] if end.is_rewritten else held[choice.index]:
                 if piece.text or piece.tokens:
                     yield _event(piece_chunk(envelope, choice.index, piece.text, piece.tokens, start))
                     start += len(piece.text)
-            yield _event(last_chunk(envelope, choice.index, finish, extension))
+            if end.refusal is not None:
+                yield _event(refusal_chunk(envelope, choice.index, end.refusal))
+            yield _event(last_chunk(envelope, choice.index, end))
         if request.include_usage:
             yield _event(usage_body(envelope, self.generation.usage(choices)))
         yield "data: [DONE]\n\n"
 
-    async def _conclude(self, choice: Choice) -> tuple[bool, str, Any, dict[str, Any]]:
-        """Who answers (whether it is the teacher), the text, why it ended, and the extension."""
+    async def _conclude(self, choice: Choice) -> Conclusion:
+        """Who answers, and the answer in the form that was requested."""
+        end = await self._answer(choice)
+        if self.generation.request.format is None:
+            return end
+        try:
+            filled = fill(self.generation.request.format, end.extension, self.generation.question.kind)
+        except UnfilledError as error:
+            return replace(end, is_rewritten=True, text="", refusal=str(error))
+        return replace(end, is_rewritten=True, text=dump_json(filled))
+
+    async def _answer(self, choice: Choice) -> Conclusion:
+        """The student's answer, or the teacher's."""
         assert choice.tree is not None, "it has ended"
+        assert choice.finish is not None, "it has ended"
         is_short = choice.finish == "length" and self.generation.request.max_tokens is not None
         handed: Handed | None = None
         # what the client itself cut off says nothing of the student
@@ -144,11 +165,12 @@ class Answering:
             handed = await self.escalation.hand_over(self.generation.question, choice.tree)
             self.metrics.count("escalated_total", outcome=handed.outcome)
         if handed is None:
-            return False, choice.text, choice.finish, {"source": "student", **insight(choice.tree)}
+            return Conclusion(choice.text, choice.finish, {"source": "student", **insight(choice.tree)})
         if handed.text is None:
-            return False, choice.text, choice.finish, handed.extension
+            return Conclusion(choice.text, choice.finish, handed.extension)
         cutter = StopCutter(self.generation.request.stop)
-        return True, cutter.push(handed.text) + cutter.flush(), "stop", handed.extension
+        text = cutter.push(handed.text) + cutter.flush()
+        return Conclusion(text, "stop", handed.extension, is_rewritten=True)
 
     def _measure(self, choices: Sequence[Choice]) -> None:
         now = time.perf_counter()

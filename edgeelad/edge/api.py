@@ -11,6 +11,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
 
+from edgeelad.edge.formats import FormatError, ObjectFormat, parse_format
+
 Kind = Literal["chat", "completion"]
 MAX_STOPS = 4
 MAX_CHOICES = 16
@@ -40,7 +42,7 @@ _NOTHING_ASKED: Mapping[str, tuple[Any, ...]] = {
     "functions": ([],),
     "tool_choice": ("none", "auto"),
     "function_call": ("none", "auto"),
-    "response_format": ({"type": "text"},),
+    "response_format": ({"type": "text"},),  # of completions
     "modalities": (["text"],),
     "audio": (),
     "prediction": (),
@@ -52,7 +54,7 @@ _NOTHING_ASKED: Mapping[str, tuple[Any, ...]] = {
     "suffix": ("",),
 }
 _OWN = {
-    "chat": frozenset({"messages", "max_tokens", "max_completion_tokens", "top_logprobs"}),
+    "chat": frozenset({"messages", "max_tokens", "max_completion_tokens", "top_logprobs", "response_format"}),
     "completion": frozenset({"prompt", "max_tokens"}),
 }
 _COMMON = frozenset({"model", "stream", "stream_options", "stop", "temperature", "top_p", "n", "seed", "logprobs"})
@@ -98,6 +100,7 @@ class GenerationRequest:
         num_choices: Number of explanations.
         seed: The same one gives the same explanations; None: a random one.
         num_top: Number of most likely tokens to return per token; None: no log-probabilities.
+        format: The JSON object to return instead of the explanation's text; None: the text.
     """
 
     kind: Kind
@@ -111,6 +114,7 @@ class GenerationRequest:
     num_choices: int = 1
     seed: int | None = None
     num_top: int | None = None
+    format: ObjectFormat | None = None
 
     @property
     def question_param(self) -> str:
@@ -163,6 +167,7 @@ def parse_request(body: Any, kind: Kind, model: str) -> GenerationRequest:
         num_choices=_whole_number(body, "n", 1, MAX_CHOICES) or 1,
         seed=_whole_number(body, "seed", -(2**63), 2**63 - 1),
         num_top=_num_top(body, kind),
+        format=_format(body) if kind == "chat" else None,
     )
 
 
@@ -185,6 +190,17 @@ def _refuse_impossible(body: Mapping[str, Any], kind: Kind) -> None:
                 name,
                 "unsupported_parameter",
             )
+
+
+def _format(body: Mapping[str, Any]) -> ObjectFormat | None:
+    name = "response_format"
+    try:
+        found = parse_format(body.get(name))
+    except FormatError as error:
+        raise ApiError(400, str(error), name, "unsupported_parameter") from None
+    if found is not None and body.get("logprobs"):
+        raise ApiError(400, f"logprobs are of the explanation's tokens: leave them out, or {name}.", name)
+    return found
 
 
 def _num_top(body: Mapping[str, Any], kind: Kind) -> int | None:

@@ -26,19 +26,35 @@ class Envelope:
     model: str
 
 
-def whole_choice(
-    kind: Kind, index: int, text: str, finish: Finish, tokens: Tokens, extension: dict[str, Any]
-) -> dict[str, Any]:
+@dataclass(frozen=True, slots=True)
+class Conclusion:
+    """The end of a choice.
+
+    Attributes:
+        text: Its content.
+        finish: Why it ended.
+        extension: The field `edgeelad`.
+        is_rewritten: Whether the text is not what the student wrote: the teacher's, or an object filled from it.
+        refusal: Why the requested object could not be filled; there is no content then.
+    """
+
+    text: str
+    finish: Finish
+    extension: dict[str, Any]
+    is_rewritten: bool = False
+    refusal: str | None = None
+
+
+def whole_choice(kind: Kind, index: int, end: Conclusion, tokens: Tokens) -> dict[str, Any]:
     """One choice of a response that is not streamed."""
-    content: dict[str, Any] = (
-        {"message": {"role": "assistant", "content": text, "refusal": None}} if kind == "chat" else {"text": text}
-    )
+    message = {"role": "assistant", "content": None if end.refusal else end.text, "refusal": end.refusal}
+    content: dict[str, Any] = {"message": message} if kind == "chat" else {"text": end.text}
     return {
         "index": index,
         **content,
         "logprobs": _logprobs(kind, tokens, 0),
-        "finish_reason": finish,
-        "edgeelad": extension,
+        "finish_reason": end.finish,
+        "edgeelad": end.extension,
     }
 
 
@@ -58,11 +74,16 @@ def piece_chunk(envelope: Envelope, index: int, text: str, tokens: Tokens, start
     return _chunk(envelope, index, content, _logprobs(envelope.kind, tokens, start))
 
 
-def last_chunk(envelope: Envelope, index: int, finish: Finish, extension: dict[str, Any]) -> dict[str, Any]:
+def refusal_chunk(envelope: Envelope, index: int, refusal: str) -> dict[str, Any]:
+    """A chunk that says why there is no content."""
+    return _chunk(envelope, index, {"delta": {"refusal": refusal}}, None)
+
+
+def last_chunk(envelope: Envelope, index: int, end: Conclusion) -> dict[str, Any]:
     """The last chunk of a choice: why it ended, and the extension."""
     content: dict[str, Any] = {"delta": {}} if envelope.kind == "chat" else {"text": ""}
-    body = _chunk(envelope, index, content, None, finish)
-    body["choices"][0]["edgeelad"] = extension
+    body = _chunk(envelope, index, content, None, end.finish)
+    body["choices"][0]["edgeelad"] = end.extension
     return body
 
 
