@@ -14,6 +14,7 @@ import click
 from edgeelad.cli.confirm import YES, confirm_sending
 from edgeelad.cli.shared import PATH, SET, config_with_teacher, takes
 from edgeelad.cli.terminal import write, write_error
+from edgeelad.edge.limits import MAX_BODY_MIB, MAX_RUNNING, MAX_WAITING
 from edgeelad.errors import UsageError
 
 if TYPE_CHECKING:
@@ -66,20 +67,22 @@ class ServeCommand:
 @click.option("--api-key-env", metavar="NAME", help="Environment variable with the key that clients must send.")
 @click.option(
     "--max-concurrent",
-    default=32,
+    default=MAX_RUNNING,
     show_default=True,
     type=click.IntRange(1, 256),
     help="Maximum explanations that run together.",
 )
 @click.option(
     "--max-queue",
-    default=224,
+    default=MAX_WAITING,
     show_default=True,
     type=click.IntRange(min=0),
     help="Maximum explanations that wait; more requests get 503.",
 )
 @click.option("--max-tokens", type=click.IntRange(min=1), help="Maximum tokens per explanation; default: the context.")
-@click.option("--max-body", default="1MiB", show_default=True, metavar="SIZE", help="Maximum size of a request.")
+@click.option(
+    "--max-body", default=f"{MAX_BODY_MIB}MiB", show_default=True, metavar="SIZE", help="Maximum size of a request."
+)
 @click.option("--kv-memory", metavar="SIZE", help="Maximum KV cache; default: half of the free memory, up to 1.5GiB.")
 @click.option(
     "--escalate-below",

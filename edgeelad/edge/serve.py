@@ -23,6 +23,7 @@ from edgeelad.edge.api import ApiError, Kind, parse_request
 from edgeelad.edge.escalation import Escalation
 from edgeelad.edge.generation import ServedStudent, check_length, insight, prepare
 from edgeelad.edge.guard import LOOPBACK, Guard, KeyCheck, RepeatsFilter, guarded_protocol
+from edgeelad.edge.limits import MAX_BODY_MIB, MAX_RUNNING, MAX_WAITING
 from edgeelad.edge.metrics import CONTENT_TYPE, Metrics
 from edgeelad.edge.responses import model_body
 from edgeelad.edge.scheduler import Scheduler
@@ -38,11 +39,8 @@ if TYPE_CHECKING:
     from starlette.applications import Starlette
     from starlette.requests import Request
 
-MAX_BODY_BYTES = 1 << 20
 # request bodies that are being received, all connections together
 MAX_BUFFERED_BYTES = 16 << 20
-MAX_RUNNING = 32
-MAX_WAITING = 224
 _SHUTDOWN_S = 5.0
 _log = logging.getLogger(__name__)
 
@@ -73,7 +71,7 @@ class ServeOptions:
     max_running: int = MAX_RUNNING
     max_waiting: int = MAX_WAITING
     max_tokens: int | None = None
-    max_body_bytes: int = MAX_BODY_BYTES
+    max_body_bytes: int = MAX_BODY_MIB << 20
     kv_bytes: int | None = None
 
 
