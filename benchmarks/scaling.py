@@ -152,18 +152,17 @@ def measure_ray(arguments: argparse.Namespace) -> list[dict[str, Any]]:
 
 def measure_selection(arguments: argparse.Namespace) -> list[dict[str, Any]]:
     """Seconds and memory of the choice of a batch, as a round makes it, by the size of the pool."""
-    print("\nquestions    pool MB  scores read s      MB  selection s      MB")
+    print("\n questions  stored s      MB  selection s      MB")
     rows = []
     for num in arguments.selection_questions:
         with tempfile.TemporaryDirectory(dir=arguments.cache) as name:
             command = [sys.executable, str(HERE / "run_select.py"), str(num), str(arguments.data)]
-            done = subprocess.run([*command, f"{name}/scores.jsonl"], capture_output=True, text=True)
+            done = subprocess.run([*command, name], capture_output=True, text=True)
         if done.returncode:
             raise SystemExit(f"selection failed: {done.stderr.strip()[-500:]}")
         rows.append(row := json.loads(done.stdout))
         print(
-            f"{num:9,} {row['pool_mb']:10,} {row['read_s']:14.1f} {row['read_mb']:7,} {row['select_s']:12.1f} "
-            f"{row['select_mb']:7,}",
+            f"{num:10,} {row['store_s']:9.1f} {row['store_mb']:7,} {row['select_s']:12.1f} {row['select_mb']:7,}",
             flush=True,
         )
     return rows

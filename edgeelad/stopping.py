@@ -49,10 +49,10 @@ class RoundOutcome:
 def draw_audit(questions: Sequence[Question], n: int, rng: np.random.Generator) -> list[Question]:
     """Draw n questions uniformly without replacement; their order is random, so the first few are a uniform draw too.
 
-    Does not depend on the order of `questions`. Returns all of them if there are fewer than n.
+    Takes the questions in the order of their ids, so that the draw does not depend on the pool's order. Returns all of
+    them if there are fewer than n.
     """
-    pool = sorted(questions, key=lambda question: question.id)
-    return [pool[i] for i in rng.permutation(len(pool))[:n]]
+    return [questions[i] for i in rng.permutation(len(questions))[:n]]
 
 
 def spent_alpha(look: int, alpha: float) -> float:

@@ -231,9 +231,10 @@ class Study:
             scores = {scored.question_id: scored for scored in found}
         else:
             scores = {q.id: Score(q.id, "random", 0.5) for q in left}
+        left = sorted(left, key=lambda question: question.id)
         chosen = select(
             left,
-            {id_: scored.value for id_, scored in scores.items()},
+            np.array([scores[question.id].value for question in left]),
             SelectionConfig(strategy=strategy),
             num=BATCH,
             first_round=False,

@@ -115,10 +115,11 @@ def annotations_export(run_folder: Path, out: Path, form: str) -> None:
 def _bought(run_folder: Path) -> Iterator[tuple[Question, Annotation]]:
     """A run's annotations in the order in which they were bought, with their questions."""
     from edgeelad.config import load_config
-    from edgeelad.pool import load_pool
+    from edgeelad.pool import open_pool
+    from edgeelad.pool.store import Pool
     from edgeelad.run.folder import RunFolder
 
-    questions = {question.id: question for question in load_pool(load_config(run_folder / "config.toml").pool)}
+    questions = Pool.store(open_pool(load_config(run_folder / "config.toml").pool))
     folder = RunFolder(run_folder)
     for here in folder.rounds():
         folder.digests.check(here.annotations.path)

@@ -6,14 +6,13 @@ Takes drafts with their rows; what cannot be a question is a PoolError with file
 from __future__ import annotations
 
 import hashlib
-import sqlite3
 import unicodedata
 from collections.abc import Mapping
 from typing import Literal
 
-from edgeelad.errors import StorageError
 from edgeelad.pool.own import Draft
 from edgeelad.pool.rows import Row
+from edgeelad.pool.store import full_disk_errors, temporary_database
 from edgeelad.records import AnswerKind, Question
 from edgeelad.text.answers import canonical, infer_kind
 from edgeelad.text.explanation import split
@@ -28,12 +27,6 @@ KIND_NAMES: dict[AnswerKind, str] = {
 }
 MAX_TEXT = 1_000_000  # characters of one field: beyond any student's context
 ID_DIGITS = 16  # hexadecimal digits of a content hash: 64 bits, enough for a pool of any size that fits a disk
-ID_TABLE = (
-    "PRAGMA cache_size = -8000",  # kB; the rest goes to a temporary file
-    "PRAGMA journal_mode = OFF",
-    "CREATE TABLE ids (id TEXT PRIMARY KEY, number INTEGER, times INTEGER) WITHOUT ROWID",
-    "BEGIN",
-)
 MAX_SHOWN = 60  # characters of a wrong value in a message
 
 
@@ -107,10 +100,9 @@ class Ids:
     """
 
     def __init__(self) -> None:
-        self._database = sqlite3.connect("", isolation_level=None, check_same_thread=False)
+        self._database = temporary_database()
+        self._database.execute("CREATE TABLE ids (id TEXT PRIMARY KEY, number INTEGER, times INTEGER) WITHOUT ROWID")
         self._count = 0
-        for statement in ID_TABLE:
-            self._database.execute(statement)
 
     def close(self) -> None:
         """Delete the database."""
@@ -142,13 +134,8 @@ class Ids:
 
     def _take(self, question_id: str) -> bool:
         """Take an id; False if it is taken."""
-        try:
+        with full_disk_errors("the ids of the pool's questions do"):
             found = self._database.execute("INSERT OR IGNORE INTO ids VALUES (?, ?, 1)", (question_id, self._count))
-        except sqlite3.OperationalError as error:
-            raise StorageError(
-                f"the ids of the pool's questions do not fit into the temporary folder ({error}); free some space in "
-                "it, or name another with the environment variable TMPDIR"
-            ) from error
         return found.rowcount == 1
 
     def _find(self, column: str, question_id: str) -> tuple[int]:

@@ -179,10 +179,10 @@ def histogram(pool: Sequence[float], selected: Sequence[float], num_bins: int = 
     Heights are the square root of the count, in percent of the fullest bin: most questions of a pool are easy, and
     their bin would hide all others. The selected part has a visible minimum.
     """
-    values = [*pool, *selected]
-    if not values or min(values) == max(values):
+    parts = [part for part in (pool, selected) if part]
+    low, high = min(map(min, parts), default=0.0), max(map(max, parts), default=0.0)
+    if low == high:
         return None
-    low, high = min(values), max(values)
     pool_counts = _bin(pool, low, high, num_bins)
     selected_counts = _bin(selected, low, high, num_bins)
     fullest = max(max(pool_counts), max(selected_counts))

@@ -1,14 +1,14 @@
 """Select the batch that the teacher sees: by score or by text, with a random share, without near-duplicates.
 
-Takes questions, scores and a Generator; returns the choices, each with its reason and propensity. The result does not
-depend on the order of the questions: they are sorted by id first, so ties are broken by id. Texts are compared among
-the best candidates only, so memory beyond the questions does not grow with the pool. Needs no student and no teacher,
-and scikit-learn (extra `distill`) only if texts are compared.
+Takes questions in the order of their ids, scores and a Generator; returns the choices, each with its reason and
+propensity. Ties are broken by id. Only the texts of the best candidates are read and compared, so beyond some numbers
+per question memory does not grow with the pool. Needs no student and no teacher, and scikit-learn (extra `distill`)
+only if texts are compared.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 
 import numpy as np
 
@@ -16,7 +16,7 @@ from edgeelad.config import SelectionConfig
 from edgeelad.records import Question, Selected, SelectionReason
 from edgeelad.selection.batch import Batch, interleave
 from edgeelad.selection.diversity import k_center, typiclust
-from edgeelad.selection.ranking import Indices, Ranking, rank_by_score, rank_uniformly
+from edgeelad.selection.ranking import Floats, Indices, Ranking, rank_by_score, rank_uniformly
 from edgeelad.selection.vectors import TextVectors
 from edgeelad.uncertainty import Strategy, find_strategy
 
@@ -33,8 +33,8 @@ COMPARED_PER_CHOICE = 20  # of a batch so large that these are more
 
 
 def select(
-    questions: Sequence[Question],
-    scores: Mapping[str, float],
+    pool: Sequence[Question],
+    scores: Floats,
     config: SelectionConfig,
     *,
     num: int,
@@ -55,8 +55,8 @@ def select(
     strategy ranks a random half), and half are drawn at random.
 
     Args:
-        questions: The candidates, in any order.
-        scores: Scores by question id; required for every question if the strategy or the first batch uses scores.
+        pool: The candidates, in the order of their ids; those whose texts are needed are read from it.
+        scores: The score of each candidate; NaN if it has none, and neither strategy nor first batch may use it then.
         config: Strategy, shares and limits.
         num: Number of questions to select; all of them if there are fewer.
         first_round: Whether `config.first_batch` applies.
@@ -69,7 +69,6 @@ def select(
         MissingExtraError: Texts must be compared and scikit-learn is not installed.
     """
     way = _way(config, strategy or selection_strategy(config.strategy), first_round)
-    pool = sorted(questions, key=lambda question: question.id)
     num = min(num, len(pool))
     if num == 0:
         return []
@@ -77,14 +76,15 @@ def select(
     num_explored = 0 if is_seed else round(config.exploration_share * num)
     chance = ranking = None
     if len(pool) > (limit := max(MAX_COMPARED, COMPARED_PER_CHOICE * num)):
-        pool, chance, ranking = _shortlist(way, pool, scores, num, num_explored, limit // 2, rng)
+        kept, chance, ranking = _shortlist(way, scores, num, num_explored, limit // 2, rng)
+        pool, scores = [pool[i] for i in kept.tolist()], scores[kept]
     vectors = TextVectors(pool, already)
     batch = Batch(vectors, num, config, rng)
     chance = chance or rank_uniformly(np.arange(len(pool)), num_explored, rng)
     explored = batch.fill(chance.order, num_explored, has_cap=False)
     if ranking is None:
         rest = np.setdiff1d(np.arange(len(pool)), explored)
-        ranking = _rank(way, pool, scores, vectors, rest, num - num_explored, rng)
+        ranking = _rank(way, scores, vectors, rest, num - num_explored, rng)
     ranked = batch.fill(ranking.order, num - num_explored)
     return interleave(
         _choices(pool, ranked, "seed" if is_seed else "score", scores, ranking),
@@ -113,54 +113,36 @@ def _way(config: SelectionConfig, strategy: Strategy | None, first_round: bool) 
 
 
 def _shortlist(
-    way: str,
-    pool: Sequence[Question],
-    scores: Mapping[str, float],
-    num: int,
-    num_explored: int,
-    limit: int,
-    rng: np.random.Generator,
-) -> tuple[list[Question], Ranking, Ranking | None]:
+    way: str, scores: Floats, num: int, num_explored: int, limit: int, rng: np.random.Generator
+) -> tuple[Indices, Ranking, Ranking | None]:
     """The questions of a large pool whose texts are compared, and their places in both rankings of the whole pool.
 
     There is no second ranking if texts decide it: then a random half of the shortlist stands for the pool.
     """
-    everything = np.arange(len(pool))
+    everything = np.arange(len(scores))
     chance = rank_uniformly(everything, num_explored, rng).first(limit)
     if way in TEXT_STRATEGIES:
-        ranking, best = None, rng.choice(len(pool), limit, replace=False)
+        ranking, best = None, rng.choice(len(scores), limit, replace=False)
     else:
-        ranking = _rank_by_value(way, pool, scores, everything, num - num_explored, rng).first(limit)
+        ranking = _rank_by_value(way, scores, everything, num - num_explored, rng).first(limit)
         best = ranking.order
     kept = np.union1d(chance.order, best)
-    return [pool[i] for i in kept], chance.among(kept), ranking.among(kept) if ranking is not None else None
+    return kept, chance.among(kept), ranking.among(kept) if ranking is not None else None
 
 
 def _rank(
-    way: str,
-    pool: Sequence[Question],
-    scores: Mapping[str, float],
-    vectors: TextVectors,
-    candidates: Indices,
-    num: int,
-    rng: np.random.Generator,
+    way: str, scores: Floats, vectors: TextVectors, candidates: Indices, num: int, rng: np.random.Generator
 ) -> Ranking:
     if way in TEXT_STRATEGIES:
         return TEXT_STRATEGIES[way](vectors, candidates, num, rng)
-    return _rank_by_value(way, pool, scores, candidates, num, rng)
+    return _rank_by_value(way, scores, candidates, num, rng)
 
 
-def _rank_by_value(
-    way: str,
-    pool: Sequence[Question],
-    scores: Mapping[str, float],
-    candidates: Indices,
-    num: int,
-    rng: np.random.Generator,
-) -> Ranking:
+def _rank_by_value(way: str, scores: Floats, candidates: Indices, num: int, rng: np.random.Generator) -> Ranking:
     if way == "random":
         return rank_uniformly(candidates, num, rng)
-    values = np.fromiter((scores[pool[i].id] for i in candidates), np.float64, len(candidates))
+    values = scores[candidates]
+    assert not np.isnan(values).any(), "every candidate has a score"
     return rank_by_score(candidates, values, num, rng if way == "gumbel" else None)
 
 
@@ -168,8 +150,9 @@ def _choices(
     pool: Sequence[Question],
     chosen: Sequence[int],
     reason: SelectionReason,
-    scores: Mapping[str, float],
+    scores: Floats,
     ranking: Ranking,
 ) -> list[Selected]:
     propensities = dict(zip(ranking.order.tolist(), ranking.propensities.tolist(), strict=True))
-    return [Selected(pool[i].id, reason, scores.get(pool[i].id), propensities[i]) for i in chosen]
+    values = [None if np.isnan(score) else score for score in scores[chosen].tolist()]
+    return [Selected(pool[i].id, reason, value, propensities[i]) for i, value in zip(chosen, values, strict=True)]

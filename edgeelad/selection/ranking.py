@@ -26,8 +26,8 @@ class Ranking:
     propensities: Floats
 
     def first(self, num: int) -> Ranking:
-        """The first `num` candidates."""
-        return Ranking(self.order[:num], self.propensities[:num])
+        """The first `num` candidates; the others are released."""
+        return Ranking(self.order[:num].copy(), self.propensities[:num].copy())
 
     def among(self, kept: Indices) -> Ranking:
         """The same ranking with candidates named by their places in `kept`, which is sorted and holds them all."""

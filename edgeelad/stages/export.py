@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from itertools import islice
+
 from edgeelad.stages.run import Run
 
 
@@ -13,14 +15,14 @@ def export(run: Run, number: int) -> None:
     here = run.folder.round(number)
     if run.folder.is_done(here.onnx):
         return
-    questions = [question for question in run.pool.values() if question.id not in run.too_long]
+    fitting = (question for question in run.pool.questions if question.id not in run.too_long)
     run.progress.start(f"Round {number}: exporting to ONNX")
     with run.folder.stage(number, "export", here.onnx):
         result = export_student(
             here.student,
             here.onnx,
             run.config.export,
-            parity_questions=questions[: max(run.config.export.num_parity_prompts, NUM_TEXTS)],
+            parity_questions=list(islice(fitting, max(run.config.export.num_parity_prompts, NUM_TEXTS))),
             previous=run.folder.round(number - 1).onnx if number else None,
         )
     how = ", weights put into the last round's graphs" if result.graphs == "swapped" else ""

@@ -17,8 +17,9 @@ from edgeelad.engine.codec import Codec
 from edgeelad.engine.student import fits
 from edgeelad.errors import PoolError, RunError
 from edgeelad.files import make_private_folder, storage_errors
-from edgeelad.pool import fields_of, load_pool, read_examples
+from edgeelad.pool import fields_of, load_pool, open_pool, read_examples
 from edgeelad.pool.fingerprint import pool_fingerprint
+from edgeelad.pool.store import Pool
 from edgeelad.progress import Progress
 from edgeelad.records import Example, Question
 from edgeelad.run.config_file import check_changes, read_config, write_config
@@ -48,19 +49,18 @@ def open_run(config: RunConfig, folder: RunFolder, progress: Progress, own: OwnP
     with open_teacher(config.teacher, ledger_path(config, folder), {}, is_replay=config.run.replay, own=own.teacher):
         pass
     progress.start("Reading the pool")
-    questions = {question.id: question for question in load_pool(config.pool)}
+    questions = Pool.store(open_pool(config.pool))
     test_file = _test_file(config) if config.pool.test_path else None
     seeds = _seed_examples(config)
     progress.finish(f"{len(questions):,} questions")
     record_config(config, folder)
-    found = fingerprints(config, questions.values(), test_file, seeds)
+    found = fingerprints(config, questions.questions, test_file, seeds)
     split = _split(config, folder, found, questions, progress)
-    test_ids = set(split.test)
     run = Run(
         config=config,
         folder=folder,
         progress=progress,
-        pool={id_: question for id_, question in questions.items() if id_ not in test_ids},
+        pool=questions.without(split.test),
         test=tuple(questions[id_] for id_ in split.test) if test_file is None else test_file,
         audit=tuple(questions[id_] for id_ in split.audit),
         too_long=frozenset(split.too_long),
@@ -118,9 +118,7 @@ def fingerprints(
     return found
 
 
-def _split(
-    config: RunConfig, folder: RunFolder, found: dict[str, str], questions: dict[str, Question], progress: Progress
-) -> PoolSplit:
+def _split(config: RunConfig, folder: RunFolder, found: dict[str, str], pool: Pool, progress: Progress) -> PoolSplit:
     folder.digests.check(folder.pool.path, "restore it, or start a new run with another --out")
     _prepare_student(config, folder, progress)
     if folder.is_done(folder.pool.path):
@@ -128,20 +126,18 @@ def _split(
         check_same(split.fingerprints, found, config)
         return split
     codec = Codec.load(folder.round(0).student)
-    too_long = {question.id: None for question in questions.values() if not fits(codec, question)}
+    too_long = [question.id for question in pool.questions if not fits(codec, question)]
     if too_long:
         progress.warn(
-            f"{len(too_long):,} questions do not fit the student's context and are set aside: {next(iter(too_long))}, …"
+            f"{len(too_long):,} questions do not fit the student's context and are set aside: {too_long[0]}, …"
         )
-    rest = [question for question in questions.values() if question.id not in too_long]
+    rest = pool.without(too_long)
     test = [] if config.pool.test_path else _draw_test(config, rest)
-    rest = [question for question in rest if question.id not in set(test)]
+    rest = rest.without(test)
     if not rest:
-        raise PoolError(
-            f"{config.pool.path}: no question is left to ask: all {len(questions):,} are too long or held out"
-        )
+        raise PoolError(f"{config.pool.path}: no question is left to ask: all {len(pool):,} are too long or held out")
     num_audit = min(config.stopping.audit_size, max(int(len(rest) * MAX_AUDIT_SHARE), 1))
-    audit = draw_audit(rest, num_audit, np.random.default_rng(derive_seed(config.run.seed, 0, "audit")))
+    audit = draw_audit(rest.by_id(), num_audit, np.random.default_rng(derive_seed(config.run.seed, 0, "audit")))
     split = PoolSplit(
         run_id=uuid.uuid4().hex,
         fingerprints=found,
@@ -169,9 +165,10 @@ def check_same(before: Mapping[str, str], now: Mapping[str, str], config: RunCon
             )
 
 
-def _draw_test(config: RunConfig, questions: list[Question]) -> list[str]:
+def _draw_test(config: RunConfig, pool: Pool) -> list[str]:
     """Ids of the labeled questions that are held out for testing."""
-    labeled = _labeled(questions)
+    is_labeled = np.fromiter((question.answer is not None for question in pool.questions), bool, len(pool))
+    labeled = pool.part(pool.places[is_labeled]).questions
     num = min(int(len(labeled) * config.pool.test_share), config.pool.max_test)
     rng = np.random.default_rng(derive_seed(config.run.seed, 0, "test"))
     return [labeled[i].id for i in sorted(rng.choice(len(labeled), num, replace=False))] if num else []
@@ -179,7 +176,7 @@ def _draw_test(config: RunConfig, questions: list[Question]) -> list[str]:
 
 def _test_file(config: RunConfig) -> tuple[Question, ...]:
     named = config.pool.model_copy(update={"path": config.pool.test_path, "limit": None})
-    return tuple(_labeled(load_pool(named)))[: config.pool.max_test]
+    return tuple(question for question in load_pool(named) if question.answer is not None)[: config.pool.max_test]
 
 
 def _prepare_student(config: RunConfig, folder: RunFolder, progress: Progress) -> None:
@@ -191,10 +188,6 @@ def _prepare_student(config: RunConfig, folder: RunFolder, progress: Progress) -
         with folder.stage(0, "prepare", target):
             prepare_student(str(config.student.model), target, config.student)
         progress.finish()
-
-
-def _labeled(questions: Iterable[Question]) -> list[Question]:
-    return [question for question in questions if question.answer is not None]
 
 
 def _seed_examples(config: RunConfig) -> tuple[Example, ...]:

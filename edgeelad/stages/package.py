@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from itertools import islice
+
 from edgeelad.package import PackageInfo, write_package
 from edgeelad.stages.run import Run
 
@@ -28,7 +30,7 @@ def package(run: Run, number: int) -> None:
                 quantization=metrics.shipping,
                 include_fp32=run.config.export.include_fp32,
                 include_scoring=run.config.export.include_scoring,
-                golden_questions=tuple(list(run.test or run.pool.values())[:NUM_GOLDEN]),
+                golden_questions=tuple(islice(run.test or run.pool.questions, NUM_GOLDEN)),
                 metrics={
                     "accuracy_fp32": metrics.accuracy,
                     f"accuracy_{quantize}": metrics.package_accuracy,

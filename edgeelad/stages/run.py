@@ -14,6 +14,7 @@ from edgeelad.config import RunConfig, TeacherConfig
 from edgeelad.engine.codec import Codec
 from edgeelad.engine.options import num_cores
 from edgeelad.engine.tree import TreeParams
+from edgeelad.pool.store import Pool
 from edgeelad.progress import Progress
 from edgeelad.records import Annotation, Example, Question
 from edgeelad.run.folder import RunFolder
@@ -51,7 +52,7 @@ class Run:
         config: The configuration as resolved.
         folder: The run folder.
         progress: Receives progress and warnings.
-        pool: Every question of the pool that is not held out for testing, by id.
+        pool: Every question of the pool that is not held out for testing.
         test: Labeled questions held out for testing; empty if there are none.
         audit: The audit sample: never selected, never trained on.
         too_long: Ids of questions that leave no room for an explanation in the student's context.
@@ -63,7 +64,7 @@ class Run:
     config: RunConfig
     folder: RunFolder
     progress: Progress
-    pool: dict[str, Question]
+    pool: Pool
     test: tuple[Question, ...]
     audit: tuple[Question, ...]
     too_long: frozenset[str]
@@ -77,10 +78,9 @@ class Run:
         return self.own.strategy or selection_strategy(self.config.selection.strategy)
 
     @property
-    def askable(self) -> list[Question]:
-        """Questions that may be selected: not audited, not too long; in the pool's order."""
-        audited = {question.id for question in self.audit}
-        return [q for q in self.pool.values() if q.id not in audited and q.id not in self.too_long]
+    def askable(self) -> Pool:
+        """Questions that may be selected: not audited, not too long."""
+        return self.pool.without({question.id for question in self.audit} | self.too_long)
 
     @property
     def num_workers(self) -> int:

@@ -12,6 +12,7 @@ from dataclasses import replace
 
 from edgeelad.engine.options import EngineOptions
 from edgeelad.engine.workers import SetAside, generate_trees
+from edgeelad.pool.store import Pool
 from edgeelad.progress import track
 from edgeelad.records import Question, ReasoningTree
 from edgeelad.run.scores import ScoreRow, make_row
@@ -43,7 +44,7 @@ def score(run: Run, number: int) -> None:
 
 
 def _in_two_passes(
-    run: Run, number: int, questions: list[Question], strategy: Strategy, model: RiskModel, limit: int
+    run: Run, number: int, questions: Pool, strategy: Strategy, model: RiskModel, limit: int
 ) -> Iterator[ScoreRow]:
     """Rows of all questions in their order; `limit` of them have branches, the others the score `UNBRANCHED`."""
     greedy = run.folder.round(number).greedy
@@ -53,7 +54,7 @@ def _in_two_passes(
         run.progress.finish()
     risks = ((row.score, row.id) for row in greedy.read())
     chosen = {id_ for _, id_ in heapq.nsmallest(limit, risks, key=lambda pair: (-pair[0], pair[1]))}
-    worth = [question for question in questions if question.id in chosen]
+    worth = questions.only(chosen)
     branched = _rows(run, number, worth, strategy, model, "scoring the riskiest")
     return merge_passes(greedy.read(), branched, strategy.name)
 
@@ -71,17 +72,15 @@ def merge_passes(greedy: Iterable[ScoreRow], branched: Iterator[ScoreRow], strat
     assert following is None, "the second pass is of questions of the first, in the same order"
 
 
-def _rows(
-    run: Run, number: int, questions: list[Question], strategy: Strategy, model: RiskModel, what: str
-) -> Iterator[ScoreRow]:
-    run.progress.start(f"Round {number}: {what}", len(questions))
+def _rows(run: Run, number: int, pool: Pool, strategy: Strategy, model: RiskModel, what: str) -> Iterator[ScoreRow]:
+    run.progress.start(f"Round {number}: {what}", len(pool))
     weight, seed = run.config.scoring.inter_weight, run.seed(number, "score")
-    for tree in track(_trees(run, number, questions, strategy), run.progress):
+    for tree in track(_trees(run, number, pool.questions, strategy), run.progress):
         (scored,) = score_trees([tree], strategy, inter_weight=weight, seed=seed, risk=model)
         yield make_row(tree, scored)
 
 
-def _trees(run: Run, number: int, questions: list[Question], strategy: Strategy) -> Iterator[ReasoningTree]:
+def _trees(run: Run, number: int, questions: Iterable[Question], strategy: Strategy) -> Iterator[ReasoningTree]:
     config = run.config.scoring
     if strategy.is_free:
         return (ReasoningTree(question, "", (), None, "eos", (), (), ((),)) for question in questions)

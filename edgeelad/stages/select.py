@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import numpy as np
+
+from edgeelad.pool.store import Questions
 from edgeelad.run.records import SelectedRow
 from edgeelad.selection import select as select_batch
+from edgeelad.selection.ranking import Floats
 from edgeelad.stages.candidates import candidates
 from edgeelad.stages.run import Run
 
@@ -12,14 +16,7 @@ def select(run: Run, number: int) -> bool:
     """Select a round's batch; False if no question is left."""
     here = run.folder.round(number)
     if not run.folder.is_done(here.selected.path):
-        scores: dict[str, float] = {}
-        if run.strategy is None:
-            questions = candidates(run, number)
-        else:
-            questions = []
-            for row in here.scores.read():
-                questions.append(run.pool[row.id])
-                scores[questions[-1].id] = row.score
+        questions, scores = _scored(run, number)
         earlier = [row.id for n in range(1, number) for row in run.folder.round(n).selected.read()]
         run.progress.start(f"Round {number}: selecting")
         with run.folder.stage(number, "select", here.selected.path):
@@ -46,3 +43,16 @@ def select(run: Run, number: int) -> bool:
             )
         run.progress.finish(f"{len(chosen)} questions")
     return any(True for _ in here.selected.read())
+
+
+def _scored(run: Run, number: int) -> tuple[Questions, Floats]:
+    """The candidates in the order of their ids, and the score of each; NaN for strategies without scores."""
+    if run.strategy is None:
+        questions = candidates(run, number).by_id()
+        return questions, np.full(len(questions), np.nan)
+    rows = run.pool.align(run.folder.round(number).scores.read())
+    found = np.fromiter(
+        ((place, row.score) for place, row in rows), np.dtype([("place", np.int64), ("score", np.float64)])
+    )
+    questions = run.pool.part(found["place"]).by_id()
+    return questions, found["score"][np.searchsorted(found["place"], questions.places)]

@@ -11,9 +11,11 @@ from hypothesis import strategies as st
 from edgeelad import selection
 from edgeelad.config import PoolConfig, SelectionConfig, make_config
 from edgeelad.errors import ConfigError, UsageError
+from edgeelad.pool.store import Pool, Questions
 from edgeelad.progress import Silent
 from edgeelad.records import Question
 from edgeelad.run.folder import RunFolder
+from edgeelad.run.scores import ScoreRow
 from edgeelad.scoring.score import score_pool
 from edgeelad.selection import select
 from edgeelad.selection.batch import NUM_CLUSTERS
@@ -48,10 +50,10 @@ def make_scores(questions, value=lambda i: float(i)):
 
 def choose(questions, scores=None, *, num, seed=0, first_round=False, already=(), **config):
     scores = make_scores(questions) if scores is None else scores
+    pool = questions if isinstance(questions, Questions) else sorted(questions, key=lambda question: question.id)
+    values = np.array([scores.get(question.id, np.nan) for question in pool])
     rng = np.random.default_rng(seed)
-    return select(
-        questions, scores, SelectionConfig(**config), num=num, first_round=first_round, rng=rng, already=already
-    )
+    return select(pool, values, SelectionConfig(**config), num=num, first_round=first_round, rng=rng, already=already)
 
 
 NO_TEXT = {"max_similarity": 1.0, "cluster_cap": 1.0}
@@ -74,7 +76,7 @@ def test_plain_top_takes_the_highest_scores_in_order():
 def test_ties_are_broken_by_id_whatever_the_order():
     questions = make_questions(10)
     scores = make_scores(questions, lambda i: 1.0)
-    assert ids(choose(questions[::-1], scores, num=3, **PLAIN)) == ["q00000", "q00001", "q00002"]
+    assert ids(choose(Pool.store(questions[::-1]).by_id(), scores, num=3, **PLAIN)) == ["q00000", "q00001", "q00002"]
 
 
 def test_the_order_of_the_pool_does_not_matter():
@@ -82,7 +84,7 @@ def test_the_order_of_the_pool_does_not_matter():
     scores = make_scores(questions)
     for config in ({}, {"gumbel": False}, {"strategy": "k-center"}, {"strategy": "typiclust"}, {"strategy": "random"}):
         there = choose(questions, scores, num=12, **config)
-        assert there == choose(questions[::-1], scores, num=12, **config)
+        assert there == choose(Pool.store(questions[::-1]).by_id(), scores, num=12, **config)
         assert len(set(ids(there))) == 12
 
 
@@ -159,7 +161,7 @@ def test_a_text_strategy_needs_no_scores_and_states_none(tmp_path, strategy):
     expected = choose(questions, {}, num=8, strategy=strategy, exploration_share=0.0)
     assert [c.score for c in expected] == [None] * 8
     config = make_config({"selection": {"strategy": strategy, "batch_size": 8}})
-    pool = {question.id: question for question in questions}
+    pool = Pool.store(questions)
     run = Run(config, RunFolder(tmp_path), Silent(), pool, (), (), frozenset(), (), "x")
     score_stage(run, 1)  # there is no student: nothing is explained
     assert not run.folder.round(1).scores.exists()
@@ -169,6 +171,27 @@ def test_a_text_strategy_needs_no_scores_and_states_none(tmp_path, strategy):
     with pytest.raises(UsageError, match=f"gives no scores; use it .* --set selection.strategy={strategy}"):
         score_pool(tmp_path, PoolConfig(path="pool.jsonl"), tmp_path / "out", Silent(), strategy=strategy)
     assert strategy not in STRATEGIES
+
+
+def test_the_stage_selects_alike_whatever_the_order_of_the_pool(tmp_path):
+    questions = make_questions(60)
+    scores = make_scores([q for q in questions if q.id != "q00050"], lambda i: 1.0 + i % 7)  # one was set aside
+    config = make_config({"selection": {"batch_size": 8, "first_batch": "score"}})
+    selected = []
+    for number, order in enumerate((questions, questions[::-1], questions[30:] + questions[:30])):
+        run = Run(config, RunFolder(tmp_path / str(number)), Silent(), Pool.store(order), (), (), frozenset(), (), "x")
+        asked = [question for question in order if question.id in scores]
+        run.folder.round(1).scores.write(
+            ScoreRow(q.id, "risk", scores[q.id], "", (), None, (), (), 0.0, 0.0, 1) for q in asked
+        )
+        assert select_stage(run, 1)
+        selected.append([(row.id, row.question, row.score) for row in run.folder.round(1).selected.read()])
+    rng = run.rng(1, "select")
+    pool = [question for question in questions if question.id in scores]
+    values = np.array([scores[question.id] for question in pool])
+    expected = select(pool, values, config.selection, num=8, first_round=True, rng=rng)
+    texts = {question.id: question.text for question in questions}
+    assert selected == [[(c.question_id, texts[c.question_id], c.score) for c in expected]] * 3
 
 
 # --- near-duplicates and clusters -----------------------------------------------------------------------------------
@@ -308,8 +331,8 @@ from edgeelad.records import Question
 from edgeelad.selection import select
 words = [f"word{i}" for i in range(3000)]
 rng = np.random.default_rng(0)
-questions = [Question(f"q{i}", " ".join(words[j] for j in rng.integers(0, 3000, 12))) for i in range(20_000)]
-scores = {q.id: float(i % 97) for i, q in enumerate(questions)}
+questions = [Question(f"q{i:05}", " ".join(words[j] for j in rng.integers(0, 3000, 12))) for i in range(20_000)]
+scores = np.arange(200, 20_000) % 97.0
 import sklearn.cluster, sklearn.decomposition, sklearn.neighbors
 before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
 for config in (SelectionConfig(), SelectionConfig(strategy="typiclust"), SelectionConfig(strategy="k-center")):
@@ -346,7 +369,7 @@ def test_only_the_best_of_a_large_pool_are_compared(small_shortlist, gumbel):
     scores = make_scores(questions)
     config = {"exploration_share": 0.2, "gumbel": gumbel, "cluster_cap": 0.6}
     choices = choose(questions, scores, num=10, **config)
-    assert choices == choose(questions[::-1], scores, num=10, **config)
+    assert choices == choose(Pool.store(questions[::-1]).by_id(), scores, num=10, **config)
     assert len(set(ids(choices))) == 10
     assert CountedVectors.sizes[0] in range(20, 41)
     explored = [choice for choice in choices if choice.reason == "explore"]
