@@ -38,7 +38,9 @@ def find_files(path: str, extensions: Collection[str]) -> list[Path]:
     else:
         found = _at_address(path, extensions)
     if not found:
-        raise PoolError(f"{path}: no such files; check the path (a folder's files end in {', '.join(extensions)})")
+        raise PoolError(
+            f"{path}: no such file, or none in this folder that ends in {', '.join(extensions)}; check the path"
+        )
     return found
 
 
@@ -69,7 +71,7 @@ def _at_address(path: str, extensions: Collection[str]) -> list[Path]:
         elif place.is_dir():
             names = [name for name in place.fs.find(place.path) if _is_part(name, extensions)]
         else:
-            return [cast(Path, place)]  # it opens, and tells of its name, as a Path does
+            return [cast(Path, place)] if place.exists() else []  # it opens, and tells of its name, as a Path does
         return [cast(Path, UPath(place.fs.unstrip_protocol(name))) for name in sorted(names)]
     except Exception as error:
         raise _unreadable(path, error) from error
