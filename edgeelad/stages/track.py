@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
 from typing import Any
 
@@ -9,6 +10,16 @@ from edgeelad.run.records import Tracked
 from edgeelad.stages.run import Run
 
 PROJECT = "edgeelad"
+# switch off what the trackers' packages send by themselves, about the machine, its packages, the console and their own
+# use; a variable that the user has set keeps its value
+QUIET = {
+    "MLFLOW_DISABLE_TELEMETRY": "true",
+    "WANDB_CONSOLE": "off",
+    "WANDB_DISABLE_GIT": "true",
+    "WANDB_ERROR_REPORTING": "false",
+    "WANDB__DISABLE_MACHINE_INFO": "true",
+    "WANDB__SAVE_REQUIREMENTS": "false",
+}
 
 
 def track(run: Run, number: int) -> None:
@@ -32,6 +43,8 @@ def track(run: Run, number: int) -> None:
 
 def _log(run: Run, number: int, name: str) -> str:
     """Log a round to one tracker; gives the tracker's id of the run, if it has one."""
+    for variable, value in QUIET.items():
+        os.environ.setdefault(variable, value)
     from accelerate import PartialState
     from accelerate.tracking import LOGGER_TYPE_TO_CLASS
 

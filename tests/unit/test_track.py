@@ -1,6 +1,7 @@
 """Trackers get each round once, losses and figures on one axis; one that fails costs a warning, not the run."""
 
 import json
+import os
 import sys
 from importlib.machinery import ModuleSpec
 from pathlib import Path
@@ -13,7 +14,7 @@ from fixtures.report_run import make_run
 from edgeelad.config import RunConfig, TrainingConfig
 from edgeelad.progress import Silent
 from edgeelad.run.folder import RunFolder
-from edgeelad.stages.track import track
+from edgeelad.stages.track import QUIET, track
 
 
 class Trackio(ModuleType):
@@ -46,6 +47,7 @@ def trackio(monkeypatch: pytest.MonkeyPatch) -> Trackio:
     pytest.importorskip("accelerate")
     package = Trackio()
     monkeypatch.setitem(sys.modules, "trackio", package)
+    monkeypatch.setattr(os, "environ", {name: value for name, value in os.environ.items() if name not in QUIET})
     return package
 
 
@@ -94,6 +96,12 @@ def test_a_tracker_that_fails_is_tried_again_on_resume(run: Any, trackio: Tracki
     trackio.fault = None
     track(run, 0)
     assert [step for step, _ in trackio.logged] == [0]
+
+
+def test_trackers_are_told_to_send_nothing_of_their_own_unless_the_user_wants_it(run: Any, trackio: Trackio) -> None:
+    os.environ["WANDB_CONSOLE"] = "wrap"
+    track(run, 0)
+    assert {name: os.environ[name] for name in QUIET} == QUIET | {"WANDB_CONSOLE": "wrap"}
 
 
 def test_nothing_is_tracked_by_default(run: Any, trackio: Trackio) -> None:
