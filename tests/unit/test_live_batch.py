@@ -1,5 +1,7 @@
 """Sequences that join and leave a batch: the same bits in any company, whatever the others do."""
 
+from typing import Any
+
 import numpy as np
 import pytest
 from fixtures.fused import FusedFolders
@@ -10,7 +12,7 @@ from hypothesis import strategies as st
 from edgeelad.engine.generate import GeneratedTokens, Limits, LiveBatch, LiveSequence, SequenceRequest, TokenGenerator
 from edgeelad.engine.graph_files import GraphFiles
 from edgeelad.engine.packed.generator import PackedGenerator
-from edgeelad.engine.packed.graph import PackedGraph
+from edgeelad.engine.packed.graph import Feed, PackedGraph
 from edgeelad.engine.packed.live import PackedLiveBatch
 from edgeelad.engine.packed.prefix import SharedPrefix
 from edgeelad.engine.plain.batch import BatchGenerator
@@ -179,6 +181,38 @@ def test_a_long_prompt_is_read_in_parts_while_others_advance(
     assert everything(finish(batch, long)) == expected
     (whole,) = generator.generate([long.prompt_ids], long.params, LIMITS, [long.seed])
     assert whole.ids == expected[0].ids
+
+
+@pytest.mark.parametrize("part_tokens", [64, 16])
+def test_sequences_with_the_same_prompt_prefill_it_once(
+    fused: FusedFolders, part_tokens: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("edgeelad.engine.packed.live.PART_TOKENS", part_tokens)
+    prompt = tuple(range(50, 90))
+    requests = [
+        *(SequenceRequest(prompt, SamplingParams(9, 1.2), seed) for seed in range(3)),
+        SequenceRequest(prompt, SamplingParams(9)),
+        SequenceRequest(prompt[:-1], SamplingParams(9, 1.2), 0),
+        SequenceRequest(prompt, SamplingParams(9, 0.5), 8, 3),
+    ]
+    generator = PackedGenerator(PackedGraph(GraphFiles(fused.int4(), "int4").engine))
+    expected = [everything(finish(generator.open_batch(LIMITS, 1), request)) for request in requests]
+    batch, run, num_new = generator.open_batch(LIMITS, 6), generator.graph.run, []
+
+    def counting(feeds: dict[int, Feed], num_top: int) -> Any:
+        num_new.append(feeds[0].input_ids.shape[1])
+        return run(feeds, num_top)
+
+    monkeypatch.setattr(generator.graph, "run", counting)
+    waiting, found = requests[::-1], []
+    while waiting or batch.live:
+        if waiting and (sequence := batch.add(waiting[-1])) is not None:
+            found.append(sequence)
+            waiting.pop()
+        else:
+            batch.step()
+    assert [everything(sequence) for sequence in found] == expected
+    assert sum(size for size in num_new if size > 1) == len(prompt) + len(prompt[:-1])
 
 
 def test_a_batch_is_used_again_after_a_failure(generator: TokenGenerator, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -28,11 +28,19 @@ MIN_ROWS = 2
 
 @dataclass(slots=True, eq=False)
 class Row:
-    """A sequence in a batch, and how many of its tokens are cached."""
+    """A sequence in a batch.
+
+    Attributes:
+        request: What to generate.
+        sequence: Its tokens so far.
+        length: How many of its tokens are cached.
+        first: The distribution of its first token, once the prompt is prefilled.
+    """
 
     request: SequenceRequest
     sequence: LiveSequence
     length: int = 0
+    first: TopRows | None = None
 
     @property
     def max_length(self) -> int:
@@ -82,9 +90,7 @@ class RaggedBatch:
                 row.length = prefix.copy_to(self._buffers, place, row.request.prompt_ids)
             feeds[slot] = _prompt_feed(self._buffers, place, row, len(row.request.prompt_ids))
         found, *_ = self._graph.run(feeds, max(row.num_top for row in rows))
-        _choose(rows, found, limits)
-        self.live.extend(rows)
-        self._remove_ended()
+        self._join(rows, found, limits)
 
     def read(self, row: Row, buffers: KeyValueBuffers, num_tokens: int, limits: Limits) -> bool:
         """Prefill the next tokens of a prompt in buffers of its own; with its last token it joins the batch.
@@ -97,10 +103,23 @@ class RaggedBatch:
         if row.length < len(row.request.prompt_ids):
             return False
         self._buffers.take_row(len(self.live), buffers, row.length)
-        _choose([row], found, limits)
-        self.live.append(row)
-        self._remove_ended()
+        self._join([row], found, limits)
         return True
+
+    def fork(self, row: Row, twin: Row, limits: Limits) -> None:
+        """Start a sequence with the prompt of a live one, `twin`, without prefilling it again."""
+        assert twin.first is not None, "its prompt is prefilled"
+        row.length = len(row.request.prompt_ids)
+        self._buffers.move_row(self.live.index(twin), len(self.live), row.length)
+        self._join([row], twin.first, limits)
+
+    def _join(self, rows: Sequence[Row], first: TopRows, limits: Limits) -> None:
+        """Choose the first tokens of prefilled rows; row i of `first` is the distribution of row i."""
+        for place, row in enumerate(rows):
+            row.first = first.part(place, place + 1)
+        _choose(rows, first, limits)
+        self.live.extend(rows)
+        self._remove_ended()
 
     def step(self, limits: Limits) -> None:
         """Choose one more token per row; those that end leave."""

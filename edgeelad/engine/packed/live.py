@@ -1,6 +1,7 @@
 """A `generate.LiveBatch` on the engine's graph: a ragged batch whose buffers fit the sequences that are in it.
 
-A long prompt is prefilled in parts, one per step, so that the other sequences do not wait for all of it.
+A long prompt is prefilled in parts, one per step, so that the other sequences do not wait for all of it. The choices of
+one request share the prefill of their prompt.
 """
 
 from __future__ import annotations
@@ -44,11 +45,14 @@ class PackedLiveBatch:
     def add(self, request: SequenceRequest) -> LiveSequence | None:
         """Prefill a sequence and choose its first token; see `LiveBatch`."""
         row, num_tokens = Row(request, request.begin(self._limits)), len(request.prompt_ids)
-        is_long = num_tokens > PART_TOKENS
+        twin = self._find_twin(row)
+        is_long = twin is None and num_tokens > PART_TOKENS
         batch = None if is_long and self._reading is not None else self._make_room(row)
         if batch is None:
             return None
-        if is_long:
+        if twin is not None:
+            batch.fork(row, twin, self._limits)
+        elif is_long:
             self._reading = row, KeyValueBuffers(self._graph.shape, 1, num_tokens)
             row.length = self._prefix.copy_to(self._reading[1], 0, request.prompt_ids)
         else:
@@ -78,6 +82,13 @@ class PackedLiveBatch:
         """Remove all sequences, and release the buffers; see `LiveBatch`."""
         self._batch = self._reading = None
         self._graph.unbind()
+
+    def _find_twin(self, row: Row) -> Row | None:
+        """A live row with the same prompt, and with as many top logits as the choice of the first token needs."""
+        num_top = min(row.num_top, self._graph.vocab_size)
+        rows = [] if self._batch is None else self._batch.live
+        same = (each for each in rows if each.request.prompt_ids == row.request.prompt_ids)
+        return next((each for each in same if each.first and each.first.logits.shape[1] >= num_top), None)
 
     def _make_room(self, row: Row) -> RaggedBatch | None:
         """A batch with a free place for one more row, which its buffers grow or shrink for; None if they cannot."""
