@@ -6,10 +6,9 @@ completion are encoded separately, in training as in generation, so no token spa
 
 from __future__ import annotations
 
-import json
 import re
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from functools import cached_property
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from functools import cache, cached_property
 from pathlib import Path
 from typing import Any
 
@@ -25,10 +24,6 @@ from edgeelad.text.prompts import PromptFormat
 
 INCOMPLETE = "\N{REPLACEMENT CHARACTER}"  # what decoders write for bytes that are not yet a character
 SYMBOL = re.compile(r"[0-9+\-*/×÷−]")
-# a newline in a token's name: as it is, in the alphabet of byte-level tokenizers, and as a byte
-NEWLINES = re.compile("\n|Ċ|<0x0A>")
-# decoders that put no newline where the name has none; Replace may, by its content
-PLAIN_DECODERS = frozenset({"ByteFallback", "ByteLevel", "Fuse", "Metaspace", "Replace", "Strip", "WordPiece"})
 BEGINNINGS = ("Why?", "a", "7", "(", "é")  # of questions: a tokenizer may merge one with the text before it
 BYTE_TOKEN = re.compile("<0x[0-9A-F]{2}>")
 
@@ -83,7 +78,9 @@ class Codec:
             eos_ids=_eos_ids(folder, config) | (frozenset() if named is None else {named}),
             max_context=max_context(config, folder / "config.json", has_windows=_has_windows(folder, config)),
         )
-        largest = max(codec._vocabulary.values(), default=-1)
+        # without a list of all ids, which takes as long as all other checks of a package
+        base_size = tokenizer.get_vocab_size(with_added_tokens=False)
+        largest = max(base_size - 1, *tokenizer.get_added_tokens_decoder(), 0)
         if largest >= codec.vocab_size:
             raise ModelError(
                 f"{folder / 'tokenizer.json'}: has token ids up to {largest}, but config.json says vocab_size "
@@ -167,48 +164,50 @@ class Codec:
         return start_id
 
     @cached_property
-    def newline_ids(self) -> frozenset[int]:
+    def newline_ids(self) -> TokenSet:
         """Tokens whose text contains a newline, with which a step may end."""
-        # decoding each token of a large vocabulary takes longer than opening the graph
-        is_shown = _shows_newlines(self._tokenizer)
-        ids = sorted(id_ for token, id_ in self._vocabulary.items() if not is_shown or NEWLINES.search(token))
-        texts = self._tokenizer.decode_batch([[id_] for id_ in ids], skip_special_tokens=True)
-        return frozenset(id_ for id_, text in zip(ids, texts, strict=True) if STEP_SEPARATOR in text)
+        return TokenSet(lambda id_: STEP_SEPARATOR in self.decode([id_]))
 
     @cached_property
-    def symbol_ids(self) -> frozenset[int]:
+    def symbol_ids(self) -> TokenSet:
         """Tokens whose text holds a digit or an operator: what is calculated, whatever the words around it."""
-        ids = sorted(self._vocabulary.values())
-        texts = self._tokenizer.decode_batch([[id_] for id_ in ids], skip_special_tokens=True)
-        return frozenset(id_ for id_, text in zip(ids, texts, strict=True) if SYMBOL.search(text))
+        return TokenSet(lambda id_: SYMBOL.search(self.decode([id_])) is not None)
 
     @cached_property
     def max_token_chars(self) -> int:
         """Length of the vocabulary's longest token, in characters: a longer text needs more than one token."""
-        return max(map(len, self._vocabulary), default=1)
+        return max(map(len, self._tokenizer.get_vocab()), default=1)
 
     @cached_property
-    def _vocabulary(self) -> dict[str, int]:
-        """All tokens with their ids, added ones included."""
-        vocabulary: dict[str, int] = self._tokenizer.get_vocab(with_added_tokens=True)
-        return vocabulary
-
-    @cached_property
-    def byte_ids(self) -> frozenset[int]:
+    def byte_ids(self) -> TokenSet:
         """Tokens that stand for one byte, if the tokenizer falls back to bytes (as SentencePiece's do).
 
         A run of them that is no valid text decodes to replacement characters as a whole, valid parts included: until
         the run is over, none of its text is certain.
         """
-        return frozenset(
-            id_
-            for token, id_ in self._vocabulary.items()
-            if BYTE_TOKEN.fullmatch(token) and self.decode([id_]) != token
-        )
+
+        def is_byte(id_: int) -> bool:
+            token = self._tokenizer.id_to_token(id_) or ""
+            return BYTE_TOKEN.fullmatch(token) is not None and self.decode([id_]) != token
+
+        return TokenSet(is_byte)
 
     def _encode(self, text: str, *, add_special_tokens: bool) -> list[int]:
         ids: list[int] = self._tokenizer.encode(text, add_special_tokens=add_special_tokens).ids
         return ids
+
+
+class TokenSet:
+    """Tokens with a property, decided one by one when they are first asked about.
+
+    To decode a whole vocabulary takes longer than to open a graph, and an explanation has few different tokens.
+    """
+
+    def __init__(self, has_property: Callable[[int], bool]) -> None:
+        self._has_property = cache(has_property)
+
+    def __contains__(self, id_: object) -> bool:
+        return isinstance(id_, int) and self._has_property(id_)
 
 
 class TextStream:
@@ -245,17 +244,6 @@ def _has_windows(folder: Path, config: Mapping[str, Any]) -> bool:
     if not has_graphs(folder):
         return config.get("model_type") in WINDOW_FAMILIES
     return WINDOW_KEY in summarize_graph(find_graphs(folder).standard).metadata
-
-
-def _shows_newlines(tokenizer: Tokenizer) -> bool:
-    """Whether the name of each token whose text contains a newline matches NEWLINES."""
-    if tokenizer.decoder is None:
-        return True
-    decoder = json.loads(tokenizer.decoder.__getstate__())
-    return all(
-        part["type"] in PLAIN_DECODERS and STEP_SEPARATOR not in str(part.get("content"))
-        for part in decoder.get("decoders", [decoder])
-    )
 
 
 def _load_tokenizer(path: Path) -> Tokenizer:

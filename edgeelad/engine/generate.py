@@ -6,7 +6,7 @@ engine's graphs, `plain.batch.BatchGenerator` any exported graph with the standa
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Container, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Protocol
 
@@ -36,7 +36,7 @@ class Stop:
     It gets the tokens generated so far, the chosen one included, and returns whether the sequence ends with it.
     """
 
-    tokens: frozenset[int]
+    tokens: Container[int]
     check: Callable[[Sequence[int]], bool]
 
 

@@ -86,7 +86,6 @@ class _Written:
         self.counts = np.zeros(len(budgets), dtype=np.int64)
         self._budgets, self._stop = budgets, limits.stop
         self._ends = _table(limits.eos_ids, vocab_size)
-        self._may_stop = _table(limits.stop.tokens if limits.stop is not None else (), vocab_size)
 
     def add(self, live: IntArray, count: int, chosen: Choices) -> None:
         """Record the live rows' token number `count`, and which of them it ends."""
@@ -99,8 +98,8 @@ class _Written:
         self.counts[rows] = count + 1
         self.reasons[rows[self._budgets[rows] == count + 1]] = _LENGTH
         if self._stop is not None:
-            for row in rows[self._may_stop[tokens]].tolist():
-                if self._stop.check(self.ids[row, : count + 1].tolist()):
+            for row, token in zip(rows.tolist(), tokens.tolist(), strict=True):
+                if token in self._stop.tokens and self._stop.check(self.ids[row, : count + 1].tolist()):
                     self.reasons[row] = _STOP
         self.reasons[rows[self._ends[tokens]]] = _EOS
 
