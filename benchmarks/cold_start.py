@@ -21,7 +21,7 @@ from pathlib import Path
 
 from machine import describe_machine
 
-from edgeelad.package import open_package
+from edgeelad.package.open import open_package
 
 IMPORT = "import os; os.environ['ORT_DISABLE_TELEMETRY'] = '1'; import onnxruntime"
 OPEN = f"""{IMPORT}

@@ -66,8 +66,8 @@ def explain_aloud(student: LoadedStudent, question: str, max_tokens: int | None 
 @JSON
 def verify(package: Path, as_json: bool) -> int:
     """Check a package on this device: checksums, operators, golden outputs, speed and memory."""
-    from edgeelad.package import verify_package
     from edgeelad.package.hub import find_package
+    from edgeelad.package.verify import verify_package
 
     report = verify_package(find_package(package))
     write_json(report.to_json()) if as_json else write(report.text())

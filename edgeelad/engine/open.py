@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from edgeelad.engine.codec import Codec
 from edgeelad.engine.generate import TokenGenerator
@@ -11,12 +12,12 @@ from edgeelad.engine.options import EngineOptions
 from edgeelad.engine.packed.generator import PackedGenerator
 from edgeelad.engine.packed.graph import PackedGraph
 from edgeelad.engine.packed.names import VOCAB_SIZE_KEY
-from edgeelad.engine.plain.batch import BatchGenerator
-from edgeelad.engine.plain.encoder_decoder import EncoderDecoderGraph
-from edgeelad.engine.plain.graph import Graph, OnnxGraph
 from edgeelad.engine.session import limit_memory
 from edgeelad.engine.shape import cache_shape
 from edgeelad.errors import ModelError
+
+if TYPE_CHECKING:
+    from edgeelad.engine.plain.graph import Graph
 
 PACKAGE_MANIFEST = "manifest.json"  # `package.manifest` is above this layer
 
@@ -38,6 +39,9 @@ def open_generator(folder: Path, codec: Codec, options: EngineOptions) -> TokenG
     engine = files.find_engine(with_lanes=options.with_lanes)
     shape = cache_shape(codec.config)
     if engine is None:
+        from edgeelad.engine.plain.batch import BatchGenerator  # only students without engine graphs need it
+        from edgeelad.engine.plain.graph import OnnxGraph
+
         graph = open_standard(files, codec, options.num_threads, is_spinning=options.is_alone)
         if isinstance(graph, OnnxGraph) and VOCAB_SIZE_KEY in graph.session.get_modelmeta().custom_metadata_map:
             raise ModelError(
@@ -68,6 +72,9 @@ def open_standard(files: GraphFiles, codec: Codec, num_threads: int = 1, *, is_s
     Raises:
         ModelError: A file is missing, cannot be used, or belongs to another student than config.json.
     """
+    from edgeelad.engine.plain.encoder_decoder import EncoderDecoderGraph
+    from edgeelad.engine.plain.graph import OnnxGraph
+
     shape = cache_shape(codec.config)
     if codec.is_encoder_decoder:
         return EncoderDecoderGraph(

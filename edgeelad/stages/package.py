@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from itertools import islice
 
-from edgeelad.package import PackageInfo, write_package
+from edgeelad.package.info import PackageInfo
+from edgeelad.package.write import write_package
 from edgeelad.stages.run import Run
 
 NUM_GOLDEN = 8

@@ -26,7 +26,9 @@ from edgeelad.engine.student import Student
 from edgeelad.export import ExportResult, export_student
 from edgeelad.export.fused.build import traced_graph, write_quantized_graphs, write_student_graphs
 from edgeelad.export.fused.swap import swap_weights
-from edgeelad.package import PackageInfo, verify_package, write_package
+from edgeelad.package.info import PackageInfo
+from edgeelad.package.verify import verify_package
+from edgeelad.package.write import write_package
 from edgeelad.training.support import FUSED_FAMILIES, transformers_major
 
 ASKED = questions(3)

@@ -18,8 +18,10 @@ import edgeelad
 from edgeelad.config import ExportConfig, StudentConfig
 from edgeelad.engine.codec import Codec
 from edgeelad.export import ExportResult, export_student
-from edgeelad.package import PackageInfo, verify_package, write_package
 from edgeelad.package.golden import read_golden
+from edgeelad.package.info import PackageInfo
+from edgeelad.package.verify import verify_package
+from edgeelad.package.write import write_package
 from edgeelad.training import prepare_student
 from edgeelad.training.support import has_optimum
 

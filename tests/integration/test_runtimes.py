@@ -18,8 +18,10 @@ from fixtures.students import BOS_TOKEN, StudentFolders, make_student, questions
 
 from edgeelad.config import ExportConfig
 from edgeelad.engine.codec import Codec
-from edgeelad.package import PackageInfo, verify_package, write_package
 from edgeelad.package.golden import Golden, read_golden
+from edgeelad.package.info import PackageInfo
+from edgeelad.package.verify import verify_package
+from edgeelad.package.write import write_package
 from edgeelad.records import Question
 from edgeelad.text.chat_template import chat_template
 from edgeelad.text.prompts import PromptFormat, question_text

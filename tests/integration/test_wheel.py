@@ -10,7 +10,8 @@ import pytest
 from fixtures.students import StudentFolders, questions
 
 from edgeelad.files import read_jsonl, write_jsonl
-from edgeelad.package import PackageInfo, write_package
+from edgeelad.package.info import PackageInfo
+from edgeelad.package.write import write_package
 
 pytestmark = pytest.mark.wheel
 ROOT = Path(__file__).parents[2]

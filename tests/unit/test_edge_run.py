@@ -13,7 +13,9 @@ from edgeelad.cli.student import explain_aloud
 from edgeelad.edge.run import make_question, open_student
 from edgeelad.engine.student import Student
 from edgeelad.errors import PackageError, PromptTooLongError, UsageError
-from edgeelad.package import PackageInfo, open_package, write_package
+from edgeelad.package.info import PackageInfo
+from edgeelad.package.open import open_package
+from edgeelad.package.write import write_package
 
 QUESTIONS = tuple(questions(3))
 ASKED = QUESTIONS[0].text

@@ -21,9 +21,13 @@ from edgeelad.engine.graph_files import AGREEMENT_FILE, GraphFiles, find_graphs
 from edgeelad.engine.options import EngineOptions
 from edgeelad.errors import EdgeeladError, ModelError, PackageError, StorageError
 from edgeelad.export import export_student
-from edgeelad.package import PackageInfo, is_package, open_package, verify, verify_package, write_package
+from edgeelad.package import verify
 from edgeelad.package.golden import GOLDEN_FILE, read_golden
+from edgeelad.package.info import PackageInfo
 from edgeelad.package.manifest import describe_file
+from edgeelad.package.open import is_package, open_package
+from edgeelad.package.verify import verify_package
+from edgeelad.package.write import write_package
 from edgeelad.progress import Silent
 from edgeelad.records import Certificate, Question
 from edgeelad.scoring.score import evaluate_model, score_pool
