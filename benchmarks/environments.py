@@ -25,6 +25,7 @@ PINNED = {
         "torch<2.14",
     ),
     "llama.cpp": ("llama-cpp-python==0.3.36", "gguf==0.19.0", "safetensors"),
+    "llama.cpp-server": ("xllamacpp==2026.10.11549", "gguf==0.19.0", "safetensors"),  # compiled for AVX2
 }
 # llama-cpp-python is compiled here, for this machine's instructions; the server's and pictures' parts are left out
 BUILD_SETTINGS = {"CMAKE_ARGS": "-DGGML_NATIVE=ON -DLLAVA_BUILD=OFF -DMTMD_BUILD=OFF"}

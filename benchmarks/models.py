@@ -125,14 +125,8 @@ class Models:
 
     def gguf(self, precision: str) -> Path:
         """The student in llama.cpp's format, "int8" or "int4"."""
-        path, student = self._cache / "gguf" / f"{self._shape}-{precision}.gguf", self.student()
-        if not path.exists():
-            path.parent.mkdir(exist_ok=True)
-            partial, script = path.with_suffix(".partial"), PEERS / "write_gguf.py"
-            python = str(environment("llama.cpp", self._cache))
-            run(python, str(script), str(student), str(partial), GGUF_TYPES[precision])
-            partial.rename(path)
-        return path
+        path = self._cache / "gguf" / f"{self._shape}-{precision}.gguf"
+        return write_gguf(self.student(), path, precision, environment("llama.cpp", self._cache))
 
     def _edgeelad(self, name: str, cores: int) -> Engine:
         precision = next(one for one in PRECISIONS if one in name)
@@ -150,14 +144,8 @@ class Models:
 
     def openvino(self) -> Path:
         """The int8 model that optimum-intel converts."""
-        folder, student = self._cache / "openvino" / self._shape, self.student()
-        if not folder.exists():
-            command = Path(environment("openvino", self._cache)).with_name("optimum-cli")
-            options = ("--task", "text-generation-with-past", "--weight-format", "int8")
-            make_folder(
-                folder, lambda made: run(str(command), "export", "openvino", "-m", str(student), *options, str(made))
-            )
-        return folder
+        folder = self._cache / "openvino" / self._shape
+        return write_openvino(self.student(), folder, environment("openvino", self._cache))
 
     def onnxruntime_genai(self, precision: str) -> Path:
         """The model that onnxruntime-genai's builder makes, "int8", "int4" or "fp32"."""
@@ -209,6 +197,25 @@ class Models:
         "llama.cpp-int8": _llama_cpp,
         "llama.cpp-int4": _llama_cpp,
     }
+
+
+def write_gguf(student: Path, path: Path, precision: str, python: Path) -> Path:
+    """Convert a student for llama.cpp, "int8" or "int4", unless the file exists."""
+    if not path.exists():
+        path.parent.mkdir(exist_ok=True)
+        partial, script = path.with_suffix(".partial"), PEERS / "write_gguf.py"
+        run(str(python), str(script), str(student), str(partial), GGUF_TYPES[precision])
+        partial.rename(path)
+    return path
+
+
+def write_openvino(student: Path, folder: Path, python: Path) -> Path:
+    """Convert a student to int8 as optimum-intel does, unless the folder exists."""
+    command = (str(python.with_name("optimum-cli")), "export", "openvino", "-m", str(student))
+    options = ("--task", "text-generation-with-past", "--weight-format", "int8")
+    if not folder.exists():
+        make_folder(folder, lambda made: run(*command, *options, str(made)))
+    return folder
 
 
 def _of_precision(fused: Path, precision: str) -> Path:

@@ -1,12 +1,14 @@
 """Several clients of one server: tokens per second, time to first token, refusals.
 
     python benchmarks/serving.py --package PACKAGE --data ../shared/data/gsm8k/test.jsonl
-    python benchmarks/serving.py --url http://127.0.0.1:8000/v1 --name llama.cpp --data ...    # a server that runs
+    python benchmarks/serving.py --package PACKAGE --data ... --peer llama.cpp --student CHECKPOINT
 
 Each client sends GSM8K questions one after the other, streamed and greedy, `--tokens` new ones at most; every number of
-clients gets the same questions. A client that is refused (503) counts as refused and does not try again. With
-`--package`, `edgeelad serve` is started on a free port; `--serve` gives it further options. Prints the environment, a
-table, and as the last line JSON.
+clients gets the same questions. A client that is refused (503) counts as refused and does not try again. `edgeelad
+serve` is started on a free port; `--serve` gives it further options. With `--peer`, another server answers the same
+prompts, as token ids, with the student's int8 weights: llama.cpp's own, or OpenVINO GenAI's continuous batching behind
+a small one (peers/serve_*.py), each with as many slots as clients. Prints the environment, a table, and as the last
+line JSON.
 """
 
 from __future__ import annotations
@@ -14,20 +16,40 @@ from __future__ import annotations
 import argparse
 import http.client
 import json
+import os
 import shlex
 import subprocess
 import sys
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from statistics import median, quantiles
+from typing import Any
 from urllib.parse import urlsplit
 
+from engines import PEERS
+from environments import environment
 from machine import busy_core_seconds, describe_machine
+from models import write_gguf, write_openvino
 from workload import read_questions
+
+from edgeelad.engine.codec import Codec
+
+CONTEXT = 512  # tokens per slot of a peer: more than a question and its answer have
+Write = Callable[[Path, Path, Path], Path]
+# server -> its environment, its program, and how its model is named and converted
+PEER_SERVERS: dict[str, tuple[str, str, str, Write]] = {
+    "llama.cpp": (
+        "llama.cpp-server",
+        "serve_llama.py",
+        "-int8.gguf",
+        lambda student, path, python: write_gguf(student, path, "int8", python),
+    ),
+    "openvino": ("openvino", "serve_openvino.py", "-openvino-int8", write_openvino),
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,55 +82,73 @@ def main() -> None:
     """Start the server, or find it, and measure every number of clients."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--data", type=Path, required=True, help="GSM8K's test.jsonl")
-    where = parser.add_mutually_exclusive_group(required=True)
-    where.add_argument("--package", help="package that edgeelad serves")
-    where.add_argument("--url", help="base URL of a server that runs")
+    parser.add_argument("--package", type=Path, required=True, help="package that edgeelad serves")
     parser.add_argument("--serve", default="", help="further options of edgeelad serve")
-    parser.add_argument("--name", default="edgeelad")
-    parser.add_argument("--model", help="model name to send; default: none")
+    parser.add_argument("--peer", choices=PEER_SERVERS, help="server to measure instead")
+    parser.add_argument("--student", type=Path, help="the package's student in transformers' format, for --peer")
+    parser.add_argument("--cache", type=Path, default=Path.home() / ".cache" / "edgeelad-bench")
     parser.add_argument("--clients", type=int, nargs="+", default=[1, 8, 64])
     parser.add_argument("--requests", type=int, default=16, help="of all clients together, at least one each")
     parser.add_argument("--tokens", type=int, default=64, help="maximum new tokens per request")
     parser.add_argument("--rounds", type=int, default=1)
     arguments = parser.parse_args()
     most = max(*arguments.clients, arguments.requests)
-    questions = [question.text for question in read_questions(arguments.data, most)]
+    questions = read_questions(arguments.data, most)
+    codec = Codec.load(arguments.package)
+    bodies = [
+        {"messages": [{"role": "user", "content": question.text}]}
+        if arguments.peer is None
+        else {"prompt": codec.encode_prompt(question)}
+        for question in questions
+    ]
+    name = arguments.peer or "edgeelad"
     print(describe_machine())
     levels = []
     with _server(arguments) as url:
-        _ask(url, questions[0], arguments)  # warm-up
+        _ask(url, bodies[0], arguments.tokens)  # warm-up
         for _ in range(arguments.rounds):
             for num_clients in arguments.clients:
-                levels.append(_measure(url, num_clients, questions, arguments))
-                print(_row(arguments.name, levels[-1]), flush=True)
-    print(json.dumps({"name": arguments.name, "levels": [asdict(level) for level in levels]}))
+                asked = bodies[: max(num_clients, arguments.requests)]
+                levels.append(_measure(url, num_clients, asked, arguments.tokens))
+                print(_row(name, levels[-1]), flush=True)
+    print(json.dumps({"name": name, "levels": [asdict(level) for level in levels]}))
 
 
 @contextmanager
 def _server(arguments: argparse.Namespace) -> Iterator[str]:
-    if arguments.url:
-        yield arguments.url
-        return
-    command = [sys.executable, "-m", "edgeelad", "serve", arguments.package, "--port", "0"]
-    with subprocess.Popen([*command, *shlex.split(arguments.serve)], stdout=subprocess.PIPE, text=True) as server:
+    command = [sys.executable, "-m", "edgeelad", "serve", str(arguments.package), "--port", "0"]
+    command += shlex.split(arguments.serve)
+    if arguments.peer is not None:
+        command = _peer_command(arguments)
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as server:
         try:
             assert server.stdout is not None
-            yield server.stdout.readline().partition(" serves ")[0]
+            yield server.stdout.readline().partition(" serves ")[0].strip()
         finally:
             server.terminate()
 
 
-def _measure(url: str, num_clients: int, questions: list[str], arguments: argparse.Namespace) -> Level:
-    waiting = questions[: max(num_clients, arguments.requests)][::-1]
+def _peer_command(arguments: argparse.Namespace) -> list[str]:
+    environment_name, script, suffix, write = PEER_SERVERS[arguments.peer]
+    python = environment(environment_name, arguments.cache)
+    folder = arguments.cache / "serving"
+    folder.mkdir(parents=True, exist_ok=True)
+    model = write(arguments.student, folder / f"{arguments.student.name}{suffix}", python)
+    numbers = (max(arguments.clients), CONTEXT, len(os.sched_getaffinity(0)))
+    return [str(python), str(PEERS / script), str(model), *map(str, numbers)]
+
+
+def _measure(url: str, num_clients: int, bodies: list[dict[str, Any]], num_tokens: int) -> Level:
+    waiting = bodies[::-1]
     replies: list[Reply] = []
 
     def work() -> None:
         while waiting:
             try:
-                question = waiting.pop()
+                body = waiting.pop()
             except IndexError:
                 return
-            replies.append(_ask(url, question, arguments))
+            replies.append(_ask(url, body, num_tokens))
 
     threads = [threading.Thread(target=work) for _ in range(num_clients)]
     start, busy = time.perf_counter(), busy_core_seconds()
@@ -135,19 +175,14 @@ def _measure(url: str, num_clients: int, questions: list[str], arguments: argpar
     )
 
 
-def _ask(url: str, question: str, arguments: argparse.Namespace) -> Reply:
+def _ask(url: str, body: dict[str, Any], num_tokens: int) -> Reply:
     parts = urlsplit(url)
-    body = {
-        "messages": [{"role": "user", "content": question}],
-        "max_tokens": arguments.tokens,
-        "temperature": 0,
-        "stream": True,
-        **({"model": arguments.model} if arguments.model else {}),
-    }
+    endpoint = "completions" if "prompt" in body else "chat/completions"
+    options = {"max_tokens": num_tokens, "temperature": 0, "stream": True, "stream_options": {"include_usage": True}}
     start, first, tokens = time.perf_counter(), 0.0, 0
     with closing(http.client.HTTPConnection(parts.hostname or "", parts.port, timeout=600)) as connection:
         headers = {"Content-Type": "application/json"}
-        connection.request("POST", f"{parts.path}/chat/completions", json.dumps(body | _usage(arguments)), headers)
+        connection.request("POST", f"{parts.path}/{endpoint}", json.dumps(body | options), headers)
         response = connection.getresponse()
         if response.status == 503:
             return Reply(is_refused=True)
@@ -159,15 +194,12 @@ def _ask(url: str, question: str, arguments: argparse.Namespace) -> Reply:
             event = json.loads(line[6:])
             if event.get("usage"):
                 tokens = event["usage"]["completion_tokens"]
-            elif event["choices"] and event["choices"][0]["delta"].get("content"):
-                first = first or time.perf_counter()
-                tokens += 1  # where a server does not tell its usage, a chunk is a token
+            elif event["choices"]:
+                (choice,) = event["choices"]
+                if choice.get("text") or choice.get("delta", {}).get("content"):
+                    first = first or time.perf_counter()
     end = time.perf_counter()
     return Reply(False, tokens, (first or end) - start, end - start)
-
-
-def _usage(arguments: argparse.Namespace) -> dict[str, object]:
-    return {"stream_options": {"include_usage": True}} if arguments.name == "edgeelad" else {}
 
 
 def _row(name: str, level: Level) -> str:

@@ -1,4 +1,4 @@
-"""Convert a student's transformers folder to GGUF, for llama.cpp: Llama and Qwen2, without the tokenizer.
+"""Convert a student's transformers folder to GGUF, for llama.cpp: Llama and Qwen2 with a byte-level BPE.
 
     python write_gguf.py STUDENT OUT.gguf Q8_0|Q4_0
 
@@ -45,7 +45,7 @@ def main() -> None:
     writer.add_rope_freq_base(float((config.get("rope_parameters") or config)["rope_theta"]))
     writer.add_layer_norm_rms_eps(config["rms_norm_eps"])
     writer.add_vocab_size(config["vocab_size"])
-    writer.add_tokenizer_model("no_vocab")
+    _add_tokenizer(writer, student, config["vocab_size"])
     for name, tensor in load_file(student / "model.safetensors").items():
         values = tensor.astype(np.float32)
         if family == "llama" and name.endswith(("q_proj.weight", "k_proj.weight")):
@@ -59,6 +59,24 @@ def main() -> None:
     writer.write_kv_data_to_file()
     writer.write_tensors_to_file()
     writer.close()
+
+
+def _add_tokenizer(writer: gguf.GGUFWriter, student: Path, vocab_size: int) -> None:
+    """Add the vocabulary; prompts are sent as token ids, so how texts are split first makes no difference."""
+    tokenizer = json.loads((student / "tokenizer.json").read_text(encoding="utf-8"))
+    added = {token["content"]: token["id"] for token in tokenizer["added_tokens"]}
+    names = {number: name for name, number in (tokenizer["model"]["vocab"] | added).items()}
+    special = set(added.values())
+    kinds = [gguf.TokenType.CONTROL if number in special else gguf.TokenType.NORMAL for number in range(vocab_size)]
+    merges = tokenizer["model"]["merges"]
+    writer.add_tokenizer_model("gpt2")
+    writer.add_tokenizer_pre("smollm")
+    writer.add_token_list([names.get(number, f"[unused {number}]") for number in range(vocab_size)])
+    writer.add_token_types(kinds)
+    writer.add_token_merges([merge if isinstance(merge, str) else " ".join(merge) for merge in merges])
+    settings = json.loads((student / "generation_config.json").read_text(encoding="utf-8"))
+    end = settings.get("eos_token_id", 0)
+    writer.add_eos_token_id(end[0] if isinstance(end, list) else end)
 
 
 def _name(name: str) -> str:
