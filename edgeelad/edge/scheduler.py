@@ -205,8 +205,11 @@ class Scheduler:
         for job in list(self._running):
             if job.sequence is not None and job.sequence.logprobs and not job.first_token_s:
                 job.first_token_s = time.perf_counter()
-            if error is not None or (job.sequence is not None and job.sequence.finish_reason is not None):
-                self._end(job, error)
+            if error is not None or (job.sequence is not None and job.sequence.is_done):
+                own = None if job.sequence is None else job.sequence.error
+                if own is not None:
+                    _log.error("a request ends with an error: %s", own)
+                self._end(job, error or own)
             else:
                 self._wake(job)
 

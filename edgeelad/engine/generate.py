@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from typing import Protocol
 
 from edgeelad.engine.sampling import SamplingParams
+from edgeelad.errors import ModelError
 from edgeelad.records import FinishReason
 
 __all__ = [
@@ -89,6 +90,7 @@ class LiveSequence:
         num_top: Number of most likely tokens to keep per chosen token.
         top: These tokens with their log-probabilities, in descending order; one list per chosen token, if requested.
         finish_reason: Why it ended; None until then.
+        error: Why it cannot go on, if the student computed NaN for it.
     """
 
     seed: int
@@ -99,6 +101,12 @@ class LiveSequence:
     finish_reason: FinishReason | None = None
     num_top: int = 0
     top: list[list[tuple[int, float]]] = field(default_factory=list)
+    error: ModelError | None = None
+
+    @property
+    def is_done(self) -> bool:
+        """Whether it has ended or failed."""
+        return self.finish_reason is not None or self.error is not None
 
     def append(self, token: int, logprob: float, entropy: float, limits: Limits) -> None:
         """Add a chosen token, and end the sequence if the token ends it."""
@@ -114,7 +122,13 @@ class LiveSequence:
             self.finish_reason = "length"
 
     def result(self) -> GeneratedTokens:
-        """The ended sequence."""
+        """The ended sequence.
+
+        Raises:
+            ModelError: It failed.
+        """
+        if self.error is not None:
+            raise self.error
         assert self.finish_reason is not None, "the sequence has not ended"
         return GeneratedTokens(tuple(self.ids), tuple(self.logprobs), tuple(self.entropies), self.finish_reason)
 
@@ -204,7 +218,7 @@ class LiveBatch(Protocol):
 
     @property
     def live(self) -> Sequence[LiveSequence]:
-        """The sequences that have not ended."""
+        """The sequences that have neither ended nor failed."""
         ...
 
     def add(self, request: SequenceRequest) -> LiveSequence | None:

@@ -97,10 +97,15 @@ def check_finite(logprobs: Floats) -> None:
         ModelError: The student computes NaN or infinity.
     """
     if not np.isfinite(logprobs).all():
-        raise ModelError(
-            "the student computes NaN or infinity instead of probabilities; train it with a lower learning rate, or "
-            "export it again"
-        )
+        raise not_finite()
+
+
+def not_finite() -> ModelError:
+    """The error of a student that computes NaN or infinity."""
+    return ModelError(
+        "the student computes NaN or infinity instead of probabilities; train it with a lower learning rate, or "
+        "export it again"
+    )
 
 
 def uniforms(seeds: Seeds, positions: Ints) -> Floats:

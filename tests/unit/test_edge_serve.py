@@ -261,6 +261,16 @@ def test_a_failure_ends_the_requests_in_its_company_and_no_others():
         assert server.ask("q")[0] == 200
 
 
+def test_a_sequence_that_fails_alone_ends_its_request_alone():
+    with serving(max_running=3) as server:
+        with asking(server, "slow nan", "slow other") as results:
+            wait_until(lambda: server.health()["running"] == 2)
+            server.batch.permission.set()
+        assert sorted(status for status, _ in results) == [200, 500]
+        assert "secret detail" not in json.dumps(results)
+        assert server.health()["running"] == 0
+
+
 @contextlib.contextmanager
 def asking(server, *questions):
     """Ask several questions at the same time; the results are complete when the block ends."""

@@ -215,6 +215,32 @@ def test_sequences_with_the_same_prompt_prefill_it_once(
     assert sum(size for size in num_new if size > 1) == len(prompt) + len(prompt[:-1])
 
 
+def test_a_sequence_with_nan_fails_alone(
+    generator: TokenGenerator, alone: list[LiveSequence], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    batch = generator.open_batch(LIMITS, 4)
+    if not isinstance(batch, PackedLiveBatch):
+        return
+    run = generator.graph.run  # type: ignore[attr-defined]
+
+    def broken(feeds: dict[int, Feed], num_top: int) -> Any:
+        found, *rest = run(feeds, num_top)
+        if feeds.get(0) is not None and len(feeds[0].input_ids) > 1:
+            found.normalizers[1] = np.nan
+        return found, *rest
+
+    found = [sequence for request in REQUESTS[:3] if (sequence := batch.add(request)) is not None]
+    with monkeypatch.context() as patched:
+        patched.setattr(generator.graph, "run", broken)  # type: ignore[attr-defined]
+        batch.step()
+    assert batch.live == [found[0], found[2]]
+    while batch.live:
+        batch.step()
+    assert [everything(found[place]) for place in (0, 2)] == [everything(alone[place]) for place in (0, 2)]
+    with pytest.raises(ModelError, match="NaN"):
+        found[1].result()
+
+
 def test_a_batch_is_used_again_after_a_failure(generator: TokenGenerator, monkeypatch: pytest.MonkeyPatch) -> None:
     batch = generator.open_batch(LIMITS, 2)
     expected = everything(finish(batch, REQUESTS[0]))

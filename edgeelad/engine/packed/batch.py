@@ -20,7 +20,7 @@ from edgeelad.engine.packed.graph import Feed, PackedGraph
 from edgeelad.engine.packed.prefix import SharedPrefix
 from edgeelad.engine.packed.rows import TopRows
 from edgeelad.engine.packed.sequence import choose_next
-from edgeelad.engine.sampling import SamplingParams
+from edgeelad.engine.sampling import SamplingParams, not_finite
 
 BATCH_SLOT = 0
 MIN_ROWS = 2
@@ -161,7 +161,7 @@ class RaggedBatch:
 
     def _remove_ended(self) -> None:
         for place in range(len(self.live) - 1, -1, -1):
-            if self.live[place].sequence.finish_reason is not None:
+            if self.live[place].sequence.is_done:
                 self.remove(place)
 
 
@@ -181,10 +181,16 @@ def _prompt_feed(buffers: KeyValueBuffers, place: int, row: Row, num_tokens: int
 
 
 def _choose(rows: Sequence[Row], found: TopRows, limits: Limits) -> None:
-    """Choose each row's next token in its own way; row i of `found` is the distribution of `rows[i]`."""
+    """Choose each row's next token in its own way; row i of `found` is the distribution of `rows[i]`.
+
+    A row with NaN fails alone.
+    """
     alike: dict[tuple[float, int, float], list[int]] = defaultdict(list)
     for place, row in enumerate(rows):
         params = row.request.params
+        if not np.isfinite(found.normalizers[place]):
+            row.sequence.error = not_finite()
+            continue
         alike[params.temperature, params.top_k, params.top_p].append(place)
         if row.sequence.num_top:
             row.sequence.top.append(found.most_likely(place, row.sequence.num_top))
