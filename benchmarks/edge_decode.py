@@ -28,8 +28,8 @@ def main() -> None:
     """Make what is missing, run the rounds, print."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     add_arguments(parser, EDGE_ENGINES)
-    parser.add_argument("--questions", type=int, default=8, help="a round")
-    parser.add_argument("--tokens", type=int, default=64, help="of each explanation")
+    parser.add_argument("--questions", type=int, default=8, help="per round")
+    parser.add_argument("--tokens", type=int, default=64, help="per explanation")
     parser.add_argument("--prompt", type=int, help="tokens of each prompt; default: a question's")
     arguments = parser.parse_args()
     models = Models(arguments.cache, arguments.shape, arguments.data)

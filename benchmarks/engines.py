@@ -26,7 +26,7 @@ class Engine:
         name: In tables and in the JSON line.
         python: The interpreter of its environment.
         script: Its runner in peers/.
-        settings: What the runner is told: folder, threads, precision and so on.
+        settings: Settings of the runner: folder, threads, precision and so on.
         num_processes: Processes that the questions are divided among.
         is_slow: Whether a round is a sample of its batches.
     """
@@ -59,12 +59,12 @@ class Measurement:
 
     @property
     def tokens_per_s(self) -> float:
-        """New tokens a second."""
+        """New tokens per second."""
         return self.tokens / self.seconds
 
     @property
     def tokens_per_core_s(self) -> float:
-        """New tokens for each second of processor time."""
+        """New tokens per second of processor time."""
         return self.tokens / self.core_seconds
 
 
@@ -76,8 +76,8 @@ class RunningEngine:
     """An engine's processes, loaded; use it as a context manager.
 
     Attributes:
-        engine: What it is.
-        about: What its first runner says of itself: versions and settings.
+        engine: The engine.
+        about: Versions and settings, as its first runner reports them.
     """
 
     def __init__(self, engine: Engine, workload: Path, log: Path) -> None:

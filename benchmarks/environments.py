@@ -8,7 +8,7 @@ import sys
 import venv
 from pathlib import Path
 
-# what was measured; torch is only needed to convert the student
+# the measured versions; torch is only needed to convert the student
 PINNED = {
     "openvino": (
         "openvino-genai==2026.4.1.0",
@@ -27,9 +27,9 @@ PINNED = {
     "llama.cpp": ("llama-cpp-python==0.3.36", "gguf==0.19.0", "safetensors"),
     "llama.cpp-server": ("xllamacpp==2026.10.11549", "gguf==0.19.0", "safetensors"),  # compiled for AVX2
 }
-# llama-cpp-python is compiled here, for this machine's instructions; the server's and pictures' parts are left out
+# llama-cpp-python is compiled here, for this machine's instructions; without its server and its image support
 BUILD_SETTINGS = {"CMAKE_ARGS": "-DGGML_NATIVE=ON -DLLAVA_BUILD=OFF -DMTMD_BUILD=OFF"}
-# comes with optimum-intel, and does not load beside a torch that is for the CPU alone; nothing here has pictures
+# comes with optimum-intel, and cannot be imported with a CPU-only torch; no student has images
 UNWANTED = ("torchvision",)
 
 
@@ -52,7 +52,7 @@ def environment(name: str, cache: Path) -> Path:
 
 
 def run(*command: str) -> None:
-    """Run a program; what it says is shown where it fails.
+    """Run a program; its output is shown if it fails.
 
     Raises:
         SystemExit: It failed.

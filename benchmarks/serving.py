@@ -54,7 +54,7 @@ PEER_SERVERS: dict[str, tuple[str, str, str, Write]] = {
 
 @dataclass(frozen=True, slots=True)
 class Reply:
-    """One request: its tokens, and the seconds to the first and to the last."""
+    """One request: its tokens, and the seconds to the first and the last."""
 
     is_refused: bool
     tokens: int = 0
@@ -64,7 +64,7 @@ class Reply:
 
 @dataclass(frozen=True, slots=True)
 class Level:
-    """What a number of clients saw."""
+    """Measurements with one number of clients."""
 
     clients: int
     requests: int
@@ -79,7 +79,7 @@ class Level:
 
 
 def main() -> None:
-    """Start the server, or find it, and measure every number of clients."""
+    """Start the server, and measure it with each number of clients."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--data", type=Path, required=True, help="GSM8K's test.jsonl")
     parser.add_argument("--package", type=Path, required=True, help="package that edgeelad serves")

@@ -1,4 +1,4 @@
-"""Engines taking turns: load them, let each do every round right after the others, print what came of it."""
+"""Engines taking turns: load them, run each round with one after the other, print the results."""
 
 from __future__ import annotations
 
@@ -19,16 +19,16 @@ from models import SLOW_BATCH
 from shapes import SHAPES
 from workload import Workload
 
-NUM_WARM_UP = 1  # questions that nobody's time counts for
+NUM_WARM_UP = 1  # questions that are not measured
 
 
 @dataclass(frozen=True, slots=True)
 class Results:
-    """What came of all rounds, by engine.
+    """The results of all rounds, by engine.
 
     Attributes:
-        measured: A measurement a round.
-        about: Versions and settings, as the engine's runner says them.
+        measured: One measurement per round.
+        about: Versions and settings, as the engine's runner reports them.
         failed: Why an engine did not run.
     """
 
@@ -50,8 +50,8 @@ def take_turns(
         names: Which engines.
         make: An engine by its name.
         workload: NUM_WARM_UP questions, and as many for each round.
-        rounds: How many.
-        arguments: With `cache`, the folder for logs, and `slow_batches`, what a slow engine does in a round.
+        rounds: Number of rounds.
+        arguments: With `cache`, the folder for logs, and `slow_batches`, the batches of a slow engine per round.
     """
     results = Results({}, {}, {})
     path = arguments.cache / f"workload-{os.getpid()}.json"
@@ -96,15 +96,15 @@ def find_every(workload: Workload, questions: Sequence[int], num_batches: int) -
 
 
 def describe(result: Measurement) -> str:
-    """A line for whoever waits."""
+    """A line of progress."""
     return (
         f"{result.tokens} tokens in {result.seconds:.1f} s, {result.tokens_per_s:.0f}/s, "
-        f"{result.tokens_per_core_s:.0f} a core-second, others {result.others:.0%}"
+        f"{result.tokens_per_core_s:.0f} per core-second, others {result.others:.0%}"
     )
 
 
 def question_rates(results: Results, tokens_each: float) -> dict[str, list[float]]:
-    """Questions a minute of every round, by engine, where a question has `tokens_each` tokens to generate."""
+    """Questions per minute of every round, by engine, where a question has `tokens_each` tokens to generate."""
     return {name: [60 * one.tokens_per_s / tokens_each for one in own] for name, own in results.measured.items()}
 
 
@@ -169,7 +169,7 @@ def add_arguments(parser: argparse.ArgumentParser, names: Sequence[str]) -> None
     parser.add_argument("--only", nargs="+", choices=list(names), default=list(names), metavar="ENGINE")
     parser.add_argument("--cores", type=int, default=len(os.sched_getaffinity(0)))
     parser.add_argument("--cache", type=Path, default=Path.home() / ".cache" / "edgeelad-bench")
-    parser.add_argument("--slow-batches", type=int, default=2, help="batches a round of an engine that is slow")
+    parser.add_argument("--slow-batches", type=int, default=2, help="batches per round of a slow engine")
 
 
 def _speed(one: Measurement) -> float:

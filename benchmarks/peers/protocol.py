@@ -1,8 +1,8 @@
-"""How a runner speaks with the benchmark: JSON lines on stdin and stdout, in whatever environment it runs.
+"""How a runner speaks with the benchmark: JSON lines on stdin and stdout.
 
-    in   {"workload": PATH, "folder": PATH, "threads": 2, …}      once: what to load
+    in   {"workload": PATH, "folder": PATH, "threads": 2, …}      once: the model
     out  {"versions": {…}, "settings": {…}}
-    in   {"questions": [0, 1, …], "every": 4, "offset": 1}        as often as wanted
+    in   {"questions": [0, 1, …], "every": 4, "offset": 1}        any number of times
     out  {"tokens": 9728, "core_seconds": 10.1, "peak_bytes": 812345678}
 
 Knows nothing of edgeelad: a peer's environment does not have it.
@@ -52,9 +52,9 @@ Run = Callable[[list[int], int, int], int]
 
 
 def serve(load: Callable[[Work], tuple[Run, dict[str, Any]]]) -> None:
-    """Load once, then run what is asked for until stdin ends."""
+    """Load once, then answer requests until stdin ends."""
     replies = os.fdopen(os.dup(1), "w")
-    os.dup2(2, 1)  # what libraries print is no reply
+    os.dup2(2, 1)  # libraries print, too
     settings = json.loads(sys.stdin.readline())
     with open(settings["workload"], encoding="utf-8") as file:  # noqa: PTH123 - a runner stands alone
         work = Work(settings=settings, **json.load(file))

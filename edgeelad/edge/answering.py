@@ -184,7 +184,7 @@ class Answering:
 
 
 def error_response(error: Exception) -> Any:
-    """The response to a request that failed; what is not an `ApiError` is not explained to clients."""
+    """The response to a request that failed; errors other than `ApiError` are not explained to clients."""
     from starlette.responses import JSONResponse
 
     found = error if isinstance(error, ApiError) else failure()

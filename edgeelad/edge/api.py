@@ -1,4 +1,4 @@
-"""Parse OpenAI's request forms; what a student cannot honor is refused, not ignored.
+"""Parse OpenAI's request forms; parameters that a student cannot honor are refused, not ignored.
 
 Takes parsed JSON and returns frozen requests. Knows no HTTP server and no models. A chat request's question is its last
 user message: a student answers one question at a time and was never taught to read a conversation, so earlier turns and

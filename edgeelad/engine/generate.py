@@ -90,7 +90,7 @@ class LiveSequence:
         num_top: Number of most likely tokens to keep per chosen token.
         top: These tokens with their log-probabilities, in descending order; one list per chosen token, if requested.
         finish_reason: Why it ended; None until then.
-        error: Why it cannot go on, if the student computed NaN for it.
+        error: Why it failed: the student computed NaN; None if it did not.
     """
 
     seed: int

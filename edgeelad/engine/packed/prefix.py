@@ -31,7 +31,7 @@ class SharedPrefix:
         self._graph, self._find_ids = graph, find_ids
 
     def copy_to(self, buffers: KeyValueBuffers, row: int, prompt: Sequence[int]) -> int:
-        """Copy the keys and values to a row if the prompt begins with these tokens and goes on.
+        """Copy the keys and values to a row if the prompt begins with these tokens and has more.
 
         Returns:
             The number of the prompt's tokens that the row holds now.
