@@ -137,9 +137,9 @@ def find_graphs(folder: Path, precision: Precision | None = None) -> GraphFiles:
     found = [GraphFiles(place) for place in places if GraphFiles(place).standard.is_file()]
     if not found or precision not in ("fp32", None):
         found += [
-            GraphFiles(place, quantized_precision(path))
+            GraphFiles(place, quantized_precision(files.find_engine(with_lanes=False) or files.standard))
             for place in places
-            if (path := GraphFiles(place, "int8").standard).is_file()
+            if (files := GraphFiles(place, "int8")).standard.is_file()
         ]
     for files in found:
         if precision in (files.precision, None):
