@@ -17,7 +17,6 @@ from edgeelad.engine.graph_files import ONNX_FOLDER
 from edgeelad.errors import EdgeeladError, HubError, PackageError
 from edgeelad.files import write_text
 from edgeelad.package.manifest import CARD_FILE, MANIFEST_FILE, check_checksum, check_files, printable, read_manifest
-from edgeelad.package.verify import verify_package
 
 CONNECT_S = 5.0
 _NAME = re.compile(r"(?P<repository>[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*)(@(?P<revision>[\w./-]+))?")
@@ -67,6 +66,8 @@ def push_package(folder: Path, repository: str, *, is_public: bool = False) -> U
         HubError: The name is no repository's, or the Hub cannot be reached or refuses.
         PackageError: The package cannot be opened, or is not verified on this machine.
     """
+    from edgeelad.package.verify import verify_package  # `find_package` needs none of it
+
     found = _NAME.fullmatch(repository)
     if found is None or found["revision"]:
         raise HubError(f"{repository!r} is not the name of a repository; name it as org/model")
