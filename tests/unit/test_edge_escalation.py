@@ -44,6 +44,8 @@ def test_the_teacher_answers_what_the_student_does_not_know(log, stream):
         assert choice["edgeelad"]["answer"] == "5"
         assert choice["edgeelad"]["student"]["answer"] == "4"
         assert server.ask("q")[1]["choices"][0]["message"]["content"] == TAUGHT
+        message = server.ask("q", response_format={"type": "json_object"})[1]["choices"][0]["message"]
+        assert json.loads(message["content"]) == {"steps": list(REPLY.steps), "answer": "5"}
         cut = server.ask("q", stop=" 5.")[1]["choices"][0]["message"]["content"]
         assert cut == TAUGHT.partition(" 5.")[0]
         assert 'edgeelad_escalated_total{outcome="answered"}' in server.call("/metrics")[1]
