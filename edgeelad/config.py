@@ -466,7 +466,7 @@ class TrainingConfig(Section):
         False, description="Compute activations again in the backward pass: less memory, about a third more time."
     )
     optimizer: Literal["adamw", "adamw_8bit"] = Field(
-        "adamw", description="adamw_8bit: optimizer state in 8 bits (bitsandbytes, on a CUDA GPU)."
+        "adamw", description="adamw_8bit: optimizer state in 8 bits (bitsandbytes)."
     )
     report_to: tuple[Literal["tensorboard", "mlflow", "wandb", "trackio"], ...] = Field(
         (),

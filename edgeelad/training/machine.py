@@ -5,7 +5,9 @@ Light: imports torch only if the configuration asks for what not every machine h
 
 from __future__ import annotations
 
+import importlib
 import importlib.util
+from typing import Any
 
 from edgeelad.config import TrainingConfig
 from edgeelad.errors import TrainingError
@@ -34,9 +36,25 @@ def check_machine(config: TrainingConfig) -> None:
             "needs one"
         )
     if config.optimizer == "adamw_8bit":
-        if not num_gpus:
-            raise TrainingError("training.optimizer = adamw_8bit needs a CUDA GPU; use adamw")
         if importlib.util.find_spec("bitsandbytes") is None:
             raise TrainingError(
                 "training.optimizer = adamw_8bit needs bitsandbytes, which is not installed; pip install bitsandbytes"
             )
+        if not num_gpus and not _can_step_on_cpu():
+            raise TrainingError(
+                "training.optimizer = adamw_8bit: the bitsandbytes here needs a CUDA GPU; upgrade it, or use adamw"
+            )
+
+
+def _can_step_on_cpu() -> bool:
+    """Whether bitsandbytes has an 8-bit optimizer for CPUs: version 0.50 does."""
+    import torch
+
+    weight = torch.nn.Parameter(torch.zeros(4096))  # smaller ones are optimized in 32 bits
+    weight.grad = torch.zeros_like(weight)
+    try:
+        optim: Any = importlib.import_module("bitsandbytes.optim")
+        optim.AdamW8bit([weight]).step()
+    except Exception:  # ImportError, NotImplementedError, RuntimeError, AttributeError, by version
+        return False
+    return True

@@ -12,6 +12,7 @@ import subprocess
 import sys
 import tempfile
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 import numpy as np
@@ -344,6 +345,7 @@ def test_no_training_process_outlives_its_run(base: Path, tmp_path: Path, scratc
 KILLED = """
 import os, signal, sys, tempfile
 from pathlib import Path
+from types import ModuleType
 sys.path[:0] = {path!r}
 from fixtures.students import SUMS, make_sum
 from edgeelad.config import TrainingConfig
@@ -387,7 +389,7 @@ def test_errors_of_a_training_process_are_those_of_training_alone(base: Path, tm
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"optimizer": "adamw_8bit"}, "adamw_8bit needs a CUDA GPU"),
+        ({"optimizer": "adamw_8bit"}, "adamw_8bit needs bitsandbytes, .* pip install bitsandbytes"),
         ({"report_to": ["trackio"]}, "training.report_to needs trackio, which is not installed; pip install trackio"),
     ],
 )
@@ -395,9 +397,29 @@ def test_what_the_machine_lacks_is_said_at_once(
     base: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, change: dict[str, Any], message: str
 ) -> None:
     found = importlib.util.find_spec
-    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None if name == "trackio" else found(name))
+    lacks = {"trackio", "bitsandbytes"}
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None if name in lacks else found(name))
     with pytest.raises(TrainingError, match=message):
         fine_tune(base, EXAMPLES, tmp_path / "out", settings(**change), 0)
+
+
+def test_bitsandbytes_that_needs_a_gpu_is_refused_without_one(
+    base: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    found = importlib.util.find_spec
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: found("json" if name == "bitsandbytes" else name))
+    monkeypatch.setitem(sys.modules, "bitsandbytes.optim", ModuleType("bitsandbytes.optim"))  # without AdamW8bit
+    with pytest.raises(TrainingError, match=r"needs a CUDA GPU; upgrade it, or use adamw"):
+        fine_tune(base, EXAMPLES, tmp_path / "out", settings(optimizer="adamw_8bit", device="cpu"), 0)
+
+
+def test_an_8_bit_optimizer_learns_as_one_of_32_bits(base: Path, tmp_path: Path) -> None:
+    pytest.importorskip("bitsandbytes")
+    losses = [
+        [loss for _, loss in fine_tune(base, EXAMPLES, tmp_path / name, settings(optimizer=name), 0).losses]
+        for name in ("adamw", "adamw_8bit")
+    ]
+    assert losses[1] == pytest.approx(losses[0], rel=0.02)
 
 
 def test_gradient_checkpointing_changes_no_weight(base: Path, tmp_path: Path) -> None:
