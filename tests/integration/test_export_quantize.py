@@ -173,7 +173,8 @@ def test_every_form_of_a_product_is_quantized_alike(kind: str, has_bias: bool, t
     assert np.allclose(run(model, rows), expected, atol=1e-6)
 
 
-def test_a_tied_head_reads_the_embedding_s_own_bytes(tmp_path: Path) -> None:
+@pytest.mark.parametrize("bits", [8, 4])
+def test_a_tied_head_reads_the_embedding_s_own_bytes(bits: int, tmp_path: Path) -> None:
     """The fallback's int8 kept a float32 table and another copy of it for the head: 0.96 GB of 1.07."""
     table = random_weight(300, 64)
     nodes = [
@@ -185,7 +186,8 @@ def test_a_tied_head_reads_the_embedding_s_own_bytes(tmp_path: Path) -> None:
     logits = helper.make_tensor_value_info("logits", TensorProto.FLOAT, ["batch", "sequence", 300])
     graph = helper.make_graph(nodes, "tied", [ids], [logits], [numpy_helper.from_array(table, "table")])
     model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)], ir_version=8)
-    model = quantized(model, 8, tmp_path)
+    model = quantized(model, bits, tmp_path)
+    assert num_products(model) == 1  # one operator for one row, where a scale per row takes seven
     assert (tmp_path / "weights").stat().st_size < 1.15 * table.size + 4096
     session = onnxruntime.InferenceSession(str(tmp_path / "product.onnx"), providers=["CPUExecutionProvider"])
     tokens = np.array([[0, 7, 299], [5, 5, 1]])
