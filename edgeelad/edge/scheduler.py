@@ -199,19 +199,23 @@ class Scheduler:
                         self._waiting.appendleft(job)
                 return
             num_tokens += len(job.request.prompt_ids)
+            self._tell_one(job)  # its first token does not wait for other prompts
 
     def _tell(self, error: Exception | None = None) -> None:
         """Wake those who wait for the running jobs, and end the jobs whose sequence has ended."""
         for job in list(self._running):
-            if job.sequence is not None and job.sequence.logprobs and not job.first_token_s:
-                job.first_token_s = time.perf_counter()
-            if error is not None or (job.sequence is not None and job.sequence.is_done):
-                own = None if job.sequence is None else job.sequence.error
-                if own is not None:
-                    _log.error("a request ends with an error: %s", own)
-                self._end(job, error or own)
-            else:
-                self._wake(job)
+            self._tell_one(job, error)
+
+    def _tell_one(self, job: Job, error: Exception | None = None) -> None:
+        if job.sequence is not None and job.sequence.logprobs and not job.first_token_s:
+            job.first_token_s = time.perf_counter()
+        if error is not None or (job.sequence is not None and job.sequence.is_done):
+            own = None if job.sequence is None else job.sequence.error
+            if own is not None:
+                _log.error("a request ends with an error: %s", own)
+            self._end(job, error or own)
+        else:
+            self._wake(job)
 
     def _end(self, job: Job, error: Exception | None = None) -> None:
         with self._changed:

@@ -1,3 +1,4 @@
+import asyncio
 import contextlib
 import http.client
 import json
@@ -7,11 +8,14 @@ import socket
 import threading
 
 import pytest
-from fixtures.served import CONTEXT, TEXT, events, make_codec, serving, wait_until
+from fixtures.served import CONTEXT, TEXT, ScriptedBatch, events, make_codec, serving, wait_until
 
 from edgeelad.edge.api import ApiError
 from edgeelad.edge.guard import MAX_REPEATS, RepeatsFilter
+from edgeelad.edge.scheduler import Scheduler
 from edgeelad.edge.serve import Buffered, listen
+from edgeelad.engine.generate import SequenceRequest
+from edgeelad.engine.sampling import SamplingParams
 from edgeelad.errors import UsageError
 from edgeelad.hosts import is_loopback
 
@@ -281,6 +285,26 @@ def asking(server, *questions):
     yield results
     for thread in threads:
         thread.join(20)
+
+
+def test_a_first_token_does_not_wait_for_other_prompts():
+    batch = ScriptedBatch(2)
+    requests = [
+        SequenceRequest(tuple(make_codec().encode_completion(f"Q: {question}\n")), SamplingParams(9))
+        for question in ("q", "held")
+    ]
+
+    async def ask(scheduler):
+        first, second = scheduler.submit(requests)
+        try:
+            fresh = await asyncio.wait_for(anext(first.tokens()), 10)
+            return len(fresh), second.sequence
+        finally:
+            batch.permission.set()
+            await scheduler.drain(10)
+
+    with Scheduler(batch, 2) as scheduler:
+        assert asyncio.run(ask(scheduler)) == (1, None)
 
 
 def test_requests_share_steps_and_the_queue_is_bounded(server):
