@@ -3,12 +3,12 @@
     python benchmarks/serving.py --package PACKAGE --data ../shared/data/gsm8k/test.jsonl
     python benchmarks/serving.py --package PACKAGE --data ... --peer llama.cpp --student CHECKPOINT
 
-Each client sends GSM8K questions one after the other, streamed and greedy, `--tokens` new ones at most; every number of
-clients gets the same questions. A client that is refused (503) counts as refused and does not try again. `edgeelad
-serve` is started on a free port; `--serve` gives it further options. With `--peer`, another server answers the same
-prompts, as token ids, with the student's int8 weights: llama.cpp's own, or OpenVINO GenAI's continuous batching behind
-a small one (peers/serve_*.py), each with as many slots as clients. Prints the environment, a table, and as the last
-line JSON.
+Each client sends GSM8K questions one after the other, streamed and greedy, with up to `--tokens` new tokens; each
+measurement has questions of its own, so that no server finds them in a cache. A client that is refused (503) counts as
+refused and does not try again. `edgeelad serve` is started on a free port; `--serve` gives it further options. With
+`--peer`, another server answers the same prompts, as token ids, with the student's int8 weights: llama.cpp's own, or
+OpenVINO GenAI's continuous batching behind a small one (peers/serve_*.py), each with as many slots as clients. Prints
+the environment, a table, and as the last line JSON.
 """
 
 from __future__ import annotations
@@ -20,9 +20,9 @@ import os
 import shlex
 import subprocess
 import sys
-import threading
 import time
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing, contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -92,8 +92,8 @@ def main() -> None:
     parser.add_argument("--tokens", type=int, default=64, help="maximum new tokens per request")
     parser.add_argument("--rounds", type=int, default=1)
     arguments = parser.parse_args()
-    most = max(*arguments.clients, arguments.requests)
-    questions = read_questions(arguments.data, most)
+    sizes = [max(num_clients, arguments.requests) for num_clients in arguments.clients] * arguments.rounds
+    questions = read_questions(arguments.data, 1 + sum(sizes))
     codec = Codec.load(arguments.package)
     bodies = [
         {"messages": [{"role": "user", "content": question.text}]}
@@ -106,11 +106,11 @@ def main() -> None:
     levels = []
     with _server(arguments) as url:
         _ask(url, bodies[0], arguments.tokens)  # warm-up
-        for _ in range(arguments.rounds):
-            for num_clients in arguments.clients:
-                asked = bodies[: max(num_clients, arguments.requests)]
-                levels.append(_measure(url, num_clients, asked, arguments.tokens))
-                print(_row(name, levels[-1]), flush=True)
+        first = 1
+        for num_clients, size in zip(arguments.clients * arguments.rounds, sizes, strict=True):
+            levels.append(_measure(url, num_clients, bodies[first : first + size], arguments.tokens))
+            print(_row(name, levels[-1]), flush=True)
+            first += size
     print(json.dumps({"name": name, "levels": [asdict(level) for level in levels]}))
 
 
@@ -139,23 +139,9 @@ def _peer_command(arguments: argparse.Namespace) -> list[str]:
 
 
 def _measure(url: str, num_clients: int, bodies: list[dict[str, Any]], num_tokens: int) -> Level:
-    waiting = bodies[::-1]
-    replies: list[Reply] = []
-
-    def work() -> None:
-        while waiting:
-            try:
-                body = waiting.pop()
-            except IndexError:
-                return
-            replies.append(_ask(url, body, num_tokens))
-
-    threads = [threading.Thread(target=work) for _ in range(num_clients)]
     start, busy = time.perf_counter(), busy_core_seconds()
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
+    with ThreadPoolExecutor(num_clients) as clients:
+        replies = list(clients.map(lambda body: _ask(url, body, num_tokens), bodies))
     seconds, busy = time.perf_counter() - start, busy_core_seconds() - busy
     served = [reply for reply in replies if not reply.is_refused]
     firsts = [reply.first_s for reply in served]

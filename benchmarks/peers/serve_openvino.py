@@ -84,11 +84,17 @@ class Handler(BaseHTTPRequestHandler):
         self.wfile.write(f"data: {json.dumps(body)}\n\n".encode())
 
 
+class Server(ThreadingHTTPServer):
+    """A server that lets all clients connect at the same time."""
+
+    request_queue_size = 128
+
+
 def main() -> None:
     """Start the server."""
     folder, slots, _, threads = sys.argv[1], *map(int, sys.argv[2:])
     Handler.engine = Engine(folder, slots, threads)
-    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+    server = Server(("127.0.0.1", 0), Handler)
     threading.Thread(target=server.serve_forever, daemon=True).start()
     print(f"http://127.0.0.1:{server.server_port}/v1", flush=True)
     print(openvino_genai.__version__, file=sys.stderr, flush=True)
