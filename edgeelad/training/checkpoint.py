@@ -1,7 +1,7 @@
 """Check that a checkpoint is the model that its config.json describes, and find the base of a LoRA adapter.
 
-Transformers loads a classifier, a head that the configuration says is tied, the first layers of a deeper model or
-weights that are not numbers without a word; each would be taught, exported and found equal to itself.
+Transformers silently loads a classifier, an untied head that the configuration says is tied, the first layers of a
+deeper model, and NaN weights. Each would be taught and exported, and pass parity.
 """
 
 from __future__ import annotations
@@ -91,14 +91,14 @@ def _check_adapter(source: str, adapted: Any) -> None:
 
 
 def check_no_code(source: str, settings: Any) -> None:
-    """Refuse a `config.json` that asks transformers to fetch and run code, at whatever depth.
+    """Refuse a `config.json` that asks transformers to fetch and run code, at any depth.
 
     Some versions do so although `trust_remote_code` is false: an attention implementation may name a repository of
     kernels (CVE-2026-4372, transformers 4.56 to 5.2), and LightGlue takes `trust_remote_code` from the file
     (CVE-2026-5241, below 5.5).
 
     Raises:
-        ModelError: It does.
+        ModelError: It asks for code.
     """
     for key, value in settings.items() if isinstance(settings, dict) else ():
         if (KERNEL_KEY.search(key) and "/" in str(value)) or (key == "trust_remote_code" and value):
@@ -114,7 +114,7 @@ def check_architecture(source: str, config: PretrainedConfig) -> None:
     """Refuse a checkpoint that was saved with another head than a language model's.
 
     Raises:
-        ModelError: It is one, such as a classifier.
+        ModelError: It is a classifier or another such model.
     """
     names = config.architectures or []
     known = [*MODEL_FOR_CAUSAL_LM_MAPPING_NAMES.values(), *MODEL_FOR_SEQ_TO_SEQ_CAUSAL_LM_MAPPING_NAMES.values()]
@@ -135,7 +135,7 @@ def check_weights(source: str, folder: Path, model: PreTrainedModel, unexpected:
         unexpected: Names in the safetensors that the model has no weight for.
 
     Raises:
-        ModelError: They are not.
+        ModelError: One of these checks fails.
     """
     left = sorted(name for name in unexpected if not COMPUTED.search(name))
     if left:
@@ -157,7 +157,7 @@ def check_shapes(source: str, folder: Path, model: PreTrainedModel, mismatched: 
         mismatched: The weights that do not: their names, or tuples that begin with them (transformers 5).
 
     Raises:
-        ModelError: There is one.
+        ModelError: A weight has another shape.
     """
     names = sorted(entry if isinstance(entry, str) else entry[0] for entry in mismatched)
     if not names:
@@ -182,7 +182,8 @@ def _check_tied_head(source: str, folder: Path, model: PreTrainedModel) -> None:
         return
     names = [f"{name}.weight" for name, module in model.named_modules(remove_duplicate=False) if module is head]
     saved = _saved_tensor(folder, names)
-    table = model.get_input_embeddings().weight  # transformers 5 keeps a head that differs, whatever the file says
+    table = model.get_input_embeddings().weight
+    # transformers 5 keeps a head that differs, even if the configuration says that it is tied
     if saved is not None and not torch.equal(saved.to(table.dtype), table):
         raise ModelError(
             f"{source}: its config.json says that head and embedding are tied, but its safetensors hold a {names[0]} "

@@ -1,6 +1,6 @@
 """Load a causal LM and its tokenizer from a folder or the hub: safetensors only, no remote code, typed errors.
 
-Gives torch models in float32 on the CPU, whatever they were saved in: training keeps float32 weights, and the export is
+Loads torch models in float32 on the CPU, whatever their saved type: training keeps float32 weights, and the export is
 compared with torch in float32. Does not change what it loads.
 """
 
@@ -117,7 +117,7 @@ def load_model(source: str, config: PretrainedConfig | None = None) -> PreTraine
         _read_settings(source)
     with _model_errors(source), _no_code_of_its_own():
         config = config or AutoConfig.from_pretrained(source, trust_remote_code=False)
-        # torch's own attention would leave Gemma 2's soft cap out without a word
+        # torch's own attention silently leaves out Gemma 2's soft cap
         has_softcap = getattr(config, "attn_logit_softcapping", None) is not None
         head = AutoModelForSeq2SeqLM if config.is_encoder_decoder else AutoModelForCausalLM
         model, info = head.from_pretrained(
@@ -185,7 +185,7 @@ def _no_code_of_its_own() -> Iterator[None]:
     """Keep `from_pretrained` from looking for `custom_generate/generate.py`.
 
     Transformers 4 runs that file of a local folder without asking, and writes that of a repository to its cache
-    (CVE-2026-80047). An OSError is how it learns that there is none.
+    (CVE-2026-80047). An OSError tells it that there is none.
     """
 
     def find_none(*_: Any, **__: Any) -> None:
@@ -211,7 +211,7 @@ def _translated(source: str, data: dict[str, Any], family: type[PretrainedConfig
 
 @contextmanager
 def _model_errors(source: str) -> Iterator[None]:
-    """Turn whatever transformers raises while loading a model into a ModelError of one line."""
+    """Turn any error that transformers raises while it loads a model into a ModelError of one line."""
     try:
         yield
     except SafetensorError as error:
@@ -228,7 +228,7 @@ def _explain(source: str, error: Exception) -> str:
     if "trust_remote_code" in text:
         return f"{source}: needs code from its repository, which is never run; choose an architecture of transformers"
     if not Path(source).is_dir():
-        return f"{source}: no such folder, and not to be had from the Hugging Face Hub ({_first_line(error)})"
+        return f"{source}: no such folder, and it cannot be fetched from the Hugging Face Hub ({_first_line(error)})"
     if "model type" in text or "model_type" in text:
         return f"{source}: transformers does not know this architecture ({_first_line(error)}); {served_families()}"
     if Path(source).is_dir() and ("NoneType" in text or "backend tokenizer" in text):

@@ -1,7 +1,7 @@
 """Turn a causal LM or a T5 into a student folder: float32 safetensors, `tokenizer.json`, `prompt.json`, token ids.
 
 `generation_config.json` keeps the ids of the end, begin and padding tokens only: a student's explanation is greedy, and
-whatever loads the folder later should generate as it was scored.
+a program that loads the folder later should generate what was scored.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ from edgeelad.training.save import refuse_existing, save_student
 
 # characters that templates and tokenizers treat in their own ways, and a list of choices
 SAMPLE = Question("sample", 'If x < 3 & y > 2, what\'s "x + y"? Größe: 5 €', kind="choice", choices=("4", "5"))
-# what Llama 3's own template says where no clock is at hand; a prompt that changes with the day cannot be reproduced
+# the date in Llama 3's own template if there is no clock; a prompt that changes with the day cannot be reproduced
 TEMPLATE_DATE = date(2024, 7, 26)
 
 
@@ -124,7 +124,7 @@ def _check_settings(source: str, prompt: PromptFormat) -> None:
     """Check that the template renders, and reads the system prompt and the options that are set.
 
     Raises:
-        ConfigError: It does not.
+        ConfigError: It does not render, or leaves one of them out.
     """
     kind = "its chat template" if prompt.is_chat else "its prompt template"
     try:

@@ -14,13 +14,9 @@ from edgeelad.text.prompts import PromptFormat
 
 
 def refuse_existing(out: Path) -> None:
-    """Refuse to write over something before the work is done, not after.
-
-    Raises:
-        StorageError: `out` is there already.
-    """
+    """Raise StorageError if `out` exists, before any work is done."""
     if out.exists():
-        raise StorageError(f"{out}: is there already, and nothing is written over; name a new folder or move this one")
+        raise StorageError(f"{out}: already exists and is not overwritten; choose another folder, or move this one")
 
 
 def save_student(

@@ -50,7 +50,7 @@ STANDARD_FAMILIES = (
 # rotary kinds whose frequencies do not depend on the sequence's length, so that they can be traced once; those of
 # longrope do not up to the original context, at which `engine.shape` caps the student's
 STATIC_ROPE_TYPES = ("default", "linear", "llama3", "yarn", "longrope")
-# how configurations say that there is more to cache than keys and values, or that there are experts
+# settings of configurations whose layers cache more than keys and values, or have experts
 STATEFUL_LAYERS = {"linear_attention", "conv", "mamba", "mamba2", "recurrent", "hybrid"}
 STATEFUL_SETTINGS = (
     "mamba_d_state", "mamba_d_conv", "ssm_state_size", "state_size", "conv_L_cache", "lru_width",

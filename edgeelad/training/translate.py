@@ -1,8 +1,8 @@
 """Translate configurations that transformers 5 saved into what transformers 4.57 reads.
 
-Transformers 4 ignores `rope_parameters` without a word and takes its defaults, so a model would silently become another
-one; and it knows no tokenizer class `TokenizersBackend`. Pure functions on the content of `config.json` and
-`tokenizer_config.json`; what has no equal in 4.57 is an error.
+Transformers 4 ignores `rope_parameters` and uses its defaults, so a model would silently become another one. It does
+not know the tokenizer class `TokenizersBackend`. Pure functions on the content of `config.json` and
+`tokenizer_config.json`; a setting without an equal in 4.57 is an error.
 """
 
 from __future__ import annotations
@@ -53,7 +53,7 @@ def translate_config(config: Mapping[str, Any], accepted: Set[str]) -> dict[str,
         _set(translated, PARTIAL_NAMES, partial, accepted)
     scaling = _rope_scaling(rope, translated)
     if scaling is not None and "rope_scaling" not in accepted:
-        raise UntranslatableError(f"its rope_parameters scale by {scaling['rope_type']!r}, which 4.57 does not for it")
+        raise UntranslatableError(f"its rope_parameters scale by {scaling['rope_type']!r}, which 4.57 cannot do for it")
     if "rope_scaling" in accepted:
         translated["rope_scaling"] = scaling
     return translated
@@ -63,8 +63,8 @@ def translate_tokenizer(config: Mapping[str, Any]) -> dict[str, Any]:
     """The settings of a `tokenizer_config.json` that transformers 4.57 needs in another form; empty if there are none.
 
     A list of `extra_special_tokens` is 4.57's `additional_special_tokens`; named ones (`model_specific_special_tokens`)
-    are its `extra_special_tokens`. Whatever class transformers 5 names, the plain fast tokenizer is to be taken: its
-    `tokenizer.json` says all that the class would.
+    are its `extra_special_tokens`. The plain fast tokenizer replaces any class that transformers 5 names:
+    `tokenizer.json` holds all that the class would add.
     """
     extra = config.get("extra_special_tokens")
     named = config.get("model_specific_special_tokens")

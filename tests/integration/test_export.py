@@ -262,7 +262,7 @@ def test_an_export_that_fails_leaves_nothing(students: dict[Family, Path], tmp_p
 
 def test_a_folder_that_is_there_is_not_written_over(students: dict[Family, Path], tmp_path: Path) -> None:
     (tmp_path / "out").mkdir()
-    with pytest.raises(StorageError, match="is there already"):
+    with pytest.raises(StorageError, match="already exists"):
         export_student(students["llama"], tmp_path / "out", ExportConfig(), parity_questions=ASKED)
 
 

@@ -241,7 +241,7 @@ def test_a_base_that_is_no_student_and_a_folder_that_is_there_are_refused(base: 
     with pytest.raises(ModelError, match="no such folder"):
         fine_tune(tmp_path / "nothing", EXAMPLES, tmp_path / "out", settings(), 0)
     (tmp_path / "there").mkdir()
-    with pytest.raises(StorageError, match="is there already"):
+    with pytest.raises(StorageError, match="already exists"):
         fine_tune(base, EXAMPLES, tmp_path / "there", settings(), 0)
     (tmp_path / "file").write_text("")
     with pytest.raises(StorageError, match="cannot be written"):

@@ -424,7 +424,7 @@ def test_a_missing_folder_a_file_and_an_empty_folder_are_refused(raw: Path, tmp_
 
 def test_a_hub_id_that_cannot_be_fetched_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
-    assert "not to be had from the Hugging Face Hub" in _refused("nobody/nothing", tmp_path)
+    assert "cannot be fetched from the Hugging Face Hub" in _refused("nobody/nothing", tmp_path)
 
 
 def test_pickled_weights_are_never_read(raw: Path, model: PreTrainedModel, tmp_path: Path) -> None:

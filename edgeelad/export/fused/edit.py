@@ -149,11 +149,11 @@ class EditedGraph:
 
 
 def read_graph(model: ModelProto, weights_path: Path | None = None) -> EditedGraph:
-    """Take a model apart: Constant nodes become weights, Identity nodes vanish. Do not use the model afterwards.
+    """Convert a model for editing: Constant nodes become weights, Identity nodes are removed. Do not reuse the model.
 
     Args:
-        model: The model, with its weights or without.
-        weights_path: The file of the weights, if the model is without.
+        model: The model, with or without its weights.
+        weights_path: The file of the weights, if the model does not hold them.
     """
     weights = {tensor.name: _read_tensor(tensor, weights_path) for tensor in model.graph.initializer}
     nodes: list[NodeProto] = []

@@ -14,11 +14,7 @@ from edgeelad.training.support import unfused_reason
 
 
 def check_family(config: PretrainedConfig) -> None:
-    """Refuse a student of another family, or of settings that no fused graph has.
-
-    Raises:
-        UnservedArchitectureError: It is one.
-    """
+    """Raise UnservedArchitectureError if the student's family or settings have no fused graph."""
     reason = unfused_reason(config)
     if reason is not None:
         raise UnservedArchitectureError(reason)

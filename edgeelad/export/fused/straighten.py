@@ -1,8 +1,8 @@
 """Connect attention and rotary embedding to their projections: drop reshapes that the fused operators do not need.
 
 For `view(...).transpose(1, 2)` the tracer records a dozen nodes of shape arithmetic per layer that change nothing:
-GroupQueryAttention and RotaryEmbedding take [batch, sequence, heads · size] as the projections return it. What is not
-recognized stays as it was traced, which is right and slower.
+GroupQueryAttention and RotaryEmbedding take [batch, sequence, heads · size] as the projections return it. A
+pattern that is not recognized stays as traced: correct, but slower.
 """
 
 from __future__ import annotations
