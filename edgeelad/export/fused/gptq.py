@@ -29,7 +29,7 @@ class InputStatistics:
         energy: Mean square of each input, [inputs].
         order: The inputs, those with the most energy first.
         feedback: How far one unit of error of an earlier input (column) moves a later one (row), both in that order;
-            strictly lower triangular, [inputs, inputs].
+            lower triangular, [inputs, inputs].
     """
 
     energy: Weight
@@ -47,8 +47,8 @@ def input_statistics(rows: Weight) -> InputStatistics:
     # with XᵀX = R·Rᵀ, the squared error of the products is |Rᵀ·errors|², of which input k makes the k-th term zero by
     # an error of −Σ R[j, k] / R[k, k] · errors[j] over the inputs j before it
     factor = np.linalg.cholesky(damped)
-    feedback = np.tril((factor / np.diagonal(factor))[::-1, ::-1].T, -1)
-    return InputStatistics(energy, order, np.asarray(feedback, dtype=np.float32, order="C"))
+    feedback = np.asarray((factor / np.diagonal(factor))[::-1, ::-1].T, dtype=np.float32, order="C")
+    return InputStatistics(energy, order, feedback)
 
 
 def choose_scales(
