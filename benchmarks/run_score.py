@@ -15,9 +15,11 @@ from edgeelad.engine.options import EngineOptions
 from edgeelad.progress import Silent
 from edgeelad.scoring.score import score_pool
 
+NUM_WARM_UP = 4000  # questions, in which all workers start
+
 
 class Clock(Silent):
-    """When the first and the last row were there: how many rows, the time, the driver's processor time."""
+    """When the last row of the warm-up and the last of all were there: rows, the time, the driver's processor time."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -25,11 +27,12 @@ class Clock(Silent):
 
     def update(self, done: int, note: str = "", total: int | None = None) -> None:
         """See Progress."""
-        self.times[1:] = [(done, time.monotonic(), time.process_time())]
+        if done >= NUM_WARM_UP:
+            self.times[1:] = [(done, time.monotonic(), time.process_time())]
 
 
 def main(engine: str, workers: int, student: Path, pool: Path, out: Path) -> None:
-    """Score, and extrapolate the seconds between the first row and the last to all rows."""
+    """Score; tells the seconds of the rows after the warm-up."""
     if engine == "ray":
         import ray
 
@@ -42,10 +45,8 @@ def main(engine: str, workers: int, student: Path, pool: Path, out: Path) -> Non
     clock, config = Clock(), PoolConfig(path=str(pool), kind="number")
     summary = score_pool(student, config, out, clock, strategy="risk", options=options, max_tokens=16)
     (before, start, driver_start), (after, end, driver_end) = clock.times
-    figures = {
-        "steady_seconds": (end - start) / (after - before) * after,
-        "driver_seconds": (driver_end - driver_start) / (after - before) * after,
-    }
+    rows = after - before
+    figures = {"steady_seconds": end - start, "driver_seconds": driver_end - driver_start, "steady_questions": rows}
     print(json.dumps(summary | figures))
 
 

@@ -4,8 +4,8 @@
 
 `pool`: `edgeelad score` over pools of 1, 10, 100 and 1,000 times as many questions, by a tiny student whose seconds are
 soon over; seconds a question, and the peak resident sizes of the parent and of the largest worker. `ray`: the same
-student on 2,000 questions by 1, 2 and 4 worker processes and Ray actors on this machine, in turns; seconds from the
-first row to the last, so without starts. `selection`: a batch from the scores of 10,000, 100,000 and 1,000,000
+student on 6,000 questions by 1, 2 and 4 worker processes and Ray actors on this machine, in turns; seconds of the last
+2,000, when all have started. `selection`: a batch from the scores of 10,000, 100,000 and 1,000,000
 questions. `trees`: one worker, the shape asked for in int8, solutions of 1, 2 and 4 times the steps and prefixes with
 1, 2 and 4 times the branches. `workers`: one worker against one a core, in turns. Prints the environment, the tables,
 and as the last line JSON.
@@ -36,7 +36,7 @@ HERE = Path(__file__).parent
 FACTORS = (1, 2, 4)
 POOL_FACTORS = (1, 10, 100, 1000)
 ACTORS = (1, 2, 4)
-RAY_QUESTIONS = 2000
+RAY_QUESTIONS = 6000
 SELECTION_QUESTIONS = (10_000, 100_000, 1_000_000)
 WORKERS = ("edgeelad-int8-one-worker", "edgeelad-int8")
 NUM_TREES = 4  # questions whose trees are made larger
@@ -50,6 +50,7 @@ def main() -> None:
     parser.add_argument("--questions", type=int, default=16, help="a round of `workers`")
     parser.add_argument("--pool-questions", type=int, default=64, help="of the smallest pool")
     parser.add_argument("--pool-engine", choices=("local", "ray"), default="local", help="`pool` on Ray actors")
+    parser.add_argument("--actors", type=int, nargs="+", default=ACTORS, help="of `ray`")
     parser.add_argument("--selection-questions", type=int, nargs="+", default=SELECTION_QUESTIONS)
     arguments = parser.parse_args()
     print(describe_machine())
@@ -107,7 +108,7 @@ def measure_ray(arguments: argparse.Namespace) -> list[dict[str, Any]]:
     with tempfile.TemporaryDirectory(dir=arguments.cache) as name:
         pool = Path(name) / "pool.jsonl"
         write_jsonl(pool, repeat_questions(arguments.data, RAY_QUESTIONS))
-        for workers in ACTORS:
+        for workers in arguments.actors:
             found: dict[str, list[dict[str, Any]]] = {"local": [], "ray": []}
             written = set()
             for turn in range(arguments.rounds):
