@@ -3,11 +3,11 @@
     python benchmarks/scaling.py --data ../shared/data/gsm8k/test.jsonl
 
 `pool`: `edgeelad score` over pools of 1, 10, 100 and 1,000 times as many questions, by a tiny student whose seconds are
-soon over; seconds a question, and the peak resident sizes of the parent and of the largest worker. `ray`: the same
+soon over; seconds per question, and the peak resident sizes of the parent and of the largest worker. `ray`: the same
 student on 6,000 questions by 1, 2 and 4 worker processes and Ray actors on this machine, in turns; seconds of the last
 2,000, when all have started. `selection`: a batch from the scores of 10,000, 100,000 and 1,000,000
 questions. `trees`: one worker, the shape asked for in int8, solutions of 1, 2 and 4 times the steps and prefixes with
-1, 2 and 4 times the branches. `workers`: one worker against one a core, in turns. Prints the environment, the tables,
+1, 2 and 4 times the branches. `workers`: one worker against one per core, in turns. Prints the environment, the tables,
 and as the last line JSON.
 """
 
@@ -60,7 +60,7 @@ def main() -> None:
 def measure_pools(arguments: argparse.Namespace) -> list[dict[str, Any]]:
     """Seconds and memory of `edgeelad score` by the size of the pool."""
     student = Models(arguments.cache, "tiny", arguments.data).exported()
-    print("\npool        seconds  ms a question  parent MB  worker MB")
+    print("\npool        seconds  ms/question  parent MB  worker MB")
     rows = []
     with tempfile.TemporaryDirectory(dir=arguments.cache) as name:
         for factor in POOL_FACTORS:
@@ -174,7 +174,7 @@ def measure_trees(arguments: argparse.Namespace) -> list[dict[str, Any]]:
     models = Models(arguments.cache, arguments.shape, arguments.data)
     engine, codec = models.engine("edgeelad-int8-one-worker", arguments.cores), Codec.load(models.student())
     questions = read_questions(arguments.data, NUM_TREES * max(FACTORS))
-    print("\nsteps  branches  branch tokens  seconds  tokens a core-second")
+    print("\nsteps  branches  branch tokens  seconds  tokens/core-second")
     rows = []
     for steps in FACTORS:
         for branches in FACTORS:
@@ -212,7 +212,7 @@ def _run_alone(engine: Any, trees: Workload, arguments: argparse.Namespace) -> d
 
 
 def measure_workers(arguments: argparse.Namespace) -> dict[str, Any]:
-    """New tokens a second of one worker and of one a core."""
+    """New tokens per second of one worker, and of one worker per core."""
     models = Models(arguments.cache, arguments.shape, arguments.data)
     questions = read_questions(arguments.data, NUM_WARM_UP + arguments.rounds * arguments.questions)
     workload = make_workload(Codec.load(models.student()), questions, 4, 32)

@@ -196,7 +196,7 @@ def temporary_database() -> sqlite3.Connection:
 
 @contextmanager
 def full_disk_errors(what: str) -> Iterator[None]:
-    """Turn SQLite's failures to write a temporary file into a StorageError; `what` is its subject and "do" or "does".
+    """Turn a failure to write a temporary file into a StorageError that begins with `what` ("the ids do").
 
     Raises:
         StorageError: The temporary folder is full.
