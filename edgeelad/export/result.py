@@ -120,7 +120,7 @@ class ExportResult:
         if self.unserved is not None:
             found.append(
                 f"this student has no engine graphs ({self.unserved}): it is exported as Optimum's standard graph, "
-                "without packed reasoning trees; scores are the same, but scoring takes several times as long and more "
+                "without packed reasoning trees; scores are the same, but scoring takes about twice as long and more "
                 "memory"
             )
         if self.max_context < self.num_positions:
