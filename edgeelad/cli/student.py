@@ -20,15 +20,17 @@ if TYPE_CHECKING:
 @click.argument("package", type=PATH)
 @click.argument("question")
 @click.option("--max-tokens", type=click.IntRange(min=1), help="Maximum tokens to generate; default: the package's.")
+@click.option("--threads", type=click.IntRange(min=1), help="Threads of the ONNX session; default: one per core.")
 @JSON
-def run(package: Path, question: str, max_tokens: int | None, as_json: bool) -> None:
+def run(package: Path, question: str, max_tokens: int | None, threads: int | None, as_json: bool) -> None:
     """Ask a packaged student a question: streams the explanation, then the answer.
 
     PACKAGE is a folder, or a repository of the Hugging Face Hub: org/model, or org/model@revision.
     """
     from edgeelad.api.student import load
+    from edgeelad.engine.options import num_cores
 
-    with load(package) as student:
+    with load(package, num_threads=threads or num_cores()) as student:
         if as_json:
             explanation = student.explain(question, max_tokens=max_tokens)
             names = ("question", "steps", "answer", "text", "finish_reason")
