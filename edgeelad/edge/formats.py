@@ -127,7 +127,7 @@ def _read_object(schema: Mapping[str, Any]) -> ObjectFormat:
         properties = {name: {} for name in DEFAULT_FIELDS}
     for name in (*properties, *required):
         if not isinstance(name, str) or name not in FIELDS or name not in properties:
-            raise FormatError(f"it asks for {str(name)[:40]!r}")
+            raise FormatError(f"the schema asks for {str(name)[:40]!r}")
     return ObjectFormat(
         {name: _read_property(name, own, schema) for name, own in properties.items()}, frozenset(required)
     )
@@ -139,7 +139,7 @@ def _read_property(name: str, schema: Any, whole: Mapping[str, Any]) -> tuple[Fo
     if len(forms) > MAX_ALTERNATIVES:
         raise FormatError(f"{name} has more than {MAX_ALTERNATIVES} alternatives")
     if not any(form.types & (types - {"null"}) and (not items or form.items & items) for form in forms):
-        raise FormatError(f"it asks for another type of {name}")
+        raise FormatError(f"the schema asks for another type of {name}")
     return forms
 
 
