@@ -22,7 +22,7 @@ from edgeelad.engine.options import EngineOptions
 from edgeelad.errors import EdgeeladError, ModelError, PackageError, StorageError
 from edgeelad.export import export_student
 from edgeelad.package import verify
-from edgeelad.package.golden import GOLDEN_FILE, read_golden
+from edgeelad.package.golden import GOLDEN_FILE, GoldenStudent, read_golden
 from edgeelad.package.info import PackageInfo
 from edgeelad.package.manifest import describe_file
 from edgeelad.package.open import is_package, open_package
@@ -455,6 +455,33 @@ def test_other_outputs_are_reported_with_their_place(own):
     assert (second.id, second.place, second.expected) == ("spare-0", 4, None)
     assert "golden outputs: 3 of 5 the same" in report.text()
     assert f"{QUESTIONS[1].id}: the explanation differs from token 3 on" in report.text()
+    assert report.text().endswith("NOT verified: this device computes other outputs")
+
+
+def test_a_near_tie_may_be_decided_otherwise(own, monkeypatch):
+    """SmolLM2-135M in int8, written with onnxruntime 1.32, was "NOT verified" by 1.22: 0.05 nats decided a token."""
+    rows = [json.loads(line) for line in (own / GOLDEN_FILE).read_text().splitlines()]
+    student = GoldenStudent(own, "int8")
+    prompt, written = rows[1]["prompt_ids"], rows[1]["completion_ids"]
+    leads = {token: student.lead([*prompt, *written[:3]], token) for token in range(student.codec.vocab_size)}
+    assert leads[written[3]] == 0.0
+    others = {token: lead for token, lead in leads.items() if lead} | dict.fromkeys(student.codec.eos_ids, 99.0)
+    second = min(others, key=others.get)
+    before = [*written[:3], second]
+    rows[1]["completion_ids"] = [*before, *student.write([*prompt, *before], rows[1]["max_tokens"] - 4)]
+    forge(own, GOLDEN_FILE, "".join(json.dumps(row) + "\n" for row in rows).encode())
+    monkeypatch.setattr("edgeelad.package.golden.TIE_NATS", others[second] + 0.01)
+    report = verify_package(own)
+    (mismatch,) = report.mismatches
+    assert (mismatch.place, mismatch.expected, mismatch.found) == (3, second, written[3])
+    assert mismatch.lead == pytest.approx(others[second], abs=1e-5)
+    assert report.is_ok
+    assert "golden outputs: 4 of 5 the same" in report.text()
+    assert f"a near tie at token 3: token {written[3]} leads token {second} by" in report.text()
+    assert report.text().endswith("so decides near ties otherwise\nverified")
+    monkeypatch.setattr("edgeelad.package.golden.TIE_NATS", others[second] - 0.01)
+    report = verify_package(own)
+    assert not report.is_ok
     assert report.text().endswith("NOT verified: this device computes other outputs")
 
 
