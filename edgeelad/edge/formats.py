@@ -76,7 +76,7 @@ def parse_format(value: Any) -> ObjectFormat | None:
     if value is None or kind == "text":
         return None
     if kind == "json_object":
-        return _free(DEFAULT_FIELDS)
+        return ObjectFormat({name: (Form(TYPES),) for name in DEFAULT_FIELDS}, frozenset(DEFAULT_FIELDS))
     named = value.get("json_schema") if kind == "json_schema" else None
     if not isinstance(named, dict) or not isinstance(schema := named.get("schema", {}), dict):
         raise FormatError(
@@ -106,10 +106,6 @@ def fill(wanted: ObjectFormat, found: Mapping[str, Any], kind: AnswerKind) -> di
                 said = "none" if found.get(name) is None else repr(found[name])[:80]
                 raise UnfilledError(f"The student's {name} is {said}, which the schema does not allow.") from None
     return filled
-
-
-def _free(names: tuple[str, ...]) -> ObjectFormat:
-    return ObjectFormat({name: (Form(TYPES),) for name in names}, frozenset(names))
 
 
 def _read_object(schema: Mapping[str, Any]) -> ObjectFormat:

@@ -70,7 +70,12 @@ class VerifyReport:
     @property
     def is_ok(self) -> bool:
         """Whether all outputs are the same but for near ties, and every file that could be opened was checked."""
-        return all(mismatch.is_tie for mismatch in self.mismatches) and not self.unlisted_files
+        return self.has_ties_only and not self.unlisted_files
+
+    @property
+    def has_ties_only(self) -> bool:
+        """Whether every difference is a near tie."""
+        return all(mismatch.is_tie for mismatch in self.mismatches)
 
     @property
     def explanation_s(self) -> float:
@@ -104,10 +109,8 @@ class VerifyReport:
         if self.mismatches:
             is_other = self.written_with not in (None, self.onnxruntime)
             written = f"; they were written with onnxruntime {self.written_with}" if is_other else ""
-            if all(mismatch.is_tie for mismatch in self.mismatches):
-                lines.append(f"this device rounds otherwise, and so decides near ties otherwise{written}")
-            else:
-                lines.append(f"NOT verified: this device computes other outputs{written}")
+            ties = "this device rounds otherwise, and so decides near ties otherwise"
+            lines.append((ties if self.has_ties_only else "NOT verified: this device computes other outputs") + written)
         return "\n".join([*lines, "verified"] if self.is_ok else lines)
 
 

@@ -59,7 +59,7 @@ class Pool(Mapping[str, Question]):
         return len(self.places)
 
     def __iter__(self) -> Iterator[str]:
-        return (question.id for question in self.questions)
+        return (id_ for place, id_ in self._table.ids() if self._holds(place))
 
     def __getitem__(self, id_: str) -> Question:
         place = self._table.find(id_)
