@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
@@ -11,7 +11,7 @@ from candidates import CANDIDATES
 from numpy.typing import NDArray
 from scipy.stats import rankdata
 
-from edgeelad.records import ReasoningTree, Score
+from edgeelad.records import Question, ReasoningTree, Score
 from edgeelad.text.answers import agree
 from edgeelad.uncertainty import STRATEGIES, score
 from edgeelad.uncertainty.risk import COLD_START, RiskModel, features, fit
@@ -32,12 +32,32 @@ def detection_rows(study: Study, number: int) -> Iterator[dict[str, Any]]:
     asked = {q.id for q in study.first_batch()} if number else set()
     checked = [tree for tree in study.trees(0) if tree.question.id in {q.id for q in study.first_batch()}]
     trees = [tree for tree in trees if tree.question.id not in asked]
+    # as a run has it in round 2
+    model = fitted(checked, study.pool) if number else COLD_START
+    yield from rows_of(trees, study.pool, study.task.first_flaw, model, study.seed)
+
+
+def rows_of(
+    trees: Sequence[ReasoningTree],
+    pool: Mapping[str, Question],
+    first_flaw: Callable[[Question, Sequence[str]], int | None],
+    model: RiskModel,
+    seed: int,
+) -> Iterator[dict[str, Any]]:
+    """A row per strategy and target.
+
+    Args:
+        trees: Of the questions to score.
+        pool: The same questions with their reference answers, by id.
+        first_flaw: The 0-based index of the first wrong step; None if all are right.
+        model: For `risk`.
+        seed: For `random`.
+    """
     targets = {
-        "answer": np.array([not agree(tree.answer, study.pool[tree.question.id].answer) for tree in trees]),
-        "step": np.array([study.task.first_flaw(tree.question, tree.steps) is not None for tree in trees]),
+        "answer": np.array([not agree(tree.answer, pool[tree.question.id].answer) for tree in trees]),
+        "step": np.array([first_flaw(tree.question, tree.steps) is not None for tree in trees]),
     }
-    model = _fitted(study, checked) if number else COLD_START
-    for name, scores in all_scores(trees, model, study.seed).items():
+    for name, scores in all_scores(trees, model, seed).items():
         values = np.array([scored.value for scored in scores])
         tokens = sum(scored.num_tokens for scored in scores) / len(scores)
         for target, is_positive in targets.items():
@@ -54,9 +74,14 @@ def detection_rows(study: Study, number: int) -> Iterator[dict[str, Any]]:
 
 
 def all_scores(trees: Sequence[ReasoningTree], model: RiskModel, seed: int) -> dict[str, list[Score]]:
-    """Every strategy's scores; `disagreement` also with as many explanations as the trees hold."""
+    """The scores of every strategy whose branches the trees hold; `disagreement` also with all their explanations."""
     few = [_with_few(tree) for tree in trees]
-    strategies = (*STRATEGIES.values(), *CANDIDATES)
+    has_probes, has_removals = any(tree.probes for tree in trees), any(tree.removals for tree in trees)
+    strategies = [
+        strategy
+        for strategy in (*STRATEGIES.values(), *CANDIDATES)
+        if (has_probes or not strategy.needs_probe) and (has_removals or not strategy.needs_removals)
+    ]
     found = {strategy.name: list(score(few, strategy, seed=seed, risk=model)) for strategy in strategies}
     found["disagreement, 12"] = list(score(trees, "disagreement"))
     found["risk, cold"] = list(score(few, "risk", risk=COLD_START))
@@ -67,10 +92,10 @@ def _with_few(tree: ReasoningTree) -> ReasoningTree:
     return replace(tree, branches=(tree.branches[0][:NUM_FEW], *tree.branches[1:]))
 
 
-def _fitted(study: Study, checked: Sequence[ReasoningTree]) -> RiskModel:
-    """The risk model as a run has it in round 2: fitted on the questions that the teacher checked in round 1."""
+def fitted(checked: Sequence[ReasoningTree], pool: Mapping[str, Question]) -> RiskModel:
+    """The risk model as a run fits it on the questions that the teacher checked."""
     rows = [features(step_traces(tree), tree.steps, tree.answer, tree.question.kind) for tree in checked]
-    return fit(rows, [not agree(tree.answer, study.pool[tree.question.id].answer) for tree in checked])
+    return fit(rows, [not agree(tree.answer, pool[tree.question.id].answer) for tree in checked])
 
 
 def auroc(values: Floats, is_positive: NDArray[np.bool_]) -> float:

@@ -35,7 +35,7 @@ from edgeelad.uncertainty import RiskModel, score, tree_params
 from edgeelad.uncertainty.risk import features, fit
 from edgeelad.uncertainty.traces import step_traces
 
-FIRST_BATCH, BATCH, NUM_ROUNDS = 60, 60, 3  # round 1 is the same in all arms of a seed
+FIRST_BATCH, BATCH, NUM_ROUNDS = 60, 120, 3  # round 1 is the same in all arms of a seed
 MAX_SEED_EXAMPLES = 300
 ROUND_STEPS = 350
 NUM_EXPLANATIONS = 12  # of `disagreement` at its most expensive

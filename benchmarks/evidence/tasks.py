@@ -9,6 +9,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
@@ -123,24 +124,20 @@ def _word_task(
         question = question_of(problem, f"odd-{i}")
         odd.append(replace(question, text=_without_number(question.text, rng)))
 
-    def first_flaw(question: Question, steps: Sequence[str]) -> int | None:
-        place = _first_wrong_equation(plain[question.id], steps)
-        return None if place is not None and place >= len(steps) else place
-
     return Task(
         [Example(q, q.explanation or (), q.answer or "") for q in seeds],
         [pool[i] for i in rng.permutation(len(pool))] + odd,
         test,
         frozenset(q.id for q in odd),
-        first_flaw,
+        lambda question, steps: first_wrong_equation(plain[question.id], steps),
         replace(RECIPE, base_steps=600),
         64,
         tuple(text for q in (*seeds[:800], *pool) for text in (q.text, "\n".join(q.explanation or ()))),
     )
 
 
-def _first_wrong_equation(question: str, steps: Sequence[str]) -> int | None:
-    """`solver.find_first_error` by equations alone: words are free, as the tasks use many."""
+def first_wrong_equation(question: str, steps: Sequence[str]) -> int | None:
+    """The 0-based index of the first step whose equations are wrong for a generated word problem; words are free."""
     bare = [" ".join(str(equation) for equation in find_equations(step)) for step in steps]
     return next((i for i, step in enumerate(bare) if not step or not solver.judge_step(question, bare[:i], step)), None)
 
@@ -209,8 +206,8 @@ def _reword_steps(steps: tuple[str, ...], rng: Generator) -> tuple[str, ...]:
 
 # --- (c) long chains ---
 
-LETTERS = "abcdefghijklmnopqrstuvwxyz"
-_STEP = re.compile(r"([a-z]) : (?:([a-z]) (\S+) ([a-z]) : )?(?:(\d) (\S+) (\d) : )?(\d)")
+NAMES, OTHER_NAMES = "abcdefghij", "zyx"  # of the chain's variables in their order, and of the distractors
+_STEP = re.compile(r"([a-z]) = (?:[a-z] [+*] \d : \d [+*] \d : )?(\d)")
 
 
 def _chains(rng: Generator, _: Path | None) -> Task:
@@ -248,7 +245,7 @@ def _chains(rng: Generator, _: Path | None) -> Task:
         values = plain[question.id]
         for place, step in enumerate(steps):
             match = _STEP.fullmatch(step)
-            if match is None or values.get(match[1]) != int(match[8]):
+            if match is None or values.get(match[1]) != int(match[2]):
                 return place
         return None
 
@@ -265,32 +262,23 @@ def _chains(rng: Generator, _: Path | None) -> Task:
 
 
 def _chain(rng: Generator, num_steps: int, operators: str, id_: str) -> tuple[Question, dict[str, int]]:
-    """Assignments mod 10 in shuffled order with up to two distractors; a step per variable that the answer needs."""
-    names = [LETTERS[i] for i in rng.permutation(26)]
-    num_given = 2
-    values: dict[str, int] = {}
-    statements, steps = [], []
-    for place in range(num_steps):
-        name = names[place]
-        if place < num_given:
-            values[name] = int(rng.integers(10))
-            statements.append(f"{name} = {values[name]}")
-            steps.append(f"{name} : {values[name]}")
-            continue
-        # the variable before is always used, so that the answer needs all of them
-        other = names[int(rng.integers(place - 1))] if place > num_given else names[0]
-        left, right = (names[place - 1], other) if rng.random() < 0.5 else (other, names[place - 1])
-        is_product = "*" in operators and rng.random() < 0.4
-        sign = "*" if is_product else "+"
-        a, b = values[left], values[right]
-        values[name] = (a * b if is_product else a + b) % 10
-        statements.append(f"{name} = {left} {sign} {right}")
-        steps.append(f"{name} : {left} {sign} {right} : {a} {sign} {b} : {values[name]}")
-    steps[:num_given] = sorted(steps[:num_given])
-    asked = names[num_steps - 1]
-    for extra in range(int(rng.integers(3))):
-        name = names[num_steps + extra]
-        statements.append(f"{name} = {names[int(rng.integers(num_steps))]} + {names[int(rng.integers(num_steps))]}")
+    """Assignments mod 10 in shuffled order with up to two distractors; a step per variable of the chain.
+
+    Each variable follows from the one before and a digit. Names are in the chain's order: so small a student learns no
+    chain of arbitrary names, with any number of examples that was tried (docs/LOG.md).
+    """
+    values = {NAMES[0]: int(rng.integers(10))}
+    statements = [f"{NAMES[0]} = {values[NAMES[0]]}"]
+    steps = list(statements)
+    for before, name in pairwise(NAMES[:num_steps]):
+        sign = "*" if "*" in operators and rng.random() < 0.5 else "+"
+        left, right = values[before], int(rng.integers(1, 10))
+        values[name] = (left * right if sign == "*" else left + right) % 10
+        statements.append(f"{name} = {before} {sign} {right}")
+        steps.append(f"{statements[-1]} : {left} {sign} {right} : {values[name]}")
+    for name in OTHER_NAMES[: int(rng.integers(3))]:
+        statements.append(f"{name} = {NAMES[int(rng.integers(num_steps))]} + {int(rng.integers(1, 10))}")
+    asked = NAMES[num_steps - 1]
     text = " ; ".join(statements[i] for i in rng.permutation(len(statements))) + f" ? {asked}"
     kind = f"{'product' if '*' in operators else 'sum'}-{num_steps}"
     return Question(id_, text, "number", (), str(values[asked]), tuple(steps), kind), values
