@@ -16,6 +16,7 @@ from edgeelad.package.open import Package, open_package
 from edgeelad.package.runtimes import check_runtime_settings
 
 SLOW_S = 60  # an explanation that takes longer is of no use to a person who waits
+NUM_TIES_SHOWN = 3
 RUNTIME_BYTES = 90_000_000  # Python, onnxruntime and a KV cache, beside the weights
 # what some runtime or loader opens, wherever it is in the folder
 WEIGHTS = (
@@ -94,7 +95,7 @@ class VerifyReport:
             f"checksums: {self.num_files} files, {self.num_bytes / 1e6:,.1f} MB, all match",
             f"graph: loads in {self.load_s:.2f} s, onnxruntime {self.onnxruntime} has its operators",
             f"golden outputs: {same} of {self.num_golden} the same, token for token",
-            *(_mismatch_text(mismatch) for mismatch in self.mismatches),
+            *self._mismatch_lines(),
             f"speed: {self.tokens_per_s:,.0f} tokens/s, one question at a time: up to {self.explanation_s:,.1f} s for "
             f"an explanation of up to {self.max_tokens} tokens",
         ]
@@ -112,6 +113,16 @@ class VerifyReport:
             ties = "this device rounds otherwise, and so decides near ties otherwise"
             lines.append((ties if self.has_ties_only else "NOT verified: this device computes other outputs") + written)
         return "\n".join([*lines, "verified"] if self.is_ok else lines)
+
+    def _mismatch_lines(self) -> list[str]:
+        """All differences but near ties, and the first of those."""
+        ties = [mismatch for mismatch in self.mismatches if mismatch.is_tie]
+        shown = [mismatch for mismatch in self.mismatches if mismatch not in ties[NUM_TIES_SHOWN:]]
+        lines = [_mismatch_text(mismatch) for mismatch in shown]
+        if len(shown) < len(self.mismatches):
+            more, lead = len(self.mismatches) - len(shown), max(tie.lead or 0.0 for tie in ties)
+            lines.append(f"  {more} more near ties, of up to {lead:.2f} nats")
+        return lines
 
 
 def verify_package(path: Path, *, num_threads: int = 1) -> VerifyReport:

@@ -22,7 +22,7 @@ from edgeelad.engine.options import EngineOptions
 from edgeelad.errors import EdgeeladError, ModelError, PackageError, StorageError
 from edgeelad.export import export_student
 from edgeelad.package import verify
-from edgeelad.package.golden import GOLDEN_FILE, GoldenStudent, read_golden
+from edgeelad.package.golden import GOLDEN_FILE, GoldenStudent, Mismatch, read_golden
 from edgeelad.package.info import PackageInfo
 from edgeelad.package.manifest import describe_file
 from edgeelad.package.open import is_package, open_package
@@ -483,6 +483,15 @@ def test_a_near_tie_may_be_decided_otherwise(own, monkeypatch):
     report = verify_package(own)
     assert not report.is_ok
     assert report.text().endswith("NOT verified: this device computes other outputs")
+
+
+def test_of_many_near_ties_the_first_are_listed(own):
+    ties = [Mismatch("q", place, 1, 2, is_prompt=False, lead=place / 100, is_tie=True) for place in range(1, 31)]
+    other = Mismatch("r", 0, 1, 2, is_prompt=False)
+    text = replace(verify_package(own), mismatches=(*ties, other)).text()
+    assert text.count("  q: a near tie") == 3
+    assert "  27 more near ties, of up to 0.30 nats" in text
+    assert "  r: the explanation differs from token 0 on" in text
 
 
 def test_another_prompt_is_found(own):
