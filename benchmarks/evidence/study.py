@@ -153,10 +153,9 @@ class Study:
                     model = fit([f for f, _ in history], [wrong for _, wrong in history])
                     batch, tokens = self._choose(opened, strategy, left, annotations, model, rng, number)
                 student_tokens += tokens
-                trees = {
-                    tree.question.id: tree
-                    for tree in opened.generate_trees(batch, tree_params("elad", self._scoring, self.seed + number))
-                }
+                # full rationales are bought without the student's branches
+                params = tree_params("risk" if mode == "rationale" else "elad", self._scoring, self.seed + number)
+                trees = {tree.question.id: tree for tree in opened.generate_trees(batch, params)}
                 config = TeacherConfig(kind="dataset", mode=mode, max_concurrency=1)  # type: ignore[arg-type]
                 hidden = [replace(q, answer=None, explanation=None) for q in batch]
 
