@@ -23,7 +23,13 @@ sys.path.insert(0, str(HERE.parent))
 from paired import compare_all  # noqa: E402 - a neighbor of this folder
 
 DOCS = HERE.parents[1] / "docs"
-TASKS = {"words": "word problems", "varied": "varied wording", "chains": "long chains", "mawps": "MAWPS/ASDiv-A"}
+TASKS = {
+    "words": "word problems",
+    "varied": "varied wording",
+    "chains": "long chains",
+    "mawps": "MAWPS/ASDiv-A",
+    "pretrained": "SmolLM2-135M",
+}
 # dollars per million prompt and completion tokens, and hidden reasoning tokens per request (billed as completion)
 PRICES = {"1 : 4": (0.4, 1.6, 0), "reasoning": (1.1, 4.4, 300)}
 DEFAULT = "risk"
@@ -45,6 +51,7 @@ def main() -> None:
         "transfer": transfer_table([row for row in rows if row["kind"] == "transfer"]),
         "learning": learning_table(learning),
         "learning figures": learning_figures(learning),
+        "whole": whole_table(learning),
         "comparisons": comparison_table(learning),
         "coverage": coverage(rows),
     }
@@ -238,6 +245,31 @@ def _area(rows: Sequence[Row]) -> float:
         for before, after in itertools.pairwise(rows)
     )
     return float(total / rows[-1]["annotated"]) if rows[-1]["annotated"] else 0.0
+
+
+def whole_table(rows: Sequence[Row]) -> list[str]:
+    """The default's arms against the student that is taught the whole pool, over the seeds that have both."""
+    arms = _arms(rows)
+    lines = [
+        "| task | teaching | seeds | whole pool | `risk` | difference | annotated | money |",
+        "|---|---|---|---|---|---|---|---|",
+    ]
+    for (task, strategy, mode), seeds in arms.items():
+        whole = arms.get((task, "whole", "rationale"), {})
+        pairs = [(seeds[seed][-1], whole[seed][-1]) for seed in sorted(set(seeds) & set(whole))]
+        if strategy != DEFAULT or not pairs:
+            continue
+        ours, theirs = ([pair[place] for pair in pairs] for place in (0, 1))
+        accuracies = _average(ours, "accuracy"), _average(theirs, "accuracy")
+        shares = (
+            _average(ours, "annotated") / _average(theirs, "annotated"),
+            sum(money(row, "1 : 4") for row in ours) / sum(money(row, "1 : 4") for row in theirs),
+        )
+        lines.append(
+            f"| {TASKS[task]} | {mode} | {len(pairs)} | {accuracies[1]:.3f} | {accuracies[0]:.3f} | "
+            f"{accuracies[0] - accuracies[1]:+.3f} | {shares[0]:.2f} | {shares[1]:.2f} |"
+        )
+    return lines if len(lines) > 2 else ["No task has both yet."]
 
 
 def comparison_table(rows: Sequence[Row]) -> list[str]:

@@ -124,15 +124,40 @@ def _word_task(
         question = question_of(problem, f"odd-{i}")
         odd.append(replace(question, text=_without_number(question.text, rng)))
 
+    return _task(
+        rng,
+        seeds,
+        pool,
+        odd,
+        test,
+        lambda question, steps: first_wrong_equation(plain[question.id], steps),
+        replace(RECIPE, base_steps=600),
+        64,
+        (*seeds[:800], *pool),
+    )
+
+
+def _task(
+    rng: Generator,
+    seeds: Sequence[Question],
+    pool: Sequence[Question],
+    odd: list[Question],
+    test: list[Question],
+    first_flaw: Checker,
+    recipe: Recipe,
+    max_tokens: int,
+    read: Sequence[Question],
+) -> Task:
+    """A task with its pool shuffled, and the unlearnable questions last; the tokenizer learns from `read`."""
     return Task(
         [Example(q, q.explanation or (), q.answer or "") for q in seeds],
         [pool[i] for i in rng.permutation(len(pool))] + odd,
         test,
         frozenset(q.id for q in odd),
-        lambda question, steps: first_wrong_equation(plain[question.id], steps),
-        replace(RECIPE, base_steps=600),
-        64,
-        tuple(text for q in (*seeds[:800], *pool) for text in (q.text, "\n".join(q.explanation or ()))),
+        first_flaw,
+        recipe,
+        max_tokens,
+        tuple(text for q in read for text in (q.text, "\n".join(q.explanation or ()))),
     )
 
 
@@ -249,16 +274,8 @@ def _chains(rng: Generator, _: Path | None) -> Task:
                 return place
         return None
 
-    return Task(
-        [Example(q, q.explanation or (), q.answer or "") for q in seeds],
-        [pool[i] for i in rng.permutation(len(pool))] + odd,
-        test,
-        frozenset(q.id for q in odd),
-        first_flaw,
-        replace(RECIPE, base_steps=1600, base_learning_rate=3e-3),
-        150,
-        tuple(text for q in (*seeds[:800], *pool) for text in (q.text, "\n".join(q.explanation or ()))),
-    )
+    recipe = replace(RECIPE, base_steps=1600, base_learning_rate=3e-3)
+    return _task(rng, seeds, pool, odd, test, first_flaw, recipe, 150, (*seeds[:800], *pool))
 
 
 def _chain(rng: Generator, num_steps: int, operators: str, id_: str) -> tuple[Question, dict[str, int]]:
@@ -326,16 +343,8 @@ def _mawps(rng: Generator, data: Path | None) -> Task:
         return None
 
     everything = [*pool, *twins]
-    return Task(
-        [Example(q, q.explanation or (), q.answer or "") for q in seeds],
-        [everything[i] for i in rng.permutation(len(everything))] + odd,
-        test,
-        frozenset(q.id for q in odd),
-        first_flaw,
-        replace(RECIPE, base_steps=900),
-        48,
-        tuple(text for q in (*known, *pool, *test) for text in (q.text, "\n".join(q.explanation or ()))),
-    )
+    recipe = replace(RECIPE, base_steps=900)
+    return _task(rng, seeds, everything, odd, test, first_flaw, recipe, 48, (*known, *pool, *test))
 
 
 def _is_plain(steps: Sequence[str]) -> bool:
