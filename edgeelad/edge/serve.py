@@ -98,12 +98,12 @@ def serve_package(
     from edgeelad.package.hub import find_package
     from edgeelad.package.open import open_package
 
-    opened = open_package(find_package(package), is_device=True)
+    opened = open_package(find_package(package))
     engine = EngineOptions(
         num_threads=options.num_threads or num_cores(),
         precision=opened.precision,
         kv_bytes=options.kv_bytes or kv_share(1) or PLENTY_BYTES,
-        with_lanes=False,  # the graph that ships on every device; a server has no trees
+        graph="rows",
     )
     with ExitStack() as stack:
         listener = stack.enter_context(listen(options.host, options.port))

@@ -2,7 +2,7 @@
 
     model.onnx            standard names, for Optimum, transformers.js, onnxruntime-genai and other runtimes
     engine.graph          the same student for `engine.packed`, one question at a time: devices
-    engine_lanes.graph    the same for many questions at a time: scoring
+    engine_lanes.graph    the same for many questions at a time, and their trees: scoring
     model.onnx_data       the weights of all three
 
 An encoder-decoder has two graphs with standard names instead, and no engine graphs:
@@ -10,9 +10,13 @@ An encoder-decoder has two graphs with standard names instead, and no engine gra
     encoder_model.onnx, decoder_model_merged.onnx
 
 An int8 or int4 student has the same files with `_quantized` after the stem; a folder holds one of the two. In int8, the
-graph with lanes has weights of its own in `engine_lanes_quantized.graph_data`: those for many rows differ from those
-for one. An exported folder holds the files itself, a package in its folder `onnx`. A folder without engine graphs runs
-on the standard one, one without the graph with lanes on the other engine graph.
+weights for many rows differ from those for one, and are in a file of their own, with a second graph that reads them:
+
+    engine_rows_quantized.graph         `engine.graph` over these weights: servers
+    engine_lanes_quantized.graph_data   the weights of this graph and of that with lanes
+
+An exported folder holds the files itself, a package in its folder `onnx`. A folder without engine graphs runs on the
+standard one, one without the graph for many rows or with lanes on another engine graph.
 
 Engine graphs are ONNX files without the suffix `.onnx`: Optimum loads any `.onnx` file that it finds in any folder.
 Earlier versions wrote them as `engine.onnx` and `engine_lanes.onnx`, which are read if the new names are absent.
@@ -29,6 +33,7 @@ from edgeelad.errors import ModelError
 
 Precision = Literal["fp32", "int8", "int4"]
 PRECISIONS: tuple[Precision, ...] = get_args(Precision)
+EngineKind = Literal["engine", "rows", "lanes"]  # one question at a time; several clients; scoring
 ONNX_FOLDER = "onnx"
 STANDARD_SUFFIX = ".onnx"
 ENGINE_SUFFIX = ".graph"
@@ -77,13 +82,18 @@ class GraphFiles:
         return self._engine_path("engine_lanes")
 
     @property
+    def rows(self) -> Path:
+        """The engine's graph for several clients, if that with lanes has weights of its own."""
+        return self._path("engine_rows", ENGINE_SUFFIX)
+
+    @property
     def weights(self) -> Path:
         """The weights, if the graphs do not contain them."""
         return self._path("model", f"{STANDARD_SUFFIX}_data")
 
     @property
     def lanes_weights(self) -> Path:
-        """The weights of the graph with lanes, if they are its own."""
+        """The weights for many rows, if they are not those of the standard graph."""
         return self._path("engine_lanes", f"{ENGINE_SUFFIX}_data")
 
     @property
@@ -94,12 +104,12 @@ class GraphFiles:
     @property
     def graphs(self) -> tuple[Path, ...]:
         """All graphs that a student may have."""
-        return *self.fused, self.encoder, self.decoder
+        return *self.fused, self.rows, self.encoder, self.decoder
 
-    def find_engine(self, *, with_lanes: bool) -> Path | None:
-        """The engine's graph that exists, preferably with lanes or preferably without; None if there is none."""
-        files = (self.lanes, self.engine) if with_lanes else (self.engine, self.lanes)
-        return next((path for path in files if path.is_file()), None)
+    def find_engine(self, kind: EngineKind) -> Path | None:
+        """The engine's graph of this kind, or the one that runs instead of it; None if there is none."""
+        first = {"engine": (), "rows": (self.rows,), "lanes": (self.lanes,)}[kind]
+        return next((path for path in (*first, self.engine, self.lanes) if path.is_file()), None)
 
     @property
     def lacks_lanes(self) -> bool:
@@ -137,7 +147,7 @@ def find_graphs(folder: Path, precision: Precision | None = None) -> GraphFiles:
     found = [GraphFiles(place) for place in places if GraphFiles(place).standard.is_file()]
     if not found or precision not in ("fp32", None):
         found += [
-            GraphFiles(place, quantized_precision(files.find_engine(with_lanes=False) or files.standard))
+            GraphFiles(place, quantized_precision(files.find_engine("engine") or files.standard))
             for place in places
             if (files := GraphFiles(place, "int8")).standard.is_file()
         ]

@@ -36,7 +36,7 @@ def open_generator(folder: Path, codec: Codec, options: EngineOptions) -> TokenG
     if (folder / PACKAGE_MANIFEST).exists():  # a package, which may be a stranger's
         limit_memory()
     files = find_graphs(folder, options.precision)
-    engine = files.find_engine(with_lanes=options.with_lanes)
+    engine = files.find_engine(options.graph)
     shape = cache_shape(codec.config)
     if engine is None:
         from edgeelad.engine.plain.batch import BatchGenerator  # only students without engine graphs need it

@@ -7,13 +7,13 @@ import os
 from dataclasses import dataclass
 from pathlib import Path
 
-from edgeelad.engine.graph_files import Precision
+from edgeelad.engine.graph_files import EngineKind, Precision
 from edgeelad.errors import UsageError
 
 
 @dataclass(frozen=True, slots=True)
 class EngineOptions:
-    """How to run a student. Only `precision`, `with_lanes` and `is_alone` can change a result.
+    """How to run a student. Only `precision`, `graph` and `is_alone` can change a result.
 
     Attributes:
         num_workers: Worker processes; with 1, work that needs no isolation runs in this process.
@@ -21,9 +21,10 @@ class EngineOptions:
         batch_size: Maximum sequences, and trees, that run together.
         precision: Precision of the graphs; None: fp32 if there are any, else the quantized ones.
         kv_bytes: Maximum KV cache per worker, as far as one question fits; None: what runs fastest in free memory.
-        with_lanes: Use the graph for many questions at a time; False: the one for one at a time, as on a device. Both
-            give a question the same bits in any company, but not each other's: they sum up in different orders, and
-            int8 weights are rounded in different ways.
+        graph: Which of the engine's graphs to use, if there are several: "lanes" for many questions at a time, "rows"
+            for the requests of clients, "engine" for one question at a time, as on a device. Each gives a question
+            the same bits in any company, but not those of another: they sum up in different orders, and int8 weights
+            are rounded in different ways.
         is_alone: One question at a time, as on a device: each sequence runs alone, and threads wait for one another
             without sleeping.
         on_ray: Actors on the Ray cluster that `ray_actors.cluster_options` connected to replace worker processes.
@@ -34,7 +35,7 @@ class EngineOptions:
     batch_size: int = 64
     precision: Precision | None = None
     kv_bytes: int | None = None
-    with_lanes: bool = True
+    graph: EngineKind = "lanes"
     is_alone: bool = False
     on_ray: bool = False
 
@@ -66,7 +67,7 @@ class EngineOptions:
     @classmethod
     def for_device(cls, precision: Precision | None = None, num_threads: int = 1) -> EngineOptions:
         """Options for one question at a time."""
-        return cls(num_threads=num_threads, batch_size=1, precision=precision, with_lanes=False, is_alone=True)
+        return cls(num_threads=num_threads, batch_size=1, precision=precision, graph="engine", is_alone=True)
 
 
 def num_cores(cgroup: Path = Path("/sys/fs/cgroup")) -> int:

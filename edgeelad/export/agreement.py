@@ -50,7 +50,7 @@ def write_texts(folder: Path, codec: Codec, prompts: Sequence[list[int]], num_th
     Raises:
         ModelError: The graphs cannot be run.
     """
-    options = EngineOptions(num_threads=num_threads, batch_size=BATCH_SIZE, precision="fp32", with_lanes=False)
+    options = EngineOptions(num_threads=num_threads, batch_size=BATCH_SIZE, precision="fp32", graph="engine")
     generator = open_generator(folder, codec, options)
     try:
         written = generator.generate(prompts, SamplingParams(NUM_TOKENS), Limits(codec.eos_ids, codec.max_context))

@@ -31,8 +31,8 @@ class PackageInfo:
         certificate: The outcome of the last look at the audit sample, or None.
         max_explanation_tokens: Maximum tokens per explanation in the run.
         include_fp32: Whether the package contains the fp32 graph as well as the quantized one.
-        include_scoring: Whether the package contains the graph for scoring pools at full speed, if it has weights of
-            its own.
+        include_scoring: Whether the package contains the weights for scoring pools and serving several clients at full
+            speed, if they are not those for one question at a time.
         name: Name under which the student is served; default: after the base model.
     """
 

@@ -77,7 +77,7 @@ def running_graph(folder: Path, precision: Precision) -> str:
         ModelError: There is none.
     """
     files = find_graphs(folder, precision)
-    return (files.find_engine(with_lanes=False) or files.standard).relative_to(folder).as_posix()
+    return (files.find_engine("engine") or files.standard).relative_to(folder).as_posix()
 
 
 def is_package(path: Path) -> bool:

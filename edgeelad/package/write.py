@@ -117,7 +117,7 @@ def _fill(folder: Path, onnx_folder: Path, info: PackageInfo) -> None:
     for precision in precisions:
         sources = GraphFiles(onnx_folder, precision)
         leaves_lanes = sources.lanes_weights.is_file() and not info.include_scoring
-        left_out = (sources.lanes, sources.lanes_weights) if leaves_lanes else ()
+        left_out = (sources.rows, sources.lanes, sources.lanes_weights) if leaves_lanes else ()
         for source, target in zip(sources.files, GraphFiles(folder / ONNX_FOLDER, precision).files, strict=True):
             if source.is_file() and source not in left_out:
                 _copy(source, target)

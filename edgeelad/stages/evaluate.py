@@ -63,7 +63,7 @@ def explain(run: Run, onnx: Path, questions: Sequence[Question], precision: Prec
         run.num_workers if len(questions) > 64 else 1,
         batch_size=config.batch_size,
         precision=precision,
-        with_lanes=precision == "fp32",  # of a quantized student, the graph that ships
+        graph="lanes" if precision == "fp32" else "engine",  # of a quantized student, the graph that ships
     )
     params = greedy_params(config.max_explanation_tokens)
     trees = generate_trees(onnx, questions, params, options, on_set_aside=without_answer)

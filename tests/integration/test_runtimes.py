@@ -83,7 +83,7 @@ def packages(students: StudentFolders, tmp_path_factory: pytest.TempPathFactory)
     folders = {}
     for name in STUDENTS:
         precision = name if name in ("int4", "fp32") else "int8"
-        info = PackageInfo("org/tiny", precision, GOLDEN, max_explanation_tokens=24)
+        info = PackageInfo("org/tiny", precision, GOLDEN, max_explanation_tokens=24, include_scoring=name == "tied")
         folders[name] = write_package(exported(name, students, root), root / f"package-{name}".replace(" ", "-"), info)
     return folders
 

@@ -11,6 +11,9 @@ from fixtures.students import questions
 from edgeelad.api.student import load
 from edgeelad.cli.student import explain_aloud
 from edgeelad.edge.run import make_question, open_student
+from edgeelad.engine.generate import SequenceRequest
+from edgeelad.engine.options import EngineOptions
+from edgeelad.engine.sampling import SamplingParams
 from edgeelad.engine.student import Student
 from edgeelad.errors import PackageError, PromptTooLongError, UsageError
 from edgeelad.package.info import PackageInfo
@@ -74,8 +77,24 @@ def test_questions_that_are_none(package):
         run(package / "nowhere", ASKED)
 
 
+def served_logprobs(package, graph):
+    """Log-probabilities of the explanation of ASKED, as a server on this graph writes it."""
+    with Student.open(package, EngineOptions(precision="int8", graph=graph)) as student:
+        batch = student.open_batch(1)
+        prompt = student.codec.encode_prompt(make_question(ASKED, "number"))
+        sequence = batch.add(SequenceRequest(tuple(prompt), SamplingParams(24)))
+        while batch.live:
+            batch.step()
+        return sequence.logprobs
+
+
 @pytest.mark.skipif(os.name == "nt", reason="sends SIGINT")
-def test_serving_a_package(package, tmp_path):
+@pytest.mark.parametrize("has_rows", [False, True])
+def test_serving_a_package(students, package, tmp_path, has_rows):
+    """A server runs on the graph for many rows if the package has it."""
+    if has_rows:
+        info = PackageInfo("org/tiny", "int8", QUESTIONS, max_explanation_tokens=24, include_scoring=True)
+        package = write_package(students.trained_onnx(), tmp_path / "package", info)
     code = (
         "import functools, pathlib, sys; from edgeelad.edge.serve import ServeOptions, serve_package as s; "
         "s(pathlib.Path(sys.argv[1]), ServeOptions(port=0), functools.partial(print, flush=True))"
@@ -88,7 +107,8 @@ def test_serving_a_package(package, tmp_path):
         try:
             url, _, name = server.stdout.readline().partition(" serves ")
             assert name == "tiny-edgeelad\n", (tmp_path / "stderr").read_text()
-            body = json.dumps({"model": "tiny-edgeelad", "messages": [{"role": "user", "content": ASKED}]}).encode()
+            messages = [{"role": "user", "content": ASKED}]
+            body = json.dumps({"model": "tiny-edgeelad", "messages": messages, "logprobs": True}).encode()
             headers = {"Content-Type": "application/json"}
             request = urllib.request.Request(f"{url}/chat/completions", body, headers)
             with urllib.request.urlopen(request, timeout=30) as response:
@@ -98,6 +118,10 @@ def test_serving_a_package(package, tmp_path):
             assert answer["choices"][0]["message"]["content"] == tree.text
             assert answer["choices"][0]["finish_reason"] == ("length" if tree.finish_reason == "length" else "stop")
             assert answer["usage"]["prompt_tokens"] == tree.tokens.prompt
+            found = [row["logprob"] for row in answer["choices"][0]["logprobs"]["content"]]
+            graphs = {graph: served_logprobs(package, graph)[: len(found)] for graph in ("engine", "rows")}
+            assert (graphs["rows"] != graphs["engine"]) == has_rows
+            assert found == graphs["rows"]
         finally:
             server.send_signal(signal.SIGINT)
             server.wait(30)

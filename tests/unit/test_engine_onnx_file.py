@@ -66,12 +66,12 @@ def test_what_the_exporters_write_passes(fused: FusedFolders, students: StudentF
     folder = fused.folder(family)
     for precision in ("fp32", "int8"):
         files = GraphFiles(folder, precision)
-        for path in files.fused:
+        for path in (*files.fused, *([files.rows] if precision == "int8" else [])):
             check_graph(path)
             summary, model = summarize_graph(path), onnx.load(str(path), load_external_data=False)
             nested = [node for outer in model.graph.node for a in outer.attribute for node in a.g.node]
             assert summary.operators == {(node.domain, node.op_type) for node in (*model.graph.node, *nested)}
-            has_own = precision == "int8" and path == files.lanes
+            has_own = precision == "int8" and path in (files.lanes, files.rows)
             assert summary.locations == {(files.lanes_weights if has_own else files.weights).name}
     check_graph(students.standard(students.plain(family)) / "model.onnx")
 

@@ -245,14 +245,21 @@ def test_graphs_are_found_in_folders_and_packages(folder, tmp_path):
         assert student.explain(questions(1), 4)[0].tokens.explanation > 0
 
 
-def test_lanes_serve_many_questions_and_the_plain_engine_one(folder):
+def test_each_kind_of_use_has_an_engine_graph(folder):
     graphs = find_graphs(folder, "int8")
-    names = {True: "engine_lanes_quantized.graph", False: "engine_quantized.graph"}
-    for with_lanes, name in names.items():
-        assert graphs.find_engine(with_lanes=with_lanes) == folder / name
-    (folder / names[True]).unlink()
-    assert graphs.find_engine(with_lanes=True) == folder / names[False]
-    (folder / names[False]).unlink()
-    assert graphs.find_engine(with_lanes=True) is None
+    names = {"engine": "engine_quantized.graph"} | {
+        kind: f"engine_{kind}_quantized.graph" for kind in ("rows", "lanes")
+    }
+    for kind, name in names.items():
+        assert graphs.find_engine(kind) == folder / name
+    for kind in ("lanes", "rows"):
+        (folder / names[kind]).unlink()
+        assert graphs.find_engine(kind) == folder / names["engine"]
+    (folder / names["engine"]).unlink()
+    assert graphs.find_engine("lanes") is None
+    fp32 = find_graphs(folder, "fp32")
+    assert fp32.find_engine("rows") == folder / "engine.graph"  # its weights are those for many rows
+    fp32.engine.unlink()
+    assert fp32.find_engine("rows") == folder / "engine_lanes.graph"
     options = EngineOptions(precision="int8")
     assert "engine_quantized.graph is missing" in error_of(lambda: Student.open(folder, options))

@@ -45,15 +45,15 @@ def fused(tmp_path_factory: pytest.TempPathFactory, students: StudentFolders) ->
     return FusedFolders(tmp_path_factory.mktemp("fused"), students)
 
 
-@pytest.fixture(scope="module", params=["fp32", "int8", "int4", "lanes", "standard"])
+@pytest.fixture(scope="module", params=["fp32", "int8", "rows", "int4", "lanes", "standard"])
 def generator(request: pytest.FixtureRequest, fused: FusedFolders) -> TokenGenerator:
     if request.param == "int4":
         files = GraphFiles(fused.int4(), "int4")
     else:
-        files = GraphFiles(fused.folder("llama"), "int8" if request.param == "int8" else "fp32")
+        files = GraphFiles(fused.folder("llama"), "int8" if request.param in ("int8", "rows") else "fp32")
     if request.param == "standard":
         return BatchGenerator(OnnxGraph(files.standard))
-    graph = PackedGraph(files.lanes if request.param == "lanes" else files.engine)
+    graph = PackedGraph({"lanes": files.lanes, "rows": files.rows}.get(request.param, files.engine))
     return PackedGenerator(graph, shared_prompt=lambda: SHARED)
 
 

@@ -187,11 +187,13 @@ def test_fp32_beside_the_quantized_graph(onnx_folder, tmp_path):
 
 def test_the_graph_for_scoring_is_packaged_on_request(onnx_folder, tmp_path):
     folder = write_package(onnx_folder, tmp_path / "package", info(include_scoring=True))
-    added = {"engine_lanes_quantized.graph", "engine_lanes_quantized.graph_data"}
-    assert added < {path.name for path in (folder / "onnx").iterdir()}
+    small = write_package(onnx_folder, tmp_path / "small", info())
+    added = {"engine_rows_quantized.graph", "engine_lanes_quantized.graph", "engine_lanes_quantized.graph_data"}
+    names = [{path.name for path in (each / "onnx").iterdir()} for each in (folder, small)]
+    assert names[0] - names[1] == added
     assert verify_package(folder).is_ok
     assert not find_graphs(folder).lacks_lanes
-    assert find_graphs(write_package(onnx_folder, tmp_path / "small", info())).lacks_lanes
+    assert find_graphs(small).lacks_lanes
     shared = write_package(onnx_folder, tmp_path / "fp32", info(quantization="fp32"))
     assert not find_graphs(shared).lacks_lanes  # it has the weights already
 
@@ -208,7 +210,7 @@ def test_engine_graphs_with_their_former_names(onnx_folder, tmp_path):
     manifest = own / "manifest.json"
     manifest.write_text(re.sub(r"(engine\w*)\.graph\b(?!_)", r"\1.onnx", manifest.read_text()))
     assert open_package(own).manifest.graph == "onnx/engine_quantized.onnx"
-    assert find_graphs(own).find_engine(with_lanes=True) == own / "onnx/engine_lanes_quantized.onnx"
+    assert find_graphs(own).find_engine("lanes") == own / "onnx/engine_lanes_quantized.onnx"
     assert verify_package(own).is_ok
     source = Path(shutil.copytree(onnx_folder, tmp_path / "exported"))
     former_names(source)

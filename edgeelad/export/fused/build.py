@@ -79,7 +79,8 @@ def write_quantized_graphs(
 ) -> GraphFiles:
     """Quantize a student: write the standard graph and the engine's in `precision`.
 
-    All are quantized per block (see `fused.quantize`), in int8 but the graph with lanes, which is quantized per row.
+    All are quantized per block (see `fused.quantize`). In int8 the graph with lanes is quantized per row instead, and
+    there is an engine graph over its weights for servers.
 
     Args:
         source: The fp32 files.
@@ -96,9 +97,12 @@ def write_quantized_graphs(
     if precision == "int8":
         rows = graph.copy()
         quantize_rows(rows, inputs)
-        write_graphs({files.lanes: lanes_variant(engine_variant(rows), NUM_LANES, NUM_TREES)}, files.lanes_weights)
+        served = engine_variant(rows)
+        graphs = {files.lanes: lanes_variant(served, NUM_LANES, NUM_TREES), files.rows: served}
+        write_graphs(graphs, files.lanes_weights)
     else:
-        files.lanes_weights.unlink(missing_ok=True)
+        for path in (files.rows, files.lanes_weights):
+            path.unlink(missing_ok=True)
     quantize_blocks(graph, 8 if precision == "int8" else 4, inputs)
     merge_products(graph)
     _write_variants(graph, files, has_open_past=has_open_past, with_lanes=precision != "int8")

@@ -3,10 +3,10 @@
 Dynamic int8 as onnxruntime's tools write it scales activations per tensor: a row's logits, and so its score, would
 depend on its batch mates. Two schemes here do not:
 
-- `quantize_rows` (int8 for many rows: the engine's graph with lanes): weights per output channel, activations per row,
-  both symmetric, as explicit nodes: QuantizeLinear with one scale per row, MatMulIntegerToFloat (u8 · s8, the fastest
-  product on CPUs with VNNI or Arm's dot-product extension), one multiplication by the row's scale. Sums of int8
-  products are exact in int32, so the result does not depend on the order of summation either.
+- `quantize_rows` (int8 for many rows: the engine's graphs for scoring and for servers): weights per output channel,
+  activations per row, both symmetric, as explicit nodes: QuantizeLinear with one scale per row, MatMulIntegerToFloat
+  (u8 · s8, the fastest product on CPUs with VNNI or Arm's dot-product extension), one multiplication by the row's
+  scale. Sums of int8 products are exact in int32, so the result does not depend on the order of summation either.
 - `quantize_blocks` (int8 for one row: a device's graph; and int4): MatMulNBits at accuracy level 4 (activations in int8
   per row and block), one operator where the rows' scheme has five. The head, to which 4 bits cost more than they save,
   keeps 8.
