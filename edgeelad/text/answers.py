@@ -58,6 +58,8 @@ def canonical(value: str, kind: AnswerKind, choices: Sequence[str] = ()) -> str 
         choices: The choices' texts; without them any letter is a choice.
     """
     found, place = _stated(value, _Reader(kind, choices))
+    if place is None and kind == "text" and statements(value):
+        return None  # "The answer is", and nothing behind it
     return found if place is not None else _settled(_bare(value), "", _Reader(kind, choices))
 
 
@@ -138,7 +140,10 @@ class _Reader:
             return canonical_choice(value, self.choices, is_lenient=self.is_lenient)
         if self.kind == "boolean":
             return _canonical_boolean(value)
-        return canonical_text(value)
+        text = canonical_text(value)
+        while text is not None and (bare := _bare(text)) != text:  # LaTeX commands may have hidden marks
+            text = canonical_text(bare)
+        return text
 
 
 def _stated(text: str, reader: _Reader) -> tuple[str | None, int | None]:

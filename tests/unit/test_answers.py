@@ -259,6 +259,15 @@ answers_and_kinds = st.tuples(
 )
 
 
+@pytest.mark.parametrize("value", ["The answer is", "ANSWER IS", "Answer:", "\\boxed{}", ":", "}:\\"])
+def test_a_text_without_an_answer_in_it(value):
+    assert canonical(value, "text") is None
+
+
+def test_marks_that_latex_commands_hide_are_removed_as_well():
+    assert canonical("}:=\\", "text") == canonical(":=", "text") == "="
+
+
 @unhurried
 @given(answers_and_kinds)
 def test_canonical_is_idempotent(value_and_kind):
