@@ -109,7 +109,8 @@ def test_with_its_comments_removed_every_example_is_valid() -> None:
 @given(text=st.text(st.characters(codec="utf-8"), max_size=40))
 def test_any_text_value_round_trips(text: str, tmp_path_factory: pytest.TempPathFactory) -> None:
     path = tmp_path_factory.getbasetemp() / "text.toml"
-    config = make_config({"teacher": {"style": text, "extra_headers": {text: text}}})
+    teacher = {"style": text, "extra_headers": {"X-Note": f"is {text}"}, "extra_body": {text: text}}
+    config = make_config({"teacher": teacher})
     assert dumped(config, path) == config
     assert dump_toml(RunConfig(), header=text).endswith(dump_toml(RunConfig()))
     assert make_config(tomllib.loads(dump_toml(RunConfig(), header=text))) == RunConfig()
