@@ -11,6 +11,7 @@ import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from fractions import Fraction
+from functools import lru_cache
 
 from edgeelad.text.expressions import MAX_DEPTH, UnreadableError, evaluate, readings
 from edgeelad.text.sides import expression_after, expression_before
@@ -18,6 +19,7 @@ from edgeelad.text.tokens import Token, is_ratio, tokenize
 from edgeelad.text.units import DATES, UNLIKE_ARITHMETIC, units_clash, units_of
 
 MAX_STEP_CHARS = 20_000
+MAX_REMEMBERED = 256  # steps: the branches of a reasoning tree repeat those before them
 
 _ABOUT = re.compile(
     r"≈|≅|\b(?:about|approximately|approx|roughly|rounded|rounds|rounding|around|nearly|almost)\b", re.I
@@ -53,14 +55,17 @@ def equations(step: str) -> list[Equation]:
     >>> [str(equation) for equation in equations("So 3 apples + 4 apples = 8 apples.") if not equation.holds]
     ['3 apples + 4 apples = 8 apples']
     """
-    if len(step) > MAX_STEP_CHARS:
-        return []
+    return list(_equations(step)) if len(step) <= MAX_STEP_CHARS else []
+
+
+@lru_cache(maxsize=MAX_REMEMBERED)
+def _equations(step: str) -> tuple[Equation, ...]:
     is_rounded = _ABOUT.search(step) is not None or _LEFT_OVER.search(step) is not None
     annotations = _ANNOTATION.findall(step)
     found = [equation for text in annotations for equation in _in_text(text, is_rounded)]
     # behind "<<450/70=6.43>>" stands what is made of it: "6 hours"
     is_rounded = is_rounded or any(_FRACTIONAL.search(text) for text in annotations)
-    return found + _in_text(_ANNOTATION.sub("", step), is_rounded)
+    return (*found, *_in_text(_ANNOTATION.sub("", step), is_rounded))
 
 
 def _in_text(text: str, is_rounded: bool) -> list[Equation]:
