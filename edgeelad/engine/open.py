@@ -42,7 +42,7 @@ def open_generator(folder: Path, codec: Codec, options: EngineOptions) -> TokenG
         from edgeelad.engine.plain.batch import BatchGenerator  # only students without engine graphs need it
         from edgeelad.engine.plain.graph import OnnxGraph
 
-        graph = open_standard(files, codec, options.num_threads, is_spinning=options.is_alone)
+        graph = open_standard(files, codec, options.num_threads, is_spinning=options.is_spinning)
         if isinstance(graph, OnnxGraph) and VOCAB_SIZE_KEY in graph.session.get_modelmeta().custom_metadata_map:
             raise ModelError(
                 f"{folder}: {files.engine.name} is missing beside {files.standard.name}; copy the folder again, or "
@@ -50,7 +50,7 @@ def open_generator(folder: Path, codec: Codec, options: EngineOptions) -> TokenG
             )
         _check_vocabulary(folder, graph.vocab_size, codec)
         return BatchGenerator(graph, options.batch_size, options.kv_bytes)
-    packed = PackedGraph(engine, options.num_threads, is_spinning=options.is_alone)
+    packed = PackedGraph(engine, options.num_threads, is_spinning=options.is_spinning)
     if shape is not None and shape != packed.shape:
         raise ModelError(
             f"{engine}: the graph caches {packed.shape}, but config.json says {shape}: they belong to different "

@@ -25,8 +25,7 @@ class EngineOptions:
             for the requests of clients, "engine" for one question at a time, as on a device. Each gives a question
             the same bits in any company, but not those of another: they sum up in different orders, and int8 weights
             are rounded in different ways.
-        is_alone: One question at a time, as on a device: each sequence runs alone, and threads wait for one another
-            without sleeping.
+        is_alone: One question at a time, as on a device: each sequence runs alone.
         on_ray: Actors on the Ray cluster that `ray_actors.cluster_options` connected to replace worker processes.
     """
 
@@ -38,6 +37,11 @@ class EngineOptions:
     graph: EngineKind = "lanes"
     is_alone: bool = False
     on_ray: bool = False
+
+    @property
+    def is_spinning(self) -> bool:
+        """Whether threads wait for one another without sleeping: where no other session competes for the cores."""
+        return self.is_alone or self.graph == "rows"
 
     @classmethod
     def for_machine(

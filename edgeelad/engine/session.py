@@ -24,8 +24,14 @@ SETTINGS = {
     # spinning threads would take the cores from the other workers and from torch (onnxruntime #13808)
     "session.intra_op.allow_spinning": "0",
 }
-# of a program that runs one session: a step has hundreds of operators, and waking a thread takes as long as one of them
-SPINNING = {"session.intra_op.allow_spinning": "1", "session.force_spinning_stop": "1"}
+# Of a program that runs one session: a step has hundreds of operators, and waking a thread takes as long as one of
+# them. The next one follows within microseconds; longer spinning gains nothing, and takes cores that other programs
+# need (docs/LOG.md). ONNX Runtime before 1.26 has no such limit, and ignores this one.
+SPINNING = {
+    "session.intra_op.allow_spinning": "1",
+    "session.intra_op.spin_duration_us": "20",
+    "session.force_spinning_stop": "1",
+}
 
 
 def open_session(path: Path, num_threads: int, *, is_spinning: bool = False) -> Any:
@@ -34,8 +40,8 @@ def open_session(path: Path, num_threads: int, *, is_spinning: bool = False) -> 
     Args:
         path: The graph.
         num_threads: Threads that share an operator.
-        is_spinning: Whether threads wait for the next operator of a run without sleeping; they always sleep between
-            runs.
+        is_spinning: Whether threads wait for the next operator of a run for a moment without sleeping; they always
+            sleep between runs.
 
     Raises:
         ModelError: The file is missing, damaged, or runs or reads what no student needs; or ONNX Runtime is too old.

@@ -8,7 +8,9 @@ import numpy as np
 import pytest
 from fixtures.students import questions
 
+from edgeelad.engine.codec import Codec
 from edgeelad.engine.graph_files import GraphFiles, find_graphs
+from edgeelad.engine.open import open_generator
 from edgeelad.engine.options import EngineOptions
 from edgeelad.engine.plain.graph import OnnxGraph
 from edgeelad.engine.session import check_onnxruntime
@@ -243,6 +245,25 @@ def test_graphs_are_found_in_folders_and_packages(folder, tmp_path):
     assert find_graphs(package).standard == package / "onnx" / "model_quantized.onnx"
     with Student.open(package, EngineOptions(precision="int8")) as student:
         assert student.explain(questions(1), 4)[0].tokens.explanation > 0
+
+
+@pytest.mark.parametrize(
+    ("options", "is_spinning"),
+    [
+        (EngineOptions.for_machine(1), False),
+        (EngineOptions(graph="engine"), False),
+        (EngineOptions(graph="rows"), True),
+        (EngineOptions.for_device(), True),
+    ],
+)
+def test_threads_spin_where_no_other_session_runs(students, options, is_spinning):
+    folder = students.onnx()
+    generator = open_generator(folder, Codec.load(folder), options)
+    entry = generator.graph.session.get_session_options().get_session_config_entry
+    assert entry("session.intra_op.allow_spinning") == str(int(is_spinning))
+    if is_spinning:  # for moments only, and never between runs
+        assert 0 < int(entry("session.intra_op.spin_duration_us")) <= 100
+        assert entry("session.force_spinning_stop") == "1"
 
 
 def test_each_kind_of_use_has_an_engine_graph(folder):
