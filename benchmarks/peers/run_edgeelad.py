@@ -9,6 +9,7 @@ from protocol import Run, Work, serve
 
 from edgeelad.engine.generate import BranchPoint, Limits, TreeRequest
 from edgeelad.engine.graph_files import GraphFiles
+from edgeelad.engine.options import DEVICE_SPIN_US
 from edgeelad.engine.packed.generator import PackedGenerator
 from edgeelad.engine.packed.graph import PackedGraph
 from edgeelad.engine.sampling import SamplingParams, make_seed
@@ -22,7 +23,7 @@ def load(work: Work) -> tuple[Run, dict[str, Any]]:
         flush_denormals()
     files = GraphFiles(Path(work.settings["folder"]), work.settings["precision"])
     path = files.engine if is_one_by_one else files.lanes
-    graph = PackedGraph(path, work.settings["threads"], is_spinning=is_one_by_one)
+    graph = PackedGraph(path, work.settings["threads"], spin_us=DEVICE_SPIN_US if is_one_by_one else 0)
     generator = PackedGenerator(graph)
     params = SamplingParams(work.num_new, work.temperature, work.top_k)
     limits = Limits(frozenset(), 1 << 20)  # no end token: every branch is as long as asked

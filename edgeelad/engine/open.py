@@ -42,7 +42,7 @@ def open_generator(folder: Path, codec: Codec, options: EngineOptions) -> TokenG
         from edgeelad.engine.plain.batch import BatchGenerator  # only students without engine graphs need it
         from edgeelad.engine.plain.graph import OnnxGraph
 
-        graph = open_standard(files, codec, options.num_threads, is_spinning=options.is_spinning)
+        graph = open_standard(files, codec, options.num_threads, spin_us=options.spin_us)
         if isinstance(graph, OnnxGraph) and VOCAB_SIZE_KEY in graph.session.get_modelmeta().custom_metadata_map:
             raise ModelError(
                 f"{folder}: {files.engine.name} is missing beside {files.standard.name}; copy the folder again, or "
@@ -50,7 +50,7 @@ def open_generator(folder: Path, codec: Codec, options: EngineOptions) -> TokenG
             )
         _check_vocabulary(folder, graph.vocab_size, codec)
         return BatchGenerator(graph, options.batch_size, options.kv_bytes)
-    packed = PackedGraph(engine, options.num_threads, is_spinning=options.is_spinning)
+    packed = PackedGraph(engine, options.num_threads, spin_us=options.spin_us)
     if shape is not None and shape != packed.shape:
         raise ModelError(
             f"{engine}: the graph caches {packed.shape}, but config.json says {shape}: they belong to different "
@@ -66,7 +66,7 @@ def open_generator(folder: Path, codec: Codec, options: EngineOptions) -> TokenG
     )
 
 
-def open_standard(files: GraphFiles, codec: Codec, num_threads: int = 1, *, is_spinning: bool = False) -> Graph:
+def open_standard(files: GraphFiles, codec: Codec, num_threads: int = 1, *, spin_us: int = 0) -> Graph:
     """Open the graph, or the two of an encoder-decoder, with standard names.
 
     Raises:
@@ -77,10 +77,8 @@ def open_standard(files: GraphFiles, codec: Codec, num_threads: int = 1, *, is_s
 
     shape = cache_shape(codec.config)
     if codec.is_encoder_decoder:
-        return EncoderDecoderGraph(
-            files.encoder, files.decoder, codec.start_id, num_threads, shape, is_spinning=is_spinning
-        )
-    return OnnxGraph(files.standard, num_threads, shape, is_spinning=is_spinning)
+        return EncoderDecoderGraph(files.encoder, files.decoder, codec.start_id, num_threads, shape, spin_us=spin_us)
+    return OnnxGraph(files.standard, num_threads, shape, spin_us=spin_us)
 
 
 def _check_vocabulary(folder: Path, vocab_size: int, codec: Codec) -> None:

@@ -10,6 +10,10 @@ from pathlib import Path
 from edgeelad.engine.graph_files import EngineKind, Precision
 from edgeelad.errors import UsageError
 
+# Measured (docs/LOG.md): a device's tokens come faster up to a millisecond; a server's not above 20 µs, and the longer
+# its threads spin, the more it loses beside another program.
+DEVICE_SPIN_US, SERVER_SPIN_US = 1000, 20
+
 
 @dataclass(frozen=True, slots=True)
 class EngineOptions:
@@ -39,9 +43,11 @@ class EngineOptions:
     on_ray: bool = False
 
     @property
-    def is_spinning(self) -> bool:
-        """Whether threads wait for one another without sleeping: where no other session competes for the cores."""
-        return self.is_alone or self.graph == "rows"
+    def spin_us(self) -> int:
+        """Microseconds that threads wait for one another before they sleep; 0 where other sessions need the cores."""
+        if self.is_alone:
+            return DEVICE_SPIN_US
+        return SERVER_SPIN_US if self.graph == "rows" else 0
 
     @classmethod
     def for_machine(

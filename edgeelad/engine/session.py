@@ -24,24 +24,19 @@ SETTINGS = {
     # spinning threads would take the cores from the other workers and from torch (onnxruntime #13808)
     "session.intra_op.allow_spinning": "0",
 }
-# Of a program that runs one session: a step has hundreds of operators, and waking a thread takes as long as one of
-# them. The next one follows within microseconds; longer spinning gains nothing, and takes cores that other programs
-# need (docs/LOG.md). ONNX Runtime before 1.26 has no such limit, and ignores this one.
-SPINNING = {
-    "session.intra_op.allow_spinning": "1",
-    "session.intra_op.spin_duration_us": "20",
-    "session.force_spinning_stop": "1",
-}
+# of a program that runs one session: a step has hundreds of operators, and waking a thread takes as long as one of them
+SPINNING = {"session.intra_op.allow_spinning": "1", "session.force_spinning_stop": "1"}
+SPIN_DURATION = "session.intra_op.spin_duration_us"  # ONNX Runtime before 1.26 ignores it, and spins for milliseconds
 
 
-def open_session(path: Path, num_threads: int, *, is_spinning: bool = False) -> Any:
+def open_session(path: Path, num_threads: int, *, spin_us: int = 0) -> Any:
     """Open a graph on the CPU.
 
     Args:
         path: The graph.
         num_threads: Threads that share an operator.
-        is_spinning: Whether threads wait for the next operator of a run for a moment without sleeping; they always
-            sleep between runs.
+        spin_us: Microseconds that a thread waits for the next operator of a run before it sleeps; threads always sleep
+            between runs.
 
     Raises:
         ModelError: The file is missing, damaged, or runs or reads what no student needs; or ONNX Runtime is too old.
@@ -54,7 +49,8 @@ def open_session(path: Path, num_threads: int, *, is_spinning: bool = False) -> 
     options.intra_op_num_threads = num_threads
     options.inter_op_num_threads = 1
     options.log_severity_level = 3
-    for name, value in (SETTINGS | SPINNING if is_spinning else SETTINGS).items():
+    spinning = SPINNING | {SPIN_DURATION: str(spin_us)} if spin_us else {}
+    for name, value in (SETTINGS | spinning).items():
         options.add_session_config_entry(name, value)
     # Shapes change every step: memory patterns would only accumulate (onnxruntime #11627), and no reuse of memory can
     # be planned. Planning it at load takes the square of the number of nodes: six of eight seconds for a graph with

@@ -248,22 +248,22 @@ def test_graphs_are_found_in_folders_and_packages(folder, tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("options", "is_spinning"),
+    ("options", "spin_us"),
     [
-        (EngineOptions.for_machine(1), False),
-        (EngineOptions(graph="engine"), False),
-        (EngineOptions(graph="rows"), True),
-        (EngineOptions.for_device(), True),
+        (EngineOptions.for_machine(1), 0),
+        (EngineOptions(graph="engine"), 0),
+        (EngineOptions(graph="rows"), 20),
+        (EngineOptions.for_device(), 1000),
     ],
 )
-def test_threads_spin_where_no_other_session_runs(students, options, is_spinning):
+def test_threads_spin_where_no_other_session_runs(students, options, spin_us):
     folder = students.onnx()
     generator = open_generator(folder, Codec.load(folder), options)
     entry = generator.graph.session.get_session_options().get_session_config_entry
-    assert entry("session.intra_op.allow_spinning") == str(int(is_spinning))
-    if is_spinning:  # for moments only, and never between runs
-        assert 0 < int(entry("session.intra_op.spin_duration_us")) <= 100
-        assert entry("session.force_spinning_stop") == "1"
+    assert entry("session.intra_op.allow_spinning") == str(int(spin_us > 0))
+    if spin_us:
+        assert entry("session.intra_op.spin_duration_us") == str(spin_us)
+        assert entry("session.force_spinning_stop") == "1"  # between runs
 
 
 def test_each_kind_of_use_has_an_engine_graph(folder):

@@ -78,7 +78,7 @@ def test_sequences_are_what_the_reference_defines(
     reference, prompts = OnnxGraph(files.standard), make_prompts(7)
     seeds = list(range(100, 107))
     path, is_alone = getattr(files, "engine" if kind == "alone" else kind), kind == "alone"
-    generator = PackedGenerator(PackedGraph(path, is_spinning=is_alone), is_alone=is_alone)
+    generator = PackedGenerator(PackedGraph(path, spin_us=20 * is_alone), is_alone=is_alone)
     found = generator.generate(prompts, params, LIMITS, seeds)
     for sequence, prompt, seed in zip(found, prompts, seeds, strict=True):
         check_same(sequence, generate_one(reference, prompt, params, LIMITS, seed))

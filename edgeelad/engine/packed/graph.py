@@ -124,13 +124,13 @@ class PackedGraph:
             two.
     """
 
-    def __init__(self, path: Path, num_threads: int = 1, *, is_spinning: bool = False) -> None:
+    def __init__(self, path: Path, num_threads: int = 1, *, spin_us: int = 0) -> None:
         """Open an engine graph; see `session.open_session`.
 
         Raises:
             ModelError: The file cannot be loaded, or is no engine graph.
         """
-        self.session = open_session(path, num_threads, is_spinning=is_spinning)
+        self.session = open_session(path, num_threads, spin_us=spin_us)
         inputs = {value.name: value for value in self.session.get_inputs()}
         outputs = {value.name for value in self.session.get_outputs()}
         self.past_names = [name for name in inputs if name.startswith(PAST)]

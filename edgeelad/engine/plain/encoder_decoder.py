@@ -44,7 +44,7 @@ class EncoderDecoderGraph:
         num_threads: int = 1,
         shape: CacheShape | None = None,
         *,
-        is_spinning: bool = False,
+        spin_us: int = 0,
     ) -> None:
         """Open both graphs.
 
@@ -54,14 +54,12 @@ class EncoderDecoderGraph:
             start_id: The token that every completion begins after.
             num_threads: Threads per session.
             shape: The cache's shape by the student's configuration, if it states one.
-            is_spinning: See `session.open_session`.
+            spin_us: See `session.open_session`.
 
         Raises:
             ModelError: A file cannot be loaded, has other names, or belongs to another student.
         """
-        self._encoder, self._decoder = (
-            open_session(path, num_threads, is_spinning=is_spinning) for path in (encoder, decoder)
-        )
+        self._encoder, self._decoder = (open_session(path, num_threads, spin_us=spin_us) for path in (encoder, decoder))
         inputs = {value.name: value for value in self._decoder.get_inputs()}
         past = [name for name in inputs if PAST.match(name)]
         self._own, self._cross = ([n for n in past if f".{part}." in n] for part in ("decoder", "encoder"))

@@ -72,15 +72,13 @@ class OnnxGraph:
         vocab_size: Logits per token.
     """
 
-    def __init__(
-        self, path: Path, num_threads: int = 1, shape: CacheShape | None = None, *, is_spinning: bool = False
-    ) -> None:
+    def __init__(self, path: Path, num_threads: int = 1, shape: CacheShape | None = None, *, spin_us: int = 0) -> None:
         """Open a graph; `shape` is that of the cache by the student's configuration, if it states one.
 
         Raises:
             ModelError: The file cannot be loaded, is no decoder with standard names, or has another shape.
         """
-        self.session = open_session(path, num_threads, is_spinning=is_spinning)
+        self.session = open_session(path, num_threads, spin_us=spin_us)
         inputs = {value.name: value for value in self.session.get_inputs()}
         outputs = {value.name: value for value in self.session.get_outputs()}
         self.past_names = [name for name in inputs if PAST.match(name)]
