@@ -8,6 +8,7 @@ context, is set aside with the reason.
 from __future__ import annotations
 
 import logging
+import sys
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
@@ -97,7 +98,10 @@ def tree_workers(
 
         return RayActors(partial(_work_on_node, options=options, params=params, then=then), folder, options, warn)
     return WorkerProcesses(
-        partial(_work_in_process, student_opener(folder, options), params, then), options.num_workers, warn
+        partial(_work_in_process, student_opener(folder, options), params, then),
+        options.num_workers,
+        warn,
+        is_forking=sys.platform == "linux" and options.num_threads == 1,  # the session's threads would not survive
     )
 
 

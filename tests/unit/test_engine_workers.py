@@ -11,6 +11,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from fixtures.processes import worker_pids
 from fixtures.students import MAX_CONTEXT, StudentFolders, make_sum, questions
 
 from edgeelad.engine import memory
@@ -93,9 +94,8 @@ def test_killed_workers_are_replaced(students: StudentFolders, caplog: pytest.Lo
     whole = list(generate_trees(folder, asked, PARAMS, EngineOptions(1, batch_size=BATCH)))
     trees = generate_trees(folder, asked, PARAMS, EngineOptions(2, batch_size=BATCH))
     found = [next(trees)]
-    for victim in multiprocessing.active_children():  # one that is not ready yet would die without a word
-        assert victim.pid is not None
-        os.kill(victim.pid, signal.SIGKILL)
+    for victim in worker_pids():  # one that is not ready yet would die without a word
+        os.kill(victim, signal.SIGKILL)
     found += trees
     assert found == whole
     assert "a worker process died (killed by signal 9: out of memory, or killed by hand)" in caplog.text
@@ -135,8 +135,9 @@ def test_an_error_of_the_questions_leaves_no_process(students: StudentFolders) -
 
 
 ENDLESS_RUN = """
-import itertools, multiprocessing, sys
+import itertools, sys
 from pathlib import Path
+from fixtures.processes import worker_pids
 from edgeelad.engine.options import EngineOptions
 from edgeelad.engine.tree import greedy_params
 from edgeelad.engine.workers import generate_trees
@@ -146,7 +147,7 @@ if __name__ == "__main__":
     asked = (Question(str(number), "What is 1 + 1?") for number in itertools.count())
     for tree in generate_trees(Path(sys.argv[1]), asked, greedy_params(24), EngineOptions(2, batch_size=4)):
         if tree.question.id == "20":
-            print(*(child.pid for child in multiprocessing.active_children()), flush=True)
+            print(*worker_pids(), flush=True)
 """
 
 
@@ -198,12 +199,18 @@ def test_workers_end_with_their_parent(students: StudentFolders, tmp_path: Path,
     script.write_text(ENDLESS_RUN, encoding="utf-8")
     command = [sys.executable, str(script), str(students.trained_onnx())]
     # a session of its own, so that Ctrl-C reaches the workers too, as it does in a terminal
+    paths = os.pathsep.join([str(Path(__file__).parents[1]), *sys.path])
     with subprocess.Popen(
-        command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, start_new_session=True
+        command,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
+        env=os.environ | {"PYTHONPATH": paths},
     ) as parent:
         assert parent.stdout is not None
         workers = [os.pidfd_open(int(pid)) for pid in parent.stdout.readline().split()]
-        assert len(workers) == 2
+        assert len(workers) == 3  # and their template
         if how == signal.SIGINT:
             os.killpg(parent.pid, how)
         else:
