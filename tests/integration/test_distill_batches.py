@@ -1,7 +1,6 @@
 """`teacher.batch = true`, end to end: audit and revision through the Batch API; killed while a batch is pending."""
 
 import json
-import signal
 import sqlite3
 import time
 from pathlib import Path
@@ -42,7 +41,7 @@ def kill_while_pending(server: BatchServer, batch: str, *arguments: str) -> None
     while not server.batches.get(batch, {"polls": 0})["polls"]:
         assert process.poll() is None, process.communicate()
         time.sleep(0.01)
-    process.send_signal(signal.SIGKILL)
+    process.kill()
     process.communicate()
 
 

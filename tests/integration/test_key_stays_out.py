@@ -5,13 +5,13 @@ import subprocess
 import sys
 from pathlib import Path
 
-from fixtures.small_run import SmallRun, kill_at_stage
+from fixtures.small_run import SIGKILLED, SmallRun, Started, start
 
 from edgeelad.files import read_json
 from edgeelad.quickstart.server import RequestRefusedError, TeacherServer
 
 KEY = "sk-right-and-secret-0123456789"
-ENVIRONMENT = {**os.environ, "TEST_TEACHER_KEY": KEY}
+ENVIRONMENT = {"TEST_TEACHER_KEY": KEY}
 CRASHING = """
 import sys
 from edgeelad.teacher import openai_teacher
@@ -29,17 +29,16 @@ class RevokingServer(TeacherServer):
     """Demands the key, and once `num_left` requests were let in, refuses it and repeats it, as some providers do."""
 
     num_left = 10**9
+    victim: Started | None = None  # killed when it asks in the stage "revise"
+    state = Path()
 
     def check_key(self, authorization: str | None) -> None:
         super().check_key(authorization)
+        if self.victim is not None and read_json(self.state)["stage"] == "revise":
+            self.victim.kill()
         self.num_left -= 1
         if self.num_left < 0:
             raise RequestRefusedError(401, f"This API key was revoked: {authorization}", code="invalid_api_key")
-
-
-def edgeelad(*arguments: str, launcher: tuple[str, ...] = ("-m", "edgeelad")) -> subprocess.Popen[str]:
-    command = [sys.executable, *launcher, "distill", *arguments]
-    return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=ENVIRONMENT)
 
 
 def leaks(folder: Path) -> list[str]:
@@ -56,7 +55,7 @@ def test_the_key_is_in_no_file_and_on_no_stream(small_run: SmallRun, tmp_path: P
 
         # the key is revoked in the middle of the audit
         server.num_left = 6
-        process = edgeelad(str(config))
+        process = start("distill", str(config), environment=ENVIRONMENT)
         streams += process.communicate()
         assert process.returncode == 1
         assert "Traceback" not in streams[-1]
@@ -64,18 +63,22 @@ def test_the_key_is_in_no_file_and_on_no_stream(small_run: SmallRun, tmp_path: P
         server.num_left = 10**9
 
         # killed while the teacher revises: the ledger's write-ahead log stays behind
-        process = edgeelad(str(out), "--resume")
-        assert kill_at_stage(process, out / "state.json", 1, "revise", 0.3)
+        server.state = out / "state.json"
+        process = server.victim = start("distill", str(out), "--resume", environment=ENVIRONMENT)
+        process.communicate()
+        server.victim = None
+        assert process.returncode == SIGKILLED
         assert (out / "ledger.sqlite-wal").exists()
         assert leaks(tmp_path) == []
 
         # a mistake of ours, with its traceback
-        process = edgeelad(str(out), "--resume", "--quiet", launcher=("-c", CRASHING))
-        streams += process.communicate()
-        assert process.returncode == 1
+        command = [sys.executable, "-c", CRASHING, "distill", str(out), "--resume", "--quiet"]
+        crashed = subprocess.run(command, capture_output=True, text=True, env={**os.environ, **ENVIRONMENT})
+        streams += [crashed.stdout, crashed.stderr]
+        assert crashed.returncode == 1
         assert "RuntimeError: a mistake of ours" in streams[-1]
 
-        process = edgeelad(str(out), "--resume", "--json")
+        process = start("distill", str(out), "--resume", "--json", environment=ENVIRONMENT)
         streams += process.communicate()
         assert process.returncode == 0, streams[-1]
     assert read_json(out / "summary.json")["stopped_because"] == "max_rounds"
