@@ -122,11 +122,11 @@ class PromptRates:
 def rates(connection: sqlite3.Connection, model: str) -> dict[str, PromptRates]:
     """What each prompt has lately come to with a model, by id; questions that were only answered are not counted."""
     latest = (
-        "FROM attempts a JOIN requests r ON r.key = a.key WHERE a.outcome = 'answered' AND a.id > ?2 "
-        "AND json_extract(r.canonical, '$.model') = ?1"
+        "FROM attempts a JOIN requests r ON r.key = a.key WHERE a.outcome = 'answered' AND a.id > ? "
+        "AND json_extract(r.canonical, '$.model') = ?"
     )
     last = connection.execute("SELECT COALESCE(MAX(id), 0) FROM attempts").fetchone()[0]
-    values = (model, last - NUM_FOR_RATES)
+    values = (last - NUM_FOR_RATES, model)
     num_questions = connection.execute(
         f"SELECT COUNT(DISTINCT a.question_id) {latest} AND json_extract(r.canonical, '$.prompt_id') <> 'answer'",
         values,

@@ -117,8 +117,8 @@ class Ledger:
         row = self._one(
             "SELECT r.attempt_id, r.digest, r.model, r.key, r.content, r.finish_reason, r.problem, r.completion_cap, "
             "a.prompt_tokens, a.completion_tokens, a.cached_prompt_tokens, a.reasoning_tokens, a.is_estimated "
-            "FROM replies r JOIN attempts a ON a.id = r.attempt_id WHERE r.key = ?1 AND (a.problem = '' OR "
-            "((r.problem = '' OR r.completion_cap >= ?2) AND a.settings = COALESCE(?3, a.settings))) "
+            "FROM replies r JOIN attempts a ON a.id = r.attempt_id WHERE r.key = ? AND (a.problem = '' OR "
+            "((r.problem = '' OR r.completion_cap >= ?) AND a.settings = COALESCE(?, a.settings))) "
             "ORDER BY a.problem = '' DESC, r.attempt_id DESC LIMIT 1",
             (key, completion_cap, settings),
         )
