@@ -45,7 +45,7 @@ def fine_tune(
         job = Path(scratch) / "job"
         job.write_bytes(pickle.dumps((base, examples, out, config, seed)))
         with (Path(scratch) / "stderr").open("w+b") as log:
-            with _launched(config.num_processes, job, log) as process:
+            with _launched(config, job, log) as process:
                 assert process.stdout is not None, "a pipe"
                 for step in _steps(process.stdout):
                     if progress is not None:
@@ -65,11 +65,14 @@ def fine_tune(
 
 
 @contextmanager
-def _launched(num_processes: int, job: Path, log: IO[bytes]) -> Iterator[subprocess.Popen[bytes]]:
+def _launched(config: TrainingConfig, job: Path, log: IO[bytes]) -> Iterator[subprocess.Popen[bytes]]:
     """Start the processes; gives the launcher, whose standard output ends when all have ended."""
+    num_processes = config.num_processes
     command = [sys.executable, "-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={num_processes}"]
     command += ["-m", "edgeelad.training.worker", str(job)]
     kept = {"OMP_NUM_THREADS": str(max(1, num_cores() // num_processes)), **environment_alone()}
+    if config.device == "cpu":  # each process would take a GPU of its own, if it sees one, and there may be too few
+        kept["CUDA_VISIBLE_DEVICES"] = ""
     paths = [str(Path(edgeelad.__file__).parents[1]), *filter(None, [kept.get("PYTHONPATH")])]
     process = subprocess.Popen(
         command,

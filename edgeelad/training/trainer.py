@@ -80,21 +80,22 @@ def fine_tune(
         _check_not_empty(encoded, base)
         rows, held_out = hold_out(encoded.rows, config.held_out_share, seed)
         # 2. train
-        model = load_model(str(base))
-        rate = learning_rate(config, model.num_parameters())
-        arguments = _arguments(config, rate, len(rows), bool(held_out), seed, Path(scratch))
-        watch = _Watch(rate, progress)
-        multiple = 8 if arguments.device.type == "cuda" else 1  # of lengths
-        trainer = Trainer(
-            model=_trainable(model, config),
-            args=arguments,
-            train_dataset=rows,
-            eval_dataset=held_out or None,
-            data_collator=lambda rows: layout.collate(rows, eos_id, multiple),
-            callbacks=[watch],
-        )
-        trainer.remove_callback(PrinterCallback)
-        _train(trainer)
+        with _memory_errors():
+            model = load_model(str(base))
+            rate = learning_rate(config, model.num_parameters())
+            arguments = _arguments(config, rate, len(rows), bool(held_out), seed, Path(scratch))
+            watch = _Watch(rate, progress)
+            multiple = 8 if arguments.device.type == "cuda" else 1  # of lengths
+            trainer = Trainer(
+                model=_trainable(model, config),
+                args=arguments,
+                train_dataset=rows,
+                eval_dataset=held_out or None,
+                data_collator=lambda rows: layout.collate(rows, eos_id, multiple),
+                callbacks=[watch],
+            )
+            trainer.remove_callback(PrinterCallback)
+            trainer.train()
         # 3. save, once
         trained = _gathered(trainer, base, config)
         if config.method == "lora":
@@ -223,9 +224,11 @@ def _with_adapters(model: PreTrainedModel, config: TrainingConfig) -> Any:
     )
 
 
-def _train(trainer: Trainer) -> None:
+@contextmanager
+def _memory_errors() -> Iterator[None]:
+    """Say what to change where memory runs out: a GPU's may do so when the student is moved there."""
     try:
-        trainer.train()
+        yield
     except (RuntimeError, MemoryError) as error:
         # the CPU's allocator raises a plain RuntimeError
         is_memory = isinstance(error, torch.OutOfMemoryError | MemoryError) or "allocate memory" in str(error)

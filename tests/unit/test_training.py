@@ -269,16 +269,17 @@ def test_an_error_of_the_callback_is_not_swallowed(base: Path, tmp_path: Path) -
     assert list(tmp_path.iterdir()) == []
 
 
+@pytest.mark.parametrize("where", ["__init__", "train"])  # the former moves the student to a GPU
 @pytest.mark.parametrize(
     "error", [MemoryError(), torch.OutOfMemoryError("CUDA"), RuntimeError("DefaultCPUAllocator: can't allocate memory")]
 )
 def test_memory_that_runs_out_is_an_error_that_says_what_to_change(
-    base: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, error: Exception
+    base: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, error: Exception, where: str
 ) -> None:
-    def fail(trainer: Trainer) -> None:
+    def fail(trainer: Trainer, **_: Any) -> None:
         raise error
 
-    monkeypatch.setattr(Trainer, "train", fail)
+    monkeypatch.setattr(Trainer, where, fail)
     with pytest.raises(TrainingError, match=r"not enough memory; halve training\.batch_size .* and resume"):
         fine_tune(base, EXAMPLES, tmp_path / "out", settings(), 0)
 
@@ -298,6 +299,23 @@ def test_two_processes_train_as_one_with_twice_the_batch(base: Path, tmp_path: P
     moved = sum(float((theirs[name] - value).abs().sum()) for name, value in before.items())
     apart = sum(float((theirs[name] - value).abs().sum()) for name, value in ours.items())
     assert apart < 0.01 * moved
+
+
+def test_processes_that_train_on_the_cpu_see_no_gpu(
+    base: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class StartedError(Exception):
+        pass
+
+    def start(command: list[str], env: dict[str, str], **_: Any) -> None:
+        raise StartedError(env.get("CUDA_VISIBLE_DEVICES"))
+
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "0")
+    monkeypatch.setattr(subprocess, "Popen", start)
+    for device, seen in (("cpu", ""), ("auto", "0")):
+        with pytest.raises(StartedError) as caught:
+            fine_tune(base, EXAMPLES, tmp_path / "out", settings(device=device, num_processes=2), 0)
+        assert caught.value.args == (seen,)
 
 
 @pytest.fixture
