@@ -90,6 +90,10 @@ def _convert(file: Path, target: Path) -> None:
     # transformers takes SmolLM2's <|im_start|> for its end token, too; the file says which ids are meant
     for name, id_ in _special_ids(file).items():
         setattr(tokenizer, name, tokenizer.convert_ids_to_tokens(id_))
+    if getattr(model, "hf_quantizer", None) is not None:
+        # transformers 5 remembers the format that it has dequantized, and refuses to save the model therefore
+        model.hf_quantizer = None
+        del model.config.quantization_config
     model.save_pretrained(target)
     tokenizer.save_pretrained(target)
 
