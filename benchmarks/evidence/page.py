@@ -29,6 +29,10 @@ TASKS = {
     "chains": "long chains",
     "mawps": "MAWPS/ASDiv-A",
     "pretrained": "SmolLM2-135M",
+    "words, pretrained": "word problems, SmolLM2",
+    "varied, pretrained": "varied wording, SmolLM2",
+    "chains, pretrained": "long chains, SmolLM2",
+    "mawps, pretrained": "MAWPS/ASDiv-A, SmolLM2",
 }
 # dollars per million prompt and completion tokens, and hidden reasoning tokens per request (billed as completion)
 PRICES = {"1 : 4": (0.4, 1.6, 0), "reasoning": (1.1, 4.4, 300)}
@@ -338,9 +342,25 @@ def coverage(rows: Sequence[Row]) -> list[str]:
         for (own, _, _), by_seed in arms.items():
             for seed in by_seed if own == task else ():
                 done[seed] = done.get(seed, 0) + 1
-        learned = ", ".join(f"seed {seed}: {num}" for seed, num in sorted(done.items())) or "none"
+        by_num = sorted({num: [seed for seed in done if done[seed] == num] for num in done.values()}.items())
+        learned = "; ".join(f"seeds {_ranges(own)}: {num}" for num, own in reversed(by_num)) or "none"
         lines.append(f"| {title} | {', '.join(map(str, seeds)) or 'none'} | {learned} |")
     return lines
+
+
+def _ranges(numbers: Iterable[int]) -> str:
+    """Numbers in ascending order, those in a row as a range.
+
+    >>> _ranges([2, 0, 1, 5])
+    '0 to 2, 5'
+    """
+    runs: list[list[int]] = []
+    for number in sorted(numbers):
+        if runs and number == runs[-1][-1] + 1:
+            runs[-1].append(number)
+        else:
+            runs.append([number])
+    return ", ".join(f"{run[0]} to {run[-1]}" if len(run) > 1 else str(run[0]) for run in runs)
 
 
 def _mean(seeds: dict[int, list[Row]], figure: Callable[[list[Row]], float]) -> float:

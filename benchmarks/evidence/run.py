@@ -54,7 +54,8 @@ def main() -> None:
     parser.add_argument("--first-seed", type=int, default=0)
     parser.add_argument("--tasks", nargs="*", choices=sorted(TASKS), default=list(TASKS))
     parser.add_argument("--only", choices=["detection", "learning"])
-    parser.add_argument("--arms", nargs="*", help="STRATEGY/MODE; default: all")
+    parser.add_argument("--pretrained", type=Path, help="a checkpoint to start from, as real_weights.py makes one")
+    parser.add_argument("--arms", nargs="*", help="STRATEGY/MODE, or 'STRATEGY/MODE, answers' for a pool with answers")
     arguments = parser.parse_args()
     results = Results(arguments.out)
     arms = [tuple(arm.split("/")) for arm in arguments.arms] if arguments.arms else list(ARMS)
@@ -71,10 +72,10 @@ def _measure(
 ) -> None:
     from study import NUM_ROUNDS, Study
 
+    key = {"task": name if arguments.pretrained is None else f"{name}, pretrained", "seed": seed}
     folder = arguments.work / f"{name}-{seed}"
     folder.mkdir(parents=True, exist_ok=True)
-    study = Study(make_task(name, seed, arguments.data), folder, seed)
-    key = {"task": name, "seed": seed}
+    study = Study(make_task(name, seed, arguments.data), folder, seed, arguments.pretrained)
     if kind == "detection":
         for number in (0, 1):
             if not results.has(kind=kind, round=number, **key):

@@ -16,11 +16,14 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 from tasks import Task
 from teacher import ReferenceTeacher
+from torch_generator import TorchGenerator
 
 from edgeelad.accuracy import evaluate
 from edgeelad.config import ExportConfig, ScoringConfig, SelectionConfig, StudentConfig, TeacherConfig, TrainingConfig
+from edgeelad.engine.codec import Codec
 from edgeelad.engine.options import EngineOptions
 from edgeelad.engine.student import Student
 from edgeelad.engine.tree import TreeParams
@@ -38,14 +41,24 @@ from edgeelad.uncertainty.traces import step_traces
 FIRST_BATCH, BATCH, NUM_ROUNDS = 60, 120, 3  # round 1 is the same in all arms of a seed
 MAX_SEED_EXAMPLES = 300
 ROUND_STEPS = 350
+PRETRAINED_STEPS = 250  # of a student of 135 million parameters
 NUM_EXPLANATIONS = 12  # of `disagreement` at its most expensive
 
 
 class Study:
-    """A task on a seed, in a work folder of its own."""
+    """A task on a seed, in a work folder of its own.
 
-    def __init__(self, task: Task, folder: Path, seed: int) -> None:
-        self.task, self.folder, self.seed = task, folder, seed
+    Args:
+        task: The task.
+        folder: Its work folder.
+        seed: The task's.
+        pretrained: A checkpoint to teach the known kinds, in place of a student from scratch.
+    """
+
+    def __init__(self, task: Task, folder: Path, seed: int, pretrained: Path | None = None) -> None:
+        self.folder, self.seed, self.pretrained = folder, seed, pretrained
+        # more tokens say the same where a number has several
+        self.task = task if pretrained is None else replace(task, max_tokens=task.max_tokens * 3 // 2)
         self.pool = {question.id: question for question in task.pool}
         self.options = EngineOptions(num_threads=1)
 
@@ -53,15 +66,24 @@ class Study:
 
     @property
     def base(self) -> Path:
-        """The base student, trained from scratch on the known kinds."""
+        """The base student, trained on the known kinds."""
         raw, out = self.folder / "raw", self.folder / "student-0"
-        if not out.exists():
-            shutil.rmtree(raw, ignore_errors=True)
-            train_base_student(
-                self.task.base_problems, raw, self.seed, recipe=self.task.recipe, more_texts=self.task.texts
-            )
-            prepare_student(str(raw), out, StudentConfig(model=str(raw)))
+        if out.exists():
+            return out
+        shutil.rmtree(raw, ignore_errors=True)
+        if self.pretrained is not None:
+            prepare_student(str(self.pretrained), raw, StudentConfig(model=str(self.pretrained)))
+            fine_tune(raw, self._known(), out, self._training, self.seed)
+            return out
+        train_base_student(self.task.base_problems, raw, self.seed, recipe=self.task.recipe, more_texts=self.task.texts)
+        prepare_student(str(raw), out, StudentConfig(model=str(raw)))
         return out
+
+    def open(self, student: Path) -> Student:
+        """A student to generate with: on a GPU if there is one, else its export."""
+        if torch.cuda.is_available():
+            return Student(Codec.load(student), TorchGenerator(student), len(self.pool))
+        return Student.open(self.graphs(student), self.options)
 
     def graphs(self, student: Path) -> Path:
         """The exported folder of a student; all but the base student's are made by swapping weights."""
@@ -77,20 +99,27 @@ class Study:
         """The base student fine-tuned on examples and on a sample of the seed examples."""
         out = self.folder / f"student-{name}"
         if not out.exists():
-            rng = np.random.default_rng([self.seed, 5])
-            mixed = rng.choice(
-                len(self.task.seed_examples), min(MAX_SEED_EXAMPLES, len(self.task.seed_examples)), replace=False
-            )
-            config = TrainingConfig(
-                max_steps=ROUND_STEPS, batch_size=16, learning_rate=2e-3, schedule="linear", held_out_share=0.0
-            )
-            mixture = [*(self.task.seed_examples[i] for i in sorted(mixed)), *examples]
-            fine_tune(self.base, mixture, out, config, self.seed)
+            fine_tune(self.base, [*self._known(), *examples], out, self._training, self.seed)
         return out
+
+    def _known(self) -> list[Example]:
+        """A sample of the seed examples."""
+        rng = np.random.default_rng([self.seed, 5])
+        examples = self.task.seed_examples
+        mixed = rng.choice(len(examples), min(MAX_SEED_EXAMPLES, len(examples)), replace=False)
+        return [examples[i] for i in sorted(mixed)]
+
+    @property
+    def _training(self) -> TrainingConfig:
+        if self.pretrained is not None:  # its learning rate is the product's, by its size
+            return TrainingConfig(max_steps=PRETRAINED_STEPS, batch_size=16, held_out_share=0.0)
+        return TrainingConfig(
+            max_steps=ROUND_STEPS, batch_size=16, learning_rate=2e-3, schedule="linear", held_out_share=0.0
+        )
 
     def accuracy(self, student: Path) -> float:
         """Its accuracy on the test questions."""
-        with Student.open(self.graphs(student), self.options) as opened:
+        with self.open(student) as opened:
             trees = opened.explain(self.task.test, self.task.max_tokens)
         return evaluate(trees, self.task.test).accuracy
 
@@ -124,7 +153,7 @@ class Study:
                 num_removal_branches=3,
             )
             student = self.base if number == 0 else self.first_student()
-            with Student.open(self.graphs(student), self.options) as opened:
+            with self.open(student) as opened:
                 found = list(opened.generate_trees(self.task.pool, params))
             partial = path.with_suffix(".partial")
             with gzip.open(partial, "wb", compresslevel=3) as file:
@@ -145,7 +174,7 @@ class Study:
         for number in range(1, NUM_ROUNDS + 1):
             start = time.monotonic()
             rng = np.random.default_rng([self.seed, number, 3])
-            with Student.open(self.graphs(student), self.options) as opened:
+            with self.open(student) as opened:
                 left = [q for q in self.task.pool if q.id not in {a.question_id for a in annotations}]
                 if number == 1:
                     batch, tokens = self.first_batch(), 0
@@ -156,8 +185,9 @@ class Study:
                 # full rationales are bought without the student's branches
                 params = tree_params("risk" if mode == "rationale" else "elad", self._scoring, self.seed + number)
                 trees = {tree.question.id: tree for tree in opened.generate_trees(batch, params)}
-                config = TeacherConfig(kind="dataset", mode=mode, max_concurrency=1)  # type: ignore[arg-type]
-                hidden = [replace(q, answer=None, explanation=None) for q in batch]
+                way, _, answers = mode.partition(", ")
+                config = TeacherConfig(kind="dataset", mode=way, max_concurrency=1)  # type: ignore[arg-type]
+                hidden = [replace(q, answer=q.answer if answers else None, explanation=None) for q in batch]
 
                 def continue_from(items: Sequence[tuple[Question, tuple[str, ...]]], s: Student = opened) -> list[str]:
                     return s.continue_from(items, self.task.max_tokens)
@@ -185,9 +215,10 @@ class Study:
                     "student_tokens": student_tokens,
                     "seconds": round(time.monotonic() - start, 1),
                 }
-            if number > 1:  # the students of an arm are not needed again once the next one stands
+            # the students of an arm are not needed again once the next one stands
+            for past in {number - 1, number if number == NUM_ROUNDS else 0} - {0}:
                 for kind in ("student", "onnx"):
-                    shutil.rmtree(self.folder / f"{kind}-{name}-{number - 1}", ignore_errors=True)
+                    shutil.rmtree(self.folder / f"{kind}-{name}-{past}", ignore_errors=True)
 
     def whole_pool(self) -> dict[str, Any]:
         """The student that is taught the whole pool, with the same number of updates."""
