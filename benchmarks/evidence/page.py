@@ -191,10 +191,14 @@ def _arms(rows: Iterable[Row]) -> dict[tuple[str, str, str], dict[int, list[Row]
             seeds = found.setdefault((row["task"], row["strategy"], row["mode"]), {})
             seeds.setdefault(row["seed"], [base[row["task"], row["seed"]]]).append(row)
     complete = {
-        arm: {seed: r for seed, r in seeds.items() if arm[1] == "whole" or r[-1]["round"] == NUM_ROUNDS}
+        arm: {seed: r for seed, r in seeds.items() if arm[1] == "whole" or r[-1]["round"] == _num_rounds(arm[2])}
         for arm, seeds in found.items()
     }
     return {arm: seeds for arm, seeds in complete.items() if seeds}
+
+
+def _num_rounds(mode: str) -> int:
+    return NUM_ROUNDS + mode.endswith(", answers")  # `study.Study` has one round more where the pool has answers
 
 
 def learning_table(rows: Sequence[Row]) -> list[str]:
@@ -285,7 +289,7 @@ def comparison_table(rows: Sequence[Row]) -> list[str]:
         both = sorted(set(seeds) & set(ours))
         if (strategy, mode) != (DEFAULT, "rationale") and strategy != "whole" and len(both) > 1:
             name = f"{TASKS[task]} | `{strategy}`, {mode}"
-            pairs[name] = [ours[s][-1]["accuracy"] - seeds[s][-1]["accuracy"] for s in both]
+            pairs[name] = [ours[s][NUM_ROUNDS]["accuracy"] - seeds[s][NUM_ROUNDS]["accuracy"] for s in both]
     if not pairs:
         return ["No task has two seeds yet."]
     lines = [

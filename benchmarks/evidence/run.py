@@ -70,7 +70,7 @@ def main() -> None:
 def _measure(
     kind: str, name: str, seed: int, arguments: argparse.Namespace, results: Results, arms: Sequence[tuple[str, ...]]
 ) -> None:
-    from study import NUM_ROUNDS, Study
+    from study import NUM_ROUNDS, Study, has_answers
 
     key = {"task": name if arguments.pretrained is None else f"{name}, pretrained", "seed": seed}
     folder = arguments.work / f"{name}-{seed}"
@@ -86,7 +86,7 @@ def _measure(
         results.add({"kind": kind, **key, "round": 0, "annotated": 0, "accuracy": round(study.accuracy(study.base), 4)})
     for strategy, mode in arms:
         arm = {**key, "strategy": strategy, "mode": mode}
-        if results.has(kind=kind, round=NUM_ROUNDS, **arm):
+        if results.has(kind=kind, round=NUM_ROUNDS + has_answers(mode), **arm):
             continue
         for row in study.arm(strategy, mode, lambda number, arm=arm: results.has(kind=kind, round=number, **arm)):
             results.add({"kind": kind, **arm, **row})

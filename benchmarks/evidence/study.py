@@ -39,10 +39,17 @@ from edgeelad.uncertainty.risk import features, fit
 from edgeelad.uncertainty.traces import step_traces
 
 FIRST_BATCH, BATCH, NUM_ROUNDS = 60, 120, 3  # round 1 is the same in all arms of a seed
+WITH_ANSWERS = ", answers"  # ends the mode of an arm on a pool with answers
+SHARE_WITH_ANSWERS = 0.4  # of such a pool, annotated after one round more
 MAX_SEED_EXAMPLES = 300
 ROUND_STEPS = 350
 PRETRAINED_STEPS = 250  # of a student of 135 million parameters
 NUM_EXPLANATIONS = 12  # of `disagreement` at its most expensive
+
+
+def has_answers(mode: str) -> bool:
+    """Whether an arm's pool has answers."""
+    return mode.endswith(WITH_ANSWERS)
 
 
 class Study:
@@ -171,7 +178,8 @@ class Study:
         history: list[tuple[tuple[float, ...], bool]] = []
         student_tokens, teacher = 0, ReferenceTeacher(self.pool, self.task.first_flaw)
         student = self.base
-        for number in range(1, NUM_ROUNDS + 1):
+        sizes = self._batch_sizes(mode)
+        for number, size in enumerate(sizes, start=1):
             start = time.monotonic()
             rng = np.random.default_rng([self.seed, number, 3])
             with self.open(student) as opened:
@@ -180,14 +188,14 @@ class Study:
                     batch, tokens = self.first_batch(), 0
                 else:
                     model = fit([f for f, _ in history], [wrong for _, wrong in history])
-                    batch, tokens = self._choose(opened, strategy, left, annotations, model, rng, number)
+                    batch, tokens = self._choose(opened, strategy, left, annotations, model, rng, number, size)
                 student_tokens += tokens
                 # full rationales are bought without the student's branches
                 params = tree_params("risk" if mode == "rationale" else "elad", self._scoring, self.seed + number)
                 trees = {tree.question.id: tree for tree in opened.generate_trees(batch, params)}
-                way, _, answers = mode.partition(", ")
+                way = mode.removesuffix(WITH_ANSWERS)
                 config = TeacherConfig(kind="dataset", mode=way, max_concurrency=1)  # type: ignore[arg-type]
-                hidden = [replace(q, answer=q.answer if answers else None, explanation=None) for q in batch]
+                hidden = [replace(q, answer=q.answer if has_answers(mode) else None, explanation=None) for q in batch]
 
                 def continue_from(items: Sequence[tuple[Question, tuple[str, ...]]], s: Student = opened) -> list[str]:
                     return s.continue_from(items, self.task.max_tokens)
@@ -216,7 +224,7 @@ class Study:
                     "seconds": round(time.monotonic() - start, 1),
                 }
             # the students of an arm are not needed again once the next one stands
-            for past in {number - 1, number if number == NUM_ROUNDS else 0} - {0}:
+            for past in {number - 1, number if number == len(sizes) else 0} - {0}:
                 for kind in ("student", "onnx"):
                     shutil.rmtree(self.folder / f"{kind}-{name}-{past}", ignore_errors=True)
 
@@ -239,6 +247,11 @@ class Study:
             "seconds": round(time.monotonic() - start, 1),
         }
 
+    def _batch_sizes(self, mode: str) -> list[int]:
+        """Questions of each round."""
+        sizes = [FIRST_BATCH, *[BATCH] * (NUM_ROUNDS - 1)]
+        return [*sizes, int(SHARE_WITH_ANSWERS * len(self.pool)) - sum(sizes)] if has_answers(mode) else sizes
+
     @property
     def _scoring(self) -> ScoringConfig:
         return ScoringConfig(max_explanation_tokens=self.task.max_tokens, max_branch_tokens=self.task.max_tokens)
@@ -252,6 +265,7 @@ class Study:
         model: RiskModel,
         rng: np.random.Generator,
         number: int,
+        size: int,
     ) -> tuple[list[Question], int]:
         """The batch that a strategy chooses, and the student tokens that choosing it took."""
         scores: dict[str, Score] = {}
@@ -266,7 +280,7 @@ class Study:
             left,
             np.array([scores[question.id].value for question in left]),
             SelectionConfig(strategy=strategy),
-            num=BATCH,
+            num=size,
             first_round=False,
             rng=rng,
             already=[self.pool[a.question_id] for a in annotations],
