@@ -69,7 +69,12 @@ def fine_tune(
     """Fine-tune the student in `base` and save it in `out`; see `edgeelad.training.fine_tune`."""
     start = time.perf_counter()
     refuse_existing(out)
-    with quiet(), _seeded(seed), _own_precision(), TemporaryDirectory(prefix="edgeelad-training-") as scratch:
+    with (
+        quiet(),
+        _seeded(seed, config.device),
+        _own_precision(),
+        TemporaryDirectory(prefix="edgeelad-training-") as scratch,
+    ):
         # 1. examples to rows
         codec = Codec.load(base)
         tokenizer = load_tokenizer(str(base))
@@ -295,10 +300,12 @@ def _own_precision() -> Iterator[None]:
 
 
 @contextmanager
-def _seeded(seed: int) -> Iterator[None]:
+def _seeded(seed: int, device: str) -> Iterator[None]:
     """Seed every global generator that Trainer and torch draw from; restore their states at the end."""
     python, legacy = random.getstate(), np.random.get_state()  # noqa: NPY002  # Trainer's set_seed seeds this one
-    with torch.random.fork_rng():
+    # by default a process takes memory on every GPU that it sees, to keep its generator's state
+    is_on_gpu = torch.cuda.is_available() and device != "cpu" and launched() is None
+    with torch.random.fork_rng([torch.cuda.current_device()] if is_on_gpu else []):
         set_seed(seed)
         try:
             yield

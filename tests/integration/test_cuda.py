@@ -72,6 +72,12 @@ def test_every_way_to_train_learns_on_a_gpu(base: Path, tmp_path: Path, changes:
     assert {parameter.dtype for parameter in model.parameters()} == {torch.float32}
 
 
+def test_the_callers_random_state_is_left_alone(base: Path, tmp_path: Path) -> None:
+    before = torch.cuda.get_rng_state()
+    train(base, tmp_path / "out")
+    assert torch.equal(torch.cuda.get_rng_state(), before)
+
+
 def test_nothing_stays_on_the_gpu(base: Path, tmp_path: Path) -> None:
     train(base, tmp_path / "first")
     before = torch.cuda.memory_allocated()  # cuBLAS keeps its workspace
