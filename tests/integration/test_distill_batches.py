@@ -3,6 +3,7 @@
 import json
 import sqlite3
 import time
+from contextlib import closing
 from pathlib import Path
 
 from fixtures.batch_server import BatchServer
@@ -27,7 +28,7 @@ def respond(messages: list[dict[str, str]]) -> str:
 
 def answered(ledger: Path) -> dict[str, tuple[int, int]]:
     """What the ledger holds as paid, by the name of the line in a batch's file."""
-    with sqlite3.connect(f"file:{ledger}?mode=ro", uri=True) as connection:
+    with closing(sqlite3.connect(f"file:{ledger}?mode=ro", uri=True)) as connection:
         rows = connection.execute(
             "SELECT substr(key, -16) || '-' || id, outcome, prompt_tokens, completion_tokens FROM attempts"
         ).fetchall()

@@ -2,6 +2,7 @@
 
 import random
 import sqlite3
+from contextlib import closing
 from pathlib import Path
 
 import pytest
@@ -20,7 +21,7 @@ STAGES = [
 
 def _replies(ledger: Path) -> dict[str, str]:
     """What the ledger holds, by request key."""
-    with sqlite3.connect(f"file:{ledger}?mode=ro", uri=True) as connection:
+    with closing(sqlite3.connect(f"file:{ledger}?mode=ro", uri=True)) as connection:
         return dict(connection.execute("SELECT key, content FROM replies").fetchall())
 
 
@@ -53,7 +54,7 @@ def test_killed_in_every_stage_it_ends_the_same_and_pays_once(small_run: SmallRu
     for name in ("accuracy", "annotated", "set_aside", "stopped_because", "certificate", "package_accuracy"):
         assert actual[name] == expected.to_json()[name], name
     assert _replies(whole / "ledger.sqlite") == _replies(killed / "ledger.sqlite")
-    with sqlite3.connect(f"file:{killed / 'ledger.sqlite'}?mode=ro", uri=True) as connection:
+    with closing(sqlite3.connect(f"file:{killed / 'ledger.sqlite'}?mode=ro", uri=True)) as connection:
         (in_doubt,) = connection.execute(
             "SELECT count(*) FROM attempts WHERE outcome IN ('open', 'in_doubt')"
         ).fetchone()
