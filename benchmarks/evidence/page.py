@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import itertools
 import json
+import math
 import re
 import statistics
 import sys
@@ -305,7 +306,7 @@ def comparison_table(rows: Sequence[Row]) -> list[str]:
 
 
 def learning_figure(rows: Sequence[Row], against: str) -> str:
-    """Accuracy against questions annotated, or dollars at a price list; the bands span the seeds."""
+    """Accuracy against questions annotated, or dollars at a price list; bands: a standard error."""
     panels = []
     arms = _arms(rows)
     for task, title in TASKS.items():
@@ -322,7 +323,8 @@ def learning_figure(rows: Sequence[Row], against: str) -> str:
                     else statistics.fmean(money(r, against) for r in own)
                 )
                 values = [row["accuracy"] for row in own]
-                points.append((x, statistics.fmean(values), min(values), max(values)))
+                mean, error = statistics.fmean(values), _standard_error(values)
+                points.append((x, mean, mean - error, mean + error))
             curves.append(Curve(strategy if mode == "rationale" else f"{strategy}, {mode}", points))
         if curves:
             panels.append(Panel(title, curves))
@@ -373,6 +375,11 @@ def _mean(seeds: dict[int, list[Row]], figure: Callable[[list[Row]], float]) -> 
 
 def _average(rows: Sequence[Row], name: str) -> float:
     return statistics.fmean(row.get(name, 0) for row in rows)
+
+
+def _standard_error(values: Sequence[float]) -> float:
+    """Of the mean; 0 for one value."""
+    return statistics.stdev(values) / math.sqrt(len(values)) if len(values) > 1 else 0.0
 
 
 def _spread(values: Sequence[float]) -> str:
