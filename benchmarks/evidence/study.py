@@ -87,8 +87,8 @@ class Study:
         return out
 
     def open(self, student: Path) -> Student:
-        """A student to generate with: on a GPU if there is one, else its export."""
-        if torch.cuda.is_available():
+        """A student to generate with: its export, or on a GPU if it is a large one and there is one."""
+        if self.pretrained is not None and torch.cuda.is_available():
             return Student(Codec.load(student), TorchGenerator(student), len(self.pool))
         return Student.open(self.graphs(student), self.options)
 
@@ -155,7 +155,7 @@ class Study:
                 top_p=1.0,
                 max_explanation_tokens=self.task.max_tokens,
                 max_branch_tokens=self.task.max_tokens,
-                probe=True,
+                probe=self.pretrained is None,
                 seed=self.seed + number,
                 num_removal_branches=3,
             )

@@ -6,6 +6,7 @@ Chooses the same tokens as the engine, and gives the same log-probabilities and 
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from inspect import signature
 from pathlib import Path
 from typing import Any
 
@@ -34,6 +35,8 @@ class TorchGenerator:
     def __init__(self, folder: Path, device: str = "cuda") -> None:
         self._model: Any = load_model(str(folder)).to(device).eval()
         self._device = device
+        # transformers 5.24 has renamed it
+        self._cache = "cache" if "cache" in signature(self._model.forward).parameters else "past_key_values"
 
     def close(self) -> None:
         """Release the weights."""
@@ -110,9 +113,9 @@ class TorchGenerator:
                 input_ids=tokens,
                 attention_mask=attention,
                 position_ids=positions,
-                past_key_values=cache,
                 use_cache=True,
                 logits_to_keep=1,
+                **{self._cache: cache},
             )
             chosen = self._choose(found.logits[:, -1].float(), live, params)
             for sequence, token, logprob, entropy in zip(live, *chosen, strict=True):

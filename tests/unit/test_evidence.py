@@ -6,6 +6,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from fixtures.students import StudentFolders, questions
 
 HERE = Path(__file__).parents[2] / "benchmarks"
 sys.path[:0] = [str(HERE / "evidence"), str(HERE)]
@@ -14,6 +15,11 @@ from detection import auroc, average_precision, precision  # noqa: E402
 from page import money  # noqa: E402
 from tasks import Task, make_task  # noqa: E402
 from teacher import ReferenceTeacher  # noqa: E402
+from torch_generator import TorchGenerator  # noqa: E402
+
+from edgeelad.engine.codec import Codec  # noqa: E402
+from edgeelad.engine.student import Student  # noqa: E402
+from edgeelad.engine.tree import TreeParams  # noqa: E402
 
 del sys.path[:2]
 
@@ -75,3 +81,20 @@ def test_hidden_reasoning_is_billed_as_completion() -> None:
     row = {"requests": 2, "prompt_tokens": 1_000_000, "completion_tokens": 500_000}
     assert money(row, "1 : 4") == pytest.approx(0.4 + 0.8)
     assert money(row, "reasoning") == pytest.approx(1.1 + 4.4 * 0.5006)
+
+
+def test_torch_generates_the_trees_of_the_engine(students: StudentFolders) -> None:
+    params = TreeParams(2, 3, 0.7, 0, 1.0, 40, 40, probe=False, seed=1, num_removal_branches=2)
+    asked = questions(6)
+    with Student.open(students.trained_onnx()) as engine:
+        expected = list(engine.generate_trees(asked, params))
+    with Student(Codec.load(students.trained()), TorchGenerator(students.trained(), "cpu"), 6) as student:
+        found = list(student.generate_trees(asked, params))
+    assert [tree.text for tree in found] == [tree.text for tree in expected]
+    for ours, theirs in zip(found, expected, strict=True):
+        assert ours.token_logprobs == pytest.approx(theirs.token_logprobs, abs=1e-4)
+        assert ours.token_entropies == pytest.approx(theirs.token_entropies, abs=1e-4)
+        for name in ("branches", "removals"):
+            groups = [[[branch.text for branch in group] for group in getattr(tree, name)] for tree in (ours, theirs)]
+            assert groups[0] == groups[1]
+        assert any(ours.branches)
