@@ -17,6 +17,7 @@ from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
+from arms import NUM_ROUNDS, num_rounds
 from figure import Curve, Panel, draw
 
 HERE = Path(__file__).parent
@@ -38,7 +39,6 @@ TASKS = {
 # dollars per million prompt and completion tokens, and hidden reasoning tokens per request (billed as completion)
 PRICES = {"1 : 4": (0.4, 1.6, 0), "reasoning": (1.1, 4.4, 300)}
 DEFAULT = "risk"
-NUM_ROUNDS = 3  # of a complete arm (`study.NUM_ROUNDS`)
 Row = dict[str, Any]
 
 
@@ -192,14 +192,10 @@ def _arms(rows: Iterable[Row]) -> dict[tuple[str, str, str], dict[int, list[Row]
             seeds = found.setdefault((row["task"], row["strategy"], row["mode"]), {})
             seeds.setdefault(row["seed"], [base[row["task"], row["seed"]]]).append(row)
     complete = {
-        arm: {seed: r for seed, r in seeds.items() if arm[1] == "whole" or r[-1]["round"] == _num_rounds(arm[2])}
+        arm: {seed: r for seed, r in seeds.items() if arm[1] == "whole" or r[-1]["round"] == num_rounds(arm[2])}
         for arm, seeds in found.items()
     }
     return {arm: seeds for arm, seeds in complete.items() if seeds}
-
-
-def _num_rounds(mode: str) -> int:
-    return NUM_ROUNDS + mode.endswith(", answers")  # `study.Study` has one round more where the pool has answers
 
 
 def learning_table(rows: Sequence[Row]) -> list[str]:

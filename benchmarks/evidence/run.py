@@ -16,6 +16,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
+from arms import num_rounds
 from detection import detection_rows
 from tasks import TASKS, make_task
 
@@ -70,10 +71,10 @@ def main() -> None:
 def _measure(
     kind: str, name: str, seed: int, arguments: argparse.Namespace, results: Results, arms: Sequence[tuple[str, ...]]
 ) -> None:
-    from study import NUM_ROUNDS, Study, has_answers
+    from study import Study
 
     key = {"task": name if arguments.pretrained is None else f"{name}, pretrained", "seed": seed}
-    folder = arguments.work / f"{name}-{seed}"
+    folder = arguments.work / f"{key['task']}-{seed}"
     folder.mkdir(parents=True, exist_ok=True)
     study = Study(make_task(name, seed, arguments.data), folder, seed, arguments.pretrained)
     if kind == "detection":
@@ -86,7 +87,7 @@ def _measure(
         results.add({"kind": kind, **key, "round": 0, "annotated": 0, "accuracy": round(study.accuracy(study.base), 4)})
     for strategy, mode in arms:
         arm = {**key, "strategy": strategy, "mode": mode}
-        if results.has(kind=kind, round=NUM_ROUNDS + has_answers(mode), **arm):
+        if results.has(kind=kind, round=num_rounds(mode), **arm):
             continue
         for row in study.arm(strategy, mode, lambda number, arm=arm: results.has(kind=kind, round=number, **arm)):
             results.add({"kind": kind, **arm, **row})

@@ -17,6 +17,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from arms import NUM_ROUNDS, WITH_ANSWERS, has_answers
 from tasks import Task
 from teacher import ReferenceTeacher
 from torch_generator import TorchGenerator
@@ -38,18 +39,12 @@ from edgeelad.uncertainty import RiskModel, score, tree_params
 from edgeelad.uncertainty.risk import features, fit
 from edgeelad.uncertainty.traces import step_traces
 
-FIRST_BATCH, BATCH, NUM_ROUNDS = 60, 120, 3  # round 1 is the same in all arms of a seed
-WITH_ANSWERS = ", answers"  # ends the mode of an arm on a pool with answers
-SHARE_WITH_ANSWERS = 0.4  # of such a pool, annotated after one round more
+FIRST_BATCH, BATCH = 60, 120  # round 1 is the same in all arms of a seed
+SHARE_WITH_ANSWERS = 0.4  # of a pool with answers, annotated after its last round
 MAX_SEED_EXAMPLES = 300
 ROUND_STEPS = 350
 PRETRAINED_STEPS = 250  # of a student of 135 million parameters
 NUM_EXPLANATIONS = 12  # of `disagreement` at its most expensive
-
-
-def has_answers(mode: str) -> bool:
-    """Whether an arm's pool has answers."""
-    return mode.endswith(WITH_ANSWERS)
 
 
 class Study:

@@ -20,6 +20,7 @@ from edgeelad.engine.generate import (
     LiveBatch,
     LiveSequence,
     SamplingParams,
+    SequenceRequest,
     TreeRequest,
     TreeResult,
 )
@@ -59,9 +60,7 @@ class TorchGenerator:
         fitting.sort(key=lambda index: -len(texts[index]))
         for start in range(0, len(fitting), MAX_ROWS):
             batch = fitting[start : start + MAX_ROWS]
-            sequences = [
-                LiveSequence(own[i], min(params.max_new_tokens, limits.max_context - len(texts[i]))) for i in batch
-            ]
+            sequences = [SequenceRequest(tuple(texts[i]), params, own[i]).begin(limits) for i in batch]
             self._run([texts[i] for i in batch], sequences, params, limits)
             for index, sequence in zip(batch, sequences, strict=True):
                 results[index] = sequence.result()
