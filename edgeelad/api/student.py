@@ -4,18 +4,23 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
+from typing import TYPE_CHECKING
 
 from edgeelad.edge.run import make_question
+from edgeelad.engine.engine_graph import open_engine
 from edgeelad.engine.graph_files import Precision, find_graphs
 from edgeelad.engine.options import EngineOptions
-from edgeelad.engine.student import Student
 from edgeelad.errors import PackageError, UsageError
 from edgeelad.package.hub import find_package
 from edgeelad.package.open import is_package, open_package
 from edgeelad.records import AnswerKind, FinishReason, Question, ReasoningTree
+
+if TYPE_CHECKING:
+    from edgeelad.engine.student import Student
 
 MAX_TOKENS = 256  # of a student without a package
 
@@ -164,7 +169,13 @@ def load(path: str | Path, *, num_threads: int = 1, precision: Precision | None 
         ModelError: The student cannot be loaded.
     """
     info = describe(path, precision, is_device=precision is None)
-    return LoadedStudent(Student.open(info.path, EngineOptions.for_device(info.precision, num_threads)), info)
+    options = EngineOptions.for_device(info.precision, num_threads)
+    # ONNX Runtime opens a graph without Python's lock: meanwhile the other modules are imported, and the tokenizer read
+    with ThreadPoolExecutor(max_workers=1) as thread:
+        engine = thread.submit(open_engine, info.path, options)
+        from edgeelad.engine.student import Student
+
+        return LoadedStudent(Student.open(info.path, options, engine.result), info)
 
 
 def describe(path: str | Path, precision: Precision | None = None, *, is_device: bool = False) -> StudentInfo:

@@ -1,19 +1,9 @@
-"""Open a packaged student on its device, and make questions of what users type."""
+"""Make questions of what users type."""
 
 from __future__ import annotations
 
-from contextlib import AbstractContextManager
-
-from edgeelad.engine.options import EngineOptions
-from edgeelad.engine.student import Student
 from edgeelad.errors import UsageError
-from edgeelad.package.open import Package
 from edgeelad.records import AnswerKind, Question
-
-
-def open_student(package: Package, *, num_threads: int = 1) -> AbstractContextManager[Student]:
-    """Open a package's student, on the graph that ships."""
-    return Student.open(package.path, EngineOptions.for_device(package.precision, num_threads))
 
 
 def make_question(text: str, kind: AnswerKind) -> Question:

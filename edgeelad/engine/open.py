@@ -2,46 +2,48 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from edgeelad.engine.codec import Codec
+from edgeelad.engine.engine_graph import open_engine
 from edgeelad.engine.generate import TokenGenerator
 from edgeelad.engine.graph_files import GraphFiles, find_graphs
 from edgeelad.engine.options import EngineOptions
 from edgeelad.engine.packed.generator import PackedGenerator
-from edgeelad.engine.packed.graph import PackedGraph
 from edgeelad.engine.packed.names import VOCAB_SIZE_KEY
-from edgeelad.engine.session import limit_memory
 from edgeelad.engine.shape import cache_shape
 from edgeelad.errors import ModelError
 
 if TYPE_CHECKING:
+    from edgeelad.engine.packed.graph import PackedGraph
     from edgeelad.engine.plain.graph import Graph
 
-PACKAGE_MANIFEST = "manifest.json"  # `package.manifest` is above this layer
 
-
-def open_generator(folder: Path, codec: Codec, options: EngineOptions) -> TokenGenerator:
+def open_generator(
+    folder: Path,
+    codec: Codec,
+    options: EngineOptions,
+    engine: Callable[[], PackedGraph | None] | None = None,
+) -> TokenGenerator:
     """Open the generator of a student.
 
     Args:
         folder: An exported folder or a package.
         codec: The folder's.
         options: How to run it.
+        engine: Gives its engine graph; None: it is opened here.
 
     Raises:
         ModelError: A file is missing, cannot be used, or belongs to another student than config.json.
     """
-    if (folder / PACKAGE_MANIFEST).exists():  # a package, which may be a stranger's
-        limit_memory()
-    files = find_graphs(folder, options.precision)
-    engine = files.find_engine(options.graph)
-    shape = cache_shape(codec.config)
-    if engine is None:
+    packed = open_engine(folder, options) if engine is None else engine()
+    if packed is None:
         from edgeelad.engine.plain.batch import BatchGenerator  # only students without engine graphs need it
         from edgeelad.engine.plain.graph import OnnxGraph
 
+        files = find_graphs(folder, options.precision)
         graph = open_standard(files, codec, options.num_threads, spin_us=options.spin_us)
         if isinstance(graph, OnnxGraph) and VOCAB_SIZE_KEY in graph.session.get_modelmeta().custom_metadata_map:
             raise ModelError(
@@ -50,10 +52,10 @@ def open_generator(folder: Path, codec: Codec, options: EngineOptions) -> TokenG
             )
         _check_vocabulary(folder, graph.vocab_size, codec)
         return BatchGenerator(graph, options.batch_size, options.kv_bytes)
-    packed = PackedGraph(engine, options.num_threads, spin_us=options.spin_us)
+    shape = cache_shape(codec.config)
     if shape is not None and shape != packed.shape:
         raise ModelError(
-            f"{engine}: the graph caches {packed.shape}, but config.json says {shape}: they belong to different "
+            f"{packed.path}: the graph caches {packed.shape}, but config.json says {shape}: they belong to different "
             "students; export the student again with `edgeelad export`"
         )
     _check_vocabulary(folder, packed.vocab_size, codec)

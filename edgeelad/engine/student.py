@@ -5,7 +5,7 @@ Opens an exported folder or a package; a `generate.TokenGenerator` generates the
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from types import TracebackType
 
@@ -21,6 +21,7 @@ from edgeelad.engine.generate import (
 )
 from edgeelad.engine.open import open_generator
 from edgeelad.engine.options import EngineOptions
+from edgeelad.engine.packed.graph import PackedGraph
 from edgeelad.engine.sampling import SamplingParams
 from edgeelad.engine.tree import (
     TreeParams,
@@ -53,19 +54,25 @@ class Student:
         self._limits = Limits(codec.eos_ids, codec.max_context, answer_stop(codec))
 
     @classmethod
-    def open(cls, folder: Path, options: EngineOptions | None = None) -> Student:
+    def open(
+        cls,
+        folder: Path,
+        options: EngineOptions | None = None,
+        engine: Callable[[], PackedGraph | None] | None = None,
+    ) -> Student:
         """Open an exported folder or a package in this process.
 
         Args:
             folder: The folder.
             options: How to run the student.
+            engine: Gives its engine graph; None: it is opened here.
 
         Raises:
             ModelError: A file is missing, or cannot be used.
         """
         options = options or EngineOptions()
         codec = Codec.load(folder)
-        return cls(codec, open_generator(folder, codec, options), options.batch_size)
+        return cls(codec, open_generator(folder, codec, options, engine), options.batch_size)
 
     def close(self) -> None:
         """Release the session and its memory. Idempotent."""

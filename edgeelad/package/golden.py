@@ -21,10 +21,9 @@ from edgeelad.engine.options import EngineOptions
 from edgeelad.engine.sampling import SamplingParams
 from edgeelad.errors import PackageError, RunError
 from edgeelad.files import read_jsonl, write_jsonl
-from edgeelad.package.manifest import printable
+from edgeelad.package.manifest import GOLDEN_FILE, printable
 from edgeelad.records import Question
 
-GOLDEN_FILE = "golden.jsonl"
 GOLDEN_TOKENS = 64
 MAX_GOLDEN_BYTES = 4 << 20  # a stranger's file must not keep a device busy for hours
 NUM_TOP = 20  # most likely tokens among which the golden one is looked for

@@ -24,6 +24,7 @@ from edgeelad.records import AnswerKind
 
 MANIFEST_FILE = "manifest.json"
 CARD_FILE = "README.md"
+GOLDEN_FILE = "golden.jsonl"
 SCHEMA_VERSION = 1
 WRITTEN_BY = "edgeelad"
 MAX_MANIFEST_BYTES = 4 << 20

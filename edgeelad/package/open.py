@@ -15,11 +15,10 @@ from edgeelad.engine.graph_files import ONNX_FOLDER, PRECISIONS, GraphFiles, Pre
 from edgeelad.engine.onnx_file import check_graph
 from edgeelad.engine.session import check_onnxruntime
 from edgeelad.errors import ModelError, PackageError
-from edgeelad.package.golden import GOLDEN_FILE
-from edgeelad.package.manifest import MANIFEST_FILE, Manifest, check_files, read_manifest
-from edgeelad.text.prompts import PROMPT_FILE
+from edgeelad.package.manifest import GOLDEN_FILE, MANIFEST_FILE, Manifest, check_files, read_manifest
 
-REQUIRED_FILES = ("config.json", "tokenizer.json", PROMPT_FILE, GOLDEN_FILE)
+# the prompt's name is spelled out: to import `text.prompts`, which reads it, takes longer than all checks here
+REQUIRED_FILES = ("config.json", "tokenizer.json", "prompt.json", GOLDEN_FILE)
 OPENED_FILES = (*REQUIRED_FILES, "generation_config.json")
 
 

@@ -10,8 +10,8 @@ from typing import Any
 from edgeelad.engine.memory import available_memory_bytes, peak_memory_bytes
 from edgeelad.engine.onnx_file import check_graph
 from edgeelad.errors import ModelError, PackageError
-from edgeelad.package.golden import GOLDEN_FILE, Golden, GoldenStudent, Mismatch, compare, read_golden
-from edgeelad.package.manifest import CARD_FILE, MANIFEST_FILE, check_checksum, is_card_edited
+from edgeelad.package.golden import Golden, GoldenStudent, Mismatch, compare, read_golden
+from edgeelad.package.manifest import CARD_FILE, GOLDEN_FILE, MANIFEST_FILE, check_checksum, is_card_edited
 from edgeelad.package.open import Package, open_package
 from edgeelad.package.runtimes import check_runtime_settings
 

@@ -3,6 +3,7 @@
 import ast
 import doctest
 import json
+import re
 import shutil
 import subprocess
 import sys
@@ -20,6 +21,7 @@ from edgeelad.api import events as api_events
 from edgeelad.api import score as api_score
 from edgeelad.api import student as api_student
 from edgeelad.config import PoolConfig, make_config
+from edgeelad.engine.graph_files import find_graphs
 from edgeelad.errors import ConfigError, ModelError, PackageError, PoolError, PromptTooLongError, UsageError
 from edgeelad.progress import Silent
 from edgeelad.scoring.score import score_pool
@@ -119,6 +121,24 @@ def test_what_is_no_student_is_said(package: Path, tmp_path: Path) -> None:
             student.explain(" \n")
         with pytest.raises(PromptTooLongError):
             student.explain("Why? " * 400)
+
+
+def test_a_student_without_an_engine_graph_is_loaded_too(students: StudentFolders) -> None:
+    with edgeelad.load(students.standard(students.trained())) as student:
+        assert student.explain(ASKED).text
+
+
+def test_what_is_broken_is_named_while_the_graph_opens_in_a_thread(students: StudentFolders, tmp_path: Path) -> None:
+    folder = Path(shutil.copytree(students.trained_onnx(), tmp_path / "onnx"))
+    graph, tokenizer = find_graphs(folder, "int8").engine, folder / "tokenizer.json"
+    whole = graph.read_bytes()
+    graph.write_bytes(whole[:1000])
+    with pytest.raises(ModelError, match=re.escape(str(graph))):
+        edgeelad.load(folder, precision="int8")
+    graph.write_bytes(whole)
+    tokenizer.write_text("{")
+    with pytest.raises(ModelError, match="not a tokenizer"):
+        edgeelad.load(folder, precision="int8")
 
 
 # --- a pool ---------------------------------------------------------------------------------------------------------

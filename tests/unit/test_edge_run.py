@@ -10,14 +10,13 @@ from fixtures.students import questions
 
 from edgeelad.api.student import load
 from edgeelad.cli.student import explain_aloud
-from edgeelad.edge.run import make_question, open_student
+from edgeelad.edge.run import make_question
 from edgeelad.engine.generate import SequenceRequest
 from edgeelad.engine.options import EngineOptions
 from edgeelad.engine.sampling import SamplingParams
 from edgeelad.engine.student import Student
 from edgeelad.errors import PackageError, PromptTooLongError, UsageError
 from edgeelad.package.info import PackageInfo
-from edgeelad.package.open import open_package
 from edgeelad.package.write import write_package
 
 QUESTIONS = tuple(questions(3))
@@ -37,7 +36,7 @@ def run(package, question, max_tokens=None):
 
 
 def test_the_stream_is_the_explanation(package):
-    with open_student(open_package(package)) as student:
+    with Student.open(package, EngineOptions.for_device()) as student:
         question = make_question(ASKED, "number")
         (tree,) = student.explain([question], 24)
         assert "".join(student.stream(question, 24)) == tree.text
@@ -113,7 +112,7 @@ def test_serving_a_package(students, package, tmp_path, has_rows):
             request = urllib.request.Request(f"{url}/chat/completions", body, headers)
             with urllib.request.urlopen(request, timeout=30) as response:
                 answer = json.load(response)
-            with open_student(open_package(package)) as student:
+            with Student.open(package, EngineOptions.for_device()) as student:
                 (tree,) = student.explain([make_question(ASKED, "number")], 24)
             assert answer["choices"][0]["message"]["content"] == tree.text
             assert answer["choices"][0]["finish_reason"] == ("length" if tree.finish_reason == "length" else "stop")

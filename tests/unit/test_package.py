@@ -15,22 +15,22 @@ from fixtures.students import MAX_CONTEXT, questions
 from edgeelad.api.student import load
 from edgeelad.certificate import certificate_sentence
 from edgeelad.config import ExportConfig
-from edgeelad.edge.run import open_student
 from edgeelad.engine import session
 from edgeelad.engine.graph_files import AGREEMENT_FILE, GraphFiles, find_graphs
 from edgeelad.engine.options import EngineOptions
 from edgeelad.errors import EdgeeladError, ModelError, PackageError, StorageError
 from edgeelad.export import export_student
 from edgeelad.package import verify
-from edgeelad.package.golden import GOLDEN_FILE, GoldenStudent, Mismatch, read_golden
+from edgeelad.package.golden import GoldenStudent, Mismatch, read_golden
 from edgeelad.package.info import PackageInfo
-from edgeelad.package.manifest import describe_file
-from edgeelad.package.open import is_package, open_package
+from edgeelad.package.manifest import GOLDEN_FILE, describe_file
+from edgeelad.package.open import REQUIRED_FILES, is_package, open_package
 from edgeelad.package.verify import verify_package
 from edgeelad.package.write import write_package
 from edgeelad.progress import Silent
 from edgeelad.records import Certificate, Question
 from edgeelad.scoring.score import evaluate_model, score_pool
+from edgeelad.text.prompts import PROMPT_FILE
 
 QUESTIONS = tuple(questions(2))
 SESSION = onnxruntime.InferenceSession
@@ -389,8 +389,8 @@ def test_the_manifest_names_the_graph_that_runs(own, monkeypatch):
         lambda path, *rest, **options: opened.append(path) or SESSION(path, *rest, **options),
     )
     package = open_package(own)
-    with open_student(package) as student:
-        next(iter(student.stream(QUESTIONS[0], 4)))
+    with load(own) as student:
+        next(iter(student.stream(QUESTIONS[0], max_tokens=4)))
     assert opened == [str(package.graph)]
     assert package.manifest.graph == "onnx/engine_quantized.graph"
     assert package.manifest.standard_graph == "onnx/model_quantized.onnx"
@@ -496,6 +496,14 @@ def test_of_many_near_ties_the_first_are_listed(own):
     assert "  r: the explanation differs from token 0 on" in text
 
 
+def test_the_prompt_is_a_required_file(own):
+    """`package.open` spells its name, since importing `text.prompts` takes longer than all checks of a package."""
+    assert PROMPT_FILE in REQUIRED_FILES
+    (own / PROMPT_FILE).unlink()
+    with pytest.raises(PackageError, match=r"prompt\.json"):
+        open_package(own)
+
+
 def test_another_prompt_is_found(own):
     prompt = json.loads((own / "prompt.json").read_text())
     prompt["template"] = prompt["template"].replace("Question", "Query")
@@ -583,8 +591,8 @@ def test_an_int4_package_opens_as_int4(students, tmp_path):
     assert open_package(folder).precision == "int4"
     assert verify_package(folder).is_ok
     assert find_graphs(folder) == GraphFiles(folder / "onnx", "int4")
-    with open_student(open_package(folder)) as student:
-        assert student.explain(QUESTIONS[:1], 4)[0].tokens.explanation > 0
+    with load(folder) as student:
+        assert list(student.stream(QUESTIONS[0], max_tokens=4))
     with pytest.raises(ModelError, match="has no int8 graph; use its int4 graph"):
         find_graphs(folder, "int8")
 

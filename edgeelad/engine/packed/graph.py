@@ -113,6 +113,7 @@ class PackedGraph:
     """The engine's graph.
 
     Attributes:
+        path: Its file.
         session: The ONNX Runtime session.
         past_names: The past inputs of a slot, keys and values of each layer.
         shape: Of the KV cache.
@@ -130,6 +131,7 @@ class PackedGraph:
         Raises:
             ModelError: The file cannot be loaded, or is no engine graph.
         """
+        self.path = path
         self.session = open_session(path, num_threads, spin_us=spin_us)
         inputs = {value.name: value for value in self.session.get_inputs()}
         outputs = {value.name for value in self.session.get_outputs()}
