@@ -74,7 +74,9 @@ def _docstring(record: type) -> tuple[str, dict[str, str]]:
 
 def _help(command: click.Command, context: click.Context) -> Iterator[str]:
     yield f"\n## {context.command_path}\n\n```text\n{command.get_help(context)}\n```"
-    for name, sub in getattr(command, "commands", {}).items():
+    for name in command.list_commands(context) if isinstance(command, click.Group) else ():
+        sub = command.get_command(context, name)
+        assert sub is not None, name
         yield from _help(
             sub, click.Context(sub, parent=context, info_name=name, max_content_width=100, terminal_width=100)
         )

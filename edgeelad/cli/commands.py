@@ -8,6 +8,7 @@ configuration; 3 stopped by a budget; 130 interrupted (everything is kept in bot
 from __future__ import annotations
 
 import contextlib
+import importlib
 import io
 import logging
 import os
@@ -16,29 +17,48 @@ import sys
 import click
 
 import edgeelad
-from edgeelad.cli.config import config
-from edgeelad.cli.distill import distill, export, report
-from edgeelad.cli.ledger import annotations_group, ledger_group
-from edgeelad.cli.score import evaluate, score
-from edgeelad.cli.serve import serve
 from edgeelad.cli.shared import fail
-from edgeelad.cli.student import push, run, verify
-from edgeelad.cli.teacher import teacher_group
 from edgeelad.cli.terminal import LogHandler, write_error
 from edgeelad.errors import EdgeeladError
 
+# module and name of each command
+COMMANDS = {
+    "annotations": ("ledger", "annotations_group"),
+    "config": ("config", "config"),
+    "distill": ("distill", "distill"),
+    "eval": ("score", "evaluate"),
+    "export": ("distill", "export"),
+    "ledger": ("ledger", "ledger_group"),
+    "push": ("student", "push"),
+    "report": ("distill", "report"),
+    "run": ("student", "run"),
+    "score": ("score", "score"),
+    "serve": ("serve", "serve"),
+    "teacher": ("teacher", "teacher_group"),
+    "verify": ("student", "verify"),
+}
 
-@click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110})
+
+class Commands(click.Group):
+    """A group whose commands are imported when they are used: a device's first token need not wait for the others."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        """The names of all commands."""
+        return list(COMMANDS)
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        """A command; None if there is none of this name."""
+        if cmd_name not in COMMANDS:
+            return None
+        module, name = COMMANDS[cmd_name]
+        command: click.Command = getattr(importlib.import_module(f"edgeelad.cli.{module}"), name)
+        return command
+
+
+@click.command(cls=Commands, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110})
 @click.version_option(edgeelad.__version__, prog_name="edgeelad")
 def cli() -> None:
     """Distill an LLM's reasoning into a small ONNX student, asking the teacher only what the student is unsure of."""
-
-
-for command in (
-    config, distill, export, report, score, evaluate, run, serve, verify, push, teacher_group, ledger_group,
-    annotations_group,
-):  # fmt: skip
-    cli.add_command(command)
 
 
 def main() -> None:

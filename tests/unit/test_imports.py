@@ -10,6 +10,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import edgeelad
+from edgeelad.cli.commands import COMMANDS
 
 # The layers of the package, high to low; a module imports its own room or rooms further down, and never in a circle.
 # CONTRIBUTING.md shows the same.
@@ -65,6 +66,18 @@ def test_no_light_module_loads_anything_heavy() -> None:
 
 def test_the_command_line_loads_almost_nothing() -> None:
     assert _loaded(["edgeelad.cli.commands"]) & {"onnxruntime", "numpy", "pydantic", "tokenizers"} == set()
+
+
+def test_a_device_opens_its_graph_before_the_rest_is_imported() -> None:
+    """`load` opens it in a thread: what is imported beforehand delays the first token."""
+    assert _loaded(["edgeelad.api.student"]) & {"tokenizers", "jinja2", "click"} == set()
+
+
+def test_a_command_is_imported_when_it_is_used() -> None:
+    code = "import sys; from edgeelad.cli.commands import cli; cli.get_command(None, 'run'); print(*sys.modules)"
+    loaded = subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True).stdout.split()
+    assert "edgeelad.cli.student" in loaded
+    assert {f"edgeelad.cli.{module}" for module, _ in COMMANDS.values()} & set(loaded) == {"edgeelad.cli.student"}
 
 
 def test_the_root_launcher_is_the_command_line() -> None:
