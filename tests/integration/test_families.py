@@ -24,8 +24,13 @@ from edgeelad.engine.plain.reference import generate_one
 from edgeelad.engine.sampling import SamplingParams
 from edgeelad.engine.student import Student
 from edgeelad.export import ExportResult, export_student
+from edgeelad.export.empty_past import restore_past
 from edgeelad.export.fused.build import traced_graph, write_quantized_graphs, write_student_graphs
+from edgeelad.export.fused.edit import attribute, read_graph
+from edgeelad.export.fused.files import write_graphs
+from edgeelad.export.fused.passes import take_softcap
 from edgeelad.export.fused.swap import swap_weights
+from edgeelad.export.fused.variants import engine_variant
 from edgeelad.package.info import PackageInfo
 from edgeelad.package.verify import verify_package
 from edgeelad.package.write import write_package
@@ -123,6 +128,34 @@ def test_branches_of_trees_are_those_of_separate_sequences(student: Path, export
                 assert branch.ids == alone.ids
                 assert branch.logprobs == pytest.approx(alone.logprobs, abs=1e-4)
                 assert branch.entropies == pytest.approx(alone.entropies, abs=1e-4)
+
+
+def test_attention_rotates_as_the_operator_does(student: Path, exported: ExportResult, tmp_path: Path) -> None:
+    """Folded into attention, rotary embedding keeps its bits, in prompts, in rows of a batch and in packed trees."""
+    files = GraphFiles(exported.folder)
+    standard = read_graph(onnx.load(str(files.standard), load_external_data=False), files.weights)
+    take_softcap(standard)
+    restore_past(standard)
+    apart = tmp_path / "apart.graph"
+    write_graphs({apart: engine_variant(standard)}, tmp_path / "apart.data")
+    kept = [
+        node
+        for node in onnx.load(str(files.engine), load_external_data=False).graph.node
+        if node.op_type == "RotaryEmbedding"
+    ]
+    assert all(attribute(node, "rotary_embedding_dim", 16) % 16 for node in kept)
+    codec = Codec.load(student)
+    limits, sampling = Limits(codec.eos_ids, codec.max_context), SamplingParams(10, temperature=0.9)
+    prompts = [codec.encode_prompt(question) for question in ASKED]
+    written = []
+    for path in (apart, files.engine):
+        generator = PackedGenerator(PackedGraph(path))
+        found = generator.generate(prompts, sampling, limits, seeds=[0, 1, 2])
+        points = tuple(BranchPoint(end, (end, end + 1)) for end in (0, len(found[0].ids) // 2))
+        trees = generator.generate_trees([TreeRequest(tuple(prompts[0]), found[0].ids, points)], sampling, limits)
+        written.append((found, trees))
+        generator.close()
+    assert written[0] == written[1]
 
 
 def test_its_package_writes_the_same(exported: ExportResult, tmp_path: Path) -> None:

@@ -24,6 +24,7 @@ from edgeelad.export.fused.calibrate import Rows, observe
 from edgeelad.export.fused.edit import EditedGraph, read_graph
 from edgeelad.export.fused.families import check_family
 from edgeelad.export.fused.files import write_graphs
+from edgeelad.export.fused.fold_rotary import fold_rotary
 from edgeelad.export.fused.merge import merge_products
 from edgeelad.export.fused.modules import UnservedArchitectureError
 from edgeelad.export.fused.ops import register_ops
@@ -98,7 +99,7 @@ def write_quantized_graphs(
         rows = graph.copy()
         quantize_rows(rows, inputs)
         served = engine_variant(rows)
-        graphs = {files.lanes: lanes_variant(served, NUM_LANES, NUM_TREES), files.rows: served}
+        graphs = {files.lanes: lanes_variant(served, NUM_LANES, NUM_TREES), files.rows: fold_rotary(served)}
         write_graphs(graphs, files.lanes_weights)
     else:
         for path in (files.rows, files.lanes_weights):
@@ -128,9 +129,8 @@ def _write_variants(standard: EditedGraph, files: GraphFiles, *, has_open_past: 
     add_softcap(standard)
     if has_open_past:
         reshape_past(standard)
-    graphs = {files.standard: standard, files.engine: engine}
-    if with_lanes:
-        graphs[files.lanes] = lanes_variant(engine, NUM_LANES, NUM_TREES)
+    lanes = {files.lanes: lanes_variant(engine, NUM_LANES, NUM_TREES)} if with_lanes else {}
+    graphs = {files.standard: standard, files.engine: fold_rotary(engine), **lanes}
     write_graphs(graphs, files.weights)
 
 
