@@ -1,9 +1,39 @@
-"""How many rounds the arms of the learning study have. Light: the page is made without torch."""
+"""How large the studies are, and how many rounds their arms have. Light: the page is made without torch."""
 
 from __future__ import annotations
 
-NUM_ROUNDS = 3
-WITH_ANSWERS = ", answers"  # ends the mode of an arm on a pool with answers, which has a round more
+from dataclasses import dataclass
+
+WITH_ANSWERS = ", answers"  # ends the mode of an arm on a pool with answers
+SHARE_WITH_ANSWERS = 0.4  # of such a pool, annotated after its last round
+
+
+@dataclass(frozen=True, slots=True)
+class Sizes:
+    """How large a study of students from scratch is.
+
+    Attributes:
+        num_pool: Questions in the pool, about.
+        batches: Questions annotated per round.
+        updates: Optimizer steps per round.
+        num_seed_examples: Seed examples mixed into each round.
+        base_factor: Factor of the task's optimizer steps of the base student.
+    """
+
+    num_pool: int
+    batches: tuple[int, ...]
+    updates: int
+    num_seed_examples: int
+    base_factor: float = 1.0
+
+
+SMALL = Sizes(900, (60, 120, 120), 350, 300)
+LARGE = Sizes(2000, (200, 300, 300), 700, 500, 1.5)  # pool and updates as in the quickstart
+
+
+def sizes_of(task: str) -> Sizes:
+    """The sizes of a task by its name."""
+    return LARGE if task.endswith(", large") else SMALL
 
 
 def has_answers(mode: str) -> bool:
@@ -11,6 +41,8 @@ def has_answers(mode: str) -> bool:
     return mode.endswith(WITH_ANSWERS)
 
 
-def num_rounds(mode: str) -> int:
-    """Rounds of a complete arm."""
-    return NUM_ROUNDS + has_answers(mode)
+def num_rounds(task: str, mode: str) -> int:
+    """Rounds of a complete arm: one more where a pool with answers is not annotated far enough."""
+    sizes = sizes_of(task)
+    is_short = sum(sizes.batches) < SHARE_WITH_ANSWERS * sizes.num_pool
+    return len(sizes.batches) + (has_answers(mode) and is_short)

@@ -17,7 +17,7 @@ from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
-from arms import NUM_ROUNDS, num_rounds
+from arms import num_rounds, sizes_of
 from figure import Curve, Panel, draw
 
 HERE = Path(__file__).parent
@@ -30,6 +30,8 @@ TASKS = {
     "varied": "varied wording",
     "chains": "long chains",
     "mawps": "MAWPS/ASDiv-A",
+    "words, large": "word problems, 2,000",
+    "varied, large": "varied wording, 2,000",
     "pretrained": "SmolLM2-135M",
     "words, pretrained": "word problems, SmolLM2",
     "varied, pretrained": "varied wording, SmolLM2",
@@ -192,7 +194,7 @@ def _arms(rows: Iterable[Row]) -> dict[tuple[str, str, str], dict[int, list[Row]
             seeds = found.setdefault((row["task"], row["strategy"], row["mode"]), {})
             seeds.setdefault(row["seed"], [base[row["task"], row["seed"]]]).append(row)
     complete = {
-        arm: {seed: r for seed, r in seeds.items() if arm[1] == "whole" or r[-1]["round"] == num_rounds(arm[2])}
+        arm: {seed: r for seed, r in seeds.items() if arm[1] == "whole" or r[-1]["round"] == num_rounds(arm[0], arm[2])}
         for arm, seeds in found.items()
     }
     return {arm: seeds for arm, seeds in complete.items() if seeds}
@@ -286,7 +288,8 @@ def comparison_table(rows: Sequence[Row]) -> list[str]:
         both = sorted(set(seeds) & set(ours))
         if (strategy, mode) != (DEFAULT, "rationale") and strategy != "whole" and len(both) > 1:
             name = f"{TASKS[task]} | `{strategy}`, {mode}"
-            pairs[name] = [ours[s][NUM_ROUNDS]["accuracy"] - seeds[s][NUM_ROUNDS]["accuracy"] for s in both]
+            last = len(sizes_of(task).batches)
+            pairs[name] = [ours[s][last]["accuracy"] - seeds[s][last]["accuracy"] for s in both]
     if not pairs:
         return ["No task has two seeds yet."]
     lines = [

@@ -16,7 +16,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-from arms import num_rounds
+from arms import LARGE, num_rounds, sizes_of
 from detection import detection_rows
 from tasks import TASKS, make_task
 
@@ -60,7 +60,11 @@ def main() -> None:
     arguments = parser.parse_args()
     results = Results(arguments.out)
     arms = [tuple(arm.split("/")) for arm in arguments.arms] if arguments.arms else list(ARMS)
-    names = [name for name in arguments.tasks if name != "mawps" or arguments.data is not None]
+    names = [
+        name
+        for name in arguments.tasks
+        if (name != "mawps" or arguments.data is not None) and not (arguments.pretrained and sizes_of(name) is LARGE)
+    ]
     for seed in range(arguments.first_seed, arguments.first_seed + arguments.seeds):
         for kind in ("detection", "learning"):
             for name in names:
@@ -87,7 +91,7 @@ def _measure(
         results.add({"kind": kind, **key, "round": 0, "annotated": 0, "accuracy": round(study.accuracy(study.base), 4)})
     for strategy, mode in arms:
         arm = {**key, "strategy": strategy, "mode": mode}
-        if results.has(kind=kind, round=num_rounds(mode), **arm):
+        if results.has(kind=kind, round=num_rounds(name, mode), **arm):
             continue
         for row in study.arm(strategy, mode, lambda number, arm=arm: results.has(kind=kind, round=number, **arm)):
             results.add({"kind": kind, **arm, **row})

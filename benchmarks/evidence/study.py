@@ -17,7 +17,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from arms import NUM_ROUNDS, WITH_ANSWERS, has_answers
+from arms import SHARE_WITH_ANSWERS, WITH_ANSWERS, has_answers
 from tasks import Task
 from teacher import ReferenceTeacher
 from torch_generator import TorchGenerator
@@ -39,10 +39,6 @@ from edgeelad.uncertainty import RiskModel, score, tree_params
 from edgeelad.uncertainty.risk import features, fit
 from edgeelad.uncertainty.traces import step_traces
 
-FIRST_BATCH, BATCH = 60, 120  # round 1 is the same in all arms of a seed
-SHARE_WITH_ANSWERS = 0.4  # of a pool with answers, annotated after its last round
-MAX_SEED_EXAMPLES = 300
-ROUND_STEPS = 350
 PRETRAINED_STEPS = 250  # of a student of 135 million parameters
 NUM_EXPLANATIONS = 12  # of `disagreement` at its most expensive
 
@@ -108,7 +104,7 @@ class Study:
         """A sample of the seed examples."""
         rng = np.random.default_rng([self.seed, 5])
         examples = self.task.seed_examples
-        mixed = rng.choice(len(examples), min(MAX_SEED_EXAMPLES, len(examples)), replace=False)
+        mixed = rng.choice(len(examples), min(self.task.sizes.num_seed_examples, len(examples)), replace=False)
         return [examples[i] for i in sorted(mixed)]
 
     @property
@@ -116,7 +112,7 @@ class Study:
         if self.pretrained is not None:  # its learning rate is the product's, by its size
             return TrainingConfig(max_steps=PRETRAINED_STEPS, batch_size=16, held_out_share=0.0)
         return TrainingConfig(
-            max_steps=ROUND_STEPS, batch_size=16, learning_rate=2e-3, schedule="linear", held_out_share=0.0
+            max_steps=self.task.sizes.updates, batch_size=16, learning_rate=2e-3, schedule="linear", held_out_share=0.0
         )
 
     def accuracy(self, student: Path) -> float:
@@ -128,9 +124,9 @@ class Study:
     # --- the first round, which all arms share ---
 
     def first_batch(self) -> list[Question]:
-        """The questions of round 1, drawn at random."""
+        """The questions of round 1, drawn at random: the same in all arms of a seed."""
         rng = np.random.default_rng([self.seed, 1])
-        return [self.task.pool[i] for i in rng.choice(len(self.task.pool), FIRST_BATCH, replace=False)]
+        return [self.task.pool[i] for i in rng.choice(len(self.task.pool), self.task.sizes.batches[0], replace=False)]
 
     def first_student(self) -> Path:
         """The student after round 1: taught the first batch in full rationales."""
@@ -244,8 +240,9 @@ class Study:
 
     def _batch_sizes(self, mode: str) -> list[int]:
         """Questions of each round."""
-        sizes = [FIRST_BATCH, *[BATCH] * (NUM_ROUNDS - 1)]
-        return [*sizes, int(SHARE_WITH_ANSWERS * len(self.pool)) - sum(sizes)] if has_answers(mode) else sizes
+        sizes = list(self.task.sizes.batches)
+        missing = int(SHARE_WITH_ANSWERS * len(self.pool)) - sum(sizes)
+        return [*sizes, missing] if has_answers(mode) and missing > 0 else sizes
 
     @property
     def _scoring(self) -> ScoringConfig:

@@ -9,10 +9,12 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
+from arms import LARGE, SMALL, Sizes
 from numpy.random import Generator
 
 from edgeelad.pool import read_pool
@@ -24,8 +26,9 @@ from edgeelad.records import Example, Question
 
 NEW_SHARE = 0.28  # of the pool, as in the quickstart
 ODD_SHARE = 0.05  # unlearnable questions, and again as many near-duplicates
-NUM_SEEDS, NUM_POOL, NUM_TEST = 2000, 900, 300
+NUM_SEEDS, NUM_TEST = 2000, 300
 Checker = Callable[[Question, Sequence[str]], int | None]
+Reword = Callable[[str, tuple[str, ...]], tuple[str, tuple[str, ...]]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,6 +45,7 @@ class Task:
         recipe: Sizes of the student and its training.
         max_tokens: Maximum tokens per explanation.
         texts: Further texts for the tokenizer.
+        sizes: Of its study.
     """
 
     seed_examples: list[Example]
@@ -52,6 +56,7 @@ class Task:
     recipe: Recipe
     max_tokens: int
     texts: tuple[str, ...] = ()
+    sizes: Sizes = SMALL
 
     @property
     def base_problems(self) -> list[Problem]:
@@ -73,27 +78,25 @@ def make_task(name: str, seed: int, data: Path | None) -> Task:
 # --- (a) the quickstart's word problems, (b) the same in many wordings ---
 
 
-def _words(rng: Generator, _: Path | None) -> Task:
-    problems, known, new = _draw_words(rng)
-    return _word_task(problems, known, new, rng, lambda question, steps: (question, steps))
+def _words(rng: Generator, _: Path | None, sizes: Sizes = SMALL) -> Task:
+    problems, known, new = _draw_words(rng, sizes.num_pool)
+    return _word_task(problems, known, new, rng, lambda question, steps: (question, steps), 600, sizes)
 
 
-def _varied(rng: Generator, _: Path | None) -> Task:
-    problems, known, new = _draw_words(rng)
-    task = _word_task(
-        problems, known, new, rng, lambda question, steps: (_reword(question, rng), _reword_steps(steps, rng))
-    )
-    return replace(task, max_tokens=96, recipe=replace(task.recipe, base_steps=900))
+def _varied(rng: Generator, _: Path | None, sizes: Sizes = SMALL) -> Task:
+    problems, known, new = _draw_words(rng, sizes.num_pool)
+    reword: Reword = lambda question, steps: (_reword(question, rng), _reword_steps(steps, rng))  # noqa: E731
+    return replace(_word_task(problems, known, new, rng, reword, 900, sizes), max_tokens=96)
 
 
-def _draw_words(rng: Generator) -> tuple[list[Problem], dict[str, float], dict[str, float]]:
+def _draw_words(rng: Generator, num_pool: int) -> tuple[list[Problem], dict[str, float], dict[str, float]]:
     known, new = dict.fromkeys(KNOWN_SKILLS, 1.0), dict.fromkeys(NEW_SKILLS, 1.0)
     test = make_problems(NUM_TEST, dict.fromkeys(SKILLS, 1.0), rng)
     taken = frozenset(problem.question for problem in test)
     seeds = make_problems(NUM_SEEDS, known, rng, taken)
     taken |= {problem.question for problem in seeds}
     skewed = {s: (1 - NEW_SHARE) / len(known) for s in known} | {s: NEW_SHARE / len(new) for s in new}
-    pool = make_problems(NUM_POOL - 2 * _num_odd(), skewed, rng, taken)
+    pool = make_problems(num_pool - 2 * _num_odd(num_pool), skewed, rng, taken)
     return [*test, *seeds, *pool], known, new
 
 
@@ -102,8 +105,11 @@ def _word_task(
     known: dict[str, float],
     new: dict[str, float],
     rng: Generator,
-    reword: Callable[[str, tuple[str, ...]], tuple[str, tuple[str, ...]]],
+    reword: Reword,
+    base_steps: int,
+    sizes: Sizes,
 ) -> Task:
+    num_odd = _num_odd(sizes.num_pool)
     plain: dict[str, str] = {}
 
     def question_of(problem: Problem, id_: str) -> Question:
@@ -115,26 +121,27 @@ def _word_task(
     seeds = [question_of(problem, f"seed-{i}") for i, problem in enumerate(problems[NUM_TEST : NUM_TEST + NUM_SEEDS])]
     rest = problems[NUM_TEST + NUM_SEEDS :]
     pool = [question_of(problem, f"pool-{i}") for i, problem in enumerate(rest)]
-    for i, place in enumerate(rng.choice(len(rest), _num_odd(), replace=False)):
+    for i, place in enumerate(rng.choice(len(rest), num_odd, replace=False)):
         twin = _other_words(rest[place], rng)
         if twin is not None:
             pool.append(question_of(twin, f"twin-{i}"))
     odd = []
-    for i, problem in enumerate(make_problems(_num_odd(), known | new, rng)):
+    for i, problem in enumerate(make_problems(num_odd, known | new, rng)):
         question = question_of(problem, f"odd-{i}")
         odd.append(replace(question, text=_without_number(question.text, rng)))
 
-    return _task(
+    task = _task(
         rng,
         seeds,
         pool,
         odd,
         test,
         lambda question, steps: first_wrong_equation(plain[question.id], steps),
-        replace(RECIPE, base_steps=600),
+        replace(RECIPE, base_steps=round(base_steps * sizes.base_factor)),
         64,
         (*seeds[:800], *pool),
     )
+    return replace(task, sizes=sizes)
 
 
 def _task(
@@ -250,15 +257,16 @@ def _chains(rng: Generator, _: Path | None) -> Task:
 
     # shorter ones are among the seed examples, or so small a student learns no chain at all
     test, seeds = many(NUM_TEST, "test", 0.5), many(3 * NUM_SEEDS, "seed", 0.0, shortest=2)
-    pool = many(NUM_POOL - 2 * _num_odd(), "pool", NEW_SHARE)
-    for i, place in enumerate(rng.choice(len(pool), _num_odd(), replace=False)):
+    num_odd = _num_odd(SMALL.num_pool)
+    pool = many(SMALL.num_pool - 2 * num_odd, "pool", NEW_SHARE)
+    for i, place in enumerate(rng.choice(len(pool), num_odd, replace=False)):
         origin = pool[place]
         plain[f"twin-{i}"] = plain[origin.id]
         statements, _, asked = origin.text.rpartition(" ? ")
         parts = statements.split(" ; ")
         pool.append(replace(origin, id=f"twin-{i}", text=" ; ".join([*parts[1:], parts[0]]) + f" ? {asked}"))
     odd = []
-    for i, question in enumerate(many(_num_odd(), "odd", 0.5)):
+    for i, question in enumerate(many(num_odd, "odd", 0.5)):
         parts = question.text.split(" ; ")
         given = [place for place, part in enumerate(parts) if re.fullmatch(r"[a-z] = \d", part)]
         if given:
@@ -365,8 +373,8 @@ def _drill(rng: Generator, number: int) -> Question:
             return Question(f"drill-{number}", text, "number", (), str(result), (step,), "drill")
 
 
-def _num_odd() -> int:
-    return round(ODD_SHARE * NUM_POOL)
+def _num_odd(num_pool: int) -> int:
+    return round(ODD_SHARE * num_pool)
 
 
 TASKS: dict[str, Callable[[Generator, Path | None], Task]] = {
@@ -374,5 +382,8 @@ TASKS: dict[str, Callable[[Generator, Path | None], Task]] = {
     "varied": _varied,
     "chains": _chains,
     "mawps": _mawps,
+    "words, large": partial(_words, sizes=LARGE),
+    "varied, large": partial(_varied, sizes=LARGE),
 }
-"""(a) The quickstart's word problems, (b) in varied wording, (c) long chains, (d) MAWPS and ASDiv-A."""
+"""(a) The quickstart's word problems, (b) in varied wording, (c) long chains, (d) MAWPS and ASDiv-A; (a) and (b) with
+pools of the quickstart's size."""

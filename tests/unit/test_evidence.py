@@ -11,6 +11,7 @@ from fixtures.students import StudentFolders, questions
 HERE = Path(__file__).parents[2] / "benchmarks"
 sys.path[:0] = [str(HERE / "evidence"), str(HERE)]
 pytest.importorskip("scipy")
+from arms import num_rounds, sizes_of  # noqa: E402
 from detection import auroc, average_precision, precision  # noqa: E402
 from page import money  # noqa: E402
 from tasks import Task, make_task  # noqa: E402
@@ -32,6 +33,17 @@ def task(request: pytest.FixtureRequest) -> Task:
 def test_the_same_seed_gives_the_same_task() -> None:
     first, again, other = (make_task("chains", seed, None).pool[:5] for seed in (3, 3, 4))
     assert first == again != other
+
+
+def test_a_large_study_has_a_larger_pool_and_reaches_its_share_in_fewer_rounds() -> None:
+    small, large = (make_task(name, 3, None) for name in ("words", "words, large"))
+    assert [len(task.pool) // 100 for task in (small, large)] == [8, 19]
+    assert large.sizes == sizes_of("words, large") != small.sizes
+    assert large.recipe.base_steps > small.recipe.base_steps
+    rounds = [
+        num_rounds(*arm.split("/")) for arm in ("words/auto", "words/auto, answers", "words, large/auto, answers")
+    ]
+    assert rounds == [3, 4, 3]
 
 
 def test_references_have_no_flaw_and_changed_ones_do(task: Task) -> None:
