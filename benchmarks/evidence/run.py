@@ -56,6 +56,7 @@ def main() -> None:
     parser.add_argument("--tasks", nargs="*", choices=sorted(TASKS), default=list(TASKS))
     parser.add_argument("--only", choices=["detection", "learning"])
     parser.add_argument("--pretrained", type=Path, help="a checkpoint to start from, as real_weights.py makes one")
+    parser.add_argument("--updates", type=int, default=250, help="per round of a pretrained student")
     parser.add_argument("--arms", nargs="*", help="STRATEGY/MODE, or 'STRATEGY/MODE, answers' for a pool with answers")
     arguments = parser.parse_args()
     results = Results(arguments.out)
@@ -80,7 +81,7 @@ def _measure(
     key = {"task": name if arguments.pretrained is None else f"{name}, pretrained", "seed": seed}
     folder = arguments.work / f"{key['task']}-{seed}"
     folder.mkdir(parents=True, exist_ok=True)
-    study = Study(make_task(name, seed, arguments.data), folder, seed, arguments.pretrained)
+    study = Study(make_task(name, seed, arguments.data), folder, seed, arguments.pretrained, arguments.updates)
     if kind == "detection":
         for number in (0, 1):
             if not results.has(kind=kind, round=number, **key):

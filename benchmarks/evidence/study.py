@@ -39,7 +39,6 @@ from edgeelad.uncertainty import RiskModel, score, tree_params
 from edgeelad.uncertainty.risk import features, fit
 from edgeelad.uncertainty.traces import step_traces
 
-PRETRAINED_STEPS = 250  # of a student of 135 million parameters
 NUM_EXPLANATIONS = 12  # of `disagreement` at its most expensive
 
 
@@ -51,10 +50,11 @@ class Study:
         folder: Its work folder.
         seed: The task's.
         pretrained: A checkpoint to teach the known kinds, in place of a student from scratch.
+        updates: Optimizer steps per round of a pretrained student.
     """
 
-    def __init__(self, task: Task, folder: Path, seed: int, pretrained: Path | None = None) -> None:
-        self.folder, self.seed, self.pretrained = folder, seed, pretrained
+    def __init__(self, task: Task, folder: Path, seed: int, pretrained: Path | None = None, updates: int = 250) -> None:
+        self.folder, self.seed, self.pretrained, self.updates = folder, seed, pretrained, updates
         # more tokens say the same where a number has several
         self.task = task if pretrained is None else replace(task, max_tokens=task.max_tokens * 3 // 2)
         self.pool = {question.id: question for question in task.pool}
@@ -110,7 +110,7 @@ class Study:
     @property
     def _training(self) -> TrainingConfig:
         if self.pretrained is not None:  # its learning rate is the product's, by its size
-            return TrainingConfig(max_steps=PRETRAINED_STEPS, batch_size=16, held_out_share=0.0)
+            return TrainingConfig(max_steps=self.updates, batch_size=16, held_out_share=0.0)
         return TrainingConfig(
             max_steps=self.task.sizes.updates, batch_size=16, learning_rate=2e-3, schedule="linear", held_out_share=0.0
         )
