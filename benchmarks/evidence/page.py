@@ -340,9 +340,7 @@ def coverage(rows: Sequence[Row]) -> list[str]:
     lines = ["| task | detection, seeds | learning, complete arms by seed |", "|---|---|---|"]
     arms = _arms(row for row in rows if row["kind"] == "learning")
     for task, title in TASKS.items():
-        seeds = sorted(
-            {row["seed"] for row in rows if row["kind"] == "detection" and row["task"] == task and row["round"]}
-        )
+        seeds = sorted({row["seed"] for row in rows if row["kind"] == "detection" and row["task"] == task})
         done: dict[int, int] = {}
         for (own, _, _), by_seed in arms.items():
             for seed in by_seed if own == task else ():
