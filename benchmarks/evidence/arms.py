@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 WITH_ANSWERS = ", answers"  # ends the mode of an arm on a pool with answers
 SHARE_WITH_ANSWERS = 0.4  # of such a pool, annotated after its last round
+PRETRAINED_UPDATES = 250  # per round of a student of 135 million parameters
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,8 +42,13 @@ def has_answers(mode: str) -> bool:
     return mode.endswith(WITH_ANSWERS)
 
 
+def batch_sizes(sizes: Sizes, mode: str, num_pool: int) -> tuple[int, ...]:
+    """Questions of each round: one round more where a pool with answers is not annotated far enough."""
+    missing = int(SHARE_WITH_ANSWERS * num_pool) - sum(sizes.batches)
+    return (*sizes.batches, missing) if has_answers(mode) and missing > 0 else sizes.batches
+
+
 def num_rounds(task: str, mode: str) -> int:
-    """Rounds of a complete arm: one more where a pool with answers is not annotated far enough."""
+    """Rounds of a complete arm."""
     sizes = sizes_of(task)
-    is_short = sum(sizes.batches) < SHARE_WITH_ANSWERS * sizes.num_pool
-    return len(sizes.batches) + (has_answers(mode) and is_short)
+    return len(batch_sizes(sizes, mode, sizes.num_pool))

@@ -16,7 +16,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-from arms import LARGE, num_rounds, sizes_of
+from arms import LARGE, PRETRAINED_UPDATES, num_rounds, sizes_of
 from detection import detection_rows
 from tasks import TASKS, make_task
 
@@ -56,7 +56,7 @@ def main() -> None:
     parser.add_argument("--tasks", nargs="*", choices=sorted(TASKS), default=list(TASKS))
     parser.add_argument("--only", choices=["detection", "learning"])
     parser.add_argument("--pretrained", type=Path, help="a checkpoint to start from, as real_weights.py makes one")
-    parser.add_argument("--updates", type=int, default=250, help="per round of a pretrained student")
+    parser.add_argument("--updates", type=int, default=PRETRAINED_UPDATES, help="per round of a pretrained student")
     parser.add_argument("--arms", nargs="*", help="STRATEGY/MODE, or 'STRATEGY/MODE, answers' for a pool with answers")
     arguments = parser.parse_args()
     results = Results(arguments.out)

@@ -17,7 +17,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from arms import SHARE_WITH_ANSWERS, WITH_ANSWERS, has_answers
+from arms import PRETRAINED_UPDATES, WITH_ANSWERS, batch_sizes, has_answers
 from tasks import Task
 from teacher import ReferenceTeacher
 from torch_generator import TorchGenerator
@@ -53,7 +53,9 @@ class Study:
         updates: Optimizer steps per round of a pretrained student.
     """
 
-    def __init__(self, task: Task, folder: Path, seed: int, pretrained: Path | None = None, updates: int = 250) -> None:
+    def __init__(
+        self, task: Task, folder: Path, seed: int, pretrained: Path | None = None, updates: int = PRETRAINED_UPDATES
+    ) -> None:
         self.folder, self.seed, self.pretrained, self.updates = folder, seed, pretrained, updates
         # more tokens say the same where a number has several
         self.task = task if pretrained is None else replace(task, max_tokens=task.max_tokens * 3 // 2)
@@ -169,7 +171,7 @@ class Study:
         history: list[tuple[tuple[float, ...], bool]] = []
         student_tokens, teacher = 0, ReferenceTeacher(self.pool, self.task.first_flaw)
         student = self.base
-        sizes = self._batch_sizes(mode)
+        sizes = batch_sizes(self.task.sizes, mode, len(self.pool))
         for number, size in enumerate(sizes, start=1):
             start = time.monotonic()
             rng = np.random.default_rng([self.seed, number, 3])
@@ -237,12 +239,6 @@ class Study:
             "student_tokens": 0,
             "seconds": round(time.monotonic() - start, 1),
         }
-
-    def _batch_sizes(self, mode: str) -> list[int]:
-        """Questions of each round."""
-        sizes = list(self.task.sizes.batches)
-        missing = int(SHARE_WITH_ANSWERS * len(self.pool)) - sum(sizes)
-        return [*sizes, missing] if has_answers(mode) and missing > 0 else sizes
 
     @property
     def _scoring(self) -> ScoringConfig:

@@ -9,12 +9,11 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from functools import partial
 from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
-from arms import LARGE, SMALL, Sizes
+from arms import SMALL, Sizes, sizes_of
 from numpy.random import Generator
 
 from edgeelad.pool import read_pool
@@ -72,18 +71,19 @@ def make_task(name: str, seed: int, data: Path | None) -> Task:
         seed: Draws the questions.
         data: The file of MAWPS and ASDiv-A, for "mawps".
     """
-    return TASKS[name](np.random.default_rng([seed, 97]), data)
+    sizes = sizes_of(name)
+    return replace(TASKS[name](np.random.default_rng([seed, 97]), data, sizes), sizes=sizes)
 
 
 # --- (a) the quickstart's word problems, (b) the same in many wordings ---
 
 
-def _words(rng: Generator, _: Path | None, sizes: Sizes = SMALL) -> Task:
+def _words(rng: Generator, _: Path | None, sizes: Sizes) -> Task:
     problems, known, new = _draw_words(rng, sizes.num_pool)
     return _word_task(problems, known, new, rng, lambda question, steps: (question, steps), 600, sizes)
 
 
-def _varied(rng: Generator, _: Path | None, sizes: Sizes = SMALL) -> Task:
+def _varied(rng: Generator, _: Path | None, sizes: Sizes) -> Task:
     problems, known, new = _draw_words(rng, sizes.num_pool)
     reword: Reword = lambda question, steps: (_reword(question, rng), _reword_steps(steps, rng))  # noqa: E731
     return replace(_word_task(problems, known, new, rng, reword, 900, sizes), max_tokens=96)
@@ -130,7 +130,7 @@ def _word_task(
         question = question_of(problem, f"odd-{i}")
         odd.append(replace(question, text=_without_number(question.text, rng)))
 
-    task = _task(
+    return _task(
         rng,
         seeds,
         pool,
@@ -141,7 +141,6 @@ def _word_task(
         64,
         (*seeds[:800], *pool),
     )
-    return replace(task, sizes=sizes)
 
 
 def _task(
@@ -242,7 +241,7 @@ NAMES, OTHER_NAMES = "abcdefghij", "zyx"  # of the chain's variables in their or
 _STEP = re.compile(r"([a-z]) = (?:[a-z] [+*] \d : \d [+*] \d : )?(\d)")
 
 
-def _chains(rng: Generator, _: Path | None) -> Task:
+def _chains(rng: Generator, _: Path | None, sizes: Sizes) -> Task:
     plain: dict[str, dict[str, int]] = {}
 
     def draw(id_: str, shortest: int, is_new: bool) -> Question:
@@ -257,8 +256,8 @@ def _chains(rng: Generator, _: Path | None) -> Task:
 
     # shorter ones are among the seed examples, or so small a student learns no chain at all
     test, seeds = many(NUM_TEST, "test", 0.5), many(3 * NUM_SEEDS, "seed", 0.0, shortest=2)
-    num_odd = _num_odd(SMALL.num_pool)
-    pool = many(SMALL.num_pool - 2 * num_odd, "pool", NEW_SHARE)
+    num_odd = _num_odd(sizes.num_pool)
+    pool = many(sizes.num_pool - 2 * num_odd, "pool", NEW_SHARE)
     for i, place in enumerate(rng.choice(len(pool), num_odd, replace=False)):
         origin = pool[place]
         plain[f"twin-{i}"] = plain[origin.id]
@@ -315,7 +314,7 @@ _KNOWN_PATTERNS = frozenset({"+", "-", "*", "+-"})
 _MAX_NUMBER = 100
 
 
-def _mawps(rng: Generator, data: Path | None) -> Task:
+def _mawps(rng: Generator, data: Path | None, _: Sizes) -> Task:
     if data is None:
         raise SystemExit("--data: the task mawps needs the file of MAWPS and ASDiv-A (mawps-asdiv-a.csv)")
     usable: list[Question] = []
@@ -377,13 +376,13 @@ def _num_odd(num_pool: int) -> int:
     return round(ODD_SHARE * num_pool)
 
 
-TASKS: dict[str, Callable[[Generator, Path | None], Task]] = {
+TASKS: dict[str, Callable[[Generator, Path | None, Sizes], Task]] = {
     "words": _words,
     "varied": _varied,
     "chains": _chains,
     "mawps": _mawps,
-    "words, large": partial(_words, sizes=LARGE),
-    "varied, large": partial(_varied, sizes=LARGE),
+    "words, large": _words,
+    "varied, large": _varied,
 }
 """(a) The quickstart's word problems, (b) in varied wording, (c) long chains, (d) MAWPS and ASDiv-A; (a) and (b) with
 pools of the quickstart's size."""
