@@ -10,7 +10,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING
 
-from edgeelad.edge.run import make_question
+from edgeelad.edge.question import make_question
 from edgeelad.engine.engine_graph import open_engine
 from edgeelad.engine.graph_files import Precision, find_graphs
 from edgeelad.engine.options import EngineOptions

@@ -10,7 +10,7 @@ from fixtures.students import questions
 
 from edgeelad.api.student import load
 from edgeelad.cli.student import explain_aloud
-from edgeelad.edge.run import make_question
+from edgeelad.edge.question import make_question
 from edgeelad.engine.generate import SequenceRequest
 from edgeelad.engine.options import EngineOptions
 from edgeelad.engine.sampling import SamplingParams
