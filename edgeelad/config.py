@@ -215,7 +215,13 @@ class SelectionConfig(Section):
     exploration_share: float = Field(0.15, ge=0.0, le=1.0, description="Share of each batch drawn at random.")
     first_batch: Literal["score", "representative", "random"] = Field("score", description="How round 1 chooses.")
     gumbel: bool = Field(
-        True, description="Draw in proportion to the score (Gumbel-top-k); false: take the highest scores."
+        True,
+        description="Draw in proportion to the score, risk to its odds (Gumbel-top-k); false: take the highest scores.",
+    )
+    neighbors: int = Field(
+        20,
+        ge=0,
+        description="Nearest questions by text whose risk (strategy risk) counts as much as a question's own; 0: off.",
     )
     max_similarity: float = Field(
         0.95, gt=0.0, le=1.0, description="TF-IDF cosine above which a question is a near-duplicate; 1: off."

@@ -16,6 +16,7 @@ from edgeelad.config import SelectionConfig
 from edgeelad.records import Question, Selected, SelectionReason
 from edgeelad.selection.batch import Batch, interleave
 from edgeelad.selection.diversity import k_center, typiclust
+from edgeelad.selection.odds import log_odds, pooled_log_odds, weights
 from edgeelad.selection.ranking import Floats, Indices, Ranking, rank_by_score, rank_uniformly
 from edgeelad.selection.vectors import TextVectors
 from edgeelad.uncertainty import Strategy, find_strategy
@@ -45,14 +46,16 @@ def select(
 ) -> list[Selected]:
     """Select a batch (docs/METHOD.md §3).
 
-    An exploration share is drawn uniformly: only it finds questions that the student gets wrong with confidence. The
-    rest is drawn by Gumbel-top-k on the log score (Kirsch et al. 2023), is the plain top, or is ranked by a text
-    strategy. Near-duplicates of questions chosen now or earlier are skipped, and no cluster of questions exceeds its
-    share. If too few questions remain, first the cap and then the ban is lifted, which is logged. Exploration is spread
-    evenly over the batch, so that a budget that ends within the batch cuts both parts alike.
+    An exploration share is drawn uniformly: only it finds questions that the student gets wrong with confidence.
+    The rest is drawn by Gumbel-top-k on the log score (Kirsch et al. 2023), is the plain top, or is ranked by a
+    text strategy. A score that is a probability counts by its odds, times the geometric mean of the odds of the
+    questions nearest by text. Near-duplicates of questions chosen now or earlier are skipped, and no cluster of
+    questions exceeds its share. If too few questions remain, first the cap and then the ban is lifted, which is
+    logged. Exploration is spread evenly over the batch, so that a budget that ends within the batch cuts both parts
+    alike.
 
     The texts of `MAX_COMPARED` questions are compared. In a larger pool, half of them are the first by rank (a text
-    strategy ranks a random half), and half are drawn at random.
+    strategy ranks a random half), and half are drawn at random. Neighbors are found among that many random ones.
 
     Args:
         pool: The candidates, in the order of their ids; those whose texts are needed are read from it.
@@ -68,24 +71,37 @@ def select(
         ConfigError: The strategy is unknown.
         MissingExtraError: Texts must be compared and scikit-learn is not installed.
     """
-    way = _way(config, strategy or selection_strategy(config.strategy), first_round)
+    strategy = strategy or selection_strategy(config.strategy)
+    way = _way(config, strategy, first_round)
     num = min(num, len(pool))
     if num == 0:
         return []
     is_seed = first_round and config.first_batch != "score"
     num_explored = 0 if is_seed else round(config.exploration_share * num)
-    chance = ranking = None
+    num_ranked = num - num_explored
+    is_risk = way in ("gumbel", "top") and strategy is not None and strategy.is_probability
+    has_neighbors = is_risk and config.neighbors > 0 and num < len(pool)
+    values = _odds(way, log_odds(scores)) if is_risk else scores
+    chance = first = None
     if len(pool) > (limit := max(MAX_COMPARED, COMPARED_PER_CHOICE * num)):
-        kept, chance, ranking = _shortlist(way, scores, num, num_explored, limit // 2, rng)
-        pool, scores = [pool[i] for i in kept.tolist()], scores[kept]
+        kept, chance, first = _shortlist(
+            way, values, limit // 2 if has_neighbors else num_ranked, num_explored, limit // 2, rng
+        )
+        pool, scores, values = [pool[i] for i in kept.tolist()], scores[kept], values[kept]
     vectors = TextVectors(pool, already)
     batch = Batch(vectors, num, config, rng)
     chance = chance or rank_uniformly(np.arange(len(pool)), num_explored, rng)
     explored = batch.fill(chance.order, num_explored, has_cap=False)
-    if ranking is None:
-        rest = np.setdiff1d(np.arange(len(pool)), explored)
-        ranking = _rank(way, scores, vectors, rest, num - num_explored, rng)
-    ranked = batch.fill(ranking.order, num - num_explored)
+    if has_neighbors:
+        among = np.sort(chance.order[: MAX_COMPARED // 2])
+        values = _odds(way, pooled_log_odds(scores, vectors, config.neighbors, among))
+    if first is None:
+        ranking = _rank(way, values, vectors, np.setdiff1d(np.arange(len(pool)), explored), num_ranked, rng)
+    elif has_neighbors:
+        ranking = _rank_by_value(way, values, first.order, num_ranked, rng).given(first)
+    else:
+        ranking = first
+    ranked = batch.fill(ranking.order, num_ranked)
     return interleave(
         _choices(pool, ranked, "seed" if is_seed else "score", scores, ranking),
         _choices(pool, explored, "explore", scores, chance),
@@ -112,8 +128,13 @@ def _way(config: SelectionConfig, strategy: Strategy | None, first_round: bool) 
     return "gumbel" if config.gumbel else "top"
 
 
+def _odds(way: str, log_odds: Floats) -> Floats:
+    """What questions are ranked by if their scores are probabilities; only a draw needs the odds themselves."""
+    return weights(log_odds) if way == "gumbel" else log_odds
+
+
 def _shortlist(
-    way: str, scores: Floats, num: int, num_explored: int, limit: int, rng: np.random.Generator
+    way: str, scores: Floats, num_ranked: int, num_explored: int, limit: int, rng: np.random.Generator
 ) -> tuple[Indices, Ranking, Ranking | None]:
     """The questions of a large pool whose texts are compared, and their places in both rankings of the whole pool.
 
@@ -124,7 +145,7 @@ def _shortlist(
     if way in TEXT_STRATEGIES:
         ranking, best = None, rng.choice(len(scores), limit, replace=False)
     else:
-        ranking = _rank_by_value(way, scores, everything, num - num_explored, rng).first(limit)
+        ranking = _rank_by_value(way, scores, everything, num_ranked, rng).first(limit)
         best = ranking.order
     kept = np.union1d(chance.order, best)
     return kept, chance.among(kept), ranking.among(kept) if ranking is not None else None

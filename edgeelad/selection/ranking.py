@@ -33,6 +33,12 @@ class Ranking:
         """The same ranking with candidates named by their places in `kept`, which is sorted and holds them all."""
         return Ranking(np.searchsorted(kept, self.order), self.propensities)
 
+    def given(self, first: Ranking) -> Ranking:
+        """The same ranking if its candidates had to be chosen by another one first."""
+        chances = np.zeros(int(first.order.max(initial=0)) + 1)
+        chances[first.order] = first.propensities
+        return Ranking(self.order, self.propensities * chances[self.order])
+
 
 def rank_uniformly(candidates: Indices, num: int, rng: np.random.Generator) -> Ranking:
     """Rank at random: all orders are equally likely, so each candidate is among the first `num` with chance num / n."""

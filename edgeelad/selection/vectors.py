@@ -65,6 +65,26 @@ class TextVectors:
             np.maximum(largest, (self._pool_rows @ block.T).max(axis=1), out=largest)
         return largest
 
+    def neighbor_means(self, values: NDArray[np.float64], num: int, among: NDArray[np.int64]) -> NDArray[np.float64]:
+        """Mean value of the nearest others of every question of the pool; those as near as the last of them count too.
+
+        Args:
+            values: [N], one per question of the pool.
+            num: How many neighbors, at least 1; all there are if there are fewer.
+            among: The indices of the questions that can be neighbors, in ascending order; at least two.
+        """
+        num = min(num, len(among) - 1)
+        candidates, theirs = self._pool_rows[among], values[among]
+        means = np.empty(self.num_questions)
+        for start in range(0, self.num_questions, BLOCK):
+            block = self._pool_rows[start : start + BLOCK].toarray()
+            similarity = np.asarray(candidates @ block.T)
+            own = np.arange(start, start + len(block))
+            similarity[among[:, None] == own] = -1.0
+            is_near = similarity >= np.partition(similarity, -num, axis=0)[-num]
+            means[own] = (theirs[:, None] * is_near).sum(axis=0) / is_near.sum(axis=0)
+        return means
+
     def dense(self, rng: np.random.Generator) -> NDArray[np.float64]:
         """Short unit vectors of all rows, the pool's first (latent semantic analysis); computed once."""
         if self._dense is None:

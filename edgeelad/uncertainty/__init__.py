@@ -51,6 +51,8 @@ class Strategy:
         needs_removals: Whether it needs branches sampled after all steps but one, for each step.
         needs_explanation: Whether it needs the greedy explanation at all.
         is_random: Whether the score is random, so that selection by it is uniform.
+        is_probability: Whether the score is the probability that the answer is wrong; selection then goes by its odds
+            and by those of the nearest questions.
     """
 
     name: str
@@ -62,6 +64,7 @@ class Strategy:
     needs_explanation: bool = True
     is_random: bool = False
     needs_removals: bool = False
+    is_probability: bool = False
 
     @property
     def needs_sampling(self) -> bool:
@@ -79,6 +82,7 @@ _TABLE = (
         "risk",
         strategies.risk,
         "probability that the answer is wrong, by a logistic model of the steps' entropies fitted on checked questions",
+        is_probability=True,
     ),
     Strategy(
         "elad",

@@ -53,7 +53,9 @@ def choose(questions, scores=None, *, num, seed=0, first_round=False, already=()
     pool = questions if isinstance(questions, Questions) else sorted(questions, key=lambda question: question.id)
     values = np.array([scores.get(question.id, np.nan) for question in pool])
     rng = np.random.default_rng(seed)
-    return select(pool, values, SelectionConfig(**config), num=num, first_round=first_round, rng=rng, already=already)
+    # the default's scores are probabilities
+    config = SelectionConfig(**{"strategy": "max-entropy", **config})
+    return select(pool, values, config, num=num, first_round=first_round, rng=rng, already=already)
 
 
 NO_TEXT = {"max_similarity": 1.0, "cluster_cap": 1.0}
@@ -116,6 +118,52 @@ def test_gumbel_draws_in_proportion_to_score_with_the_propensities_that_it_state
     for question_id, propensity in stated.items():
         assert counts[question_id] / 3000 == pytest.approx(propensity, abs=0.05)
     assert sum(counts[q.id] for q in questions[2::3]) > 3 * sum(counts[q.id] for q in questions[1::3])
+
+
+def test_probabilities_are_drawn_in_proportion_to_their_odds():
+    questions = make_questions(30)
+    scores = make_scores(questions, lambda i: [0.1, 0.5, 0.9][i % 3])
+    config = {"strategy": "risk", "neighbors": 0, "exploration_share": 0.0, **NO_TEXT}
+    stated = dict(zip(scores, inclusion_probabilities(np.array([1 / 9, 1.0, 9.0] * 10), 6), strict=True))
+    for choice in choose(questions, scores, num=6, **config):
+        assert choice.propensity == pytest.approx(stated[choice.question_id])
+        assert choice.score == scores[choice.question_id]
+    sure = choose(questions, make_scores(questions, lambda i: [0.0, 1.0, 1.0 - 1e-12][i % 3]), num=6, **config)
+    assert len({choice.propensity for choice in sure}) == 1  # no odds beyond what a model knows
+
+
+def test_a_question_among_risky_ones_is_chosen_before_a_lone_risky_one():
+    questions = make_questions(40)  # of four topics
+    scores = make_scores(questions, lambda i: 0.9 if i % 4 == 1 else 0.1)
+    scores |= {"q00005": 0.2, "q00006": 0.5}
+    alone = ids(choose(questions, scores, num=10, strategy="risk", neighbors=0, **PLAIN))
+    assert "q00006" in alone
+    assert "q00005" not in alone
+    pooled = choose(questions, scores, num=10, strategy="risk", neighbors=5, **PLAIN)
+    assert sorted(ids(pooled)) == [f"q{i:05}" for i in range(1, 40, 4)]
+    assert {choice.question_id: choice.score for choice in pooled}["q00005"] == 0.2
+
+
+@given(st.integers(2, 300), st.integers(1, 30), st.integers(0, 100))
+@unhurried
+def test_neighbors_are_the_nearest_others_and_those_as_near(num_questions, num, seed):
+    rng = np.random.default_rng(seed)
+    texts = [" ".join(rng.choice(list("abcdefgh"), 3)) for _ in range(num_questions)]
+    vectors = TextVectors([Question(f"q{i}", text) for i, text in enumerate(texts)])
+    values = rng.normal(size=num_questions)
+    among = np.sort(rng.choice(num_questions, max(2, num_questions // 2), replace=False))
+    means = vectors.neighbor_means(values, num, among)
+    for place in range(num_questions):
+        near = vectors.similarities(place).astype(float)
+        others = [other for other in among.tolist() if other != place]
+        border = sorted(near[others])[-min(num, len(among) - 1)]
+        counted = [other for other in others if near[other] >= border - 1e-6]
+        assert means[place] == pytest.approx(values[counted].mean())
+
+
+def test_a_question_has_no_neighbor_but_itself_in_a_pool_of_one():
+    (choice,) = choose(make_questions(1), {"q00000": 0.3}, num=1, strategy="risk")
+    assert (choice.score, choice.propensity) == (0.3, 1.0)
 
 
 @pytest.mark.parametrize("value", [0.0, 3.5, -1.0])
@@ -335,6 +383,7 @@ questions = [Question(f"q{i:05}", " ".join(words[j] for j in rng.integers(0, 300
 scores = np.arange(200, 20_000) % 97.0
 import sklearn.cluster, sklearn.decomposition, sklearn.neighbors
 before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+scores /= 100.0
 for config in (SelectionConfig(), SelectionConfig(strategy="typiclust"), SelectionConfig(strategy="k-center")):
     batch = select(questions[200:], scores, config, num=50, first_round=False, rng=rng, already=questions[:200])
     assert len({choice.question_id for choice in batch}) == 50
@@ -382,6 +431,20 @@ def test_only_the_best_of_a_large_pool_are_compared(small_shortlist, gumbel):
         assert [choice.propensity for choice in ranked] == [stated[int(choice.question_id[1:])] for choice in ranked]
     else:
         assert {choice.question_id for choice in ranked} <= set(ids(choose(questions, scores, num=30, **PLAIN)))
+
+
+def test_propensities_hold_where_neighbors_are_those_of_a_large_pool(small_shortlist):
+    questions = make_questions(90)
+    scores = make_scores(questions, lambda i: [0.3, 0.5, 0.8][i % 3])
+    config = {"strategy": "risk", "neighbors": 4, "exploration_share": 0.0, **NO_TEXT}
+    totals = []
+    for seed in range(300):
+        choices = choose(questions, scores, num=8, seed=seed, **config)
+        assert len(set(ids(choices))) == 8
+        totals.append(sum(1.0 / choice.propensity for choice in choices))
+    # Horvitz and Thompson's estimate of the pool's size
+    assert np.mean(totals) == pytest.approx(90, rel=0.15)
+    assert max(CountedVectors.sizes) <= 40
 
 
 def test_a_large_pool_is_explored_uniformly(small_shortlist):

@@ -1,0 +1,41 @@
+"""Weigh questions by the odds that the student is wrong on them and on the questions nearest by text.
+
+What a student cannot do, it gets wrong in question after question of that kind, and on some of them it is sure of
+itself. So the questions around one say as much of it as its own explanation does (docs/METHOD.md §3, with what that is
+worth).
+"""
+
+from __future__ import annotations
+
+import numpy as np
+
+from edgeelad.selection.ranking import Floats, Indices
+from edgeelad.selection.vectors import TextVectors
+
+LARGEST_ODDS = 400.0
+"""A model of some dozen checked questions is no surer: questions above it are equally likely to be drawn."""
+_BORDER = 1e-4  # probabilities are kept this far from 0 and 1, or one sure neighbor outweighs all others
+
+
+def log_odds(probabilities: Floats) -> Floats:
+    """Log odds of probabilities."""
+    kept = np.clip(probabilities, _BORDER, 1.0 - _BORDER)
+    return np.asarray(np.log(kept) - np.log1p(-kept), dtype=np.float64)
+
+
+def weights(log_odds: Floats) -> Floats:
+    """The weights in proportion to which questions of these log odds are drawn: the odds, up to `LARGEST_ODDS`."""
+    return np.asarray(np.minimum(np.exp(log_odds), LARGEST_ODDS), dtype=np.float64)
+
+
+def pooled_log_odds(probabilities: Floats, vectors: TextVectors, num_neighbors: int, among: Indices) -> Floats:
+    """Log odds of each question plus the mean of those of the questions nearest to it.
+
+    Args:
+        probabilities: [N], that the student's answer is wrong.
+        vectors: The N questions.
+        num_neighbors: How many questions near each count, at least 1.
+        among: The indices of the questions that can be neighbors, in ascending order.
+    """
+    own = log_odds(probabilities)
+    return own + vectors.neighbor_means(own, num_neighbors, among)
