@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 WITH_ANSWERS = ", answers"  # ends the mode of an arm on a pool with answers
 SHARE_WITH_ANSWERS = 0.4  # of such a pool, annotated after its last round
@@ -18,23 +18,35 @@ class Sizes:
         batches: Questions annotated per round.
         updates: Optimizer steps per round.
         num_seed_examples: Seed examples mixed into each round.
-        base_factor: Factor of the task's optimizer steps of the base student.
+        base_steps: Optimizer steps of the base student.
     """
 
     num_pool: int
     batches: tuple[int, ...]
     updates: int
     num_seed_examples: int
-    base_factor: float = 1.0
+    base_steps: int
 
 
-SMALL = Sizes(900, (60, 120, 120), 350, 300)
-LARGE = Sizes(2000, (200, 300, 300), 700, 500, 1.5)  # pool and updates as in the quickstart
+_SMALL = Sizes(900, (60, 120, 120), 350, 300, 900)
+_LARGE = Sizes(2000, (200, 300, 300), 700, 500, 900)  # pool, updates and base student as in the quickstart
+SIZES = {
+    "words": replace(_SMALL, base_steps=600),
+    "varied": _SMALL,
+    "chains": replace(_SMALL, base_steps=1600),
+    "mawps": _SMALL,
+    "words, large": _LARGE,
+    # until the base student knows the known kinds, and the student of the whole pool the new ones
+    "varied, large": replace(_LARGE, updates=1400, base_steps=4000),
+    "chains, large": replace(_LARGE, updates=2800, base_steps=3200),
+}
+LARGE = ", large"  # ends the name of a task with a pool of the quickstart's size
+PRETRAINED = ", pretrained"  # ends the name of a task in results of a pretrained student
 
 
 def sizes_of(task: str) -> Sizes:
-    """The sizes of a task by its name."""
-    return LARGE if task.endswith(", large") else SMALL
+    """The sizes of a task by its name, in results too."""
+    return SIZES[task.removesuffix(PRETRAINED)]
 
 
 def has_answers(mode: str) -> bool:

@@ -11,7 +11,10 @@ from candidates import CANDIDATES
 from numpy.typing import NDArray
 from scipy.stats import rankdata
 
+from edgeelad.config import SelectionConfig
 from edgeelad.records import Question, ReasoningTree, Score
+from edgeelad.selection.odds import pooled_log_odds
+from edgeelad.selection.vectors import TextVectors
 from edgeelad.text.answers import agree
 from edgeelad.uncertainty import STRATEGIES, score
 from edgeelad.uncertainty.risk import COLD_START, RiskModel, features, fit
@@ -84,8 +87,18 @@ def all_scores(trees: Sequence[ReasoningTree], model: RiskModel, seed: int) -> d
     ]
     found = {strategy.name: list(score(few, strategy, seed=seed, risk=model)) for strategy in strategies}
     found["disagreement, 12"] = list(score(trees, "disagreement"))
-    found["risk, cold"] = list(score(few, "risk", risk=COLD_START))
+    vectors = TextVectors([tree.question for tree in trees])
+    found["risk, alone"] = found["risk"]
+    found["risk"] = _with_neighbors(found["risk"], vectors)
+    found["risk, cold"] = _with_neighbors(list(score(few, "risk", risk=COLD_START)), vectors)
     return found
+
+
+def _with_neighbors(scores: Sequence[Score], vectors: TextVectors) -> list[Score]:
+    """The risks as a batch is chosen by them: with those of the nearest questions."""
+    risks = np.array([scored.value for scored in scores])
+    values = pooled_log_odds(risks, vectors, SelectionConfig().neighbors, np.arange(len(risks)))
+    return [replace(scored, value=value) for scored, value in zip(scores, values.tolist(), strict=True)]
 
 
 def _with_few(tree: ReasoningTree) -> ReasoningTree:

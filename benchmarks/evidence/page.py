@@ -32,6 +32,7 @@ TASKS = {
     "mawps": "MAWPS/ASDiv-A",
     "words, large": "word problems, 2,000",
     "varied, large": "varied wording, 2,000",
+    "chains, large": "long chains, 2,000",
     "pretrained": "SmolLM2-135M",
     "words, pretrained": "word problems, SmolLM2",
     "varied, pretrained": "varied wording, SmolLM2",
@@ -40,7 +41,7 @@ TASKS = {
 }
 # dollars per million prompt and completion tokens, and hidden reasoning tokens per request (billed as completion)
 PRICES = {"1 : 4": (0.4, 1.6, 0), "reasoning": (1.1, 4.4, 300)}
-DEFAULT = "risk"
+DEFAULT, ALONE = "risk", "risk, alone"  # with and without the neighbors, by odds and by probability
 Row = dict[str, Any]
 
 
@@ -255,16 +256,16 @@ def _area(rows: Sequence[Row]) -> float:
 
 
 def whole_table(rows: Sequence[Row]) -> list[str]:
-    """The default's arms against the student that is taught the whole pool, over the seeds that have both."""
+    """The arms of `risk` against the student that is taught the whole pool, over the seeds that have both."""
     arms = _arms(rows)
     lines = [
-        "| task | teaching | seeds | whole pool | `risk` | difference | annotated | money |",
+        "| task | choice, teaching | seeds | whole pool | accuracy | difference | annotated | money |",
         "|---|---|---|---|---|---|---|---|",
     ]
     for (task, strategy, mode), seeds in arms.items():
         whole = arms.get((task, "whole", "rationale"), {})
         pairs = [(seeds[seed][-1], whole[seed][-1]) for seed in sorted(set(seeds) & set(whole))]
-        if strategy != DEFAULT or not pairs:
+        if not strategy.startswith(DEFAULT) or not pairs:
             continue
         ours, theirs = ([pair[place] for pair in pairs] for place in (0, 1))
         accuracies = _average(ours, "accuracy"), _average(theirs, "accuracy")
@@ -273,7 +274,7 @@ def whole_table(rows: Sequence[Row]) -> list[str]:
             sum(money(row, "1 : 4") for row in ours) / sum(money(row, "1 : 4") for row in theirs),
         )
         lines.append(
-            f"| {TASKS[task]} | {mode} | {len(pairs)} | {accuracies[1]:.3f} | {accuracies[0]:.3f} | "
+            f"| {TASKS[task]} | `{strategy}`, {mode} | {len(pairs)} | {accuracies[1]:.3f} | {accuracies[0]:.3f} | "
             f"{accuracies[0] - accuracies[1]:+.3f} | {shares[0]:.2f} | {shares[1]:.2f} |"
         )
     return lines if len(lines) > 2 else ["No task has both yet."]
@@ -284,17 +285,20 @@ def comparison_table(rows: Sequence[Row]) -> list[str]:
     arms = _arms(rows)
     pairs: dict[str, list[float]] = {}
     for (task, strategy, mode), seeds in arms.items():
-        ours = arms.get((task, DEFAULT, "rationale"), {})
+        # ways of teaching are compared for the same choice; of the default and what it was, the one that was measured
+        own = (strategy,) if strategy.startswith(DEFAULT) and mode != "rationale" else (DEFAULT, ALONE)
+        reference = next((name for name in own if (task, name, "rationale") in arms), DEFAULT)
+        ours = arms.get((task, reference, "rationale"), {})
         both = sorted(set(seeds) & set(ours))
-        if (strategy, mode) != (DEFAULT, "rationale") and strategy != "whole" and len(both) > 1:
-            name = f"{TASKS[task]} | `{strategy}`, {mode}"
+        if (strategy, mode) != (reference, "rationale") and strategy != "whole" and len(both) > 1:
+            name = f"{TASKS[task]} | `{reference}`, rationale | `{strategy}`, {mode}"
             last = len(sizes_of(task).batches)
             pairs[name] = [ours[s][last]["accuracy"] - seeds[s][last]["accuracy"] for s in both]
     if not pairs:
         return ["No task has two seeds yet."]
     lines = [
-        "| task | `risk`, rationale, less | seeds | difference | 95 % interval | p (t) | p (Holm) |",
-        "|---|---|---|---|---|---|---|",
+        "| task | arm | less | seeds | difference | 95 % interval | p (t) | p (Holm) |",
+        "|---|---|---|---|---|---|---|---|",
     ]
     for name, c in compare_all(pairs).items():
         lines.append(

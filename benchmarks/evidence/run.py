@@ -16,7 +16,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-from arms import LARGE, PRETRAINED_UPDATES, num_rounds, sizes_of
+from arms import LARGE, PRETRAINED, PRETRAINED_UPDATES, num_rounds
 from detection import detection_rows
 from tasks import TASKS, make_task
 
@@ -64,7 +64,7 @@ def main() -> None:
     names = [
         name
         for name in arguments.tasks
-        if (name != "mawps" or arguments.data is not None) and not (arguments.pretrained and sizes_of(name) is LARGE)
+        if (name != "mawps" or arguments.data is not None) and not (arguments.pretrained and name.endswith(LARGE))
     ]
     for seed in range(arguments.first_seed, arguments.first_seed + arguments.seeds):
         for kind in ("detection", "learning"):
@@ -78,7 +78,7 @@ def _measure(
 ) -> None:
     from study import Study
 
-    key = {"task": name if arguments.pretrained is None else f"{name}, pretrained", "seed": seed}
+    key = {"task": name if arguments.pretrained is None else name + PRETRAINED, "seed": seed}
     folder = arguments.work / f"{key['task']}-{seed}"
     folder.mkdir(parents=True, exist_ok=True)
     study = Study(make_task(name, seed, arguments.data), folder, seed, arguments.pretrained, arguments.updates)

@@ -13,7 +13,7 @@ from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
-from arms import SMALL, Sizes, sizes_of
+from arms import SIZES, Sizes
 from numpy.random import Generator
 
 from edgeelad.pool import read_pool
@@ -43,8 +43,8 @@ class Task:
             is no flaw.
         recipe: Sizes of the student and its training.
         max_tokens: Maximum tokens per explanation.
-        texts: Further texts for the tokenizer.
         sizes: Of its study.
+        texts: Further texts for the tokenizer.
     """
 
     seed_examples: list[Example]
@@ -54,8 +54,8 @@ class Task:
     first_flaw: Checker
     recipe: Recipe
     max_tokens: int
+    sizes: Sizes
     texts: tuple[str, ...] = ()
-    sizes: Sizes = SMALL
 
     @property
     def base_problems(self) -> list[Problem]:
@@ -71,8 +71,7 @@ def make_task(name: str, seed: int, data: Path | None) -> Task:
         seed: Draws the questions.
         data: The file of MAWPS and ASDiv-A, for "mawps".
     """
-    sizes = sizes_of(name)
-    return replace(TASKS[name](np.random.default_rng([seed, 97]), data, sizes), sizes=sizes)
+    return TASKS[name](np.random.default_rng([seed, 97]), data, SIZES[name])
 
 
 # --- (a) the quickstart's word problems, (b) the same in many wordings ---
@@ -80,13 +79,13 @@ def make_task(name: str, seed: int, data: Path | None) -> Task:
 
 def _words(rng: Generator, _: Path | None, sizes: Sizes) -> Task:
     problems, known, new = _draw_words(rng, sizes.num_pool)
-    return _word_task(problems, known, new, rng, lambda question, steps: (question, steps), 600, sizes)
+    return _word_task(problems, known, new, rng, lambda question, steps: (question, steps), sizes)
 
 
 def _varied(rng: Generator, _: Path | None, sizes: Sizes) -> Task:
     problems, known, new = _draw_words(rng, sizes.num_pool)
     reword: Reword = lambda question, steps: (_reword(question, rng), _reword_steps(steps, rng))  # noqa: E731
-    return replace(_word_task(problems, known, new, rng, reword, 900, sizes), max_tokens=96)
+    return replace(_word_task(problems, known, new, rng, reword, sizes), max_tokens=96)
 
 
 def _draw_words(rng: Generator, num_pool: int) -> tuple[list[Problem], dict[str, float], dict[str, float]]:
@@ -106,7 +105,6 @@ def _word_task(
     new: dict[str, float],
     rng: Generator,
     reword: Reword,
-    base_steps: int,
     sizes: Sizes,
 ) -> Task:
     num_odd = _num_odd(sizes.num_pool)
@@ -137,8 +135,9 @@ def _word_task(
         odd,
         test,
         lambda question, steps: first_wrong_equation(plain[question.id], steps),
-        replace(RECIPE, base_steps=round(base_steps * sizes.base_factor)),
+        RECIPE,
         64,
+        sizes,
         (*seeds[:800], *pool),
     )
 
@@ -152,6 +151,7 @@ def _task(
     first_flaw: Checker,
     recipe: Recipe,
     max_tokens: int,
+    sizes: Sizes,
     read: Sequence[Question],
 ) -> Task:
     """A task with its pool shuffled, and the unlearnable questions last; the tokenizer learns from `read`."""
@@ -161,8 +161,9 @@ def _task(
         test,
         frozenset(q.id for q in odd),
         first_flaw,
-        recipe,
+        replace(recipe, base_steps=sizes.base_steps),
         max_tokens,
+        sizes,
         tuple(text for q in read for text in (q.text, "\n".join(q.explanation or ()))),
     )
 
@@ -281,8 +282,8 @@ def _chains(rng: Generator, _: Path | None, sizes: Sizes) -> Task:
                 return place
         return None
 
-    recipe = replace(RECIPE, base_steps=1600, base_learning_rate=3e-3)
-    return _task(rng, seeds, pool, odd, test, first_flaw, recipe, 150, (*seeds[:800], *pool))
+    recipe = replace(RECIPE, base_learning_rate=3e-3)
+    return _task(rng, seeds, pool, odd, test, first_flaw, recipe, 150, sizes, (*seeds[:800], *pool))
 
 
 def _chain(rng: Generator, num_steps: int, operators: str, id_: str) -> tuple[Question, dict[str, int]]:
@@ -314,7 +315,7 @@ _KNOWN_PATTERNS = frozenset({"+", "-", "*", "+-"})
 _MAX_NUMBER = 100
 
 
-def _mawps(rng: Generator, data: Path | None, _: Sizes) -> Task:
+def _mawps(rng: Generator, data: Path | None, sizes: Sizes) -> Task:
     if data is None:
         raise SystemExit("--data: the task mawps needs the file of MAWPS and ASDiv-A (mawps-asdiv-a.csv)")
     usable: list[Question] = []
@@ -350,8 +351,7 @@ def _mawps(rng: Generator, data: Path | None, _: Sizes) -> Task:
         return None
 
     everything = [*pool, *twins]
-    recipe = replace(RECIPE, base_steps=900)
-    return _task(rng, seeds, everything, odd, test, first_flaw, recipe, 48, (*known, *pool, *test))
+    return _task(rng, seeds, everything, odd, test, first_flaw, RECIPE, 48, sizes, (*known, *pool, *test))
 
 
 def _is_plain(steps: Sequence[str]) -> bool:
@@ -383,6 +383,7 @@ TASKS: dict[str, Callable[[Generator, Path | None, Sizes], Task]] = {
     "mawps": _mawps,
     "words, large": _words,
     "varied, large": _varied,
+    "chains, large": _chains,
 }
-"""(a) The quickstart's word problems, (b) in varied wording, (c) long chains, (d) MAWPS and ASDiv-A; (a) and (b) with
+"""(a) The quickstart's word problems, (b) in varied wording, (c) long chains, (d) MAWPS and ASDiv-A; (a) to (c) with
 pools of the quickstart's size."""

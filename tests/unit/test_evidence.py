@@ -3,6 +3,7 @@
 import sys
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -13,7 +14,7 @@ sys.path[:0] = [str(HERE / "evidence"), str(HERE)]
 pytest.importorskip("scipy")
 from arms import num_rounds, sizes_of  # noqa: E402
 from detection import auroc, average_precision, precision  # noqa: E402
-from page import money  # noqa: E402
+from page import comparison_table, money, whole_table  # noqa: E402
 from tasks import Task, make_task  # noqa: E402
 from teacher import ReferenceTeacher  # noqa: E402
 from torch_generator import TorchGenerator  # noqa: E402
@@ -93,6 +94,38 @@ def test_hidden_reasoning_is_billed_as_completion() -> None:
     row = {"requests": 2, "prompt_tokens": 1_000_000, "completion_tokens": 500_000}
     assert money(row, "1 : 4") == pytest.approx(0.4 + 0.8)
     assert money(row, "reasoning") == pytest.approx(1.1 + 4.4 * 0.5006)
+
+
+def learned(strategy: str, mode: str, seed: int, accuracy: float) -> dict[str, Any]:
+    usage = {"requests": 1, "prompt_tokens": 100, "completion_tokens": 100 if strategy == "whole" else 40}
+    key = {"kind": "learning", "task": "words", "seed": seed, "strategy": strategy, "mode": mode}
+    return {**key, **usage, "round": 1 if strategy == "whole" else 3, "annotated": 300, "accuracy": accuracy}
+
+
+def test_ways_of_teaching_are_compared_for_one_choice_and_choices_with_the_default() -> None:
+    arms = {
+        ("random", "rationale"): 0.5,
+        ("risk", "rationale"): 0.7,
+        ("risk, alone", "rationale"): 0.65,
+        ("risk, alone", "auto"): 0.6,
+        ("whole", "rationale"): 0.75,
+    }
+    rows: list[dict[str, Any]] = []
+    for seed in (0, 1):
+        rows.append({"kind": "learning", "task": "words", "seed": seed, "round": 0, "annotated": 0, "accuracy": 0.4})
+        for (strategy, mode), accuracy in arms.items():
+            last = learned(strategy, mode, seed, accuracy + 0.01 * seed * (strategy == "random"))
+            rows += [{**last, "round": number} for number in range(1, last["round"])] + [last]
+    found = [line.split(" | ")[1:5] for line in comparison_table(rows)[2:]]
+    assert found == [
+        ["`risk`, rationale", "`random`, rationale", "2", "+0.195"],
+        ["`risk`, rationale", "`risk, alone`, rationale", "2", "+0.050"],
+        ["`risk, alone`, rationale", "`risk, alone`, auto", "2", "+0.050"],
+    ]
+    before = [row for row in rows if row.get("strategy") != "risk"]
+    assert comparison_table(before)[2].split(" | ")[1:3] == ["`risk, alone`, rationale", "`random`, rationale"]
+    shares = {line.split(" | ")[1]: line.split(" | ")[5:] for line in whole_table(rows)[2:]}
+    assert shares["`risk`, rationale"] == ["-0.050", "1.00", "0.52 |"]
 
 
 def test_torch_generates_the_trees_of_the_engine(students: StudentFolders) -> None:
