@@ -248,11 +248,13 @@ def test_risk_is_shown_with_its_calibration_and_coefficients(own_run):
     assert "states a false equation" in page
 
 
-@pytest.mark.parametrize(("num_wrong", "holds"), [(5, True), (50, False)])
-def test_an_expected_share_outside_the_observed_interval_is_said_to_be_off(num_wrong, holds):
-    checked = tuple(CheckedRisk(0.1, "explore", index < num_wrong) for index in range(60))
+@pytest.mark.parametrize(
+    ("num_wrong", "reason", "is_off"), [(5, "explore", False), (50, "explore", True), (50, "score", False)]
+)
+def test_an_expected_share_outside_the_observed_interval_of_a_fair_sample_is_off(num_wrong, reason, is_off):
+    checked = tuple(CheckedRisk(0.1, reason, index < num_wrong) for index in range(60))
     (row,) = risk_section(replace(empty_questions(), risk_model=COLD_START, checked=checked)).calibration
-    assert (row.num, row.observed, row.holds) == (60, num_wrong / 60, holds)
+    assert (row.num, row.observed, row.is_off) == (60, num_wrong / 60, is_off)
     assert row.expected == pytest.approx(0.1)
 
 
