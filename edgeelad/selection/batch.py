@@ -15,11 +15,10 @@ from numpy.typing import NDArray
 from edgeelad.config import SelectionConfig
 from edgeelad.records import Selected
 from edgeelad.selection.ranking import Indices
-from edgeelad.selection.vectors import TextVectors, cluster
+from edgeelad.selection.vectors import ROUNDING, TextVectors, cluster
 
 # more than the four that fill a batch at the default cap, and few enough that a cluster is a kind of question
 NUM_CLUSTERS = 10
-ROUNDING = 1e-5  # error of a float32 cosine: that of two equal texts can be 1.0000001
 
 _log = logging.getLogger(__name__)
 

@@ -22,7 +22,11 @@ from edgeelad.text.prompts import question_text
 NUM_DIMENSIONS = 64  # of the dense vectors: enough to separate kinds of questions, cheap for 20,000 of them
 # every word, number and sign is a token: questions that differ in their numbers alone are different questions
 TOKEN_PATTERN = r"\w+|[^\w\s]"
+# and so are pairs of them: questions of few different words, such as assignments, differ in their order alone
+NGRAMS = (1, 2)
+ROUNDING = 1e-5  # error of a float32 cosine: that of two equal texts can be 1.0000001
 BLOCK = 128  # columns of a dense block of similarities: 20,000 rows of them are 10 MB
+BLOCK_VALUES = 2**22  # of as many questions as a dense block holds: 16 MB
 
 
 class TextVectors:
@@ -45,12 +49,19 @@ class TextVectors:
         with single_threaded():
             from sklearn.feature_extraction.text import TfidfVectorizer
 
-            vectorizer = TfidfVectorizer(token_pattern=TOKEN_PATTERN, sublinear_tf=True, dtype=np.float32)
+            vectorizer = TfidfVectorizer(
+                token_pattern=TOKEN_PATTERN, ngram_range=NGRAMS, sublinear_tf=True, dtype=np.float32
+            )
             return vectorizer.fit_transform(self._texts).tocsr()
 
     @cached_property
     def _pool_rows(self) -> Any:
         return self._rows[: self.num_questions]
+
+    @property
+    def _block(self) -> int:
+        """Questions that are made dense at a time."""
+        return max(1, min(BLOCK, BLOCK_VALUES // int(self._rows.shape[1])))
 
     def similarities(self, index: int) -> NDArray[np.float32]:
         """Cosine of one question with every question of the pool."""
@@ -60,8 +71,8 @@ class TextVectors:
     def similarity_to_already(self) -> NDArray[np.float32]:
         """The largest cosine of every question of the pool with one chosen earlier; 0 if there are none."""
         largest = np.zeros(self.num_questions, dtype=np.float32)
-        for start in range(self.num_questions, len(self._texts), BLOCK):
-            block = self._rows[start : start + BLOCK].toarray()
+        for start in range(self.num_questions, len(self._texts), self._block):
+            block = self._rows[start : start + self._block].toarray()
             np.maximum(largest, (self._pool_rows @ block.T).max(axis=1), out=largest)
         return largest
 
@@ -76,12 +87,12 @@ class TextVectors:
         num = min(num, len(among) - 1)
         candidates, theirs = self._pool_rows[among], values[among]
         means = np.empty(self.num_questions)
-        for start in range(0, self.num_questions, BLOCK):
-            block = self._pool_rows[start : start + BLOCK].toarray()
+        for start in range(0, self.num_questions, self._block):
+            block = self._pool_rows[start : start + self._block].toarray()
             similarity = np.asarray(candidates @ block.T)
             own = np.arange(start, start + len(block))
             similarity[among[:, None] == own] = -1.0
-            is_near = similarity >= np.partition(similarity, -num, axis=0)[-num]
+            is_near = similarity >= np.partition(similarity, -num, axis=0)[-num] - ROUNDING
             means[own] = (theirs[:, None] * is_near).sum(axis=0) / is_near.sum(axis=0)
         return means
 
@@ -101,7 +112,8 @@ class TextVectors:
             from sklearn.decomposition import TruncatedSVD
 
             model = TruncatedSVD(num, random_state=_seed(rng))
-            return np.asarray(model.fit_transform(self._rows.astype(np.float64)), dtype=np.float64)
+            with np.errstate(invalid="ignore"):  # equal questions have no variance to explain
+                return np.asarray(model.fit_transform(self._rows.astype(np.float64)), dtype=np.float64)
 
 
 def cluster(vectors: NDArray[np.float64], num_clusters: int, rng: np.random.Generator) -> NDArray[np.int64]:
