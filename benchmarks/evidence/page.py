@@ -17,7 +17,7 @@ from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
-from arms import num_rounds, sizes_of
+from arms import has_answers, num_rounds, sizes_of
 from figure import Curve, Panel, draw
 
 HERE = Path(__file__).parent
@@ -264,19 +264,21 @@ def whole_table(rows: Sequence[Row]) -> list[str]:
     ]
     for (task, strategy, mode), seeds in arms.items():
         whole = arms.get((task, "whole", "rationale"), {})
-        pairs = [(seeds[seed][-1], whole[seed][-1]) for seed in sorted(set(seeds) & set(whole))]
-        if not strategy.startswith(DEFAULT) or not pairs:
+        both = sorted(set(seeds) & set(whole))
+        if not strategy.startswith(DEFAULT) or not both:
             continue
-        ours, theirs = ([pair[place] for pair in pairs] for place in (0, 1))
-        accuracies = _average(ours, "accuracy"), _average(theirs, "accuracy")
-        shares = (
-            _average(ours, "annotated") / _average(theirs, "annotated"),
-            sum(money(row, "1 : 4") for row in ours) / sum(money(row, "1 : 4") for row in theirs),
-        )
-        lines.append(
-            f"| {TASKS[task]} | `{strategy}`, {mode} | {len(pairs)} | {accuracies[1]:.3f} | {accuracies[0]:.3f} | "
-            f"{accuracies[0] - accuracies[1]:+.3f} | {shares[0]:.2f} | {shares[1]:.2f} |"
-        )
+        theirs = [whole[seed][-1] for seed in both]
+        for back in (2, 1) if has_answers(mode) else (1,):  # less is paid there, so the round before counts, too
+            ours = [seeds[seed][-back] for seed in both]
+            accuracies = _average(ours, "accuracy"), _average(theirs, "accuracy")
+            shares = (
+                _average(ours, "annotated") / _average(theirs, "annotated"),
+                sum(money(row, "1 : 4") for row in ours) / sum(money(row, "1 : 4") for row in theirs),
+            )
+            lines.append(
+                f"| {TASKS[task]} | `{strategy}`, {mode} | {len(both)} | {accuracies[1]:.3f} | {accuracies[0]:.3f} | "
+                f"{accuracies[0] - accuracies[1]:+.3f} | {shares[0]:.2f} | {shares[1]:.3f} |"
+            )
     return lines if len(lines) > 2 else ["No task has both yet."]
 
 

@@ -125,7 +125,7 @@ def test_ways_of_teaching_are_compared_for_one_choice_and_choices_with_the_defau
     before = [row for row in rows if row.get("strategy") != "risk"]
     assert comparison_table(before)[2].split(" | ")[1:3] == ["`risk, alone`, rationale", "`random`, rationale"]
     shares = {line.split(" | ")[1]: line.split(" | ")[5:] for line in whole_table(rows)[2:]}
-    assert shares["`risk`, rationale"] == ["-0.050", "1.00", "0.52 |"]
+    assert shares["`risk`, rationale"] == ["-0.050", "1.00", "0.520 |"]
 
 
 def test_torch_generates_the_trees_of_the_engine(students: StudentFolders) -> None:
