@@ -14,8 +14,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from numpy.typing import NDArray
 
+from edgeelad.logistic import Floats, fit_logistic
 from edgeelad.records import AnswerKind, ReasoningTree
 from edgeelad.text.arithmetic import false_equation
 from edgeelad.uncertainty.traces import StepTrace, step_traces
@@ -41,10 +41,6 @@ PRIOR_SCALE, PRIOR_SCALE_INTERCEPT = 0.5, 2.0
 # a few checked questions of one kind say nothing about the others
 MIN_CHECKED, MIN_OF_EACH = 20, 3
 _FLOOR = 1e-4  # nats: below it, an entropy is as good as zero
-_NUM_NEWTON_STEPS = 50
-_DIGITS = 8  # of a stored coefficient: equal fits give equal bytes
-
-Floats = NDArray[np.float64]
 
 
 @dataclass(frozen=True, slots=True)
@@ -123,8 +119,8 @@ def features(
 def fit(rows: Sequence[Sequence[float]], is_wrong: Sequence[bool], prior: RiskModel | None = None) -> RiskModel:
     """Fit the model to checked questions by maximum a posteriori; the prior itself if they are too few.
 
-    The prior of each coefficient is normal around the cold start's. Newton's method on a strictly convex function, so
-    there is one solution; the order of the rows changes it by rounding only, which the stored digits hide.
+    The prior of each coefficient is normal around the cold start's. There is one solution (`fit_logistic`); the order
+    of the rows changes it by rounding only, which the stored digits hide.
 
     Args:
         rows: The features of each question.
@@ -140,17 +136,8 @@ def fit(rows: Sequence[Sequence[float]], is_wrong: Sequence[bool], prior: RiskMo
     y: Floats = np.array(is_wrong, dtype=np.float64)
     center: Floats = np.array([*prior.coefficients, prior.intercept], dtype=np.float64)
     precision: Floats = np.array([PRIOR_SCALE**-2] * len(FEATURES) + [PRIOR_SCALE_INTERCEPT**-2])
-    weights = center.copy()
-    for _ in range(_NUM_NEWTON_STEPS):
-        probability = 1.0 / (1.0 + np.exp(-np.clip(x @ weights, -30.0, 30.0)))
-        gradient = x.T @ (probability - y) + precision * (weights - center)
-        curvature = (x.T * (probability * (1.0 - probability))) @ x + np.diag(precision)
-        step = np.linalg.solve(curvature, gradient)
-        weights = weights - step * min(1.0, 2.0 / float(np.abs(step).max(initial=1e-12)))
-        if np.abs(step).max() < 1e-10:
-            break
-    rounded = [round(float(weight), _DIGITS) + 0.0 for weight in weights]
-    return RiskModel(tuple(rounded[:-1]), rounded[-1], len(rows), num_wrong)
+    *coefficients, intercept = fit_logistic(x, y, center, precision).tolist()
+    return RiskModel(tuple(coefficients), intercept, len(rows), num_wrong)
 
 
 def _log(value: float) -> float:

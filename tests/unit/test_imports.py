@@ -28,7 +28,7 @@ LAYERS = (
     ("engine", "accuracy"),
     ("text", "record_files", "certificate", "plugins", "progress", "known_prices"),
     ("files",),
-    ("records", "errors", "bounds", "hosts", "locks", "edgeelad"),
+    ("records", "errors", "bounds", "logistic", "hosts", "locks", "edgeelad"),
 )
 
 HEAVY = {

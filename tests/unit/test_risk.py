@@ -107,6 +107,19 @@ def test_the_order_of_the_checked_questions_changes_nothing():
     assert fit(rows, wrong) == fit(rows[::-1], wrong[::-1])
 
 
+@pytest.mark.parametrize("seed", range(10))
+def test_features_that_tell_less_than_the_cold_start_believes_do_not_lead_it_astray(seed):
+    dice, num = random.Random(seed), 300
+    rows, wrong = [], []
+    for _ in range(num):
+        common = dice.gauss(0, 1)  # entropies rise and fall together
+        rows.append([mean + scale * (common + dice.gauss(0, 0.5)) for mean, scale in zip(MEANS, SCALES, strict=True)])
+        wrong.append(dice.random() < 1 / (1 + math.exp(-common)))
+    model = fit(rows, wrong)
+    # at the optimum of a model with an intercept, the share expected to be wrong is nearly that observed
+    assert sum(map(model.probability, rows)) / num == pytest.approx(sum(wrong) / num, abs=0.02)
+
+
 def test_questions_that_a_line_separates_give_finite_coefficients():
     rows, _ = drawn(100, 3)
     model = fit(rows, [row[0] > MEANS[0] for row in rows])

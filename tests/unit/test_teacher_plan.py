@@ -113,6 +113,14 @@ def test_the_risk_is_corrected_by_outcomes():
     assert scale.apply(0.05) < scale.apply(0.3) < scale.apply(0.9)
 
 
+@pytest.mark.parametrize(("risk", "num_wrong", "num"), [(0.01, 10, 50), (0.011, 18, 32), (0.989, 17, 32)])
+def test_a_risk_that_was_far_off_comes_near_what_was_seen(risk, num_wrong, num):
+    scale = RiskScale()
+    for number in range(num):
+        scale.note(risk, number < num_wrong)
+    assert scale.apply(risk) == pytest.approx(num_wrong / num, abs=0.03)
+
+
 @settings(max_examples=60, deadline=None)
 @given(st.lists(st.tuples(st.floats(0, 1), st.booleans()), max_size=40), st.floats(0, 1), st.floats(0, 1))
 def test_corrected_risks_are_probabilities_in_the_same_order(seen, first, second):

@@ -4,13 +4,18 @@ from __future__ import annotations
 
 import math
 
+import numpy as np
+
+from edgeelad.logistic import fit_logistic
 from edgeelad.records import ReasoningTree
 from edgeelad.text.answers import agree
 
 LIMIT = 0.005  # risks are kept this far from 0 and 1
 # how strongly the given risk is believed, in questions
 PRIOR_WEIGHT = 4.0
-NUM_STEPS = 12
+MIN_SLOPE, MAX_SLOPE = 0.05, 5.0
+_CENTER = np.array([0.0, 1.0])  # shift and slope of a risk that is right
+_PRECISION = np.array([PRIOR_WEIGHT * 0.25, PRIOR_WEIGHT])
 
 
 def risk_of_tree(tree: ReasoningTree) -> float:
@@ -37,34 +42,20 @@ class RiskScale:
     def apply(self, risk: float) -> float:
         """The corrected risk."""
         shift, slope = self._fitted or self._fit()
-        return _sigmoid(shift + slope * _logit(risk))
+        return 1.0 / (1.0 + math.exp(-shift - slope * _logit(risk)))
 
     def _fit(self) -> tuple[float, float]:
-        """Newton's method on the penalized log-likelihood; the slope stays positive, which keeps the order of risks."""
-        shift, slope = 0.0, 1.0
-        for _ in range(NUM_STEPS):
-            gradient = [-PRIOR_WEIGHT * 0.25 * shift, -PRIOR_WEIGHT * (slope - 1.0)]
-            curve = [PRIOR_WEIGHT * 0.25, 0.0, PRIOR_WEIGHT]
-            for x, is_wrong in self._seen:
-                p = _sigmoid(shift + slope * x)
-                gradient[0] += is_wrong - p
-                gradient[1] += (is_wrong - p) * x
-                curve[0] += p * (1.0 - p)
-                curve[1] += p * (1.0 - p) * x
-                curve[2] += p * (1.0 - p) * x * x
-            det = curve[0] * curve[2] - curve[1] ** 2
-            shift += (curve[2] * gradient[0] - curve[1] * gradient[1]) / det
-            slope += (curve[0] * gradient[1] - curve[1] * gradient[0]) / det
-            slope = max(0.05, min(5.0, slope))
-            shift = max(-10.0, min(10.0, shift))
-        self._fitted = (shift, slope)
+        """The slope stays positive, which keeps the order of risks."""
+        logits, outcomes = np.array(self._seen, dtype=np.float64).T
+        ones = np.ones((len(logits), 1))
+        shift, slope = fit_logistic(np.column_stack([ones, logits]), outcomes, _CENTER, _PRECISION).tolist()
+        limited = min(MAX_SLOPE, max(MIN_SLOPE, slope))
+        if limited != slope:
+            (shift,) = fit_logistic(ones, outcomes, _CENTER[:1], _PRECISION[:1], limited * logits).tolist()
+        self._fitted = (shift, limited)
         return self._fitted
 
 
 def _logit(risk: float) -> float:
     risk = min(1.0 - LIMIT, max(LIMIT, risk))
     return math.log(risk / (1.0 - risk))
-
-
-def _sigmoid(x: float) -> float:
-    return 1.0 / (1.0 + math.exp(-x))
