@@ -13,8 +13,9 @@ from edgeelad.config import PoolConfig, SelectionConfig, make_config
 from edgeelad.errors import ConfigError, UsageError
 from edgeelad.pool.store import Pool, Questions
 from edgeelad.progress import Silent
-from edgeelad.records import Question
+from edgeelad.records import Annotation, Question
 from edgeelad.run.folder import RunFolder
+from edgeelad.run.records import SelectedRow
 from edgeelad.run.scores import ScoreRow
 from edgeelad.scoring.score import score_pool
 from edgeelad.selection import select
@@ -240,6 +241,24 @@ def test_the_stage_selects_alike_whatever_the_order_of_the_pool(tmp_path):
     expected = select(pool, values, config.selection, num=8, first_round=True, rng=rng)
     texts = {question.id: question.text for question in questions}
     assert selected == [[(c.question_id, texts[c.question_id], c.score) for c in expected]] * 3
+
+
+def test_questions_that_were_set_aside_or_not_reached_can_be_chosen_again(tmp_path):
+    questions = make_questions(40)
+    config = make_config({"selection": {"batch_size": 8, "exploration_share": 0.0, "gumbel": False, "neighbors": 0}})
+    run = Run(config, RunFolder(tmp_path), Silent(), Pool.store(questions), (), (), frozenset(), (), "x")
+    first = run.folder.round(1)
+    first.selected.write(SelectedRow(q.id, q.text, (), "score", 0.5, 1.0) for q in questions[:8])
+    # four were set aside three rounds ago, four never asked: the budget was spent
+    first.annotations.write(Annotation(q.id, "set_aside", "", (), None, "no agreement") for q in questions[:4])
+    for number in (2, 3):
+        run.folder.round(number).selected.write([])
+        run.folder.round(number).annotations.write([])
+    run.folder.round(4).scores.write(
+        ScoreRow(q.id, "risk", 0.9 - i / 50, "", (), None, (), (), 0.0, 0.0, 1) for i, q in enumerate(questions)
+    )
+    assert select_stage(run, 4)
+    assert [row.id for row in run.folder.round(4).selected.read()] == [q.id for q in questions[:8]]
 
 
 # --- near-duplicates and clusters -----------------------------------------------------------------------------------
