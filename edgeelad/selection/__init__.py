@@ -46,7 +46,7 @@ def select(
 ) -> list[Selected]:
     """Select a batch (docs/METHOD.md §3).
 
-    An exploration share is drawn uniformly: only it finds questions that the student gets wrong with confidence.
+    An exploration share is drawn uniformly: it finds what the student gets wrong with confidence, of any kind.
     The rest is drawn by Gumbel-top-k on the log score (Kirsch et al. 2023), is the plain top, or is ranked by a
     text strategy. A score that is a probability counts by its odds, times the geometric mean of the odds of the
     questions nearest by text. Near-duplicates of questions chosen now or earlier are skipped, and no cluster of
@@ -54,8 +54,9 @@ def select(
     logged. Exploration is spread evenly over the batch, so that a budget that ends within the batch cuts both parts
     alike.
 
-    The texts of `MAX_COMPARED` questions are compared. In a larger pool, half of them are the first by rank (a text
-    strategy ranks a random half), and half are drawn at random. Neighbors are found among that many random ones.
+    The texts of `MAX_COMPARED` questions are compared, and the batch is chosen among them. In a larger pool, half of
+    them are the first by rank (a text strategy ranks a random half), and half are drawn at random. Neighbors are found
+    among that many random ones.
 
     Args:
         pool: The candidates, in the order of their ids; those whose texts are needed are read from it.
@@ -83,24 +84,27 @@ def select(
     has_neighbors = is_risk and config.neighbors > 0 and num < len(pool)
     values = _odds(way, log_odds(scores)) if is_risk else scores
     chance = first = None
+    share = 1.0
     if len(pool) > (limit := max(MAX_COMPARED, COMPARED_PER_CHOICE * num)):
         kept, chance, first = _shortlist(
             way, values, limit // 2 if has_neighbors else num_ranked, num_explored, limit // 2, rng
         )
+        share = limit // 2 / len(pool)
         pool, scores, values = [pool[i] for i in kept.tolist()], scores[kept], values[kept]
     vectors = TextVectors(pool, already)
-    batch = Batch(vectors, num, config, rng)
+    fair = None if chance is None else np.sort(chance.order)  # stand for the pool, which the best do not
+    batch = Batch(vectors, num, config, rng, fair)
     chance = chance or rank_uniformly(np.arange(len(pool)), num_explored, rng)
     explored = batch.fill(chance.order, num_explored, has_cap=False)
     if has_neighbors:
         among = np.sort(chance.order[: MAX_COMPARED // 2])
         values = _odds(way, pooled_log_odds(scores, vectors, config.neighbors, among))
-    if first is None:
-        ranking = _rank(way, values, vectors, np.setdiff1d(np.arange(len(pool)), explored), num_ranked, rng)
-    elif has_neighbors:
-        ranking = _rank_by_value(way, values, first.order, num_ranked, rng).given(first)
-    else:
+    if first is not None and not has_neighbors:
         ranking = first
+    else:
+        ranking = _rank(way, values, vectors, np.setdiff1d(np.arange(len(pool)), explored), num_ranked, rng)
+        if first is not None:
+            ranking = ranking.given(first, share)
     ranked = batch.fill(ranking.order, num_ranked)
     return interleave(
         _choices(pool, ranked, "seed" if is_seed else "score", scores, ranking),
@@ -143,12 +147,11 @@ def _shortlist(
     everything = np.arange(len(scores))
     chance = rank_uniformly(everything, num_explored, rng).first(limit)
     if way in TEXT_STRATEGIES:
-        ranking, best = None, rng.choice(len(scores), limit, replace=False)
-    else:
-        ranking = _rank_by_value(way, scores, everything, num_ranked, rng).first(limit)
-        best = ranking.order
-    kept = np.union1d(chance.order, best)
-    return kept, chance.among(kept), ranking.among(kept) if ranking is not None else None
+        kept = np.union1d(chance.order, rng.choice(len(scores), limit, replace=False))
+        return kept, chance.among(kept), None
+    ranking = _rank_by_value(way, scores, everything, num_ranked, rng)
+    kept = np.union1d(chance.order, ranking.order[:limit])
+    return kept, chance.among(kept), ranking.among(kept)
 
 
 def _rank(

@@ -33,9 +33,17 @@ class Batch:
         num: Size of the full batch; the cap is a share of it.
         config: `max_similarity` (1: no ban) and `cluster_cap` (1: no cap).
         rng: Randomness for the clusters.
+        among: Indices of questions that stand for the pool, whose clusters are those of the cap; default: all do.
     """
 
-    def __init__(self, vectors: TextVectors, num: int, config: SelectionConfig, rng: np.random.Generator) -> None:
+    def __init__(
+        self,
+        vectors: TextVectors,
+        num: int,
+        config: SelectionConfig,
+        rng: np.random.Generator,
+        among: Indices | None = None,
+    ) -> None:
         num_questions = vectors.num_questions
         self._vectors = vectors
         self._is_taken = np.zeros(num_questions, dtype=bool)
@@ -47,7 +55,7 @@ class Batch:
         self._cap = math.ceil(config.cluster_cap * num)
         self._filled = np.zeros(NUM_CLUSTERS, dtype=np.int64)
         if config.cluster_cap < 1.0 and num < num_questions > NUM_CLUSTERS:
-            self._labels = cluster(vectors.dense(rng)[:num_questions], NUM_CLUSTERS, rng)
+            self._labels = cluster(vectors.dense(rng)[:num_questions], NUM_CLUSTERS, rng, among)
         if vectors.num_already and self._max_similarity < math.inf:
             self._is_banned |= vectors.similarity_to_already() > self._max_similarity
 

@@ -24,7 +24,7 @@ def typiclust(vectors: TextVectors, candidates: Indices, num: int, rng: np.rando
     dimensions, not learned.
     """
     dense = vectors.dense(rng)
-    labels = cluster(dense, min(vectors.num_already + num, MAX_CLUSTERS), rng)
+    labels = cluster(dense, max(1, min(vectors.num_already + num, MAX_CLUSTERS)), rng)
     covered = set(labels[vectors.num_questions :].tolist())
     members = [candidates[labels[candidates] == label] for label in range(int(labels.max()) + 1)]
     order = sorted(

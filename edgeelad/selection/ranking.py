@@ -1,15 +1,17 @@
 """Rank candidates at random or by score, with the probability of each to be among the first.
 
-Takes indices and values and returns indices in order of preference. Bans and caps, applied later, change the
-probabilities a little, which is neglected.
+Takes indices and values and returns indices in order of preference.
 """
 
 from __future__ import annotations
 
+import logging
 from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
+
+_log = logging.getLogger(__name__)
 
 Indices = NDArray[np.int64]
 Floats = NDArray[np.float64]
@@ -20,7 +22,10 @@ SCORE_FLOOR = 1e-6
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Ranking:
-    """Candidates in order of preference, each with its propensity: the probability of being chosen."""
+    """Candidates in order of preference, each with its propensity: the probability of being among the first.
+
+    That is before bans and caps, which take some of those and let others follow.
+    """
 
     order: Indices
     propensities: Floats
@@ -30,13 +35,14 @@ class Ranking:
         return Ranking(self.order[:num].copy(), self.propensities[:num].copy())
 
     def among(self, kept: Indices) -> Ranking:
-        """The same ranking with candidates named by their places in `kept`, which is sorted and holds them all."""
-        return Ranking(np.searchsorted(kept, self.order), self.propensities)
+        """The candidates in `kept`, which is sorted, in the same order, named by their places in it."""
+        is_kept = np.isin(self.order, kept)
+        return Ranking(np.searchsorted(kept, self.order[is_kept]), self.propensities[is_kept])
 
-    def given(self, first: Ranking) -> Ranking:
-        """The same ranking if its candidates had to be chosen by another one first."""
+    def given(self, first: Ranking, share: float) -> Ranking:
+        """The same ranking if its candidates had to be chosen by another one first, or be in a random share."""
         chances = np.zeros(int(first.order.max(initial=0)) + 1)
-        chances[first.order] = first.propensities
+        chances[first.order] = 1.0 - (1.0 - first.propensities) * (1.0 - share)
         return Ranking(self.order, self.propensities * chances[self.order])
 
 
@@ -86,5 +92,7 @@ def _weights(values: Floats) -> Floats:
     positive = np.maximum(values, 0.0)
     largest = float(positive.max(initial=0.0))
     if largest == 0.0:
+        if values.min(initial=0.0) < 0.0:
+            _log.warning("no score is above 0, so all questions are equally likely to be drawn; add a constant to them")
         return np.ones(len(values))
     return np.maximum(positive, SCORE_FLOOR * largest)

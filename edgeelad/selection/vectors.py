@@ -112,12 +112,24 @@ class TextVectors:
             from sklearn.decomposition import TruncatedSVD
 
             model = TruncatedSVD(num, random_state=_seed(rng))
-            with np.errstate(invalid="ignore"):  # equal questions have no variance to explain
+            with np.errstate(divide="ignore", invalid="ignore"):  # equal questions have no variance to explain
                 return np.asarray(model.fit_transform(self._rows.astype(np.float64)), dtype=np.float64)
 
 
-def cluster(vectors: NDArray[np.float64], num_clusters: int, rng: np.random.Generator) -> NDArray[np.int64]:
-    """K-means labels from 0 to `num_clusters` − 1; fewer clusters if there are fewer distinct vectors."""
+def cluster(
+    vectors: NDArray[np.float64],
+    num_clusters: int,
+    rng: np.random.Generator,
+    among: NDArray[np.int64] | None = None,
+) -> NDArray[np.int64]:
+    """K-means labels from 0 to `num_clusters` − 1; fewer clusters if there are fewer distinct vectors.
+
+    Args:
+        vectors: [N, D].
+        num_clusters: How many.
+        rng: Where the clusters begin.
+        among: The indices of the vectors that decide what the clusters are; default: all do.
+    """
     if num_clusters >= len(vectors):
         return np.arange(len(vectors), dtype=np.int64)
     with single_threaded(), warnings.catch_warnings():
@@ -126,7 +138,7 @@ def cluster(vectors: NDArray[np.float64], num_clusters: int, rng: np.random.Gene
 
         warnings.simplefilter("ignore", ConvergenceWarning)  # equal questions are expected, and harmless here
         model = MiniBatchKMeans(num_clusters, random_state=_seed(rng), n_init=1, batch_size=2048)
-        return np.asarray(model.fit_predict(vectors), dtype=np.int64)
+        return np.asarray(model.fit(vectors if among is None else vectors[among]).predict(vectors), dtype=np.int64)
 
 
 @contextmanager

@@ -481,6 +481,34 @@ def test_propensities_hold_where_neighbors_are_those_of_a_large_pool(small_short
     assert max(CountedVectors.sizes) <= 40
 
 
+def test_the_cap_of_a_large_pool_holds_where_the_best_are_of_one_kind(monkeypatch):
+    monkeypatch.setattr(selection, "MAX_COMPARED", 200)
+    monkeypatch.setattr(selection, "COMPARED_PER_CHOICE", 10)
+    dice = np.random.default_rng(0)
+    kinds = [0 if i % 10 < 3 else 1 + i % 7 for i in range(1600)]
+    words = [[f"w{kind}x{j}" for j in range(12)] for kind in range(8)]
+    questions = [Question(f"q{i:05d}", " ".join(dice.choice(words[kind], 8))) for i, kind in enumerate(kinds)]
+    scores = {f"q{i:05d}": 0.15 if kind else 0.97 for i, kind in enumerate(kinds)}
+    for seed in range(3):
+        chosen = choose(questions, scores, num=20, seed=seed, strategy="risk", exploration_share=0.0)
+        by_kind = Counter(kinds[int(choice.question_id[1:])] for choice in chosen)
+        assert by_kind[0] < 17, "others of the shortlist follow where the cap is reached"
+
+
+def test_scores_below_zero_are_said_to_be_drawn_alike(caplog):
+    questions = make_questions(40)
+    with caplog.at_level(logging.WARNING):
+        choose(questions, make_scores(questions, lambda i: -1.0 - i), num=8)
+    assert "no score is above 0" in caplog.text
+
+
+def test_typical_questions_of_a_first_batch_that_is_all_explored():
+    chosen = choose(
+        make_questions(30), num=4, first_round=True, first_batch="score", exploration_share=1.0, strategy="typiclust"
+    )
+    assert [choice.reason for choice in chosen] == ["explore"] * 4
+
+
 def test_a_large_pool_is_explored_uniformly(small_shortlist):
     questions = make_questions(60)
     counts = Counter()
