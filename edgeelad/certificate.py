@@ -28,7 +28,11 @@ def certificate_sentence(certificate: Certificate | None) -> str:
         return "Agreement with the teacher was not audited, so nothing is claimed about it."
     target = f"{100 * certificate.epsilon:g}%"
     confidence = f"{100 * certificate.confidence:g}%"
-    over = "questions like the pool's" if certificate.population is None else "the pool's questions"
+    over = (
+        "questions like the pool's"
+        if certificate.population is None
+        else "the pool's questions that fit the student's context"
+    )
     upper = f"{math.ceil(1000 * certificate.upper - 1e-9) / 10}%"
     lower = f"{math.floor(1000 * certificate.lower + 1e-9) / 10}%"
     state = certificate_state(certificate)

@@ -130,7 +130,8 @@ def line_chart(
     x_low, x_high = min(x_values), max(max(x_values), min(x_values) + 1e-9)
     margin = 0.02 if y_max == 1.0 else 0.0
     y_ticks = ticks(max(0.0, min(y_values) - margin), min(y_max, max(y_values) + margin), num=5, cover=True)
-    y_low, y_high = max(0.0, y_ticks[0]), min(y_max, y_ticks[-1])
+    y_low = max(0.0, y_ticks[0])
+    y_high = max(min(y_max, y_ticks[-1]), y_low + 1e-9)  # equal values have a line, too
 
     def at(x: float, y: float) -> tuple[float, float]:
         across = (x - x_low) / (x_high - x_low)

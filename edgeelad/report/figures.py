@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 UNKNOWN = "–"
 
 
@@ -50,12 +52,14 @@ def short_count(number: float | None) -> str:
 def dollars(cost_usd: float | None) -> str:
     """An amount in dollars, with more digits if it is small.
 
-    >>> dollars(12.5), dollars(0.0042), dollars(0)
-    ('$12.50', '$0.0042', '$0.00')
+    >>> dollars(12.5), dollars(0.0042), dollars(0.00004), dollars(0)
+    ('$12.50', '$0.0042', '$0.000040', '$0.00')
     """
     if cost_usd is None:
         return UNKNOWN
-    return f"${cost_usd:,.2f}" if cost_usd >= 1 or cost_usd == 0 else f"${cost_usd:.4f}"
+    if cost_usd >= 1 or cost_usd == 0:
+        return f"${cost_usd:,.2f}"
+    return f"${cost_usd:.{max(4, 1 - math.floor(math.log10(abs(cost_usd))))}f}"
 
 
 def duration(seconds: float | None) -> str:

@@ -37,10 +37,17 @@ class WayTotals:
 
 @dataclass(frozen=True, slots=True)
 class TeachingTotals:
-    """What all questions came to; `is_priced` says that costs are in dollars, else they are in prompt tokens."""
+    """What all questions came to.
+
+    Attributes:
+        ways: By way.
+        is_priced: Whether costs are in dollars; else they are in prompt tokens.
+        num_unpriced: Questions planned before the run had prices, whose costs are not among these.
+    """
 
     ways: tuple[WayTotals, ...]
     is_priced: bool
+    num_unpriced: int = 0
 
     @property
     def paid(self) -> float:
@@ -60,12 +67,16 @@ class TeachingTotals:
         ways = ", ".join(f"{way.num:,} by {NAMES[way.way]}" for way in self.ways)
         if not self.explanations:  # the explanations come from a data set
             return f"The teacher settled {ways}, at no cost."
+        if any(way.usage.requests for way in self.ways) and not self.paid:
+            return f"The teacher settled {ways}; what it cost is unknown, for it counts no tokens."
         saved = round(1.0 - self.paid / self.explanations, 2)
         change = "the same money as" if saved == 0 else f"{abs(saved):.0%} {'less' if saved > 0 else 'more'} money than"
         if self.is_priced:
             costs = f"${self.paid:.4f} instead of about ${self.explanations:.4f}"
         else:
             costs = "a completion token counted as four prompt tokens"
+        if self.num_unpriced:
+            costs += f", without {self.num_unpriced:,} questions that were planned before there were prices"
         return f"The teacher settled {ways}: {change} explanations of all ({costs})."
 
 
@@ -84,22 +95,23 @@ def teaching_totals(folder: RunFolder) -> TeachingTotals | None:
     Raises:
         RunError: A file is damaged.
     """
+    rounds = list(folder.rounds())
+    plans = {(here.number, plan.question_id): plan for here in rounds for plan in here.plan.read_if_there()}
+    taught = [
+        (plans[here.number, item.question_id], item)
+        for here in rounds
+        for item in here.annotations.read_if_there()
+        if (here.number, item.question_id) in plans
+    ]
+    is_priced = any(plan.unit == "usd" for plan, _ in taught)
+    totals = _add((plan, item) for plan, item in taught if is_priced == (plan.unit == "usd"))
+    ways = tuple(totals[way] for way in WAYS if way in totals)
+    return TeachingTotals(ways, is_priced, len(taught) - sum(way.num for way in ways)) if ways else None
+
+
+def _add(taught: Iterable[tuple[TeachingPlan, Annotation]]) -> dict[TeachingWay, WayTotals]:
     totals: dict[TeachingWay, WayTotals] = {}
-    is_priced = False
-    for here in folder.rounds():
-        plans = {plan.question_id: plan for plan in here.plan.read_if_there()}
-        is_priced = is_priced or any(plan.unit == "usd" for plan in plans.values())
-        _add(totals, plans, here.annotations.read_if_there())
-    return TeachingTotals(tuple(totals[way] for way in WAYS if way in totals), is_priced) if totals else None
-
-
-def _add(
-    totals: dict[TeachingWay, WayTotals], plans: dict[str, TeachingPlan], annotations: Iterable[Annotation]
-) -> None:
-    for annotation in annotations:
-        plan = plans.get(annotation.question_id)
-        if plan is None:
-            continue
+    for plan, annotation in taught:
         before = totals.get(plan.way, WayTotals(plan.way))
         totals[plan.way] = replace(
             before,
@@ -110,6 +122,7 @@ def _add(
             expected_rationale=before.expected_rationale + plan.expected["rationale"],
             usage=before.usage + annotation.usage,
         )
+    return totals
 
 
 def paid(plan: TeachingPlan, usage: TeacherUsage) -> float:

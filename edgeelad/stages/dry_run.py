@@ -21,7 +21,7 @@ from edgeelad.stages.score import score
 from edgeelad.stages.select import select
 from edgeelad.teacher import BUILT_IN
 from edgeelad.teacher.estimate import GUESSED_COMPLETION, Estimate, estimate_round
-from edgeelad.teacher.ledger.budget import PICO, TOKENS_AROUND_MESSAGE, prices_of
+from edgeelad.teacher.ledger.budget import PICO, TOKENS_AROUND_MESSAGE, Spent, prices_of
 from edgeelad.teacher.ledger.exchange import Billing
 from edgeelad.teacher.prompts.messages import render_messages
 
@@ -53,6 +53,8 @@ class DryRun:
             "this teacher's replies in the ledger"
             if estimate.is_calibrated
             else "guesses, for no ledger has replies of this teacher"
+            if estimate.high.requests
+            else "what can be known: nothing is bought"
         )
         lines = [
             f"Nothing was sent. {self.num_pool:,} questions; the first prompt of round 1:",
@@ -91,15 +93,32 @@ def dry_run(config: RunConfig, folder: RunFolder, progress: Progress) -> DryRun:
 
     with Student.open(folder.round(0).onnx, EngineOptions(num_threads=run.num_workers)) as student:
         trees = {tree.question.id: tree for tree in student.generate_trees(batch, run.tree_params(1))}
-    estimate = estimate_round(batch, trees, run.teacher_config, ledger_path=run.ledger, run=run.id, count_tokens=count)
-    return DryRun(len(run.pool), len(run.audit), _audit(run, count), estimate, config.selection.num_rounds)
+    audit = _audit(run, count)
+    estimate = estimate_round(
+        batch,
+        trees,
+        run.teacher_config,
+        ledger_path=run.ledger,
+        run=run.id,
+        count_tokens=count,
+        before=_spent(audit, len(run.audit)),
+    )
+    if config.teacher.kind == "dataset":
+        free = TeacherUsage(cost_usd=0.0)
+        estimate = dataclasses.replace(estimate, low=free, expected=free, high=free, allowed_questions=None)
+    return DryRun(len(run.pool), len(run.audit), audit, estimate, config.selection.num_rounds)
+
+
+def _spent(audit: TeacherUsage, num_audit: int) -> Spent:
+    cost = None if audit.cost_usd is None else round(audit.cost_usd * PICO)
+    return Spent(audit.requests, audit.prompt_tokens, audit.completion_tokens, cost, num_audit)
 
 
 def _audit(run: Run, count: Any) -> TeacherUsage:
     """The cost of answering the audit sample; zero if the pool itself is the teacher."""
     config: TeacherConfig = run.config.teacher
     if config.kind == "dataset" or not run.audit:
-        return TeacherUsage()
+        return TeacherUsage(cost_usd=0.0)
     prompts = [
         sum(count(message.content) + TOKENS_AROUND_MESSAGE // 2 for message in render_messages("answer", question))
         for question in run.audit

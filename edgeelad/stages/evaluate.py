@@ -203,7 +203,8 @@ def _look(run: Run, number: int, counts: AuditCounts | None) -> Certificate | No
     if number == 0 or counts is None:
         return None
     stopping = run.config.stopping
-    population = len(run.pool) if stopping.claim == "pool" else None
+    # the sample was drawn from the questions that fit the student
+    population = len(run.pool) - len(run.too_long) if stopping.claim == "pool" else None
     return certify(
         counts.num_disagreements,
         counts.num_audited,

@@ -77,6 +77,7 @@ def estimate_round(
     ledger_path: Path | None = None,
     run: str = "",
     count_tokens: Callable[[str], int] | None = None,
+    before: Spent | None = None,
 ) -> Estimate:
     """Estimate what annotating `questions` would cost.
 
@@ -87,6 +88,7 @@ def estimate_round(
         ledger_path: A ledger that knows this teacher, for the expected cost and what is spent; need not be there.
         run: Whose spending counts against the caps.
         count_tokens: The tokens of a text; default: a token for four bytes.
+        before: What the run will have bought by then and the ledger does not hold yet.
     """
     count = count_tokens or (lambda text: -(-len(text.encode()) // BYTES_PER_TOKEN))
     rates, spent = _from_ledger(ledger_path, config, run)
@@ -100,6 +102,7 @@ def estimate_round(
                 completion = _completion(prompt_id, level, config, rates)
                 totals[level].add(number, prompts[prompt_id], completion)
     usages = {level: total.usage(prices_of(config)) for level, total in totals.items()}
+    spent = spent if before is None else spent + before
     allowed, cap = _allowed(usages["expected"], len(questions), Caps.from_config(config), spent)
     first = _first_prompt(questions, trees, config, planner)
     return Estimate(len(questions), usages["low"], usages["expected"], usages["high"], bool(rates), allowed, cap, first)

@@ -15,7 +15,8 @@ HOLDS = Certificate(2, 100, 3, 2000, 0.0083, 0.1, 0.0981, 0.0049, 0.95)
 def test_the_sentence_states_the_claim_and_the_figures() -> None:
     assert certificate_state(HOLDS) == "certified"
     assert certificate_sentence(HOLDS) == (
-        "Certified at 95% confidence: student and teacher disagree on at most 10% of the pool's questions. "
+        "Certified at 95% confidence: student and teacher disagree on at most 10% of the pool's questions that fit the "
+        "student's context. "
         "In the audit they disagree on 3 of 100 questions (look 2, upper bound 9.9%)."
     )
     stream = replace(HOLDS, population=None, num_disagreements=8, num_unanswered=5)
@@ -29,8 +30,9 @@ def test_what_is_not_shown_is_not_claimed() -> None:
     is_open = replace(HOLDS, num_disagreements=12, upper=0.1004, lower=0.06)
     assert certificate_state(is_open) == "open"
     # rounded to the nearest, the bound would seem to meet the target
-    assert "may disagree on up to 10.1% of the pool's questions; the target is at most 10%" in certificate_sentence(
-        is_open
+    assert (
+        "may disagree on up to 10.1% of the pool's questions that fit the student's context; the target is at most 10%"
+        in certificate_sentence(is_open)
     )
     refuted = replace(HOLDS, num_disagreements=30, upper=0.41, lower=0.1996)
     assert certificate_state(refuted) == "refuted"

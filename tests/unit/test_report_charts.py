@@ -26,6 +26,11 @@ def test_line_chart_by_hand():
     assert made.reference is None
 
 
+def test_equal_values_have_a_line():
+    for value in (0.0, 0.1, 1.0):
+        assert chart([charts.Point(x, value, "here") for x in range(3)]).line
+
+
 def test_line_chart_needs_two_points_and_draws_the_reference():
     assert chart([charts.Point(0, 0.5, "only")]) is None
     made = chart([charts.Point(0, 0.5, "a"), charts.Point(1, 0.5, "b")], reference=(0.9, "target"), whole_x=True)

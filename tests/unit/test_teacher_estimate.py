@@ -5,6 +5,7 @@ from fixtures.planted import make_questions, solver, student_of
 from edgeelad.config import TeacherConfig
 from edgeelad.teacher import open_teacher
 from edgeelad.teacher.estimate import estimate_round
+from edgeelad.teacher.ledger.budget import Spent
 from edgeelad.teacher.revision.annotate import annotate
 
 PRICES = {"usd_per_million_prompt": 1.0, "usd_per_million_completion": 2.0}
@@ -75,6 +76,8 @@ def test_what_the_caps_allow():
     assert estimate.allowed_questions in (9, 10)
     assert estimate.limiting_cap == "teacher.max_usd"
     assert estimate_round(questions, {}, TeacherConfig(max_questions=5)).allowed_questions == 5
+    audited = estimate_round(questions, {}, TeacherConfig(max_requests=120), before=Spent(requests=120))
+    assert (audited.allowed_questions, audited.limiting_cap) == (0, "teacher.max_requests")
     batch = estimate_round(questions, {}, TeacherConfig(batch=True, **PRICES))
     assert batch.expected.cost_usd == pytest.approx(free.expected.cost_usd / 2)
 

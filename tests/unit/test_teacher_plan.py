@@ -11,7 +11,8 @@ from hypothesis import strategies as st
 from edgeelad.config import TeacherConfig
 from edgeelad.quickstart.server import MODEL, TeacherServer
 from edgeelad.records import Annotation, Question, TeacherCall, TeacherUsage, TeachingPlan
-from edgeelad.run.teaching import TeachingTotals, WayTotals
+from edgeelad.run.folder import RunFolder
+from edgeelad.run.teaching import TeachingTotals, WayTotals, teaching_totals
 from edgeelad.teacher import open_teacher
 from edgeelad.teacher.plan.costs import CallCosts, guess
 from edgeelad.teacher.plan.plan import FIRST_BLOCK, Planned, Planner
@@ -232,17 +233,19 @@ def test_plans_are_recorded_before_they_are_paid_for_and_stand(tmp_path):
         assert all(item.calls[0].prompt == "check" for item in made)
 
 
-def test_a_teacher_that_buys_in_batches_gets_all_plans_at_once():
+@pytest.mark.parametrize("is_replay", [False, True])
+def test_a_teacher_that_buys_in_batches_gets_all_plans_at_once(is_replay):
     questions, truth, trees = make_questions(30)
     teacher = FakeTeacher(
         answer=lambda question, sample: AnswerReply(truth[question.id][1]),
         check=lambda question, steps, answer: FirstErrorReply(None, None, truth[question.id][1]),
         rationale=lambda question, reference, sample: ChainReply(*truth[question.id]),
     )
-    teacher.fetch = lambda pending: None
-    recorded = []
-    planned = Planned(Planner(CONFIG, Abilities()), record=recorded.append)
-    made = list(annotate(questions, trees, teacher, student_of(truth), CONFIG, planned))
+    if not is_replay:
+        teacher.fetch = lambda pending: None
+    recorded, config = [], CONFIG.model_copy(update={"batch": True})
+    planned = Planned(Planner(config, Abilities()), record=recorded.append)
+    made = list(annotate(questions, trees, teacher, student_of(truth), config, planned))
     assert len(made) == 30
     assert [len(block) for block in recorded] == [30]
 
@@ -278,3 +281,46 @@ def test_what_was_saved_is_measured_against_what_explanations_really_cost():
     assert "the same money as explanations of all" in TeachingTotals((explained,), False).sentence
     free = TeachingTotals((WayTotals("rationale", 4, 4, 8.0, 0.0, 8.0),), False)
     assert free.sentence == "The teacher settled 4 by an explanation, at no cost."
+    uncounted = WayTotals("answer", 6, 6, 3.0, 0.0, 12.0, TeacherUsage(requests=6))
+    assert TeachingTotals((uncounted,), False).sentence == (
+        "The teacher settled 6 by an answer; what it cost is unknown, for it counts no tokens."
+    )
+
+
+def test_costs_in_dollars_and_in_tokens_are_not_added_up(tmp_path):
+    folder = RunFolder(tmp_path)
+    units = (("tokens", 300.0, 400.0), ("usd", 0.0003, 0.0004))
+    for number, (unit, answer, rationale) in enumerate(units, start=1):
+        ids = [f"{unit}-{i}" for i in range(3)]
+        expected = {"answer": answer, "rationale": rationale}
+        here = folder.round(number)
+        here.plan.write(TeachingPlan(id_, "answer", 0, 0.1, 2, expected, unit) for id_ in ids)
+        usage = TeacherUsage(1, 200, 25, 0.0003)
+        here.annotations.write(Annotation(id_, "accepted", "L1", ("a",), "1", usage=usage) for id_ in ids)
+    assert teaching_totals(folder).sentence == (
+        "The teacher settled 3 by an answer: 25% less money than explanations of all ($0.0009 instead of about "
+        "$0.0012, without 3 questions that were planned before there were prices)."
+    )
+
+
+@pytest.mark.parametrize(("walk", "prompt"), [("single", "find_first_error"), ("per_step", "judge_step")])
+def test_corrections_that_never_lead_to_an_explanation_are_given_up(walk, prompt):
+    config = TeacherConfig(walk=walk, usd_per_million_prompt=0.1, usd_per_million_completion=10)
+    planner, tree = Planner(config, Abilities()), unsure(KNOWN, LONG, "99")
+    assert planner.plan(KNOWN, tree).way == "correct"
+    calls = (TeacherCall(prompt, TeacherUsage(1, 150, 60)), TeacherCall("rationale", TeacherUsage(1, 150, 220)))
+    for _ in range(50):
+        planner.note(KNOWN, tree, Annotation("q", "rationale", "L5", GOOD, "14", student_steps=LONG, calls=calls), None)
+    assert planner.plan(KNOWN, tree).way == "rationale"
+
+
+def test_a_teacher_that_judges_no_steps_is_not_planned_to_walk_over_them():
+    config = CONFIG.model_copy(update={"walk": "per_step"})
+    assert Planner(config, Abilities(judges_steps=False)).plan(KNOWN, unsure(KNOWN, LONG, "99")).way == "rationale"
+
+
+def test_a_teacher_at_no_price_is_planned_by_its_tokens():
+    planner = Planner(TeacherConfig(usd_per_million_prompt=0, usd_per_million_completion=0), Abilities(checks=False))
+    assert planner.costs.unit == "tokens"
+    assert planner.plan(BARE, sure(BARE, LONG, "18"), 0.02).way == "answer"
+    assert planner.plan(BARE, sure(BARE, LONG, "18"), 0.95).way == "rationale"

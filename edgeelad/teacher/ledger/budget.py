@@ -95,6 +95,16 @@ class Spent:
     cost_pico: int | None = 0
     questions: int = 0
 
+    def __add__(self, other: Spent) -> Spent:
+        is_known = self.cost_pico is not None and other.cost_pico is not None
+        return Spent(
+            self.requests + other.requests,
+            self.prompt_tokens + other.prompt_tokens,
+            self.completion_tokens + other.completion_tokens,
+            (self.cost_pico or 0) + (other.cost_pico or 0) if is_known else None,
+            self.questions + other.questions,
+        )
+
 
 @dataclass(frozen=True, slots=True)
 class Reservation:

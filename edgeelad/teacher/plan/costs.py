@@ -70,8 +70,9 @@ class CallCosts:
 
     @property
     def unit(self) -> Literal["usd", "tokens"]:
-        """What costs are in: dollars, or prompt tokens if prices are unknown."""
-        return "tokens" if self._prices.prompt is None or self._prices.completion is None else "usd"
+        """What costs are in: dollars, or prompt tokens if prices are unknown or nothing has one."""
+        is_unknown = self._prices.prompt is None or self._prices.completion is None
+        return "tokens" if is_unknown or not (self._prices.prompt or self._prices.completion) else "usd"
 
     def note(self, question: Question, steps: Sequence[str], call: TeacherCall) -> None:
         """Learn from a call that was billed; one without tokens, as of a teacher that counts none, tells nothing."""

@@ -102,6 +102,9 @@ class Planner:
             if tried and annotation.rung != "L1":
                 self._success[prompt].tries += len(tried)
                 self._success[prompt].hits += is_corrected and prompts[-1] == prompt
+        if "judge_step" in prompts and annotation.rung != "L1":  # one walk over the steps, or several
+            self._success["find_first_error"].tries += 1
+            self._success["find_first_error"].hits += is_corrected
         num_rationales = prompts.count("rationale")
         if num_rationales:
             self._success["rationale"].tries += num_rationales
@@ -140,9 +143,10 @@ class Planner:
         miss = 1.0 - success("find_first_error")
         further = sum(miss**number for number in range(depth - 1)) * price("find_first_error")
         if question.answer is not None:
-            if self._abilities.finds_errors or self._config.walk == "per_step":
+            is_single = self._config.walk == "single"
+            if self._abilities.finds_errors if is_single else self._abilities.judges_steps:
                 first = price("find_first_error")
-                if self._config.walk == "per_step":
+                if not is_single:
                     first, further = price("judge_step") * (1 + len(steps)) / 2, further * 2
                 ways["correct"] = first + miss * further + miss**depth * rationale
         else:

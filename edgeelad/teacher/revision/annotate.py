@@ -74,12 +74,12 @@ def _annotate_as_planned(
 ) -> Iterator[Annotation]:
     """Plan a few questions, teach them, learn from it, plan more; each time as many as are known already.
 
-    A teacher that buys in batches gets all questions at once: each batch can take hours.
+    A teacher that buys in batches gets all questions at once, in a replay too: each batch can take hours.
     """
     abilities, planner = abilities_of(teacher), planned.planner
     num_done = 0
     while num_done < len(questions):
-        size = len(questions) if hasattr(teacher, "fetch") and teacher.fetch else max(FIRST_BLOCK, planner.num_known)
+        size = len(questions) if config.kind == "openai" and config.batch else max(FIRST_BLOCK, planner.num_known)
         block = questions[num_done : num_done + size]
         plans = [_plan(question, trees.get(question.id), planned) for question in block]
         planned.record(plans)
