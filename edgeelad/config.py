@@ -349,7 +349,7 @@ class TeacherConfig(Section):
     )
     fallback_url: str | None = Field(
         None,
-        description="Base URL of a second API, asked for the rest of a session once the first is down.",
+        description="Base URL of a second API, asked while the first is down.",
         examples=["https://openrouter.ai/api/v1"],
     )
     fallback_model: str | None = Field(
@@ -540,7 +540,7 @@ class StoppingConfig(Section):
 class RunSection(Section):
     """The run itself."""
 
-    out: str = Field("edgeelad-run", description="Run folder.")
+    out: str | None = Field(None, description="Run folder; default: runs/NAME-OF-POOL.", examples=["runs/a"])
     seed: int = Field(0, ge=0, description="Random seed.")
     ledger: str | None = Field(
         None, description="Teacher ledger; default: ledger.sqlite in the run folder.", examples=["ledger.sqlite"]

@@ -66,14 +66,13 @@ def plan_run(config: RunConfig, out: Path | None = None) -> Plan:
 
     Args:
         config: Its configuration.
-        out: The run folder; default: `run.out` if it is set, else runs/NAME-OF-POOL.
+        out: The run folder; default: `run.out`, else runs/NAME-OF-POOL.
 
     Raises:
         RunError: The folder holds a run already, or is a file.
     """
     if out is None:
-        is_set = "out" in config.run.model_fields_set
-        out = Path(config.run.out) if is_set else Path("runs") / (Path(config.pool.path or "run").stem)
+        out = Path(config.run.out or Path("runs") / Path(config.pool.path or "run").stem)
     folder = _free_folder(out)
     return Plan(folder, _placed(config, folder), False, False, (), config.run.seed)
 

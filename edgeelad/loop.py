@@ -47,6 +47,7 @@ def distill(config: RunConfig, progress: Progress, own: OwnParts | None = None) 
             run can be resumed.
     """
     check_main_guard()
+    assert config.run.out is not None, "a planned run has a folder"
     folder = RunFolder(Path(config.run.out))
     preflight(config, folder, progress, own)
     with folder.lock():

@@ -39,8 +39,10 @@ SIZES = {
     # until the base student knows the known kinds, and the student of the whole pool the new ones
     "varied, large": replace(_LARGE, updates=1400, base_steps=4000),
     "chains, large": replace(_LARGE, updates=2800, base_steps=3200),
+    # three times the questions: as many as it takes to learn the new kinds in so many wordings
+    "varied, very large": Sizes(6000, (600, 900, 600), 3000, 500, 4000),
 }
-LARGE = ", large"  # ends the name of a task with a pool of the quickstart's size
+LARGE = " large"  # ends the name of a task with a pool of the quickstart's size or more
 PRETRAINED = ", pretrained"  # ends the name of a task in results of a pretrained student
 
 

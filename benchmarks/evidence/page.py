@@ -32,6 +32,7 @@ TASKS = {
     "mawps": "MAWPS/ASDiv-A",
     "words, large": "word problems, 2,000",
     "varied, large": "varied wording, 2,000",
+    "varied, very large": "varied wording, 6,000",
     "chains, large": "long chains, 2,000",
     "pretrained": "SmolLM2-135M",
     "words, pretrained": "word problems, SmolLM2",

@@ -16,13 +16,17 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-from arms import LARGE, PRETRAINED, PRETRAINED_UPDATES, num_rounds
+from arms import LARGE, PRETRAINED, PRETRAINED_UPDATES, WITH_ANSWERS, num_rounds
 from detection import detection_rows
 from tasks import TASKS, make_task
 
 HERE = Path(__file__).parent
 STRATEGIES = ("random", "risk", "max-entropy", "disagreement", "elad", "lowest-window")
-ARMS = (*((strategy, "rationale") for strategy in STRATEGIES), ("random", "revise"), ("risk", "revise"))
+ARMS = (
+    *((strategy, "rationale") for strategy in STRATEGIES),
+    *(("risk", mode) for mode in ("auto", f"auto{WITH_ANSWERS}", "revise")),
+    ("random", "revise"),
+)
 
 
 class Results:

@@ -384,6 +384,7 @@ TASKS: dict[str, Callable[[Generator, Path | None, Sizes], Task]] = {
     "words, large": _words,
     "varied, large": _varied,
     "chains, large": _chains,
+    "varied, very large": _varied,
 }
 """(a) The quickstart's word problems, (b) in varied wording, (c) long chains, (d) MAWPS and ASDiv-A; (a) to (c) with
-pools of the quickstart's size."""
+pools of the quickstart's size, and (b) with one three times as large."""

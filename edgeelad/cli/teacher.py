@@ -73,7 +73,7 @@ def check(options: CheckOptions) -> None:
     path, data, out = options.config_path, options.data, options.out
     whole = config_with_teacher(path, options.overrides, url=options.teacher_url, model=options.teacher_model)
     config = whole.teacher
-    if out is None and "out" in whole.run.model_fields_set:
+    if out is None and whole.run.out is not None:
         out = Path(whole.run.out)
     require("teacher", "edgeelad teacher check")
     if path is not None:

@@ -38,8 +38,9 @@ ONNX_FOLDER = "onnx"
 STANDARD_SUFFIX = ".onnx"
 ENGINE_SUFFIX = ".graph"
 NO_LANES = (
-    "this package has no graph for scoring, so trees run one by one, more slowly; score the run's rounds/NN/onnx "
-    "instead, or package with export.include_scoring=true"
+    "this package has no graph for scoring, so trees run one by one, more slowly; package with "
+    "export.include_scoring=true, or score the run's rounds/NN/onnx with the package's --precision, --kind and "
+    "--max-tokens"
 )
 AGREEMENT_FILE = "quantization.json"  # of an exported folder: how closely the quantized graph follows fp32
 
