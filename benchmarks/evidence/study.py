@@ -32,11 +32,13 @@ from edgeelad.export import export_student
 from edgeelad.quickstart.student import train_base_student
 from edgeelad.records import Annotation, Example, Question, ReasoningTree, Score
 from edgeelad.selection import select
+from edgeelad.teacher.plan.plan import Planned, Planner
+from edgeelad.teacher.protocol import abilities_of
 from edgeelad.teacher.revision.annotate import annotate
 from edgeelad.text.answers import agree
 from edgeelad.training import fine_tune, prepare_student
 from edgeelad.uncertainty import RiskModel, score, tree_params
-from edgeelad.uncertainty.risk import features, fit
+from edgeelad.uncertainty.risk import features, fit, risk_of
 from edgeelad.uncertainty.traces import step_traces
 
 NUM_EXPLANATIONS = 12  # of `disagreement` at its most expensive
@@ -177,10 +179,10 @@ class Study:
             rng = np.random.default_rng([self.seed, number, 3])
             with self.open(student) as opened:
                 left = [q for q in self.task.pool if q.id not in {a.question_id for a in annotations}]
+                model = fit([f for f, _ in history], [wrong for _, wrong in history])
                 if number == 1:
                     batch, tokens = self.first_batch(), 0
                 else:
-                    model = fit([f for f, _ in history], [wrong for _, wrong in history])
                     batch, tokens = self._choose(opened, strategy, left, annotations, model, rng, number, size)
                 student_tokens += tokens
                 # full rationales are bought without the student's branches
@@ -193,7 +195,9 @@ class Study:
                 def continue_from(items: Sequence[tuple[Question, tuple[str, ...]]], s: Student = opened) -> list[str]:
                     return s.continue_from(items, self.task.max_tokens)
 
-                annotations += annotate(hidden, trees, teacher, continue_from, config)
+                risks = {id_: risk_of(tree, model) for id_, tree in trees.items()}
+                planned = Planned(Planner(config, abilities_of(teacher)), risks)
+                annotations += annotate(hidden, trees, teacher, continue_from, config, planned)
                 history += [
                     (features(step_traces(tree), tree.steps, tree.answer, "number"), not self._is_right(tree))
                     for tree in trees.values()
@@ -210,6 +214,7 @@ class Study:
                     "batch": len(batch),
                     "wrong_in_batch": sum(not self._is_right(tree) for tree in trees.values()),
                     "unlearnable_in_batch": sum(q.id in self.task.unlearnable for q in batch),
+                    "flawed": sum(self._is_flawed(a) for a in annotations if a.is_usable),
                     "requests": sum(a.usage.requests for a in annotations),
                     "prompt_tokens": sum(a.usage.prompt_tokens for a in annotations),
                     "completion_tokens": sum(a.usage.completion_tokens for a in annotations),
@@ -275,6 +280,10 @@ class Study:
         )
         tokens = sum(scored.num_tokens for scored in scores.values())
         return [self.pool[choice.question_id] for choice in chosen], tokens
+
+    def _is_flawed(self, annotation: Annotation) -> bool:
+        """Whether a step of an explanation that is taught is wrong, though it reaches the answer."""
+        return self.task.first_flaw(self.pool[annotation.question_id], annotation.steps) is not None
 
     def _is_right(self, tree: ReasoningTree) -> bool:
         return agree(tree.answer, self.pool[tree.question.id].answer)

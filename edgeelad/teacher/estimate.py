@@ -17,6 +17,7 @@ from edgeelad.teacher.ledger.budget import PICO, TOKENS_AROUND_MESSAGE, Caps, Pr
 from edgeelad.teacher.ledger.counts import PromptRates
 from edgeelad.teacher.ledger.exchange import Billing
 from edgeelad.teacher.ledger.ledger import Ledger
+from edgeelad.teacher.plan.luck import Luck, doubtful
 from edgeelad.teacher.plan.plan import Planner
 from edgeelad.teacher.prompts.messages import Message, render_judge_messages, render_messages
 from edgeelad.teacher.protocol import Abilities
@@ -94,9 +95,11 @@ def estimate_round(
     rates, spent = _from_ledger(ledger_path, config, run)
     planner = Planner(config, ALL_ABILITIES) if config.mode == "auto" else None
     totals = {"low": _Sum(), "expected": _Sum(), "high": _Sum()}
+    luck = Luck(questions, trees)
+    doubts = doubtful(questions, trees, {}, luck) if planner is not None else {}
     for question in questions:
         prompts = _prompts(question, trees.get(question.id), config, count)
-        plan = planner.plan(question, trees.get(question.id)) if planner is not None else None
+        plan = planner.plan(question, trees.get(question.id), None, luck, doubts) if planner is not None else None
         for level, calls in _calls(question, trees.get(question.id), config, rates, plan).items():
             for prompt_id, number in calls.items():
                 completion = _completion(prompt_id, level, config, rates)

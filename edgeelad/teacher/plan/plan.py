@@ -14,6 +14,7 @@ from dataclasses import dataclass, field
 from edgeelad.config import TeacherConfig
 from edgeelad.records import Annotation, Question, ReasoningTree, TeacherCall, TeachingPlan, TeachingWay
 from edgeelad.teacher.plan.costs import CallCosts
+from edgeelad.teacher.plan.luck import MAX_ACCIDENT, Luck
 from edgeelad.teacher.plan.risk import RiskScale, risk_of_tree
 from edgeelad.teacher.protocol import Abilities
 from edgeelad.teacher.revision.own_chain import is_supported, own_chain
@@ -58,24 +59,37 @@ class Planner:
         self._scale = RiskScale()
         self.num_known = 0
 
-    def plan(self, question: Question, tree: ReasoningTree | None, risk: float | None = None) -> TeachingPlan:
+    def plan(
+        self,
+        question: Question,
+        tree: ReasoningTree | None,
+        risk: float | None = None,
+        luck: Luck | None = None,
+        doubts: Mapping[str, float] | None = None,
+    ) -> TeachingPlan:
         """Plan one question.
 
         Args:
             question: The question.
             tree: The student's explanation and branches; None if it has none.
             risk: Probability that the student's answer is wrong, by whoever can tell; default: from the branches.
+            luck: Of the batch; default: no explanation reaches the answer by luck.
+            doubts: The own chains that may have, by question id (`doubtful`).
         """
-        if tree is not None and question.answer is not None and own_chain(tree, question.answer) is not None:
+        doubt = (doubts or {}).get(question.id)
+        is_own = tree is not None and question.answer is not None and own_chain(tree, question.answer) is not None
+        if tree is not None and is_own and doubt is None:
             costs = {"own": 0.0, "rationale": _rounded(self._rationale(question, tree.steps))}
             return TeachingPlan(question.id, "own", 0, 0.0, tree.num_steps, costs, self.costs.unit)
+        is_sure = True
         if question.answer is not None or tree is None:
-            wrong = 1.0
+            wrong = 1.0 if doubt is None else doubt
         else:
             wrong = self._scale.apply(risk_of_tree(tree) if risk is None else risk)
+            is_sure = is_supported(tree) and (luck is None or luck.accident(tree, wrong) <= MAX_ACCIDENT)
         depth = self._depth(question, tree)
-        hopeful = self._ways(question, tree, wrong, depth, is_hopeful=True)
-        expected = self._ways(question, tree, wrong, depth, is_hopeful=False)
+        hopeful = self._ways(question, tree, wrong, depth, is_sure, is_hopeful=True)
+        expected = self._ways(question, tree, wrong, depth, is_sure, is_hopeful=False)
         way = min(hopeful, key=hopeful.__getitem__)
         return TeachingPlan(
             question.id,
@@ -125,9 +139,19 @@ class Planner:
         return self._config.max_depth if self._abilities.finds_errors and price < gain else 1
 
     def _ways(
-        self, question: Question, tree: ReasoningTree | None, wrong: float, depth: int, *, is_hopeful: bool
+        self,
+        question: Question,
+        tree: ReasoningTree | None,
+        wrong: float,
+        depth: int,
+        is_sure: bool,
+        *,
+        is_hopeful: bool,
     ) -> dict[TeachingWay, float]:
-        """The cost of each way that is possible, the more work of the student's in it the earlier."""
+        """The cost of each way that is possible, the more work of the student's in it the earlier.
+
+        `is_sure` says that the student's explanation can be taken for right if its answer is.
+        """
         steps = tree.steps if tree is not None else ()
         rationale = self._rationale(question, steps)
         ways: dict[TeachingWay, float] = {}
@@ -148,9 +172,9 @@ class Planner:
                 first = price("find_first_error")
                 if not is_single:
                     first, further = price("judge_step") * (1 + len(steps)) / 2, further * 2
-                ways["correct"] = first + miss * further + miss**depth * rationale
+                ways["correct"] = first + wrong * (miss * further + miss**depth * rationale)
         else:
-            if is_supported(tree):
+            if is_sure:
                 ways["answer"] = price("answer") + wrong * rationale
             if self._abilities.checks and self._config.walk == "single":
                 rest = wrong * (1.0 - success("check"))

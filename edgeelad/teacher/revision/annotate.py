@@ -12,7 +12,8 @@ from typing import Any
 
 from edgeelad.config import TeacherConfig
 from edgeelad.errors import ConfigError, TeacherReplyError
-from edgeelad.records import Annotation, Question, ReasoningTree, TeacherUsage, TeachingPlan
+from edgeelad.records import Annotation, Question, ReasoningTree, TeacherUsage
+from edgeelad.teacher.plan.luck import Luck, doubtful
 from edgeelad.teacher.plan.plan import FIRST_BLOCK, Planned, Planner
 from edgeelad.teacher.protocol import Teacher, UnusableReplyError, abilities_of
 from edgeelad.teacher.revision.concurrent import Continue, work_side_by_side
@@ -60,7 +61,12 @@ def annotate(
     if config.mode == "auto":
         planned = planned or Planned(Planner(config, abilities))
         return _annotate_as_planned(questions, trees, teacher, continue_from, config, planned)
-    ladders = (revise(question, trees.get(question.id), config, abilities) for question in questions)
+    luck = Luck(questions, trees)
+    doubts = doubtful(questions, trees, {}, luck) if config.mode == "revise" else {}
+    ladders = (
+        revise(question, trees.get(question.id), config, abilities, luck=luck, is_doubtful=question.id in doubts)
+        for question in questions
+    )
     return work_side_by_side(ladders, teacher, continue_from, config.max_concurrency)
 
 
@@ -77,14 +83,20 @@ def _annotate_as_planned(
     A teacher that buys in batches gets all questions at once, in a replay too: each batch can take hours.
     """
     abilities, planner = abilities_of(teacher), planned.planner
+    luck = Luck(questions, trees)
+    doubts = doubtful(questions, trees, planned.risks, luck)
     num_done = 0
     while num_done < len(questions):
         size = len(questions) if config.kind == "openai" and config.batch else max(FIRST_BLOCK, planner.num_known)
         block = questions[num_done : num_done + size]
-        plans = [_plan(question, trees.get(question.id), planned) for question in block]
+        plans = [
+            planned.recorded.get(question.id)
+            or planner.plan(question, trees.get(question.id), planned.risks.get(question.id), luck, doubts)
+            for question in block
+        ]
         planned.record(plans)
         ladders = (
-            revise(question, trees.get(question.id), config, abilities, plan)
+            revise(question, trees.get(question.id), config, abilities, plan, luck=luck)
             for question, plan in zip(block, plans, strict=True)
         )
         annotations = work_side_by_side(ladders, teacher, continue_from, config.max_concurrency)
@@ -92,13 +104,6 @@ def _annotate_as_planned(
             yield annotation
             planner.note(question, trees.get(question.id), annotation, planned.risks.get(question.id))
         num_done += len(block)
-
-
-def _plan(question: Question, tree: ReasoningTree | None, planned: Planned) -> TeachingPlan:
-    recorded = planned.recorded.get(question.id)
-    if recorded is not None:
-        return recorded
-    return planned.planner.plan(question, tree, planned.risks.get(question.id))
 
 
 @dataclass(frozen=True, slots=True)

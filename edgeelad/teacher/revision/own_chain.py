@@ -101,8 +101,11 @@ def _verified_branches(tree: ReasoningTree, reference: str) -> Iterator[tuple[in
 
 
 def _values(steps: Sequence[str]) -> frozenset[Fraction]:
-    """What a chain calculates: the results of its equations; chains without any calculate the same."""
-    return frozenset(equation.value for step in steps for equation in equations(step))
+    """What a chain calculates: the results of its equations, else the last number of each step; without one, nothing."""
+    values = frozenset(equation.value for step in steps for equation in equations(step))
+    if values:
+        return values
+    return frozenset(Fraction(found[-1].replace(",", "")) for found in map(_NUMBER.findall, steps) if found)
 
 
 def _numbers(text: str) -> frozenset[Fraction]:

@@ -14,6 +14,7 @@ from typing import Any
 from edgeelad.config import TeacherConfig
 from edgeelad.errors import TeacherReplyError
 from edgeelad.records import Annotation, AnnotationStatus, Question, ReasoningTree, TeachingPlan
+from edgeelad.teacher.plan.luck import Luck
 from edgeelad.teacher.protocol import Abilities, AnswerReply, FirstErrorReply, FullTeacher
 from edgeelad.teacher.revision.own_chain import is_supported, own_chain
 from edgeelad.teacher.revision.verify import find_flaw
@@ -29,6 +30,9 @@ def revise(
     config: TeacherConfig,
     abilities: Abilities,
     plan: TeachingPlan | None = None,
+    *,
+    luck: Luck | None = None,
+    is_doubtful: bool = False,
 ) -> Generator[Need, Any, Annotation]:
     """Climb the ladder for one question.
 
@@ -40,10 +44,12 @@ def revise(
         abilities: What the teacher can do; rungs that it cannot serve are skipped.
         plan: The way to go, with `teacher.mode = "auto"`; there an explanation is bought instead of a completion, and
             without waiting for answers to be settled.
+        luck: Of the batch; default: no explanation reaches the answer by luck.
+        is_doubtful: Whether the student's own chain may have, so that the teacher is asked; with a plan, that says it.
     """
     if config.mode == "rationale":
         return (yield from explain(Work(question, None, config, abilities), question.answer))
-    work = Work(question, tree, config, abilities)
+    work = Work(question, tree, config, abilities, luck)
     if plan is not None and (plan.way == "rationale" or tree is None):
         return (yield from explain(work, question.answer))
     if plan is not None and plan.way == "answer" and tree is not None:
@@ -56,7 +62,7 @@ def revise(
         return work.set_aside(None, work.reason)
     if work.tree is not None:
         own = own_chain(work.tree, reference)
-        if own is not None:
+        if own is not None and (not is_doubtful if plan is None else plan.way == "own"):
             work.corrections.extend(own.corrections)
             return work.annotation("accepted", "L1", own.steps, reference)
         is_single = config.walk == "single"

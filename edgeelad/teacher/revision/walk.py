@@ -37,7 +37,8 @@ def walk_single(
     question, steps, answer = work.question, tree.steps, tree.answer
     num_good = 0
     seen = {steps}
-    for _ in range(max_depth):
+    # what the student reaches by luck is shown to the teacher again
+    for _ in range(max_depth + work.is_lucky(reference)):
         shown = steps[:MAX_SHOWN_STEPS]
         if not shown:
             break
@@ -98,7 +99,7 @@ def walk_per_step(work: Work, tree: ReasoningTree, reference: str, max_depth: in
                 return found
             steps, answer = found.steps, found.answer
             depth += 1
-            if depth >= max_depth:
+            if depth >= max_depth + work.is_lucky(reference):
                 return Prefix(steps[: index + 1])
         index += 1
     return _no_error(work, tree, steps, answer, 0, reference)
@@ -128,7 +129,7 @@ def _correct(
     text = yield AskStudent(question, prefix)
     steps = prefix + explanation.split(text).steps
     answer = extract(text, question.kind, question.choices)
-    if find_flaw(steps, answer, reference, question.kind) is None:
+    if find_flaw(steps, answer, reference, question.kind) is None and not work.is_lucky(reference):
         return Verified("L3", steps, reference)
     return _Continued(steps, answer)
 
@@ -138,8 +139,8 @@ def _no_error(
 ) -> Verified | Prefix:
     """The teacher finds no error: what can be kept of the chain?"""
     if find_flaw(steps, answer, reference, work.question.kind) is None:
-        # it was verified, and only not supported by others
-        return Verified("L1", steps, reference)
+        # it was verified, and only not supported by others, or perhaps by luck
+        return Verified("L3" if work.corrections else "L1", steps, reference)
     if _is_complete(work, steps, reference):
         # the steps are right, only the answer line is not
         return Verified("L2", steps, reference)

@@ -21,6 +21,7 @@ from edgeelad.records import (
     TeacherCall,
     TeacherUsage,
 )
+from edgeelad.teacher.plan.luck import MAX_LUCK, Luck
 from edgeelad.teacher.protocol import Abilities, FullTeacher, UnusableReplyError
 from edgeelad.teacher.revision.verify import find_flaw
 from edgeelad.text.answers import agree
@@ -78,12 +79,17 @@ class Work:
     tree: ReasoningTree | None
     config: TeacherConfig
     abilities: Abilities
+    luck: Luck | None = None
     num_calls: int = 0
     usage: TeacherUsage = field(default_factory=TeacherUsage)
     calls: list[TeacherCall] = field(default_factory=list)
     corrections: list[Correction] = field(default_factory=list)
     reason: str = ""
     dispute: str | None = None
+
+    def is_lucky(self, reference: str) -> bool:
+        """Whether a student that goes on from a corrected step may well reach this answer by luck."""
+        return self.luck is not None and self.luck.of_answer(self.question, reference) > MAX_LUCK
 
     def ask(self, prompt: str, call: Callable[[FullTeacher], Any], kept_calls: int = 0) -> Generator[Need, Any, Any]:
         """Call the teacher, leaving at least `kept_calls` calls for later rungs; `prompt` names what it is asked.

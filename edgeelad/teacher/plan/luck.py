@@ -1,0 +1,119 @@
+"""How likely a wrong explanation reaches the right answer by luck, so that it must not be taken for right.
+
+Where the student says yes or no, chooses among four, or writes one digit, much of what it answers rightly it does not
+know; and one that is sure of a wrong way is sure of it in every branch, so that its own chains support each other. By
+Bayes' rule, an explanation that reaches the answer is such an accident with probability w·l / (w·l + 1 − w): w is the
+probability that the student does not know the way, l that its chain would reach an answer as they occur. The latter is
+measured without the teacher: in how many other questions of the batch is the answer one for which the student would
+have an own chain here?
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Mapping, Sequence
+
+from edgeelad.records import AnswerKind, Question, ReasoningTree
+from edgeelad.teacher.plan.risk import RiskScale, risk_of_tree
+from edgeelad.teacher.revision.own_chain import is_supported, own_chain
+from edgeelad.text.answers import agree
+
+MAX_SHARE = 0.01  # accidents that are expected among what a batch teaches, at most
+MAX_ACCIDENT = 0.03  # probability up to which one question's explanation is taken for right if the batch is not known
+MAX_LUCK = 0.05  # of an answer, up to which the student's continuation after a correction is believed
+# before questions are known, an answer is one of so many; and how many questions that counts for
+_PRIOR_ANSWERS: dict[AnswerKind, int] = {"boolean": 2, "number": 100, "text": 100}
+_PRIOR_WEIGHT = 20.0
+
+
+class Luck:
+    """The answers of a batch, and with them the luck of each chain.
+
+    Args:
+        questions: The batch.
+        trees: The student's trees, by question id; where the answer is not known, the student's stands for it.
+    """
+
+    def __init__(self, questions: Sequence[Question], trees: Mapping[str, ReasoningTree]) -> None:
+        self._answers: dict[str, str] = {}
+        self._counts: Counter[tuple[AnswerKind, str]] = Counter()
+        self._totals: Counter[AnswerKind] = Counter()
+        for question in questions:
+            tree = trees.get(question.id)
+            answer = question.answer or (tree.answer if tree is not None else None)
+            if answer is not None:
+                self._answers[question.id] = answer
+                self._counts[question.kind, answer] += 1
+                self._totals[question.kind] += 1
+
+    def of_answer(self, question: Question, answer: str) -> float:
+        """The chance that another question's answer is this one."""
+        own = self._answers.get(question.id)
+        num = self._totals[question.kind] - (own is not None)
+        hits = self._counts[question.kind, answer] - (own is not None and agree(own, answer))
+        prior = 1.0 / (len(question.choices) or _PRIOR_ANSWERS.get(question.kind, 4))
+        return (max(hits, 0) + _PRIOR_WEIGHT * prior) / (num + _PRIOR_WEIGHT)
+
+    def of_tree(self, tree: ReasoningTree) -> float:
+        """The chance that the tree has an own chain for another question's answer."""
+        answers = {tree.answer, *(branch.answer for group in tree.branches for branch in group)} - {None}
+        return min(
+            sum(
+                self.of_answer(tree.question, answer)
+                for answer in answers
+                if answer is not None and own_chain(tree, answer) is not None
+            ),
+            1.0,
+        )
+
+    def accident(self, tree: ReasoningTree, risk: float) -> float:
+        """The probability that an own chain which reaches the answer does so in a wrong way.
+
+        Args:
+            tree: The student's.
+            risk: The probability that its answer is wrong.
+        """
+        luck = self.of_tree(tree)
+        unknown = min(risk / (1.0 - luck), 1.0) if luck < 1.0 else 1.0
+        by_luck = unknown * luck
+        return by_luck / (by_luck + 1.0 - unknown) if by_luck else 0.0
+
+
+def doubtful(
+    questions: Sequence[Question], trees: Mapping[str, ReasoningTree], risks: Mapping[str, float], luck: Luck
+) -> dict[str, float]:
+    """The questions whose own chains are not taken for right, with the probability of an accident.
+
+    Where the pool has the answers, the risks are first corrected by what the student got wrong, and own chains are
+    taken for right, the surest first, as long as no more than `MAX_SHARE` of the batch are expected to be accidents.
+    Elsewhere each is judged for itself (`MAX_ACCIDENT`).
+
+    Args:
+        questions: The batch.
+        trees: The student's trees by question id; those without one have no own chain.
+        risks: The probability that the student's answer is wrong, by id; default: from the branches.
+        luck: Of the batch.
+    """
+    scale = RiskScale()
+    known = [question for question in questions if question.answer is not None and question.id in trees]
+    given = {id_: risks.get(id_, risk_of_tree(tree)) for id_, tree in trees.items()}
+    for question in known:
+        scale.note(given[question.id], not agree(trees[question.id].answer, question.answer))
+    found = [
+        (luck.accident(trees[question.id], scale.apply(given[question.id])), question.id)
+        for question in known
+        if question.answer is not None and own_chain(trees[question.id], question.answer) is not None
+    ]
+    doubts: dict[str, float] = {}
+    expected = 0.0
+    for accident, id_ in sorted(found):
+        expected += accident
+        if expected > MAX_SHARE * len(questions):
+            doubts[id_] = accident
+    for question in questions:
+        tree = trees.get(question.id)
+        if question.answer is None and tree is not None and is_supported(tree):
+            accident = luck.accident(tree, given[question.id])
+            if accident > MAX_ACCIDENT:
+                doubts[question.id] = accident
+    return doubts
