@@ -160,7 +160,7 @@ class Score:
 class Selected:
     """One question chosen for the teacher: why, its score (None if it was not scored), and its propensity.
 
-    The propensity is the probability with which it was to be chosen.
+    The propensity is the probability with which it was to be chosen in its part of the batch, before bans and caps.
     """
 
     question_id: str

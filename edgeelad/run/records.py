@@ -77,7 +77,7 @@ class SelectedRow:
         choices: Its choices, if it has any.
         reason: Why it was chosen: its score, exploration, or as a representative of the pool.
         score: Its uncertainty; None if the strategy needs no scores.
-        propensity: The probability that it was to be chosen.
+        propensity: The probability that it was to be chosen in its part of the batch, before bans and caps.
     """
 
     id: str

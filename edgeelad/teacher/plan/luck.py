@@ -76,7 +76,7 @@ class Luck:
         luck = self.of_tree(tree)
         unknown = min(risk / (1.0 - luck), 1.0) if luck < 1.0 else 1.0
         by_luck = unknown * luck
-        return by_luck / (by_luck + 1.0 - unknown) if by_luck else 0.0
+        return by_luck / (by_luck + (1.0 - unknown)) if by_luck else 0.0
 
 
 def doubtful(

@@ -101,7 +101,7 @@ def _verified_branches(tree: ReasoningTree, reference: str) -> Iterator[tuple[in
 
 
 def _values(steps: Sequence[str]) -> frozenset[Fraction]:
-    """What a chain calculates: the results of its equations, else the last number of each step; without one, nothing."""
+    """What a chain calculates: the results of its equations, else the last number of each step, if any."""
     values = frozenset(equation.value for step in steps for equation in equations(step))
     if values:
         return values
