@@ -20,7 +20,10 @@ from edgeelad.text.answers import agree
 
 MAX_SHARE = 0.01  # accidents that are expected among what a batch teaches, at most
 MAX_ACCIDENT = 0.03  # probability up to which one question's explanation is taken for right if the batch is not known
-MAX_LUCK = 0.05  # of an answer, up to which the student's continuation after a correction is believed
+# an answer that more than this share has, and so many questions at least, is reached by luck too easily
+COMMON_SHARE, COMMON_QUESTIONS = 0.05, 5
+# kinds with so many possible answers that two wrong ones hardly ever agree, as a rule
+OPEN_KINDS = frozenset({"number", "text"})
 # before questions are known, an answer is one of so many; and how many questions that counts for
 _PRIOR_ANSWERS: dict[AnswerKind, int] = {"boolean": 2, "number": 100, "text": 100}
 _PRIOR_WEIGHT = 20.0
@@ -48,11 +51,14 @@ class Luck:
 
     def of_answer(self, question: Question, answer: str) -> float:
         """The chance that another question's answer is this one."""
-        own = self._answers.get(question.id)
-        num = self._totals[question.kind] - (own is not None)
-        hits = self._counts[question.kind, answer] - (own is not None and agree(own, answer))
+        num = self._totals[question.kind] - (question.id in self._answers)
         prior = 1.0 / (len(question.choices) or _PRIOR_ANSWERS.get(question.kind, 4))
-        return (max(hits, 0) + _PRIOR_WEIGHT * prior) / (num + _PRIOR_WEIGHT)
+        return (self._others(question, answer) + _PRIOR_WEIGHT * prior) / (num + _PRIOR_WEIGHT)
+
+    def is_common(self, question: Question, answer: str) -> bool:
+        """Whether so many other questions have this answer that a student may well reach it by luck."""
+        is_seen = self._others(question, answer) >= COMMON_QUESTIONS or question.kind not in OPEN_KINDS
+        return is_seen and self.of_answer(question, answer) > COMMON_SHARE
 
     def of_tree(self, tree: ReasoningTree) -> float:
         """The chance that the tree has an own chain for another question's answer."""
@@ -65,6 +71,11 @@ class Luck:
             ),
             1.0,
         )
+
+    def _others(self, question: Question, answer: str) -> int:
+        """How many other questions have an answer."""
+        own = self._answers.get(question.id)
+        return max(self._counts[question.kind, answer] - (own is not None and agree(own, answer)), 0)
 
     def accident(self, tree: ReasoningTree, risk: float) -> float:
         """The probability that an own chain which reaches the answer does so in a wrong way.

@@ -21,13 +21,10 @@ from edgeelad.records import (
     TeacherCall,
     TeacherUsage,
 )
-from edgeelad.teacher.plan.luck import MAX_LUCK, Luck
+from edgeelad.teacher.plan.luck import OPEN_KINDS, Luck
 from edgeelad.teacher.protocol import Abilities, FullTeacher, UnusableReplyError
 from edgeelad.teacher.revision.verify import find_flaw
 from edgeelad.text.answers import agree
-
-# kinds with so many possible answers that two wrong ones hardly ever agree
-OPEN_KINDS = frozenset({"number", "text"})
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,7 +86,7 @@ class Work:
 
     def is_lucky(self, reference: str) -> bool:
         """Whether a student that goes on from a corrected step may well reach this answer by luck."""
-        return self.luck is not None and self.luck.of_answer(self.question, reference) > MAX_LUCK
+        return self.luck is not None and self.luck.is_common(self.question, reference)
 
     def ask(self, prompt: str, call: Callable[[FullTeacher], Any], kept_calls: int = 0) -> Generator[Need, Any, Any]:
         """Call the teacher, leaving at least `kept_calls` calls for later rungs; `prompt` names what it is asked.
