@@ -8,6 +8,7 @@ from __future__ import annotations
 import dataclasses
 import importlib.util
 import os
+import re
 import shlex
 import tempfile
 from collections.abc import Iterator
@@ -72,7 +73,8 @@ def plan_run(config: RunConfig, out: Path | None = None) -> Plan:
         RunError: The folder holds a run already, or is a file.
     """
     if out is None:
-        out = Path(config.run.out or Path("runs") / Path(config.pool.path or "run").stem)
+        name = re.sub(r"[^\w.-]+", "-", Path(config.pool.path or "").stem).strip("-.")
+        out = Path(config.run.out or Path("runs") / (name or "run"))
     folder = _free_folder(out)
     return Plan(folder, _placed(config, folder), False, False, (), config.run.seed)
 

@@ -193,7 +193,7 @@ class Study:
                 hidden = [replace(q, answer=q.answer if has_answers(mode) else None, explanation=None) for q in batch]
 
                 def continue_from(items: Sequence[tuple[Question, tuple[str, ...]]], s: Student = opened) -> list[str]:
-                    return s.continue_from(items, self.task.max_tokens)
+                    return s.continue_from(items, self.task.max_tokens, only_finished=True)
 
                 risks = {id_: risk_of(tree, model) for id_, tree in trees.items()}
                 planned = Planned(Planner(config, abilities_of(teacher)), risks)

@@ -107,10 +107,17 @@ class Student:
         for start in range(0, len(questions), self._batch_size):
             yield from self._generate(questions[start : start + self._batch_size], params)
 
-    def continue_from(self, items: Sequence[tuple[Question, tuple[str, ...]]], max_tokens: int) -> list[str]:
+    def continue_from(
+        self,
+        items: Sequence[tuple[Question, tuple[str, ...]]],
+        max_tokens: int,
+        *,
+        only_finished: bool = False,
+    ) -> list[str]:
         """Continue each question greedily after the given steps; items are independent of one another.
 
-        A continuation is empty if the steps fill the student's context.
+        A continuation is empty if the steps fill the student's context; with `only_finished` also if it was cut off
+        before it stated an answer, for its last number is none.
 
         Raises:
             PromptTooLongError: A question leaves no room for an explanation.
@@ -118,7 +125,14 @@ class Student:
         prompts = [self._prompt(question) for question, _ in items]
         prefixes = [self.codec.encode_completion(join_steps(steps)) for _, steps in items]
         generated = self._generator.generate(prompts, SamplingParams(max_tokens), self._limits, prefixes=prefixes)
-        return [self.codec.decode(sequence.ids) for sequence in generated]
+        texts = [self.codec.decode(sequence.ids) for sequence in generated]
+        if only_finished:
+            ends = (sequence.finish_reason for sequence in generated)
+            return [
+                text if end != "length" or read_answer(text, question, end) is not None else ""
+                for text, end, (question, _) in zip(texts, ends, items, strict=True)
+            ]
+        return texts
 
     def stream(self, question: Question, max_tokens: int) -> Iterator[str]:
         """The greedy explanation of one question, in pieces of whole characters that joined are its text.

@@ -61,7 +61,7 @@ def open_run(config: RunConfig, folder: RunFolder, progress: Progress, own: OwnP
         folder=folder,
         progress=progress,
         pool=questions.without(split.test),
-        test=tuple(questions[id_] for id_ in split.test) if test_file is None else test_file,
+        test=tuple(questions[id_] for id_ in split.test) if test_file is None else _with_own_ids(test_file, questions),
         audit=tuple(questions[id_] for id_ in split.audit),
         too_long=frozenset(split.too_long),
         seed_examples=_sampled(config, seeds),
@@ -72,6 +72,11 @@ def open_run(config: RunConfig, folder: RunFolder, progress: Progress, own: OwnP
     if folder.teacher_check.exists():
         read_check(folder.teacher_check)
     return run
+
+
+def _with_own_ids(test: Sequence[Question], pool: Pool) -> tuple[Question, ...]:
+    """The questions of a test file; two files number their questions alike, and answers are kept by id."""
+    return tuple(replace(question, id=f"test:{question.id}") if question.id in pool else question for question in test)
 
 
 def _check_ledger(run: Run) -> None:

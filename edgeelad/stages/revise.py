@@ -74,7 +74,7 @@ def _annotations(run: Run, number: int, questions: Sequence[Question]) -> Iterat
         trees = {tree.question.id: tree for tree in student.generate_trees(questions, run.tree_params(number))}
 
         def continue_from(items: Sequence[tuple[Question, tuple[str, ...]]]) -> list[str]:
-            return student.continue_from(items, config.max_branch_tokens)
+            return student.continue_from(items, config.max_branch_tokens, only_finished=True)
 
         planned = _planned(run, number, trees, abilities_of(teacher))
         yield from annotate(questions, trees, teacher, continue_from, run.teacher_config, planned)

@@ -37,5 +37,9 @@ class DatasetTeacher:
             )
         return ChainReply(row.explanation, row.answer, NO_COST)
 
+    def explains(self, question: Question) -> bool:
+        """Whether the pool holds an explanation of a question; without one nobody can judge the student's own."""
+        return bool(self._row(question).explanation)
+
     def _row(self, question: Question) -> Question:
         return self._pool.get(question.id, question)

@@ -96,11 +96,12 @@ def estimate_round(
     planner = Planner(config, ALL_ABILITIES) if config.mode == "auto" else None
     totals = {"low": _Sum(), "expected": _Sum(), "high": _Sum()}
     luck = Luck(questions, trees)
-    doubts = doubtful(questions, trees, {}, luck) if planner is not None else {}
+    doubts = doubtful(questions, trees, {}, luck) if config.mode != "rationale" else {}
     for question in questions:
         prompts = _prompts(question, trees.get(question.id), config, count)
         plan = planner.plan(question, trees.get(question.id), None, luck, doubts) if planner is not None else None
-        for level, calls in _calls(question, trees.get(question.id), config, rates, plan).items():
+        doubt = doubts.get(question.id)
+        for level, calls in _calls(question, trees.get(question.id), config, rates, plan, doubt).items():
             for prompt_id, number in calls.items():
                 completion = _completion(prompt_id, level, config, rates)
                 totals[level].add(number, prompts[prompt_id], completion)
@@ -141,8 +142,9 @@ def _calls(
     config: TeacherConfig,
     rates: Mapping[str, PromptRates],
     plan: TeachingPlan | None,
+    doubt: float | None,
 ) -> dict[str, dict[str, float]]:
-    """Calls of each prompt for one question, at each level; `plan` with the mode "auto"."""
+    """Calls of each prompt for one question, at each level; `plan` with the mode "auto", `doubt` of its own chain."""
     if plan is not None and plan.way == "answer":
         return {
             "low": {"answer": 1},
@@ -155,7 +157,7 @@ def _calls(
         return _check_calls(config, rates)
     answers = 0 if question.answer is not None else 2
     own = own_chain(tree, question.answer) if tree is not None and question.answer is not None else None
-    if own is not None:
+    if own is not None and doubt is None:
         return {"low": {}, "expected": {}, "high": {}}
     is_wrong = tree is not None and question.answer is not None
     walk = "find_first_error" if config.walk == "single" else "judge_step"
@@ -167,7 +169,7 @@ def _calls(
     for prompt_id in (walk, "complete", "rationale"):
         known = rates.get(prompt_id)
         calls = known.calls_per_question if known is not None else 0.0 if rates else GUESSED_CALLS[prompt_id]
-        expected[prompt_id] = share * calls
+        expected[prompt_id] = share * calls if doubt is None else 1.0 if prompt_id == walk else doubt * calls
     rest = max(0, config.max_calls - (answers and answers + 1))
     high: dict[str, float] = {"answer": min(answers and answers + 1, config.max_calls)}
     high["rationale"] = min(1, rest)

@@ -380,6 +380,10 @@ def test_continuing_from_its_own_steps_writes_the_rest_of_an_explanation(student
         for item, text in zip(items[:3], student.continue_from(items, 48), strict=False):
             assert student.continue_from([item], 48) == [text]
         assert student.continue_from([], 48) == []
+        # what a student was cut off at is no answer
+        assert student.continue_from(items, 48, only_finished=True) == student.continue_from(items, 48)
+        assert all(student.continue_from(items, 3))
+        assert student.continue_from(items, 3, only_finished=True) == [""] * len(items)
 
 
 def test_steps_that_fill_the_context_are_continued_by_nothing(students):

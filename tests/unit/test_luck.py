@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 
 from edgeelad.config import TeacherConfig
 from edgeelad.records import Question
+from edgeelad.teacher.dataset_teacher import DatasetTeacher
 from edgeelad.teacher.plan.luck import Luck, doubtful
 from edgeelad.teacher.plan.plan import Planner
 from edgeelad.teacher.plan.risk import LIMIT
@@ -167,6 +168,51 @@ def test_what_the_student_reaches_by_luck_after_a_correction_is_shown_again():
     made = next(annotate(questions, trees, teacher, lambda items: ["then a 7\nThe answer is 7"] * len(items), config))
     assert (made.status, made.rung, made.steps) == ("revised", "L3", right)
     assert [call.prompt for call in made.calls] == ["find_first_error"] * 2
+
+
+def test_a_pool_of_answers_alone_teaches_what_it_can():
+    questions, trees = yes_or_no(100, 60)
+    config = CONFIG.model_copy(update={"kind": "dataset"})
+    made = list(annotate(questions, trees, DatasetTeacher({q.id: q for q in questions}), no_student, config))
+    assert [annotation.is_usable for annotation in made] == [True] * 60 + [False] * 40
+    # with explanations there is a better way than luck
+    explained_pool = {q.id: replace(q, explanation=("By design.",)) for q in questions}
+    made = list(annotate(questions, trees, DatasetTeacher(explained_pool), no_student, config))
+    assert sum(annotation.rung == "L5" for annotation in made) >= 98
+
+
+@pytest.mark.parametrize("mode", ["auto", "revise"])
+def test_a_teacher_that_checks_and_finds_no_errors_is_not_asked_to(mode):
+    questions = [Question(f"q{i}", f"Does boat {i} float?", "boolean") for i in range(30)]
+    trees = {q.id: explained(q, ("yes", "no")[i % 2]) for i, q in enumerate(questions)}
+    teacher = FakeTeacher(
+        lacks=("find_first_error", "judge_step", "complete"),
+        check=lambda *_: FirstErrorReply(0, "Stones sink.", "no"),
+        rationale=lambda question, *_: ChainReply(("By design.",), "no"),
+    )
+    config = CONFIG.model_copy(update={"mode": mode})
+    continued = lambda items: ["So it does not.\nThe answer is no"] * len(items)  # noqa: E731
+    made = list(annotate(questions, trees, teacher, continued, config))
+    assert {annotation.rung for annotation in made} == {"L5"}
+
+
+def test_sampled_chains_of_a_bare_pool_are_doubted_as_well():
+    questions = [Question(f"q{i}", f"Does boat {i} float?", "boolean") for i in range(40)]
+    no = ("Stones sink.\nThe answer is no", "no", -0.1)
+    trees = {q.id: make_tree(STEPS, "yes", [[no] * 3], question=q) for q in questions}
+    assert set(doubtful(questions, trees, dict.fromkeys(trees, 0.5), Luck(questions, trees))) == set(trees)
+
+
+def test_what_only_sampled_chains_reach_is_hardly_known():
+    questions, trees = sums(100, 70)
+    fallen = questions[70:]
+    for question in fallen:
+        right = (f"it comes to {question.answer}\nThe answer is {question.answer}", question.answer, -0.1)
+        trees[question.id] = replace(trees[question.id], branches=make_tree((), None, [[right] * 3]).branches)
+    luck = Luck(questions, trees)
+    assert luck.accident(trees[fallen[0].id], 0.5) > 5 * luck.accident(trees[fallen[0].id], 0.01)
+    doubts = doubtful(questions, trees, dict.fromkeys(trees, 0.01), luck)
+    assert set(doubts) <= {question.id for question in fallen}
 
 
 def test_chains_without_equations_support_each_other_by_their_numbers():

@@ -1,12 +1,16 @@
 import pytest
 from fixtures.chaos_server import ChaosServer
+from fixtures.fake_teacher import make_tree
 from fixtures.planted import make_questions, solver, student_of
 
 from edgeelad.config import TeacherConfig
+from edgeelad.records import Question
 from edgeelad.teacher import open_teacher
 from edgeelad.teacher.estimate import estimate_round
 from edgeelad.teacher.ledger.budget import Spent
+from edgeelad.teacher.plan.luck import Luck, doubtful
 from edgeelad.teacher.revision.annotate import annotate
+from edgeelad.teacher.revision.own_chain import own_chain
 
 PRICES = {"usd_per_million_prompt": 1.0, "usd_per_million_completion": 2.0}
 
@@ -80,6 +84,22 @@ def test_what_the_caps_allow():
     assert (audited.allowed_questions, audited.limiting_cap) == (0, "teacher.max_requests")
     batch = estimate_round(questions, {}, TeacherConfig(batch=True, **PRICES))
     assert batch.expected.cost_usd == pytest.approx(free.expected.cost_usd / 2)
+
+
+@pytest.mark.parametrize("mode", ["auto", "revise"])
+def test_explanations_that_may_be_luck_are_counted(mode):
+    questions = [Question(f"q{i}", f"Does boat {i} float?", "boolean", (), ("no", "yes")[i % 2]) for i in range(60)]
+    steps = ("Boats float.", "So it does.")
+    trees = {
+        q.id: make_tree(steps, q.answer if i < 40 else "yes", [[("x", q.answer, -0.1)] * 3], question=q)
+        for i, q in enumerate(questions)
+    }
+    estimate = estimate_round(questions, trees, TeacherConfig(mode=mode, **PRICES))
+    doubts = doubtful(questions, trees, {}, Luck(questions, trees))
+    num_free = sum(own_chain(trees[q.id], q.answer) is not None and q.id not in doubts for q in questions)
+    assert 0 < num_free < 40
+    assert estimate.low.requests == 60 - num_free
+    assert estimate.expected.requests >= 60 - num_free
 
 
 def test_nothing_to_estimate(tmp_path):

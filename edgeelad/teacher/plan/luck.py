@@ -15,10 +15,11 @@ from collections.abc import Mapping, Sequence
 
 from edgeelad.records import AnswerKind, Question, ReasoningTree
 from edgeelad.teacher.plan.risk import RiskScale, risk_of_tree
-from edgeelad.teacher.revision.own_chain import is_supported, own_chain
+from edgeelad.teacher.revision.own_chain import own_chain
 from edgeelad.text.answers import agree
 
 MAX_SHARE = 0.01  # accidents that are expected among what a batch teaches, at most
+RISK_OF_WRONG = 0.5  # of a question whose answer only sampled chains reach, at least
 MAX_ACCIDENT = 0.03  # probability up to which one question's explanation is taken for right if the batch is not known
 # an answer that more than this share has, and so many questions at least, is reached by luck too easily
 COMMON_SHARE, COMMON_QUESTIONS = 0.05, 5
@@ -62,15 +63,7 @@ class Luck:
 
     def of_tree(self, tree: ReasoningTree) -> float:
         """The chance that the tree has an own chain for another question's answer."""
-        answers = {tree.answer, *(branch.answer for group in tree.branches for branch in group)} - {None}
-        return min(
-            sum(
-                self.of_answer(tree.question, answer)
-                for answer in answers
-                if answer is not None and own_chain(tree, answer) is not None
-            ),
-            1.0,
-        )
+        return min(sum(self.of_answer(tree.question, answer) for answer in _own_answers(tree)), 1.0)
 
     def _others(self, question: Question, answer: str) -> int:
         """How many other questions have an answer."""
@@ -110,11 +103,14 @@ def doubtful(
     given = {id_: risks.get(id_, risk_of_tree(tree)) for id_, tree in trees.items()}
     for question in known:
         scale.note(given[question.id], not agree(trees[question.id].answer, question.answer))
-    found = [
-        (luck.accident(trees[question.id], scale.apply(given[question.id])), question.id)
-        for question in known
-        if question.answer is not None and own_chain(trees[question.id], question.answer) is not None
-    ]
+    found = []
+    for question in known:
+        own = trees[question.id]
+        if question.answer is not None and own_chain(own, question.answer) is not None:
+            risk = scale.apply(given[question.id])
+            # one that only a sampled chain reaches is hardly known
+            risk = risk if agree(own.answer, question.answer) else max(risk, RISK_OF_WRONG)
+            found.append((luck.accident(own, risk), question.id))
     doubts: dict[str, float] = {}
     expected = 0.0
     for accident, id_ in sorted(found):
@@ -123,8 +119,14 @@ def doubtful(
             doubts[id_] = accident
     for question in questions:
         tree = trees.get(question.id)
-        if question.answer is None and tree is not None and is_supported(tree):
+        if question.answer is None and tree is not None and _own_answers(tree):
             accident = luck.accident(tree, given[question.id])
             if accident > MAX_ACCIDENT:
                 doubts[question.id] = accident
     return doubts
+
+
+def _own_answers(tree: ReasoningTree) -> list[str]:
+    """The answers for which the student has an own chain, in order."""
+    answers = {tree.answer, *(branch.answer for group in tree.branches for branch in group)}
+    return sorted(answer for answer in answers if answer is not None and own_chain(tree, answer) is not None)

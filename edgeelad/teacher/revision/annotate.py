@@ -62,12 +62,25 @@ def annotate(
         planned = planned or Planned(Planner(config, abilities))
         return _annotate_as_planned(questions, trees, teacher, continue_from, config, planned)
     luck = Luck(questions, trees)
-    doubts = doubtful(questions, trees, {}, luck) if config.mode == "revise" else {}
+    doubts = _doubts(questions, trees, {}, luck, teacher) if config.mode == "revise" else {}
     ladders = (
         revise(question, trees.get(question.id), config, abilities, luck=luck, is_doubtful=question.id in doubts)
         for question in questions
     )
     return work_side_by_side(ladders, teacher, continue_from, config.max_concurrency)
+
+
+def _doubts(
+    questions: Sequence[Question],
+    trees: Mapping[str, ReasoningTree],
+    risks: Mapping[str, float],
+    luck: Luck,
+    teacher: Teacher,
+) -> dict[str, float]:
+    """Own chains that the teacher has to look at; one who can neither correct nor explain a question cannot tell."""
+    explains = getattr(teacher, "explains", None)
+    doubts = doubtful(questions, trees, risks, luck)
+    return {q.id: doubts[q.id] for q in questions if q.id in doubts and (explains is None or explains(q))}
 
 
 def _annotate_as_planned(
@@ -84,7 +97,7 @@ def _annotate_as_planned(
     """
     abilities, planner = abilities_of(teacher), planned.planner
     luck = Luck(questions, trees)
-    doubts = doubtful(questions, trees, planned.risks, luck)
+    doubts = _doubts(questions, trees, planned.risks, luck, teacher)
     num_done = 0
     while num_done < len(questions):
         size = len(questions) if config.kind == "openai" and config.batch else max(FIRST_BLOCK, planner.num_known)

@@ -25,6 +25,7 @@ from edgeelad.text.prompts import question_text
 GREEDY_SUPPORT, BRANCH_SUPPORT = 1, 2
 # numbers that need not be stated: small ones, and those of time, dozens and percent
 COMMON = frozenset(map(Fraction, (0, 1, 2, 3, 4, 7, 10, 12, 24, 30, 52, 60, 100, 365, 1000)))
+MAX_DIGITS = 1000  # of a number; Python reads no more than 4,300
 _NUMBER = re.compile(r"\d[\d,]*(?:\.\d+)?")
 
 
@@ -105,11 +106,15 @@ def _values(steps: Sequence[str]) -> frozenset[Fraction]:
     values = frozenset(equation.value for step in steps for equation in equations(step))
     if values:
         return values
-    return frozenset(Fraction(found[-1].replace(",", "")) for found in map(_NUMBER.findall, steps) if found)
+    return frozenset(_fraction(found[-1]) for found in map(_NUMBER.findall, steps) if found)
 
 
 def _numbers(text: str) -> frozenset[Fraction]:
-    return frozenset(Fraction(found.replace(",", "")) for found in _NUMBER.findall(text))
+    return frozenset(map(_fraction, _NUMBER.findall(text)))
+
+
+def _fraction(number: str) -> Fraction:
+    return Fraction(number.replace(",", "")[:MAX_DIGITS])
 
 
 def _difference(before: tuple[str, ...], after: tuple[str, ...]) -> tuple[Correction, ...]:

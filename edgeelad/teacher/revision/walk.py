@@ -43,6 +43,8 @@ def walk_single(
         if not shown:
             break
         reply, first = first, None
+        if reply is None and not work.abilities.finds_errors:
+            break
         if reply is None:
             ask = _first_error_call(question, shown, reference, answer)
             try:
@@ -76,8 +78,8 @@ def walk_single(
 def walk_per_step(work: Work, tree: ReasoningTree, reference: str, max_depth: int) -> Rung:
     """One call per step, in one conversation that only grows (the paper's figure 3)."""
     question, steps, answer = work.question, tree.steps, tree.answer
-    # steps after which the student still reached the answer need no judge
-    start = suspect_step(tree, reference) or 0
+    # steps after which the student still reached the answer, and not by luck, need no judge
+    start = 0 if work.is_lucky(reference) else suspect_step(tree, reference) or 0
     turns: list[Turn] = []
     depth, index = 0, start
     while index < min(len(steps), MAX_SHOWN_STEPS):
@@ -151,7 +153,7 @@ def _no_error(
     if answer is None:
         # right as far as it goes
         return Prefix(steps)
-    suspect = suspect_step(tree, reference) if steps == tree.steps else None
+    suspect = suspect_step(tree, reference) if steps == tree.steps and not work.is_lucky(reference) else None
     return Prefix(steps[: num_good if suspect is None else suspect])
 
 
