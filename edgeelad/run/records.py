@@ -22,6 +22,7 @@ class PoolSplit:
         test: Ids of the questions held out for testing; empty if `pool.test_path` names a test file.
         audit: Ids of the audit sample, in random order.
         too_long: Ids of questions that leave no room for an explanation in the student's context.
+        copies: Ids of questions with the text of a test or audit question.
     """
 
     run_id: str
@@ -29,6 +30,7 @@ class PoolSplit:
     test: tuple[str, ...]
     audit: tuple[str, ...]
     too_long: tuple[str, ...]
+    copies: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

@@ -30,6 +30,7 @@ from edgeelad.stages.preflight import check_config
 from edgeelad.stages.run import OwnParts, Run, derive_seed, ledger_path
 from edgeelad.stopping import draw_audit
 from edgeelad.teacher import open_teacher
+from edgeelad.text.prompts import question_text
 
 MAX_AUDIT_SHARE = 0.25  # of a small pool, or too little would be left to teach with
 
@@ -55,7 +56,7 @@ def open_run(config: RunConfig, folder: RunFolder, progress: Progress, own: OwnP
     progress.finish(f"{len(questions):,} questions")
     record_config(config, folder)
     found = fingerprints(config, questions.questions, test_file, seeds)
-    split = _split(config, folder, found, questions, progress)
+    split = _split(config, folder, found, questions, test_file or (), progress)
     run = Run(
         config=config,
         folder=folder,
@@ -67,6 +68,7 @@ def open_run(config: RunConfig, folder: RunFolder, progress: Progress, own: OwnP
         seed_examples=_sampled(config, seeds),
         id=split.run_id,
         own=own,
+        copies=frozenset(split.copies),
     )
     _check_ledger(run)
     if folder.teacher_check.exists():
@@ -123,7 +125,14 @@ def fingerprints(
     return found
 
 
-def _split(config: RunConfig, folder: RunFolder, found: dict[str, str], pool: Pool, progress: Progress) -> PoolSplit:
+def _split(
+    config: RunConfig,
+    folder: RunFolder,
+    found: dict[str, str],
+    pool: Pool,
+    test_file: Sequence[Question],
+    progress: Progress,
+) -> PoolSplit:
     folder.digests.check(folder.pool.path, "restore it, or start a new run with another --out")
     _prepare_student(config, folder, progress)
     if folder.is_done(folder.pool.path):
@@ -143,16 +152,35 @@ def _split(config: RunConfig, folder: RunFolder, found: dict[str, str], pool: Po
         raise PoolError(f"{config.pool.path}: no question is left to ask: all {len(pool):,} are too long or held out")
     num_audit = min(config.stopping.audit_size, max(int(len(rest) * MAX_AUDIT_SHARE), 1))
     audit = draw_audit(rest.by_id(), num_audit, np.random.default_rng(derive_seed(config.run.seed, 0, "audit")))
+    held_out = [*test_file, *(pool[id_] for id_ in test), *audit]
+    copies = _copies(held_out, pool.without([*test, *(question.id for question in audit)]))
+    if copies:
+        progress.warn(
+            f"{len(copies):,} questions have the text of a test or audit question and are not asked: {copies[0]}, …"
+        )
+    if copies and not rest.without([*copies, *(question.id for question in audit)]):
+        raise PoolError(f"{config.pool.path}: no question is left to ask: all are test or audit questions, or copies")
     split = PoolSplit(
         run_id=uuid.uuid4().hex,
         fingerprints=found,
         test=tuple(test),
         audit=tuple(question.id for question in audit),
         too_long=tuple(too_long),
+        copies=tuple(copies),
     )
     with folder.stage(0, "split", folder.pool.path):
         folder.pool.write(split)
     return split
+
+
+def _copies(held_out: Iterable[Question], pool: Pool) -> list[str]:
+    """Ids of the questions with the text of one that is held out; upper case and spaces make no difference."""
+    texts = {_key(question) for question in held_out}
+    return [question.id for question in pool.questions if _key(question) in texts]
+
+
+def _key(question: Question) -> str:
+    return " ".join(question_text(question).casefold().split())
 
 
 def check_same(before: Mapping[str, str], now: Mapping[str, str], config: RunConfig) -> None:

@@ -59,6 +59,7 @@ class Run:
         seed_examples: Examples mixed into every fine-tuning.
         id: Distinguishes the run's spending from that of others in a shared ledger.
         own: Objects of the caller's that take the place of what the configuration names.
+        copies: Ids of questions with the text of a test or audit question, which would be known by heart there.
     """
 
     config: RunConfig
@@ -71,6 +72,7 @@ class Run:
     seed_examples: tuple[Example, ...]
     id: str
     own: OwnParts = field(default_factory=OwnParts)
+    copies: frozenset[str] = frozenset()
 
     @property
     def strategy(self) -> Strategy | None:
@@ -79,8 +81,8 @@ class Run:
 
     @property
     def askable(self) -> Pool:
-        """Questions that may be selected: not audited, not too long."""
-        return self.pool.without({question.id for question in self.audit} | self.too_long)
+        """Questions that may be selected: not audited, not too long, no copies of test or audit questions."""
+        return self.pool.without({question.id for question in self.audit} | self.too_long | self.copies)
 
     @property
     def num_workers(self) -> int:

@@ -4,7 +4,7 @@ from edgeelad.config import make_config
 from edgeelad.launch import plan_run
 from edgeelad.pool.store import Pool
 from edgeelad.records import Question
-from edgeelad.stages.open_run import _with_own_ids
+from edgeelad.stages.open_run import _copies, _with_own_ids
 
 
 def test_questions_of_a_test_file_that_is_numbered_like_the_pool_have_ids_of_their_own():
@@ -20,3 +20,17 @@ def test_the_folder_of_a_pool_of_many_files_has_a_plain_name(tmp_path, monkeypat
     names = {"s3://bucket/pool/*.parquet": "run", "data/part-*.jsonl": "part", "questions.v2.csv": "questions.v2"}
     for path, name in names.items():
         assert plan_run(make_config({"pool": {"path": path}})).folder.name == name
+
+
+def test_copies_of_held_out_questions_are_found_by_their_text():
+    pool = Pool.store(
+        [
+            Question("a", "How many pens?"),
+            Question("b", "how  many PENS?"),
+            Question("c", "How many pens", "choice", ("1", "2")),
+            Question("d", "How many boats?"),
+        ]
+    )
+    assert _copies([Question("t", "How many pens?")], pool) == ["a", "b"]
+    assert _copies([Question("t", "How many pens", "choice", ("1", "3"))], pool) == []
+    assert _copies([], pool) == []
