@@ -9,7 +9,7 @@ import asyncio
 import math
 import secrets
 from collections.abc import AsyncGenerator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
 from edgeelad.edge.api import ApiError, GenerationRequest, Usage
@@ -19,6 +19,7 @@ from edgeelad.engine.codec import Codec, TextStream
 from edgeelad.engine.generate import SequenceRequest
 from edgeelad.engine.sampling import SamplingParams, make_seed
 from edgeelad.engine.student import MIN_EXPLANATION_TOKENS, Student
+from edgeelad.pool.check import content_hash
 from edgeelad.records import AnswerKind, Question, ReasoningTree
 from edgeelad.uncertainty.risk import risk_of
 from edgeelad.uncertainty.traces import step_traces
@@ -249,7 +250,8 @@ def prepare(served: ServedStudent, request: GenerationRequest) -> Generation:
     Raises:
         ApiError: The question leaves no room for an explanation.
     """
-    question, codec = Question("request", request.text, served.kind), served.codec
+    question, codec = Question("", request.text, served.kind), served.codec
+    question = replace(question, id=content_hash(question))  # by which the teacher's ledger counts questions
     prompt = tuple(codec.encode_prompt(question))
     if len(prompt) > codec.max_context - MIN_EXPLANATION_TOKENS:
         raise ApiError(

@@ -5,10 +5,12 @@ import pytest
 from fixtures.fake_teacher import FakeTeacher
 from fixtures.served import TEXT, events, serving
 
+from edgeelad.config import TeacherConfig
 from edgeelad.edge.escalation import EscalatedLog, Escalation
 from edgeelad.errors import BudgetError, TeacherReplyError, TeacherUnavailableError, UsageError
 from edgeelad.pool import read_pool
 from edgeelad.records import Question
+from edgeelad.teacher import open_teacher
 from edgeelad.teacher.protocol import ChainReply
 
 REPLY = ChainReply(("2 and 2 are 4.", "4 + 1 = 5."), "5")
@@ -63,6 +65,20 @@ def test_what_the_student_knows_or_the_client_cut_off_stays_with_the_student(log
             assert server.ask("q", **limit)[1]["choices"][0]["edgeelad"]["source"] == "student"
     assert teacher.calls == []
     assert rows(log) == []
+
+
+def test_each_question_counts_against_the_cap_on_questions(tmp_path):
+    """Two spellings of one question are one."""
+    config = TeacherConfig(max_questions=2)
+    own = FakeTeacher(rationale=lambda question, reference, sample: REPLY)
+    with (
+        open_teacher(config, tmp_path / "serve.sqlite", {}, run="serve", own=own) as teacher,
+        serving(escalation=Escalation(teacher, 1.0)) as server,
+    ):
+        asked = ["What is 1 + 1?", "What  is 1 + 1?", "What is 2 + 1?", "What is 3 + 1?"]
+        found = [server.ask(question)[1]["choices"][0]["edgeelad"] for question in asked]
+    assert [extension["source"] for extension in found] == ["teacher"] * 3 + ["student"]
+    assert "max_questions" in found[3]["escalation"]
 
 
 @pytest.mark.parametrize(
