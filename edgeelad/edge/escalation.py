@@ -1,7 +1,8 @@
 """Hand a question to the teacher if the student's answer is likely wrong, and log it for the next pool.
 
 The teacher is asked through the client and the ledger of `edgeelad distill`, so a question that was paid for before
-costs nothing, and the caps of its configuration hold. If the teacher fails, the student's answer stands.
+costs nothing, and the caps of its configuration hold. If the teacher fails, the student's answer stands. One that is
+down or refuses everything is left alone for a while; then one question tries it again.
 """
 
 from __future__ import annotations
@@ -11,21 +12,33 @@ import json
 import logging
 import os
 import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from edgeelad.edge.generation import insight
-from edgeelad.errors import BudgetError, EdgeeladError, TeacherReplyError, UsageError
+from edgeelad.errors import (
+    BudgetError,
+    EdgeeladError,
+    TeacherRefusedError,
+    TeacherReplyError,
+    TeacherUnavailableError,
+    UsageError,
+)
 from edgeelad.files import PRIVATE, dump_json, storage_errors
 from edgeelad.locks import lock_file
 from edgeelad.records import Question, ReasoningTree
-from edgeelad.teacher.protocol import Teacher
+from edgeelad.teacher.protocol import Teacher, UnusableReplyError
 from edgeelad.text.explanation import join
 from edgeelad.uncertainty.risk import risk_of
 
 # questions that the teacher has at the same time; its client may allow fewer
 MAX_ASKING = 32
+# until a teacher that was unavailable, or refused everything, is tried again
+COOL_OFF_S = 60.0
 _log = logging.getLogger(__name__)
 
 
@@ -45,16 +58,31 @@ class Handed:
 
 
 class Escalation:
-    """Decides which questions the teacher gets, and asks it.
+    """Decides which questions the teacher gets, and asks it; thread-safe.
+
+    Args:
+        teacher: The teacher. If it has a method `reopen()`, that is called before it is tried again.
+        threshold: Probability that the student's answer is right, below which the teacher is asked.
+        log: Where the questions are kept.
+        clock: Seconds, monotonic.
 
     Attributes:
-        threshold: Probability that the student's answer is right, below which the teacher is asked.
+        threshold: As given.
     """
 
-    def __init__(self, teacher: Teacher, threshold: float, log: EscalatedLog | None = None) -> None:
+    def __init__(
+        self,
+        teacher: Teacher,
+        threshold: float,
+        log: EscalatedLog | None = None,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
         self.threshold = threshold
-        self._teacher, self._log = teacher, log
+        self._teacher, self._log, self._clock = teacher, log, clock
         self._is_spent = False
+        self._lock = threading.Lock()
+        self._retry_at: float | None = None  # while the teacher is left alone
+        self._is_tried = False
         self._limiter: Any = None
 
     def is_wanted(self, tree: ReasoningTree) -> bool:
@@ -71,21 +99,23 @@ class Escalation:
 
     def interrupt(self) -> None:
         """Ask nothing more."""
-        self._is_spent = True
-        interrupt = getattr(self._teacher, "interrupt", None)
-        if callable(interrupt):
-            interrupt()
+        with self._lock:  # a trial reopens the teacher before this, or not at all
+            self._is_spent = True
+        self._tell("interrupt")
 
     def _ask(self, question: Question, tree: ReasoningTree) -> Handed:
         own = insight(tree)
         try:
-            reply = self._teacher.rationale(question, None)
+            with self._turn():
+                reply = self._teacher.rationale(question, None)
         except TeacherReplyError as error:
             return self._failed("unusable", error, question, own)
         except BudgetError as error:
             self._is_spent = True
             _log.warning("%s; from now on the student answers alone", error)
             return self._failed("budget", error, question, own)
+        except (TeacherUnavailableError, TeacherRefusedError) as error:
+            return self._failed("failed", error, question, own)
         except EdgeeladError as error:
             _log.warning("%s; the student's answer stands", error)
             return self._failed("failed", error, question, own)
@@ -95,6 +125,56 @@ class Escalation:
         self._note(question, reply.answer, text)
         extension = {"source": "teacher", "steps": list(reply.steps), "answer": reply.answer, "student": own}
         return Handed("answered", text, extension)
+
+    @contextmanager
+    def _turn(self) -> Iterator[None]:
+        """Ask the teacher in this block, unless it is left alone; after the cool-off one block at a time tries it.
+
+        Raises:
+            TeacherUnavailableError: It is left alone.
+        """
+        with self._lock:
+            is_trial = self._retry_at is not None
+            if self._retry_at is not None:
+                if self._is_tried or self._is_spent or self._clock() < self._retry_at:
+                    raise TeacherUnavailableError("the teacher failed a short time ago, and is not asked now")
+                self._tell("reopen")
+                self._is_tried = True
+        has_answered = False
+        try:
+            yield
+            has_answered = True
+        except UnusableReplyError:
+            has_answered = True
+            raise
+        except (TeacherUnavailableError, TeacherRefusedError) as error:
+            self._leave_alone(error)
+            raise
+        finally:
+            if is_trial:
+                self._end_trial(has_answered=has_answered)
+
+    def _leave_alone(self, error: EdgeeladError) -> None:
+        with self._lock:
+            is_new = self._retry_at is None and not self._is_spent
+            if is_new:
+                self._retry_at = self._clock() + COOL_OFF_S
+        if is_new:
+            _log.warning("%s; the student's answer stands, and the teacher is tried again in %.0f s", error, COOL_OFF_S)
+
+    def _end_trial(self, *, has_answered: bool) -> None:
+        """Ask as before if there was a reply; a request that got none may not be the only one."""
+        with self._lock:
+            self._is_tried = False
+            self._retry_at = None if has_answered else self._clock() + COOL_OFF_S
+        if has_answered:
+            _log.warning("the teacher answers again")
+
+    def _tell(self, method: str) -> None:
+        """Call a method that teachers need not have."""
+        call = getattr(self._teacher, method, None)
+        if callable(call):
+            call()
 
     def _failed(self, outcome: str, error: EdgeeladError, question: Question, own: dict[str, Any]) -> Handed:
         self._note(question, None, None)

@@ -153,6 +153,11 @@ class OpenAITeacher:
         """Send nothing more."""
         self.client.interrupt()
 
+    def reopen(self) -> None:
+        """Send requests again after the endpoint was unavailable or refused them; not for batches."""
+        assert not isinstance(self.client, BatchClient), "a batch is fetched again instead"
+        self.client.reopen()
+
     def _ask(
         self,
         prompt_id: str,

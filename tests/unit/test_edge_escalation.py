@@ -2,12 +2,13 @@ import json
 import threading
 
 import pytest
-from fixtures.fake_teacher import FakeTeacher
+from fixtures.chaos_server import ChaosServer, Raw
+from fixtures.fake_teacher import FakeTeacher, make_tree
 from fixtures.served import TEXT, events, serving
 
 from edgeelad.config import TeacherConfig
-from edgeelad.edge.escalation import EscalatedLog, Escalation
-from edgeelad.errors import BudgetError, TeacherReplyError, TeacherUnavailableError, UsageError
+from edgeelad.edge.escalation import COOL_OFF_S, EscalatedLog, Escalation
+from edgeelad.errors import BudgetError, TeacherRefusedError, TeacherReplyError, TeacherUnavailableError, UsageError
 from edgeelad.pool import read_pool
 from edgeelad.records import Question
 from edgeelad.teacher import open_teacher
@@ -82,14 +83,14 @@ def test_each_question_counts_against_the_cap_on_questions(tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("error", "outcome", "num_calls"),
+    ("error", "outcome", "num_handed", "num_calls"),
     [
-        (TeacherReplyError("nonsense"), "unusable", 2),
-        (TeacherUnavailableError("no connection"), "failed", 2),
-        (BudgetError("the cap would be exceeded"), "budget", 1),
+        (TeacherReplyError("nonsense"), "unusable", 2, 2),
+        (TeacherUnavailableError("no connection"), "failed", 2, 1),
+        (BudgetError("the cap would be exceeded"), "budget", 1, 1),
     ],
 )
-def test_the_students_answer_stands_if_the_teacher_fails(log, error, outcome, num_calls):
+def test_the_students_answer_stands_if_the_teacher_fails(log, error, outcome, num_handed, num_calls):
     def fail(*_):
         raise error
 
@@ -99,9 +100,90 @@ def test_the_students_answer_stands_if_the_teacher_fails(log, error, outcome, nu
             (choice,) = server.ask(question)[1]["choices"]
             assert choice["message"]["content"] == TEXT
             assert choice["edgeelad"]["source"] == "student"
-        assert f'edgeelad_escalated_total{{outcome="{outcome}"}} {num_calls}' in server.call("/metrics")[1]
+        assert f'edgeelad_escalated_total{{outcome="{outcome}"}} {num_handed}' in server.call("/metrics")[1]
     assert len(teacher.calls) == num_calls
-    assert rows(log) == [{"question": "q"}, {"question": "r"}][:num_calls]
+    assert rows(log) == [{"question": "q"}, {"question": "r"}][:num_handed]
+
+
+@pytest.mark.parametrize("error", [TeacherUnavailableError("no connection"), TeacherRefusedError("wrong key")])
+def test_a_teacher_that_failed_is_tried_again_after_a_while(log, error):
+    """By one question at a time; the questions that it does not get are logged, too."""
+    now, is_up, asked, reopened = [0.0], [], [], []
+
+    def reply(question, reference, sample):
+        asked.append(question.text)
+        if is_up:
+            return REPLY
+        if now[0]:
+            assert hand("meanwhile") == "failed"
+        raise error
+
+    def hand(text):
+        tree = make_tree(["1 + 1 = 2"], "2", question=Question(text, text, "number"))
+        return escalation._ask(tree.question, tree).outcome
+
+    teacher = FakeTeacher(rationale=reply)
+    teacher.reopen = lambda: reopened.append(now[0])
+    escalation = Escalation(teacher, 1.0, log, clock=lambda: now[0])
+    assert [hand("a"), hand("b")] == ["failed", "failed"]
+    now[0] = COOL_OFF_S - 1
+    assert hand("c") == "failed"
+    now[0] = COOL_OFF_S  # the trial fails; what comes meanwhile is not sent
+    assert hand("d") == "failed"
+    is_up.append(True)
+    now[0] = 2 * COOL_OFF_S - 1
+    assert hand("e") == "failed"
+    now[0] = 2 * COOL_OFF_S
+    assert [hand("f"), hand("g")] == ["answered", "answered"]
+    assert asked == ["a", "d", "f", "g"]
+    assert reopened == [COOL_OFF_S, 2 * COOL_OFF_S]
+    assert [row["question"] for row in rows(log)] == ["a", "b", "c", "meanwhile", "d", "e", "f", "g"]
+
+
+def test_nothing_is_tried_again_after_an_interrupt():
+    now = [0.0]
+    tree = make_tree(["1 + 1 = 2"], "2", question=Question("q", "q", "number"))
+    teacher = FakeTeacher(rationale=[TeacherUnavailableError("no connection")])
+    teacher.reopen = lambda: pytest.fail("it was interrupted")
+    escalation = Escalation(teacher, 1.0, clock=lambda: now[0])
+    assert escalation._ask(tree.question, tree).outcome == "failed"
+    escalation.interrupt()
+    now[0] = COOL_OFF_S
+    assert escalation._ask(tree.question, tree).outcome == "failed"
+    assert teacher.is_interrupted
+
+
+@pytest.mark.parametrize("fault", ["refuse", Raw(503), Raw(401)])
+@pytest.mark.parametrize("has_fallback", [False, True])
+def test_escalation_outlives_an_outage_of_the_endpoint(tmp_path, fault, has_fallback):
+    now, action = [0.0], ["ok"]
+
+    def hand(number):
+        tree = make_tree(["1 + 1 = 2"], "2", question=Question(str(number), f"What is {number} + 1?", "number"))
+        return escalation._ask(tree.question, tree).outcome
+
+    def server():
+        reply = json.dumps({"steps": ["1 + 1 = 2"], "answer": "2"})
+        return ChaosServer(lambda number, body: action[0], lambda messages: reply)
+
+    with server() as first, server() as second:
+        settings = {"fallback_url": second.url} if has_fallback else {}
+        config = TeacherConfig(url=first.url, model="m", api_key_env="", max_retry_s=0.0, **settings)
+        with open_teacher(config, tmp_path / "serve.sqlite", {}, run="serve") as teacher:
+            escalation = Escalation(teacher, 1.0, clock=lambda: now[0])
+            assert hand(0) == "answered"
+            action[0] = fault
+            # an endpoint that has answered is thought to be down when several questions get nothing
+            assert [hand(number) for number in range(1, 6)][-1] == "failed"
+            num_requests = len(first.requests) + len(second.requests)
+            assert hand(6) == "failed"
+            assert len(first.requests) + len(second.requests) == num_requests
+            now[0] += COOL_OFF_S
+            assert hand(7) != "answered"
+            action[0] = "ok"
+            assert hand(8) == "failed"
+            now[0] += COOL_OFF_S
+            assert [hand(9), hand(10)] == ["answered", "answered"]
 
 
 def test_the_log_is_a_pool(log):

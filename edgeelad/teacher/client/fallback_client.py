@@ -65,6 +65,13 @@ class FallbackClient:
         self._first.interrupt()
         self._second.interrupt()
 
+    def reopen(self) -> None:
+        """Send requests again after both endpoints failed; the first one waits for its trial if it is down."""
+        with self._lock:
+            if self._retry_at is None:
+                self._first.reopen()
+            self._second.reopen()
+
     def complete(self, request: TeacherRequest, question_id: str, completion_cap: int) -> StoredReply:
         """The reply to a request; see `ChatClient.complete`. Its key tells which endpoint gave it."""
         endpoint = self._second.endpoint
