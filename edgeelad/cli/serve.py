@@ -21,6 +21,8 @@ if TYPE_CHECKING:
     from edgeelad.config import TeacherConfig
     from edgeelad.edge.escalation import Escalation
 
+# seconds that a client waits for a teacher that is down or slow, while the student's answer is there
+MAX_WAITS_S = {"max_retry_s": 15.0, "read_timeout_s": 60.0}
 CAPS = ("max_usd", "max_requests", "max_prompt_tokens", "max_completion_tokens_total", "max_questions")
 
 
@@ -156,11 +158,13 @@ def _escalation(options: ServeCommand) -> Iterator[Escalation | None]:
 
 
 def _teacher_config(options: ServeCommand) -> TeacherConfig:
-    """The teacher's configuration.
+    """The teacher's configuration; a run's file waits longer than a client does, so only `--set` exceeds `MAX_WAITS_S`.
 
     Raises:
         UsageError: It has no cap: what clients may spend must be limited.
     """
+    from edgeelad.config import parse_override
+
     config = config_with_teacher(
         options.config_path,
         options.overrides,
@@ -173,4 +177,6 @@ def _teacher_config(options: ServeCommand) -> TeacherConfig:
             "--escalate-below lets clients spend money; limit it with --budget-usd, or for example "
             "--set teacher.max_requests=1000"
         )
-    return config
+    set_keys = {parse_override(override)[:2] for override in options.overrides}
+    waits = {name: s for name, s in MAX_WAITS_S.items() if ("teacher", name) not in set_keys}
+    return config.model_copy(update={name: min(getattr(config, name), s) for name, s in waits.items()})
