@@ -158,7 +158,9 @@ def _escalation(options: ServeCommand) -> Iterator[Escalation | None]:
 
 
 def _teacher_config(options: ServeCommand) -> TeacherConfig:
-    """The teacher's configuration; a run's file waits longer than a client does, so only `--set` exceeds `MAX_WAITS_S`.
+    """The teacher's configuration, without batches: a client waits, and less long than a run.
+
+    Only `--set` exceeds `MAX_WAITS_S`, since a run's file states all its values.
 
     Raises:
         UsageError: It has no cap: what clients may spend must be limited.
@@ -179,4 +181,5 @@ def _teacher_config(options: ServeCommand) -> TeacherConfig:
         )
     set_keys = {parse_override(override)[:2] for override in options.overrides}
     waits = {name: s for name, s in MAX_WAITS_S.items() if ("teacher", name) not in set_keys}
-    return config.model_copy(update={name: min(getattr(config, name), s) for name, s in waits.items()})
+    changes = {name: min(getattr(config, name), s) for name, s in waits.items()}
+    return config.model_copy(update={"batch": False, **changes})  # the batch discount is not applied then

@@ -23,6 +23,7 @@ from edgeelad.edge.generation import insight
 from edgeelad.errors import (
     BudgetError,
     EdgeeladError,
+    TeacherError,
     TeacherRefusedError,
     TeacherReplyError,
     TeacherUnavailableError,
@@ -119,6 +120,9 @@ class Escalation:
         except EdgeeladError as error:
             _log.warning("%s; the student's answer stands", error)
             return self._failed("failed", error, question, own)
+        except Exception:  # a teacher of the user's own may raise anything; no client loses its answer by that
+            _log.exception("the teacher failed unexpectedly; the student's answer stands")
+            return self._failed("failed", TeacherError("the teacher failed; see the server's log"), question, own)
         if reply.answer is None:
             return self._failed("unusable", TeacherReplyError("the reply states no answer"), question, own)
         text = join(reply.steps, reply.answer)

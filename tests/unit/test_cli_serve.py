@@ -30,3 +30,9 @@ def test_clients_wait_for_the_teacher_for_a_limited_time(tmp_path, in_file, argu
     (tmp_path / "run.toml").write_text(f"[teacher]\n{in_file}\n", encoding="utf-8")
     config = teacher_config(*ENDPOINT, "--config", tmp_path / "run.toml", *arguments)
     assert (config.max_retry_s, config.read_timeout_s) == expected
+
+
+def test_a_server_buys_no_batches(tmp_path):
+    (tmp_path / "run.toml").write_text("[teacher]\nbatch = true\n", encoding="utf-8")
+    assert not teacher_config(*ENDPOINT, "--config", tmp_path / "run.toml").batch
+    assert not teacher_config(*ENDPOINT, "--set", "teacher.batch=true").batch

@@ -88,6 +88,7 @@ def test_each_question_counts_against_the_cap_on_questions(tmp_path):
         (TeacherReplyError("nonsense"), "unusable", 2, 2),
         (TeacherUnavailableError("no connection"), "failed", 2, 1),
         (BudgetError("the cap would be exceeded"), "budget", 1, 1),
+        (RuntimeError("secret detail"), "failed", 2, 2),
     ],
 )
 def test_the_students_answer_stands_if_the_teacher_fails(log, error, outcome, num_handed, num_calls):
@@ -100,6 +101,7 @@ def test_the_students_answer_stands_if_the_teacher_fails(log, error, outcome, nu
             (choice,) = server.ask(question)[1]["choices"]
             assert choice["message"]["content"] == TEXT
             assert choice["edgeelad"]["source"] == "student"
+            assert "secret" not in str(choice["edgeelad"])
         assert f'edgeelad_escalated_total{{outcome="{outcome}"}} {num_handed}' in server.call("/metrics")[1]
     assert len(teacher.calls) == num_calls
     assert rows(log) == [{"question": "q"}, {"question": "r"}][:num_handed]
