@@ -160,8 +160,10 @@ class Answering:
         assert choice.finish is not None, "it has ended"
         is_short = choice.finish == "length" and self.generation.request.max_tokens is not None
         handed: Handed | None = None
-        # what the client itself cut off says nothing of the student
-        if self.escalation is not None and not (choice.is_cut or is_short) and self.escalation.is_wanted(choice.tree):
+        # what the client itself cut off says nothing of the student, and the teacher states no confidences
+        wanted = self.generation.request.format
+        is_own = choice.is_cut or is_short or (wanted is not None and wanted.is_of_student)
+        if self.escalation is not None and not is_own and self.escalation.is_wanted(choice.tree):
             handed = await self.escalation.hand_over(self.generation.question, choice.tree)
             self.metrics.count("escalated_total", outcome=handed.outcome)
         if handed is None:

@@ -31,6 +31,7 @@ CAN_FILL = (
     "integer, boolean, or an enum), confidence (number) and risk (number)"
 )
 DEFAULT_FIELDS = ("steps", "answer")
+STUDENT_FIELDS = ("confidences", "confidence", "risk")  # how sure the student was of its own explanation
 TYPES = frozenset({"string", "number", "integer", "boolean", "null", "array", "object"})
 NOTES = frozenset({"title", "description", "default", "examples", "$schema", "$id", "$comment"})
 MAX_ALTERNATIVES, MAX_DEPTH = 16, 4
@@ -64,6 +65,14 @@ class ObjectFormat:
 
     properties: Mapping[str, tuple[Form, ...]]
     required: frozenset[str]
+
+    @property
+    def is_of_student(self) -> bool:
+        """Whether it requires a value that only a student's explanation has, and null will not do."""
+        return any(
+            not any(True for form in self.properties[name] for _ in _values(None, form, "text"))
+            for name in self.required.intersection(STUDENT_FIELDS)
+        )
 
 
 def parse_format(value: Any) -> ObjectFormat | None:

@@ -82,6 +82,23 @@ def test_each_question_counts_against_the_cap_on_questions(tmp_path):
     assert "max_questions" in found[3]["escalation"]
 
 
+def test_no_teacher_is_paid_for_an_object_that_only_the_student_can_fill():
+    def ask(number):
+        properties = {"answer": {"type": "string"}, "confidence": number}
+        schema = {"type": "object", "properties": properties, "required": ["answer", "confidence"]}
+        wanted = {"type": "json_schema", "json_schema": {"name": "solution", "schema": schema}}
+        message = server.ask("q", response_format=wanted)[1]["choices"][0]["message"]
+        return json.loads(message["content"])
+
+    teacher = FakeTeacher(rationale=lambda question, reference, sample: REPLY)
+    with serving(escalation=Escalation(teacher, 1.0)) as server:
+        own = ask({"type": "number"})
+        assert own["answer"] == "4"
+        assert 0 < own["confidence"] < 1
+        assert teacher.calls == []
+        assert ask({"type": ["number", "null"]}) == {"answer": "5", "confidence": None}
+
+
 @pytest.mark.parametrize(
     ("error", "outcome", "num_handed", "num_calls"),
     [

@@ -48,6 +48,22 @@ def test_text_is_no_format():
     assert parse_format(None) is parse_format({"type": "text"}) is None
 
 
+@pytest.mark.parametrize(
+    ("schema", "expected"),
+    [
+        (schema_of(answer={"type": "string"}, confidence={"type": "number"}), True),
+        (schema_of(steps=STRINGS, confidences={"type": "array", "items": {"type": "number"}}), True),
+        (schema_of(risk={"anyOf": [{"type": "number"}, {"type": "integer"}]}), True),
+        (schema_of(risk={"anyOf": [{"type": "number"}, {"type": "null"}]}), False),
+        (schema_of(answer={"type": "string"}, confidence={}), False),
+        (schema_of(["answer"], answer={"type": "string"}, confidence={"type": "number"}), False),
+        (schema_of(steps=STRINGS, answer={"type": "string"}), False),
+    ],
+)
+def test_an_object_with_confidences_is_the_students(schema, expected):
+    assert parse_format(as_format(schema)).is_of_student == expected
+
+
 def test_an_object_holds_steps_and_answer():
     for wanted in ({"type": "json_object"}, as_format({}), as_format({"type": "object"})):
         assert fill(parse_format(wanted), FOUND, "number") == {"steps": ["2 + 2 = 4"], "answer": "4"}
