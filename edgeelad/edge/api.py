@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 from edgeelad.edge.formats import FormatError, ObjectFormat, parse_format
+from edgeelad.pool.fields import is_blank
 
 Kind = Literal["chat", "completion"]
 MAX_STOPS = 4
@@ -247,8 +248,11 @@ def _prompt(prompt: Any) -> str:
 
 
 def _not_empty(text: str, param: str) -> str:
-    if not text.strip():
+    """Refuse what a pool refuses, so that every question that is answered can be logged for the next one."""
+    if is_blank(text):
         raise ApiError(400, "The question is empty.", param)
+    if "\0" in text:
+        raise ApiError(400, "The question holds a NUL character; remove it.", param)
     try:
         text.encode("utf-8")
     except UnicodeEncodeError:

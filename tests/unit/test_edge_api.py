@@ -117,6 +117,8 @@ def test_what_cannot_be_done_is_refused_and_named(name, value):
         ([{"content": "x"}], "messages[0]"),
         ([{"role": "user"}], "messages[0].content"),
         ([{"role": "user", "content": "  "}], "messages[0].content"),
+        ([{"role": "user", "content": "\u200b\u2060 \x07"}], "messages[0].content"),
+        ([{"role": "user", "content": "What is\0 1 + 1?"}], "messages[0].content"),
         ([{"role": "user", "content": "\ud800"}], "messages[0].content"),
         ([{"role": "user", "content": [{"type": "image_url"}]}], "messages[0].content"),
     ],
@@ -125,7 +127,7 @@ def test_messages_that_hold_no_question(messages, param):
     assert refused({"messages": messages}).param == param
 
 
-@pytest.mark.parametrize("prompt", [None, ["a", "b"], [1, 2, 3], "", {}])
+@pytest.mark.parametrize("prompt", [None, ["a", "b"], [1, 2, 3], "", "\u200b", "a\0", {}])
 def test_prompts_that_are_not_one_text(prompt):
     assert refused({"prompt": prompt}, "completion").param == "prompt"
 

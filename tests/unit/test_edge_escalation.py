@@ -221,6 +221,14 @@ def test_the_log_is_a_pool(log):
     assert len({question.id for question in pool}) == 4
 
 
+def test_no_question_makes_the_log_unreadable(log):
+    teacher = FakeTeacher(rationale=lambda question, reference, sample: REPLY)
+    with serving(escalation=Escalation(teacher, 1.0, log)) as server:
+        statuses = [server.ask(question)[0] for question in ("q", "What is\0 1 + 1?", "\u200b", "\x01", "\ufeff q")]
+    assert statuses == [200, 400, 400, 400, 200]
+    assert len(list(read_pool(str(log.path)))) == 2
+
+
 def test_a_log_continues_after_a_crash(tmp_path):
     path = tmp_path / "log.jsonl"
     path.write_bytes(b'{"question": "a", "answer": "1"}\n{"question": "b", "ans')
