@@ -158,7 +158,7 @@ class Answering:
         """The student's answer, or the teacher's."""
         assert choice.tree is not None, "it has ended"
         assert choice.finish is not None, "it has ended"
-        is_short = choice.finish == "length" and self.generation.request.max_tokens is not None
+        is_short = choice.finish == "length" and self.generation.is_shortened
         handed: Handed | None = None
         # what the client itself cut off says nothing of the student, and the teacher states no confidences
         wanted = self.generation.request.format

@@ -112,6 +112,11 @@ class Generation:
     max_tokens: int
     seed: int
 
+    @property
+    def is_shortened(self) -> bool:
+        """Whether the client allows fewer tokens than it would have got without saying."""
+        return self.request.max_tokens == self.max_tokens < self.served.max_tokens
+
     def start(self, scheduler: Scheduler) -> list[Choice]:
         """Queue the choices.
 

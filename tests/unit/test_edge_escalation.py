@@ -82,6 +82,27 @@ def test_each_question_counts_against_the_cap_on_questions(tmp_path):
     assert "max_questions" in found[3]["escalation"]
 
 
+@pytest.mark.parametrize(
+    ("limit", "asked", "source"),
+    [
+        (None, None, "teacher"),
+        (None, 39, "student"),
+        (None, 40, "teacher"),  # the package's own limit
+        (None, 60, "teacher"),
+        (None, 10_000, "teacher"),  # more than the context
+        (20, None, "teacher"),
+        (20, 30, "teacher"),  # cut by --max-tokens
+        (20, 10, "student"),
+    ],
+)
+def test_only_a_client_that_asks_for_less_cuts_an_explanation_off(limit, asked, source):
+    teacher = FakeTeacher(rationale=lambda question, reference, sample: REPLY)
+    with serving(escalation=Escalation(teacher, 1.0), max_tokens=limit) as server:
+        (choice,) = server.ask("endless", max_tokens=asked)[1]["choices"]
+    assert choice["edgeelad"]["source"] == source
+    assert choice["finish_reason"] == ("length" if source == "student" else "stop")
+
+
 def test_no_teacher_is_paid_for_an_object_that_only_the_student_can_fill():
     def ask(number):
         properties = {"answer": {"type": "string"}, "confidence": number}
