@@ -177,7 +177,8 @@ def _refuse_impossible(body: Mapping[str, Any], kind: Kind) -> None:
         if name in _OWN[kind] or name in _COMMON or name in _WITHOUT_EFFECT:
             continue
         if name not in _NOTHING_ASKED:
-            raise ApiError(400, f"Unrecognized request argument supplied: {name}", name, "unknown_parameter")
+            shown = name.encode("utf-8", "backslashreplace").decode()  # JSON's escapes can spell half a surrogate pair
+            raise ApiError(400, f"Unrecognized request argument supplied: {shown}", shown, "unknown_parameter")
         # True == 1 in Python: a boolean is not a number here
         is_nothing = value is None or any(
             value == allowed and isinstance(value, bool) == isinstance(allowed, bool)

@@ -187,6 +187,10 @@ def _allowed(schema: Mapping[str, Any]) -> tuple[Any, ...] | None:
     is_short = isinstance(values, list) and len(values) <= MAX_VALUES
     if not is_short or any(isinstance(value, dict | list) or len(str(value)) > MAX_VALUE_CHARS for value in values):
         raise FormatError(f"an enum must be a list of up to {MAX_VALUES} values of up to {MAX_VALUE_CHARS} characters")
+    try:
+        "".join(map(str, values)).encode("utf-8")
+    except UnicodeEncodeError:
+        raise FormatError("a value of the enum holds half a surrogate pair, which is no text") from None
     return tuple(values)
 
 

@@ -4,6 +4,7 @@ from hypothesis import strategies as st
 
 from edgeelad.edge.api import ApiError, parse_request
 from edgeelad.edge.stops import StopCutter
+from edgeelad.files import dump_json
 
 HELLO = [{"role": "user", "content": "hello"}]
 
@@ -137,6 +138,9 @@ def test_other_models_and_other_bodies():
     assert (error.status, error.code, error.param) == (404, "model_not_found", "model")
     assert refused([1]).status == 400
     assert refused({"messages": HELLO, "made_up": 1}).code == "unknown_parameter"
+    error = refused({"messages": HELLO, "made \ud800 up": 1})
+    assert (error.status, error.param) == (400, "made \\ud800 up")
+    assert dump_json(error.to_json()).encode("utf-8")
 
 
 TEXTS = st.text(alphabet="ab\n", max_size=30)

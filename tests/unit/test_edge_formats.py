@@ -163,6 +163,7 @@ def deep(levels):
         as_format(schema_of(answer={"enum": [{"a": 1}]})),
         as_format(schema_of(answer={"enum": list(range(300))})),
         as_format(schema_of(answer={"enum": 4})),
+        as_format(schema_of(answer={"enum": ["3", "4 \ud800"]})),
         as_format(schema_of(answer={"anyOf": []})),
         as_format(schema_of(answer={"anyOf": [{"type": "string"}] * 40})),
         as_format(schema_of(answer={"anyOf": {"type": "string"}})),
