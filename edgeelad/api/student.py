@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Generator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -105,12 +105,17 @@ class LoadedStudent:
         (tree,) = self._opened.explain([asked], max_tokens or self.info.max_tokens)
         return make_explanation(tree)
 
-    def stream(self, question: str | Question, *, max_tokens: int | None = None) -> Iterator[str]:
+    def stream(
+        self, question: str | Question, *, max_tokens: int | None = None
+    ) -> Generator[str, None, tuple[str, FinishReason]]:
         """Yield the text of `explain` piece by piece, as it is generated.
 
         Args:
             question: As for `explain`.
             max_tokens: As for `explain`.
+
+        Returns:
+            The whole text, and why it ended: the value of `yield from`.
 
         Raises:
             UsageError, PromptTooLongError: As `explain`.

@@ -49,17 +49,15 @@ def explain_aloud(student: LoadedStudent, question: str, max_tokens: int | None 
     """
     from edgeelad.text.explanation import split
 
-    text = ""
-    for piece in student.stream(question, max_tokens=max_tokens):
-        text += piece
-        yield piece
+    text, finish_reason = yield from student.stream(question, max_tokens=max_tokens)
     if not text.endswith("\n"):
         yield "\n"
     # the answer line ends the text; an answer that is stated otherwise, or not at all, is reported here
     if split(text).answer_line is None:
-        from edgeelad.text.answers import extract
+        from edgeelad.edge.question import make_question
+        from edgeelad.engine.tree import read_answer
 
-        answer = extract(text, student.info.answer_kind)
+        answer = read_answer(text, make_question(question, student.info.answer_kind), finish_reason)
         yield f"(answer: {answer})\n" if answer is not None else "(no answer was stated)\n"
 
 

@@ -5,7 +5,7 @@ Opens an exported folder or a package; a `generate.TokenGenerator` generates the
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterator, Sequence
 from pathlib import Path
 from types import TracebackType
 
@@ -33,7 +33,7 @@ from edgeelad.engine.tree import (
     tree_request,
 )
 from edgeelad.errors import PromptTooLongError
-from edgeelad.records import Branch, Probe, Question, ReasoningTree, TokenCounts
+from edgeelad.records import Branch, FinishReason, Probe, Question, ReasoningTree, TokenCounts
 from edgeelad.text.explanation import join_steps, split
 
 # minimum room that a prompt must leave for an explanation
@@ -134,13 +134,28 @@ class Student:
             ]
         return texts
 
-    def stream(self, question: Question, max_tokens: int) -> Iterator[str]:
+    def stream(self, question: Question, max_tokens: int) -> Generator[str, None, tuple[str, FinishReason]]:
         """The greedy explanation of one question, in pieces of whole characters that joined are its text.
+
+        Returns:
+            The whole text, and why it ended: the value of `yield from`.
 
         Raises:
             PromptTooLongError: The question leaves no room for an explanation.
         """
-        yield from self.codec.stream(self._generator.stream(self._prompt(question), max_tokens, self._limits))
+        prompt, ids, stop = self._prompt(question), [], self._limits.stop
+
+        def kept() -> Iterator[int]:
+            for token in self._generator.stream(prompt, max_tokens, self._limits):
+                ids.append(token)
+                yield token
+
+        yield from self.codec.stream(kept())
+        text = self.codec.decode(ids)
+        if stop is not None and ids and ids[-1] in stop.tokens and stop.check(ids):
+            return text, "stop"
+        is_cut = len(ids) == min(max_tokens, self._limits.max_context - len(prompt))
+        return text, "length" if is_cut else "eos"
 
     def open_batch(self, num_rows: int) -> LiveBatch:
         """Open a batch of up to `num_rows` explanations that start at any time; see `generate.LiveBatch`."""

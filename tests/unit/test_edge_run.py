@@ -35,11 +35,23 @@ def run(package, question, max_tokens=None):
         return "".join(explain_aloud(student, question, max_tokens))
 
 
+def ended(stream):
+    """What a stream returns."""
+    while True:
+        try:
+            next(stream)
+        except StopIteration as end:
+            return end.value
+
+
 def test_the_stream_is_the_explanation(package):
     with Student.open(package, EngineOptions.for_device()) as student:
         question = make_question(ASKED, "number")
         (tree,) = student.explain([question], 24)
         assert "".join(student.stream(question, 24)) == tree.text
+        for max_tokens in (1, 5, 24, 10_000):
+            (short,) = student.explain([question], max_tokens)
+            assert ended(student.stream(question, max_tokens)) == (short.text, short.finish_reason)
     assert run(package, ASKED).startswith(tree.text)
     command = [sys.executable, "-m", "edgeelad", "run", str(package), ASKED]
     assert subprocess.run(command, check=True, capture_output=True, text=True).stdout == run(package, ASKED)
@@ -55,8 +67,18 @@ def test_the_stream_is_the_explanation(package):
 
 def test_an_answer_that_was_not_stated_is_said(package, monkeypatch):
     assert run(package, ASKED, max_tokens=1).endswith("(no answer was stated)\n")
-    for text, ending in (("2 + 2 = 4\nThe answer is 4", "is 4\n"), ("2 + 2 = 4", "= 4\n(answer: 4)\n")):
-        monkeypatch.setattr(Student, "stream", lambda *_, text=text: iter([text]))
+    for text, finish_reason, ending in (
+        ("2 + 2 = 4\nThe answer is 4", "eos", "is 4\n"),
+        ("2 + 2 = 4", "eos", "= 4\n(answer: 4)\n"),
+        ("2 + 2 = 4", "length", "= 4\n(no answer was stated)\n"),
+        ("2 + 2 = 4\nThe answer is 4", "length", "is 4\n"),
+    ):
+
+        def stream(*_, text=text, finish_reason=finish_reason):
+            yield text
+            return text, finish_reason
+
+        monkeypatch.setattr(Student, "stream", stream)
         assert run(package, ASKED).endswith(ending)
 
 
