@@ -62,7 +62,8 @@ class Escalation:
     """Decides which questions the teacher gets, and asks it; thread-safe.
 
     Args:
-        teacher: The teacher. If it has a method `reopen()`, that is called before it is tried again.
+        teacher: The teacher. One that has a method `reopen()` is interrupted while it is left alone, answers what its
+            ledger holds, and is reopened before it is tried again.
         threshold: Probability that the student's answer is right, below which the teacher is asked.
         log: Where the questions are kept.
         clock: Seconds, monotonic.
@@ -84,6 +85,7 @@ class Escalation:
         self._lock = threading.Lock()
         self._retry_at: float | None = None  # while the teacher is left alone
         self._is_tried = False
+        self._can_reopen = callable(getattr(teacher, "reopen", None))
         self._limiter: Any = None
 
     def is_wanted(self, tree: ReasoningTree) -> bool:
@@ -138,10 +140,12 @@ class Escalation:
             TeacherUnavailableError: It is left alone.
         """
         with self._lock:
-            is_trial = self._retry_at is not None
-            if self._retry_at is not None:
-                if self._is_tried or self._is_spent or self._clock() < self._retry_at:
-                    raise TeacherUnavailableError("the teacher failed a short time ago, and is not asked now")
+            is_down = self._retry_at is not None
+            is_over = self._retry_at is not None and self._clock() >= self._retry_at
+            is_trial = is_over and not (self._is_tried or self._is_spent)
+            if is_down and not is_trial and (self._is_tried or not self._can_reopen):
+                raise TeacherUnavailableError("the teacher failed a short time ago, and is not asked now")
+            if is_trial:
                 self._tell("reopen")
                 self._is_tried = True
         has_answered = False
@@ -162,17 +166,24 @@ class Escalation:
         with self._lock:
             is_new = self._retry_at is None and not self._is_spent
             if is_new:
-                self._retry_at = self._clock() + COOL_OFF_S
+                self._stop()
         if is_new:
             _log.warning("%s; the student's answer stands, and the teacher is tried again in %.0f s", error, COOL_OFF_S)
 
     def _end_trial(self, *, has_answered: bool) -> None:
         """Ask as before if there was a reply; a request that got none may not be the only one."""
         with self._lock:
-            self._is_tried = False
-            self._retry_at = None if has_answered else self._clock() + COOL_OFF_S
+            self._is_tried, self._retry_at = False, None
+            if not has_answered:
+                self._stop()
         if has_answered:
             _log.warning("the teacher answers again")
+
+    def _stop(self) -> None:
+        """Begin to leave the teacher alone; what its ledger holds, it may still tell."""
+        self._retry_at = self._clock() + COOL_OFF_S
+        if self._can_reopen:
+            self._tell("interrupt")
 
     def _tell(self, method: str) -> None:
         """Call a method that teachers need not have."""

@@ -66,8 +66,9 @@ class FallbackClient:
         self._second.interrupt()
 
     def reopen(self) -> None:
-        """Send requests again after both endpoints failed; the first one waits for its trial if it is down."""
+        """Send requests again after an interrupt or a failure of both; the first waits for its trial if it is down."""
         with self._lock:
+            self._is_interrupted = False
             if self._retry_at is None:
                 self._first.reopen()
             self._second.reopen()
