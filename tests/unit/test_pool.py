@@ -1,7 +1,9 @@
 import json
 import logging
 import tracemalloc
+from decimal import Decimal
 
+import numpy as np
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
@@ -99,6 +101,44 @@ def test_parquet(tmp_path):
     write(path, "no parquet")
     with pytest.raises(PoolError, match=r"pool\.parquet: not a readable parquet file"):
         read_pool(path)
+
+
+def write_table(path, columns, **types):
+    import pyarrow
+    import pyarrow.parquet
+
+    arrays = {name: pyarrow.array(values, types.get(name)) for name, values in columns.items()}
+    pyarrow.parquet.write_table(pyarrow.table(arrays), path)
+    return path
+
+
+@pytest.mark.parametrize("num_bits", [16, 32])
+def test_short_floats_are_the_numbers_that_they_are_written_as(tmp_path, num_bits):
+    import pyarrow
+
+    short = {16: pyarrow.float16(), 32: pyarrow.float32()}[num_bits]
+    columns = {
+        "question": ["One?", "Two?", "Three?", "Four?"],
+        "answer": np.array([0.1, 2.5, 3, np.nan], f"float{num_bits}"),
+        "choices": [None, None, None, np.array([0.1, 0.2], f"float{num_bits}")],
+        "more": [{"value": np.float16(1) if num_bits == 16 else 1.0}, None, None, None],
+    }
+    types = {"choices": pyarrow.list_(short), "more": pyarrow.struct({"value": short})}
+    path = write_table(tmp_path / "pool.parquet", columns, **types)
+    questions = list(read_pool(path))
+    assert [question.answer for question in questions] == ["0.1", "2.5", "3", None]
+    assert questions[3].choices == ("0.1", "0.2")
+    datasets = pytest.importorskip("datasets")
+    datasets.Dataset.from_parquet(str(path)).save_to_disk(str(tmp_path / "saved"))
+    assert list(read_pool(tmp_path / "saved")) == questions
+
+
+def test_decimals_are_numbers(tmp_path):
+    answers = [Decimal("5.00"), Decimal("0.10"), Decimal("12345678901234567.25"), None]
+    columns = {"question": [f"{number}?" for number in range(4)], "answer": answers, "id": list(map(Decimal, range(4)))}
+    questions = list(read_pool(write_table(tmp_path / "pool.parquet", columns), kind="number"))
+    assert [question.answer for question in questions] == ["5", "0.1", "12345678901234567.25", None]
+    assert [question.id for question in questions] == ["0", "1", "2", "3"]
 
 
 def test_a_dataset_saved_on_disk_and_a_folder_of_data_files(tmp_path):
