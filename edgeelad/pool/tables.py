@@ -38,11 +38,36 @@ def read_parquet(path: Path) -> Iterator[Row]:
             classes = _classes_of_schema(file.schema_arrow.metadata or {})
             numbers = _number_columns(file.schema_arrow)
             for batch in file.iter_batches(batch_size=PARQUET_BATCH):
-                for fields in batch.to_pylist():
+                for fields in _values_of(path, batch, number):
                     number += 1
                     yield _named(f"{path}: row {number}", _with_numbers(fields, numbers), classes)
     except (pyarrow.ArrowException, OSError) as error:
         raise PoolError(f"{path}: not a readable parquet file ({one_line(error)}); write it again") from error
+
+
+def _values_of(path: Path, batch: Any, num_before: int) -> list[dict[str, Any]]:
+    """The rows of a batch, by field; text in a parquet file is not checked for UTF-8 until it is decoded.
+
+    Raises:
+        PoolError: A text is not UTF-8.
+    """
+    try:
+        return list(batch.to_pylist())
+    except UnicodeDecodeError:
+        name, number = next(_undecodable(batch))
+        raise PoolError(
+            f"{path}: row {num_before + number}: field {name!r}: not UTF-8; write the file again with UTF-8 text"
+        ) from None
+
+
+def _undecodable(batch: Any) -> Iterator[tuple[str, int]]:
+    """Fields and rows, counted from 1, whose text is not UTF-8."""
+    for number in range(len(batch)):
+        for name, column in zip(batch.schema.names, batch.columns, strict=True):
+            try:
+                column[number].as_py()
+            except UnicodeDecodeError:
+                yield name, number + 1
 
 
 def read_dataset(name: str, split: str) -> Iterator[Row]:

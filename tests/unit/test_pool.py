@@ -141,6 +141,17 @@ def test_decimals_are_numbers(tmp_path):
     assert [question.id for question in questions] == ["0", "1", "2", "3"]
 
 
+def test_text_in_parquet_that_is_not_utf8_is_named_with_its_row_and_field(tmp_path):
+    import pyarrow
+
+    texts = pyarrow.array([b"Good?"] * 1500 + [b"caf\xe9?"])
+    columns = {"question": pyarrow.Array.from_buffers(pyarrow.string(), len(texts), texts.buffers())}
+    path = write_table(tmp_path / "pool.parquet", columns | {"answer": ["5"] * len(texts)})
+    questions = read_pool(path)
+    with pytest.raises(PoolError, match=r"pool\.parquet: row 1501: field 'question': not UTF-8; write the file again"):
+        list(questions)
+
+
 def test_a_dataset_saved_on_disk_and_a_folder_of_data_files(tmp_path):
     datasets = pytest.importorskip("datasets")
     rows = [{"question": "What is 2 + 3?", "answer": "5"}, {"question": "And 3 + 4?", "answer": "7"}]
