@@ -64,7 +64,8 @@ def read_xml(path: Path) -> Iterator[Row]:
             names = [*element.keys(), *(child.tag for child in inner)]
             if len(set(names)) < len(names):
                 raise PoolError(f"{where}: two values of one name; give each its own")
-            yield Row(where, {**element.attrib, **{child.tag: (child.text or "").strip() for child in inner}})
+            values = {**element.attrib, **{child.tag: (child.text or "").strip() for child in inner}}
+            yield Row(where, values, is_typed=False)
 
 
 def _rows_of(path: Path, document: dict[str, Any]) -> Iterator[Row]:

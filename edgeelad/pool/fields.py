@@ -145,7 +145,8 @@ def right_choice(row: Row, name: str, options: Options, *, first_index: int | No
         name: The field that tells the right choice: by its label, its text or its index.
         options: The choices.
         first_index: The index of the first choice, if whole numbers are indexes. Otherwise a number is read as the
-            text of a choice, else as an index from 0; a number that could be both is refused.
+            text of a choice, else as an index from 0; a number that could be both is refused, and so are digits in
+            a file without types, such as CSV. Quoted digits in JSON are text.
     """
     value = row.get(name)
     if isinstance(value, list):
@@ -164,7 +165,8 @@ def right_choice(row: Row, name: str, options: Options, *, first_index: int | No
     index = int(text) - (first_index or 0) if re.fullmatch(r"[0-9]{1,3}", text) else None
     by_index = _label_at(index, options) if index is not None else None
     by_text = canonical(text, "choice", options.texts) if first_index is None or index is None else None
-    if by_text and by_index and by_text != by_index and not isinstance(value, str):
+    is_text = isinstance(value, str) and row.is_typed
+    if by_text and by_index and by_text != by_index and not is_text:
         row.fail(name, f"{text} is the index of ({by_index}) and the text of ({by_text})", "write the choice's label")
     if text == "-1" and by_text is None:  # how published test files hide the answer
         return None

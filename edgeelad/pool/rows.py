@@ -52,12 +52,14 @@ class Row:
         fields: Its values by name.
         classes: Names of the classes that a field's whole numbers stood for, if the file says.
         used: Names of the fields that were read.
+        is_typed: Whether the file tells numbers from text; CSV, TSV and XML do not.
     """
 
     where: str
     fields: Mapping[str, Any]
     classes: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     used: set[str] = field(default_factory=set)
+    is_typed: bool = True
 
     def fail(self, field: str, problem: str, remedy: str) -> NoReturn:
         """Raise a PoolError that names file, line, field and remedy."""
@@ -260,7 +262,7 @@ def _separated(path: Path, delimiter: str) -> Iterator[Row]:
                 f"{path}:{reader.line_num}: {len(values)} fields where the header has {len(header)}; quote fields that "
                 "hold separators"
             )
-        yield Row(f"{path}:{reader.line_num}", dict(zip(header, map(_cell, values), strict=True)))
+        yield Row(f"{path}:{reader.line_num}", dict(zip(header, map(_cell, values), strict=True)), is_typed=False)
 
 
 def _is_question_of_mmlu(first: list[str]) -> bool:

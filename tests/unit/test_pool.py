@@ -314,6 +314,21 @@ def test_an_index_is_told_and_never_guessed(tmp_path, caplog):
     ]
 
 
+def test_digits_in_csv_may_be_an_index_too(tmp_path):
+    def answer(choices, right):
+        (question,) = read_pool(write(tmp_path / "pool.csv", f"question,A,B,C,D,answer\n?,{choices},{right}\n"))
+        return question.answer
+
+    with pytest.raises(PoolError, match=r"pool\.csv:2: field 'answer': 2 is the index of \(C\) and the text of \(B\)"):
+        answer("1,2,3,4", "2")
+    assert answer("1,2,3,4", "B") == "B"
+    assert answer("1,2,3,4", "4") == "D"  # not an index
+    assert answer("0,1,2,3", "2") == "C"  # the same choice
+    assert answer("a,b,c,d", "2") == "C"
+    # quoted digits in JSON are text
+    assert read_one(tmp_path, {"question": "?", "choices": ["1", "2", "3", "4"], "answer": "2"}).answer == "B"
+
+
 def test_a_default_kind_holds_for_what_does_not_tell_its_own(tmp_path):
     def kind(default, **row):
         return read_one(tmp_path, {"question": "?", **row}, default_kind=default).kind
