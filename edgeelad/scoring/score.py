@@ -1,6 +1,7 @@
 """Score a pool (`edgeelad score`) or evaluate a student on labeled questions (`edgeelad eval`) on a CPU server.
 
-Needs no torch, and streams the pool: it is read once to check and count its rows, then again to score them. The output
+Needs no torch, and streams the pool: it is read once to check and count its rows, then again to score them; a question
+that has changed meanwhile is an error. The output
 follows from the pool, the student and the settings alone, not from the number of workers, shards or restarts.
 """
 
@@ -30,7 +31,7 @@ from edgeelad.files import read_jsonl
 from edgeelad.package.open import is_package, open_package
 from edgeelad.pool import open_pool
 from edgeelad.pool.check import doubtful_kinds, other_kinds
-from edgeelad.pool.fingerprint import pool_fingerprint
+from edgeelad.pool.fingerprint import QuestionDigests, pool_fingerprint
 from edgeelad.progress import Progress, Rate, track
 from edgeelad.records import AnswerKind, Evaluation, Question, ReasoningTree
 from edgeelad.run.scores import read_risk, score_line
@@ -107,7 +108,8 @@ def score_pool(
     Raises:
         ConfigError: An unknown strategy.
         UsageError: `out` was started with other settings.
-        PoolError, ModelError, PackageError: The pool or the model cannot be used, or no question can be scored.
+        PoolError, ModelError, PackageError: The pool or the model cannot be used, no question can be scored, or the
+            pool changed during scoring.
         RunError: Another process writes `out`, or the workers die on every question.
         StorageError: `out` cannot be written.
     """
@@ -127,7 +129,8 @@ def score_pool(
         progress.warn(f"{model}: {NO_LANES}")
     progress.start("Reading the pool")
     kinds: Counter[AnswerKind] = Counter()
-    rows = _counted(open_pool(pool, default_kind=learned.kind), kinds)
+    digests = QuestionDigests()
+    rows = digests.keep(_counted(open_pool(pool, default_kind=learned.kind), kinds))
     questions, count = pool_fingerprint(rows, answers=False, explanations=False)  # a score depends on neither
     progress.finish(f"{count:,} questions")
     if pool.kind == "auto" and (differences := other_kinds(kinds, learned.kind)):
@@ -153,7 +156,7 @@ def score_pool(
         summary = _summary(settings, num_scored, num_set_aside, num_scored, Rate(), options.num_workers)
     else:
         with open_score_files(out, settings) as files:
-            summary = _score_into(files, model, pool, learned, settings, risk, options, progress)
+            summary = _score_into(files, model, pool, learned, digests, settings, risk, options, progress)
             files.finish()
     if summary["set_aside"]:
         progress.warn(f"{summary['set_aside']:,} questions were set aside; {aside_path(out)} lists the reasons")
@@ -170,6 +173,7 @@ def _score_into(
     model: Path,
     pool: PoolConfig,
     learned: _Learned,
+    digests: QuestionDigests,
     settings: ScoreSettings,
     risk: RiskModel,
     options: EngineOptions,
@@ -179,7 +183,7 @@ def _score_into(
     count = settings.num_questions
     places, size = Shard(settings.shard, settings.num_shards).places(count), block_size(count)
     again = open_pool(pool, default_kind=learned.kind, is_known=True)
-    source = islice(again, places.start, places.stop)
+    source = digests.check(islice(again, places.start, places.stop), places.start, str(pool.path))
     blocks = iter(lambda: list(islice(source, size)), [])
     num_skipped, blocks = files.skip_done(blocks)
     num_done = files.num_scored + files.num_set_aside

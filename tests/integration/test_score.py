@@ -261,6 +261,35 @@ def test_a_pool_that_shrinks_meanwhile_is_an_error(
     assert (summary["questions"], summary["resumed_from"]) == (20, 15)
 
 
+def test_a_pool_that_is_edited_meanwhile_is_an_error(
+    model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pool, read, out = write_pool(tmp_path / "pool.jsonl", 40), scoring.open_pool, tmp_path / "scores.jsonl"
+    lines = pool.read_text(encoding="utf-8").splitlines(keepends=True)
+    changed = lines[20].replace("?", "??")
+
+    def edited(config: PoolConfig, *, is_known: bool = False, **named: Any) -> Any:
+        pool.write_text("".join([*lines[:20], changed if is_known else lines[20], *lines[21:]]), encoding="utf-8")
+        return read(config, is_known=is_known, **named)
+
+    score_pool(model, at(pool), tmp_path / "whole.jsonl", Silent(), **SETTINGS)
+    monkeypatch.setattr(scoring, "open_pool", edited)
+    said = r"pool.jsonl: it changed during scoring \(question 21\); restore it, then run the command again"
+    for _ in range(2):  # a second try does not take the first for complete
+        with pytest.raises(PoolError, match=said):
+            score_pool(model, at(pool), out, Silent(), **SETTINGS)
+    with pytest.raises(PoolError, match=said):
+        score_pool(model, at(pool), tmp_path / "2.jsonl", Silent(), shard=Shard(2, 3), **SETTINGS)
+    assert not (tmp_path / "2.jsonl").exists()
+    # a shard's own questions only must be the same
+    score_pool(model, at(pool), tmp_path / "1.jsonl", Silent(), shard=Shard(1, 3), **SETTINGS)
+    score_pool(model, at(pool), tmp_path / "3.jsonl", Silent(), shard=Shard(3, 3), **SETTINGS)
+    monkeypatch.undo()
+    pool.write_text("".join(lines), encoding="utf-8")
+    score_pool(model, at(pool), out, Silent(), **SETTINGS)
+    assert out.read_bytes() == (tmp_path / "whole.jsonl").read_bytes()
+
+
 def test_a_second_process_is_refused(model: Path, pool: Path, whole: Path, tmp_path: Path) -> None:
     out = copy_scores(whole, tmp_path, 100)
     with out.open("rb") as held:
