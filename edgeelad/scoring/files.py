@@ -12,6 +12,7 @@ has come: a truncated last line is dropped, and the other rows are compared with
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import time
@@ -146,8 +147,13 @@ class ScoreFiles:
         self.ahead.clear()
         if is_table(self.out):
             write_table([rows_path(self.out)], self.out)
-            self._scores.close()
-            rows_path(self.out).unlink(missing_ok=True)
+            self._scores.delete()
+
+    def delete(self) -> None:
+        """Delete the files of a run that scored nothing."""
+        with storage_errors(self.out):
+            meta_path(self.out).unlink(missing_ok=True)
+        self._scores.delete()
 
     def close(self) -> None:
         """Sync the files to disk, and close them."""
@@ -175,12 +181,8 @@ def open_score_files(out: Path, settings: ScoreSettings) -> Iterator[ScoreFiles]
     """
     if is_table(out):
         require_pyarrow(out)
-    rows = rows_path(out)
-    with storage_errors(rows):
-        rows.parent.mkdir(parents=True, exist_ok=True)
-        descriptor = os.open(rows, OPEN_FLAGS | os.O_CREAT, 0o666)
+    descriptor = _open_locked(rows_path(out))
     try:
-        lock_scores(rows, descriptor)
         _check_settings(out, settings, is_empty=os.fstat(descriptor).st_size == 0)
         files = ScoreFiles(out, descriptor)
     except BaseException:
@@ -191,10 +193,11 @@ def open_score_files(out: Path, settings: ScoreSettings) -> Iterator[ScoreFiles]
         yield files
         is_whole = True
     finally:
-        files.close()
-        if not is_whole and _is_nothing_scored(out):
-            for path in (rows, meta_path(out)):
-                path.unlink(missing_ok=True)  # nothing was scored: leave nothing
+        try:
+            if not is_whole and _is_nothing_scored(out):
+                files.delete()
+        finally:
+            files.close()
 
 
 def count_finished(out: Path, settings: ScoreSettings) -> tuple[int, int] | None:
@@ -224,6 +227,23 @@ def lock_scores(out: Path, descriptor: int) -> None:
         raise RunError(
             f"{out}: another edgeelad process is writing it; wait until it ends, or name another file with --out"
         ) from None
+
+
+def _open_locked(path: Path) -> int:
+    """Open a file of scores, a new one if there is none, and lock it."""
+    while True:
+        with storage_errors(path):
+            path.parent.mkdir(parents=True, exist_ok=True)
+            descriptor = os.open(path, OPEN_FLAGS | os.O_CREAT, 0o666)
+        try:
+            lock_scores(path, descriptor)
+            with contextlib.suppress(FileNotFoundError):
+                if os.path.samestat(os.fstat(descriptor), path.stat()):
+                    return descriptor
+        except BaseException:
+            os.close(descriptor)
+            raise
+        os.close(descriptor)  # another process deleted this file after it was opened here
 
 
 def read_settings(out: Path) -> ScoreSettings:
@@ -324,6 +344,14 @@ class _Rows:
             if is_urgent or time.monotonic() - self._synced > SYNC_S:
                 os.fsync(self._descriptor)
                 self._synced = time.monotonic()
+
+    def delete(self) -> None:
+        """Delete the file while it is locked, so that no other process has opened and filled it."""
+        if os.name == "nt":  # pragma: no cover  an open file cannot be deleted there, whoever opened it
+            self.close()
+        with storage_errors(self.path):
+            self.path.unlink(missing_ok=True)
+        self.close()
 
     def close(self) -> None:
         if self._descriptor is not None:

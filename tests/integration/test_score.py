@@ -31,9 +31,10 @@ from edgeelad.errors import MissingExtraError, ModelError, PoolError, RunError, 
 from edgeelad.pool import open_pool
 from edgeelad.progress import Silent
 from edgeelad.record_files import RecordFile
+from edgeelad.scoring import files as score_files
 from edgeelad.scoring import score as scoring
 from edgeelad.scoring.ahead import BlocksAhead, Scored
-from edgeelad.scoring.files import aside_path, meta_path
+from edgeelad.scoring.files import ScoreSettings, aside_path, meta_path, open_score_files
 from edgeelad.scoring.score import score_pool
 from edgeelad.scoring.shards import Shard, block_size, merge_shards
 from edgeelad.uncertainty import COLD_START, RiskModel
@@ -308,6 +309,49 @@ def test_nothing_is_left_if_nothing_was_scored(model: Path, pool: Path, tmp_path
     with pytest.raises(ModelError, match=r"engine_lanes.graph: damaged, or no ONNX graph"):
         score_pool(torn, at(pool), tmp_path / "out" / "scores.jsonl", Silent(), **SETTINGS)
     assert list((tmp_path / "out").iterdir()) == []
+
+
+def score_settings(**changes: Any) -> ScoreSettings:
+    given = {"strategy": "risk", "branches": 3, "explanations": 3, "max_tokens": 16, "precision": "fp32", "seed": 0}
+    return ScoreSettings(**{"edgeelad": "1", "model": "m", "pool": "p", "num_questions": 32, **given, **changes})
+
+
+def test_files_are_deleted_before_they_are_unlocked(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    out, deleted, unlink = tmp_path / "scores.jsonl", [], Path.unlink
+
+    def unlink_locked(path: Path, missing_ok: bool = False) -> None:
+        with out.open("rb") as other, pytest.raises(BlockingIOError):
+            fcntl.flock(other, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        deleted.append(path)
+        unlink(path, missing_ok)
+
+    def fail() -> None:
+        with open_score_files(out, score_settings()):
+            monkeypatch.setattr(Path, "unlink", unlink_locked)
+            raise KeyError
+
+    with pytest.raises(KeyError):
+        fail()
+    assert deleted == [meta_path(out), out]
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_file_that_is_deleted_while_it_is_opened_is_made_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    out, lock, locked = tmp_path / "scores.jsonl", score_files.lock_scores, []
+
+    def lock_late(path: Path, descriptor: int) -> None:
+        locked.append(descriptor)
+        if len(locked) == 1:
+            path.unlink()
+        lock(path, descriptor)
+
+    monkeypatch.setattr(score_files, "lock_scores", lock_late)
+    with open_score_files(out, score_settings()) as files:
+        files.add(b'{"id": "q0"}\n')
+    assert len(locked) == 2
+    assert out.read_bytes() == b'{"id": "q0"}\n'
 
 
 @pytest.mark.parametrize("num_shards", [3, 7])
