@@ -167,11 +167,17 @@ def make_private_folder(path: Path) -> None:
         path.mkdir(0o700, parents=True, exist_ok=True)
 
 
-def make_folder(path: Path, fill: Callable[[Path], None]) -> None:
+def make_folder(path: Path, fill: Callable[[Path], None], *, is_replaced: bool = False) -> None:
     """Make a folder whole, on disk: `fill` writes into a temporary sibling, which is then renamed to `path`.
 
+    Args:
+        path: The folder.
+        fill: Writes its files.
+        is_replaced: Whether there is a folder that this one replaces; `restore_folder` puts it back if the process is
+            killed between the renames.
+
     Raises:
-        StorageError: It cannot be written, or `path` exists.
+        StorageError: It cannot be written, or `path` exists and is not to be replaced.
     """
     temporary = _temporary(path)
     with storage_errors(path):
@@ -186,10 +192,39 @@ def make_folder(path: Path, fill: Callable[[Path], None]) -> None:
                     sync_folder(inner) if inner.is_dir() else _sync_file(inner)
                 sync_folder(temporary)
         with storage_errors(path):
-            temporary.rename(path)
+            (_swap if is_replaced else Path.rename)(temporary, path)
             sync_folder(path.parent)
     finally:
-        shutil.rmtree(temporary, ignore_errors=True)
+        shutil.rmtree(temporary, ignore_errors=True)  # the replaced folder, after a swap
+
+
+def restore_folder(path: Path) -> None:
+    """Put the folder back that a killed process was about to replace; if the new one is in place, delete the old one.
+
+    Raises:
+        StorageError: It cannot be renamed or deleted.
+    """
+    with storage_errors(path):
+        for old in path.parent.glob(f".{glob.escape(path.name)}.old.*"):
+            if path.exists() or path.is_symlink():
+                shutil.rmtree(old)
+            else:
+                old.rename(path)
+
+
+def _swap(new: Path, path: Path) -> None:
+    """Exchange two folders; if the second rename fails, the first is undone.
+
+    While `path` is missing, its folder has a name that is not swept as a leftover.
+    """
+    old = path.with_name(f".{path.name}.old.{os.getpid()}")
+    path.rename(old)
+    try:
+        new.rename(path)
+    except OSError:
+        old.rename(path)
+        raise
+    old.rename(new)
 
 
 def sync_folder(path: Path) -> None:

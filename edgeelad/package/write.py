@@ -6,7 +6,6 @@ is already there is replaced; any other folder is left alone.
 
 from __future__ import annotations
 
-import os
 import platform
 import shutil
 from dataclasses import replace
@@ -18,7 +17,7 @@ from edgeelad.engine.graph_files import AGREEMENT_FILE, ONNX_FOLDER, GraphFiles,
 from edgeelad.engine.session import MIN_ONNXRUNTIME
 from edgeelad.engine.shape import read_json
 from edgeelad.errors import PackageError
-from edgeelad.files import make_folder, storage_errors, sync_folder, write_json
+from edgeelad.files import make_folder, restore_folder, storage_errors, write_json
 from edgeelad.package.card import write_card
 from edgeelad.package.golden import GoldenStudent, make_golden, write_golden
 from edgeelad.package.info import PackageInfo
@@ -56,11 +55,9 @@ def write_package(onnx_folder: Path, out: Path, info: PackageInfo) -> Path:
         StorageError: The package cannot be written; what was at `out` is unchanged.
     """
     _check_source(onnx_folder, info)
+    restore_folder(out)
     is_replaced = _check_target(out)
-    filled = out.with_name(f".{out.name}.new.{os.getpid()}.tmp") if is_replaced else out
-    make_folder(filled, lambda folder: _fill(folder, onnx_folder, info))
-    if is_replaced:
-        _replace(filled, out)
+    make_folder(out, lambda folder: _fill(folder, onnx_folder, info), is_replaced=is_replaced)
     return out
 
 
@@ -161,20 +158,6 @@ def _copy(source: Path, target: Path) -> None:
     with storage_errors(target):
         target.parent.mkdir(exist_ok=True)
         shutil.copyfile(source, target)
-
-
-def _replace(filled: Path, out: Path) -> None:
-    """Replace a package by a filled folder with two renames; if the second fails, the first is undone."""
-    old = out.with_name(f".{out.name}.old.{os.getpid()}.tmp")
-    with storage_errors(out):
-        out.rename(old)
-        try:
-            filled.rename(out)
-        except OSError:
-            old.rename(out)
-            raise
-        sync_folder(out.parent)
-        shutil.rmtree(old)
 
 
 def _public_name(base_model: str) -> str:

@@ -3,6 +3,9 @@ import json
 import os
 import re
 import shutil
+import signal
+import subprocess
+import sys
 from dataclasses import replace
 from pathlib import Path
 
@@ -20,7 +23,8 @@ from edgeelad.engine.graph_files import AGREEMENT_FILE, GraphFiles, find_graphs
 from edgeelad.engine.options import EngineOptions
 from edgeelad.errors import EdgeeladError, ModelError, PackageError, StorageError
 from edgeelad.export import export_student
-from edgeelad.package import verify
+from edgeelad.files import restore_folder, sweep_folder
+from edgeelad.package import verify, write
 from edgeelad.package.golden import GoldenStudent, Mismatch, read_golden
 from edgeelad.package.info import PackageInfo
 from edgeelad.package.manifest import GOLDEN_FILE, describe_file
@@ -556,6 +560,48 @@ def test_a_package_is_replaced(onnx_folder, own):
     write_package(onnx_folder, own, info(metrics={"accuracy_int8": 0.5}))
     assert open_package(own).manifest.metrics == {"accuracy_int8": 0.5, **agreement(onnx_folder)}
     assert [path.name for path in own.parent.iterdir()] == ["package"]
+
+
+REPLACE_KILLED = """
+import os, signal, sys
+from pathlib import Path
+from edgeelad.files import make_folder
+
+rename, left = Path.rename, int(sys.argv[2])
+def rename_or_die(source, target):
+    global left
+    if left == 0:
+        os.kill(os.getpid(), signal.SIGKILL)
+    left -= 1
+    return rename(source, target)
+Path.rename = rename_or_die
+make_folder(Path(sys.argv[1]), lambda folder: (folder / "new").write_text("whole"), is_replaced=True)
+"""
+
+
+@pytest.mark.parametrize("num_renames", range(3))
+def test_a_kill_while_a_package_is_replaced_loses_nothing(onnx_folder, own, monkeypatch, num_renames):
+    killed = subprocess.run([sys.executable, "-c", REPLACE_KILLED, str(own), str(num_renames)])
+    assert killed.returncode == -signal.SIGKILL
+    sweep_folder(own.parent)  # what a resumed run does first
+    (own.parent / ".package.new.1.tmp").mkdir()
+
+    def fail(*_):
+        raise StorageError("no space")
+
+    if num_renames < 2:
+        with monkeypatch.context() as patch:
+            patch.setattr(write, "_fill", fail)
+            with pytest.raises(StorageError, match="no space"):
+                write_package(onnx_folder, own, info())
+        assert verify_package(own).is_ok  # the old one is back
+        write_package(onnx_folder, own, info(metrics={"accuracy_int8": 0.5}))
+        assert open_package(own).manifest.metrics == {"accuracy_int8": 0.5, **agreement(onnx_folder)}
+    else:
+        restore_folder(own)
+        assert (own / "new").read_text() == "whole"
+    assert not list(own.parent.glob(".package.old*"))
+    assert num_renames == 2 or [path.name for path in own.parent.iterdir()] == ["package"]
 
 
 def test_an_export_that_lacks_a_file(onnx_folder, tmp_path):
