@@ -93,6 +93,8 @@ def _line(result: Result) -> bytes:
 
 def _result(line: bytes, question: Question) -> Result:
     row = json.loads(line)
+    if not line.endswith(b"\n"):
+        raise ValueError("truncated")
     if not isinstance(row, dict) or row.get("id") != question.id:
         raise ValueError("not the row of this question")
     return SetAside(question, row["reason"]) if row.keys() == {"id", "reason"} else Scored(line, None)

@@ -426,7 +426,7 @@ def test_questions_that_kill_are_set_aside(
     assert score_pool(model, at(pool), out, said, **SETTINGS)["replaced_workers"] == 0
 
 
-@pytest.mark.parametrize("damage", ["none", "half", "another", "not json"])
+@pytest.mark.parametrize("damage", ["none", "half", "newline", "another", "not json"])
 def test_blocks_ahead_are_scored_once(model: Path, pool: Path, whole: Path, tmp_path: Path, damage: str) -> None:
     rows = whole.read_bytes().splitlines(keepends=True)
     questions = list(open_pool(at(pool)))
@@ -442,6 +442,8 @@ def test_blocks_ahead_are_scored_once(model: Path, pool: Path, whole: Path, tmp_
     (kept,) = (tmp_path / "scores.jsonl.ahead").iterdir()
     if damage == "half":
         os.truncate(kept, kept.stat().st_size // 2)
+    elif damage == "newline":
+        os.truncate(kept, kept.stat().st_size - 1)
     elif damage == "another":
         kept.write_bytes(kept.read_bytes().replace(b'"q64"', b'"q63"'))
     elif damage == "not json":
