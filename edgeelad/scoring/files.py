@@ -311,7 +311,7 @@ class _Rows:
         self.path = path
         self.next_id: str | None = None
         self._descriptor = descriptor
-        self._lines = _whole_rows(path) if descriptor is not None else iter(())
+        self._lines: Iterator[tuple[int, str]] = whole_rows(path) if descriptor is not None else iter(())
         self._end = self._next_end = 0
         self._synced = time.monotonic()
 
@@ -363,8 +363,12 @@ class _Rows:
                     os.close(descriptor)
 
 
-def _whole_rows(path: Path) -> Iterator[tuple[int, str | None]]:
-    """The end and id of each complete row; a truncated last row is ignored."""
+def whole_rows(path: Path) -> Iterator[tuple[int, str]]:
+    """The end and id of each complete row; a truncated last row is ignored.
+
+    Raises:
+        RunError: Another row is damaged.
+    """
     end = 0
     with path.open("rb") as file:
         for number, line in enumerate(file, start=1):

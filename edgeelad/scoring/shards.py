@@ -2,28 +2,31 @@
 
 A shard is a sequence of whole blocks in the pool's order, so the same questions run together as without shards.
 Merging concatenates the files, after checking that all shards are present, complete, and of the same student, pool
-and settings.
+and settings, and that no question occurs twice.
 """
 
 from __future__ import annotations
 
 import re
 import shutil
-from collections.abc import Sequence
-from contextlib import ExitStack
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, closing
 from dataclasses import dataclass, replace
 from pathlib import Path
+from sqlite3 import Connection
 
 from edgeelad.errors import RunError, UsageError
 from edgeelad.files import atomic_file, storage_errors
+from edgeelad.pool.store import full_disk_errors, temporary_database
 from edgeelad.scoring.files import (
     ScoreSettings,
     aside_path,
     lock_scores,
     read_settings,
+    whole_rows,
     write_settings,
 )
-from edgeelad.scoring.tables import count_table, is_table, require_pyarrow, rows_path, write_table
+from edgeelad.scoring.tables import is_table, require_pyarrow, rows_path, table_ids, write_table
 
 CHUNK_BYTES = 1 << 20
 SMALLEST_BLOCK, LARGEST_BLOCK, MANY_BLOCKS = 16, 64, 64
@@ -81,8 +84,8 @@ def merge_shards(paths: Sequence[Path], out: Path) -> dict[str, int]:
 
     Raises:
         UsageError: `out` exists, or the shards are not those of one pool, each once.
-        RunError: A shard is incomplete.
-        StorageError: `out` cannot be written.
+        RunError: A shard is incomplete, or a question occurs twice.
+        StorageError: `out` cannot be written, or the temporary folder is full.
     """
     asides_named = {aside_path(path) for path in paths}
     paths = [path for path in paths if path not in asides_named]
@@ -100,11 +103,16 @@ def merge_shards(paths: Sequence[Path], out: Path) -> dict[str, int]:
         for path in paths:
             _hold(path, stack)
         ordered = _ordered([(read_settings(path), path) for path in paths])
-        counts = [_check_whole(path, settings) for settings, path in ordered]
+        with closing(temporary_database()) as ids, full_disk_errors("the ids of the shards' questions do"):
+            ids.execute("CREATE TABLE ids (id TEXT PRIMARY KEY) WITHOUT ROWID")
+            counts = [_check_whole(path, settings, ids) for settings, path in ordered]
         asides = [aside_path(path) for _, path in ordered if aside_path(path).exists()]
         write_settings(out, replace(ordered[0][0], shard=1, num_shards=1))
         if asides:
             _concatenate(asides, aside_path(out))
+        else:
+            with storage_errors(out):
+                aside_path(out).unlink(missing_ok=True)  # of an earlier `out`
         (write_table if tables else _concatenate)([path for _, path in ordered], out)
     return {"questions": sum(scored for scored, _ in counts), "set_aside": sum(aside for _, aside in counts)}
 
@@ -141,10 +149,16 @@ def _ordered(shards: list[tuple[ScoreSettings, Path]]) -> list[tuple[ScoreSettin
     return sorted(shards, key=lambda shard: shard[0].shard)
 
 
-def _check_whole(path: Path, settings: ScoreSettings) -> tuple[int, int]:
-    """Check that every question of a shard has a row; returns the numbers scored and set aside."""
+def _check_whole(path: Path, settings: ScoreSettings, ids: Connection) -> tuple[int, int]:
+    """Check that every question of a shard has one row; returns the numbers scored and set aside.
+
+    Args:
+        path: The shard's scores.
+        settings: Its settings.
+        ids: The ids of the shards before it, to which its own are added.
+    """
     aside = aside_path(path)
-    scored, set_aside = _count_rows(path), _count_rows(aside) if aside.exists() else 0
+    scored, set_aside = _count_rows(path, ids), _count_rows(aside, ids) if aside.exists() else 0
     wanted = len(Shard(settings.shard, settings.num_shards).places(settings.num_questions))
     if scored + set_aside != wanted:
         raise RunError(
@@ -154,21 +168,26 @@ def _check_whole(path: Path, settings: ScoreSettings) -> tuple[int, int]:
     return scored, set_aside
 
 
-def _count_rows(path: Path) -> int:
-    """Number of rows of a file.
+def _count_rows(path: Path, ids: Connection) -> int:
+    """Number of rows of a file, whose ids are added to `ids`.
 
     Raises:
-        RunError: The last one is truncated.
+        RunError: The last row is truncated, or an id is there already.
     """
-    if is_table(path):
-        return count_table(path)
-    count, end = 0, b"\n"
-    with path.open("rb") as file:
-        while chunk := file.read(CHUNK_BYTES):
-            count, end = count + chunk.count(b"\n"), chunk[-1:]
-    if end != b"\n":
-        raise RunError(f"{path}: its last row is truncated; run its `edgeelad score` command to the end, then merge")
+    count = 0
+    for id_ in table_ids(path) if is_table(path) else _row_ids(path):
+        if not ids.execute("INSERT OR IGNORE INTO ids VALUES (?)", (id_,)).rowcount:
+            raise RunError(f"{path}: question {id_} occurs twice in the shards; score this shard again, then merge")
+        count += 1
     return count
+
+
+def _row_ids(path: Path) -> Iterator[str]:
+    end = 0
+    for end, id_ in whole_rows(path):  # noqa: B007  used after the loop
+        yield id_
+    if end != path.stat().st_size:
+        raise RunError(f"{path}: its last row is truncated; run its `edgeelad score` command to the end, then merge")
 
 
 def _concatenate(paths: Sequence[Path], out: Path) -> None:

@@ -76,6 +76,23 @@ def count_table(path: Path) -> int:
         raise UsageError(f"{path}: not a readable parquet file ({error}); name another file") from error
 
 
+def table_ids(path: Path) -> Iterator[str]:
+    """The ids in a parquet file of scores, in order.
+
+    Raises:
+        UsageError: It is none.
+    """
+    import pyarrow
+    import pyarrow.parquet
+
+    try:
+        with pyarrow.parquet.ParquetFile(path) as file:
+            for batch in file.iter_batches(batch_size=GROUP_ROWS, columns=["id"]):
+                yield from batch.column("id").to_pylist()
+    except (pyarrow.ArrowException, KeyError, OSError) as error:
+        raise UsageError(f"{path}: not a readable parquet file ({error}); name another file") from error
+
+
 def _batches(path: Path, schema: Any) -> Iterator[Any]:
     import pyarrow
     import pyarrow.parquet

@@ -34,7 +34,7 @@ from edgeelad.record_files import RecordFile
 from edgeelad.scoring import files as score_files
 from edgeelad.scoring import score as scoring
 from edgeelad.scoring.ahead import BlocksAhead, Scored
-from edgeelad.scoring.files import ScoreSettings, aside_path, meta_path, open_score_files
+from edgeelad.scoring.files import ScoreSettings, aside_path, meta_path, open_score_files, write_settings
 from edgeelad.scoring.score import score_pool
 from edgeelad.scoring.shards import Shard, block_size, merge_shards
 from edgeelad.uncertainty import COLD_START, RiskModel
@@ -405,6 +405,33 @@ def test_shards_that_do_not_make_a_whole(model: Path, pool: Path, tmp_path: Path
     refused("its last row is truncated", first, second, error=RunError)
     meta_path(second).unlink()
     refused("2.jsonl.meta.json is missing", first, second)
+
+
+def write_shard(out: Path, ids: range, **changes: Any) -> Path:
+    write_settings(out, score_settings(num_shards=2, **changes))
+    out.write_text("".join(json.dumps({"id": f"q{number}"}) + "\n" for number in ids), encoding="utf-8")
+    return out
+
+
+def test_shards_that_repeat_a_question_are_refused(tmp_path: Path) -> None:
+    first = write_shard(tmp_path / "1.jsonl", range(16), shard=1)
+    second = write_shard(tmp_path / "2.jsonl", range(15, 31), shard=2)
+    merged = tmp_path / "merged.jsonl"
+    with pytest.raises(RunError, match=r"2.jsonl: question q15 occurs twice in the shards; score this shard again"):
+        merge_shards([second, first], merged)
+    write_shard(second, range(16, 31), shard=2)
+    aside_path(second).write_text('{"id": "q16", "reason": "too long"}\n', encoding="utf-8")
+    with pytest.raises(RunError, match=r"2.jsonl.set_aside.jsonl: question q16 occurs twice"):
+        merge_shards([first, second], merged)
+    assert not merged.exists()
+
+
+def test_merging_removes_the_list_of_an_earlier_file(tmp_path: Path) -> None:
+    shards = [write_shard(tmp_path / f"{n}.jsonl", range(16 * n - 16, 16 * n), shard=n) for n in (1, 2)]
+    merged = tmp_path / "merged.jsonl"
+    aside_path(merged).write_text('{"id": "old", "reason": "too long"}\n', encoding="utf-8")
+    assert merge_shards(shards, merged) == {"questions": 32, "set_aside": 0}
+    assert not aside_path(merged).exists()
 
 
 def test_questions_that_kill_are_set_aside(
