@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from typing import Literal
 
 from edgeelad.pool.own import Draft
-from edgeelad.pool.rows import Row
+from edgeelad.pool.rows import MAX_TEXT, Row
 from edgeelad.pool.store import full_disk_errors, temporary_database
 from edgeelad.records import AnswerKind, Question
 from edgeelad.text.answers import canonical, infer_kind
@@ -25,7 +25,6 @@ KIND_NAMES: dict[AnswerKind, str] = {
     "boolean": "yes or no",
     "text": "text",
 }
-MAX_TEXT = 1_000_000  # characters of one field: beyond any student's context
 ID_DIGITS = 16  # hexadecimal digits of a content hash: 64 bits, enough for a pool of any size that fits a disk
 MAX_SHOWN = 60  # characters of a wrong value in a message
 

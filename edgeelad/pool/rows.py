@@ -19,6 +19,7 @@ from typing import Any, BinaryIO, NoReturn
 from edgeelad.errors import PoolError
 
 MAX_LINE_BYTES = 1_000_000
+MAX_TEXT = 1_000_000  # characters of one field: beyond any student's context
 SNIFFED_BYTES = 64_000
 BOM = "\ufeff"
 # files that are no pools by their first bytes, and what to do with them
@@ -236,12 +237,18 @@ def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
 
 
 def _separated(path: Path, delimiter: str) -> Iterator[Row]:
+    csv.field_size_limit(max(csv.field_size_limit(), MAX_TEXT))  # of the process: 131,072 unless someone raised it
     reader = csv.reader((line for _, line in text_lines(path)), delimiter=delimiter, strict=True)
     header: list[str] | None = None
     while True:
         try:
             values = next(reader, None)
         except csv.Error as error:
+            if "field limit" in str(error):
+                raise PoolError(
+                    f"{path}:{reader.line_num}: a field of over {MAX_TEXT:,} characters; shorten it, or close the "
+                    "quotes that it begins with"
+                ) from None
             raise PoolError(
                 f"{path}:{reader.line_num}: not valid CSV ({error}); quote fields that hold quotes, separators or line "
                 "ends, and double the quotes in them"

@@ -79,6 +79,13 @@ def test_csv_and_tsv(tmp_path):
     assert question.answer == "5"
 
 
+@pytest.mark.parametrize("quote", ["", '"'])
+def test_long_fields_in_csv(tmp_path, quote):
+    text = "why " * 100_000 + "?"
+    (question,) = read_pool(write(tmp_path / "pool.csv", f"question,answer\n{quote}{text}{quote},5\n"))
+    assert question.text == text
+
+
 def test_parquet(tmp_path):
     import pyarrow
     import pyarrow.parquet
@@ -621,7 +628,11 @@ def test_a_bad_line_is_named_with_its_remedy(tmp_path, name):
         ("pool.csv", b"question,answer\n?,1,2\n", r"pool\.csv:2: 3 fields where the header has 2"),
         ("pool.csv", b"question,question\n?,1\n", r"pool\.csv:1: a column name occurs twice"),
         ("pool.csv", b'question\n"?\n', r"pool\.csv:2: not valid CSV"),
-        ("pool.csv", b"question\n" + b"?" * 200_000, r"pool\.csv:2: not valid CSV \(field larger than field limit"),
+        (
+            "pool.csv",
+            b'question\n"' + b"why?\n" * 300_000,
+            r"pool\.csv:200002: a field of over 1,000,000 characters; shorten it, or close the quotes",
+        ),
         ("pool.csv", b'question,choices\n?,"[""a"", "\n', r"pool\.csv:2: field 'choices': not a JSON list"),
         ("pool.xml", b"<r><p><question>?</question></p>", r"pool\.xml: not XML \(no element found: line 1"),
         ("pool.xml", b"<r></r>", r"no questions in it"),
