@@ -45,6 +45,8 @@ def read_json(path: Path) -> Iterator[Row]:
 def read_xml(path: Path) -> Iterator[Row]:
     """The elements that hold nothing but texts, such as ASDiv's problems: a field per attribute and per inner element.
 
+    Elements that have attributes alone are rows, too, beside rows of the same name, or if there is nothing else.
+
     A document type is refused: its entities can expand without bound, or name other files.
     """
     open_text(path)
@@ -55,17 +57,42 @@ def read_xml(path: Path) -> Iterator[Row]:
         root = ElementTree.fromstring(text)
     except (ElementTree.ParseError, RecursionError) as error:
         raise PoolError(f"{path}: not XML ({error}); correct the file") from None
-    num = 0
-    for element in root.iter():
+    for number, element in enumerate(_row_elements(root), start=1):
+        where = f"{path}: {element.tag} {element.get('ID') or number}"
         inner = list(element)
-        if inner and not any(len(child) for child in inner):
-            num += 1
-            where = f"{path}: {element.tag} {element.get('ID') or num}"
-            names = [*element.keys(), *(child.tag for child in inner)]
-            if len(set(names)) < len(names):
-                raise PoolError(f"{where}: two values of one name; give each its own")
-            values = {**element.attrib, **{child.tag: (child.text or "").strip() for child in inner}}
-            yield Row(where, values, is_typed=False)
+        if not inner and _text(element):
+            raise PoolError(f"{where}: text without a name; write it as an attribute or an inner element")
+        names = [*element.keys(), *(child.tag for child in inner)]
+        if len(set(names)) < len(names):
+            raise PoolError(f"{where}: two values of one name; give each its own")
+        yield Row(where, {**element.attrib, **{child.tag: _text(child) for child in inner}}, is_typed=False)
+
+
+def _row_elements(root: ElementTree.Element) -> Iterator[ElementTree.Element]:
+    """The elements that are rows, in order."""
+    empty: set[ElementTree.Element] = set()  # rows without inner elements, found with the element that holds them
+    for element in root.iter():
+        if _holds_texts(element) or element in empty:
+            yield element
+        is_list = _holds_attributes(element)
+        names = {child.tag for child in element if is_list or _holds_texts(child)}
+        empty.update(child for child in element if not len(child) and child.tag in names)
+
+
+def _holds_texts(element: ElementTree.Element) -> bool:
+    """Whether an element has inner elements, which have none, and is not a list of rows."""
+    return len(element) > 0 and not any(len(child) for child in element) and not _holds_attributes(element)
+
+
+def _holds_attributes(element: ElementTree.Element) -> bool:
+    """Whether an element is a list of rows that have attributes alone: all of one name, without texts."""
+    if len(element) == 0 or len({child.tag for child in element}) > 1 or (len(element) == 1 and element.attrib):
+        return False
+    return all(child.attrib and not len(child) and not _text(child) for child in element)
+
+
+def _text(element: ElementTree.Element) -> str:
+    return (element.text or "").strip()
 
 
 def _rows_of(path: Path, document: dict[str, Any]) -> Iterator[Row]:

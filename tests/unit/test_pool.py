@@ -652,6 +652,26 @@ def test_a_bad_file_is_named_with_its_remedy(tmp_path, name, content, message):
     assert "\n" not in str(caught.value)
 
 
+def test_xml_rows_may_have_attributes_alone(tmp_path):
+    def read(inner):
+        path = write(tmp_path / "pool.xml", f"<set>{inner}</set>")
+        return [(question.text, question.answer) for question in read_pool(path)]
+
+    flat = '<Problem ID="1" Question="One?" Answer="1"/>'
+    full = '<Problem ID="2"><Question>Two?</Question><Answer unit="m">2</Answer></Problem>'
+    one, two = ("One?", "1"), ("Two?", "2")
+    assert read(flat + full) == [one, two]
+    assert read(full + flat) == [two, one]
+    assert read(f'<Source url="x"/><part>{full}</part><part>{flat}</part>') == [two, one]
+    assert read(flat) == [one]
+    assert read(flat + flat.replace('ID="1"', 'ID="3"')) == [one, one]
+    assert read('<Problem Question="Two?" Answer="2"><Formula type="x"/></Problem>') == [two]
+    with pytest.raises(PoolError, match=r"pool\.xml: Problem 2: field 'question': missing; the row has no fields"):
+        read(full.replace(' ID="2"', "") + "<Problem/>")
+    with pytest.raises(PoolError, match=r"pool\.xml: Problem 5: text without a name; write it as an attribute"):
+        read(full + '<Problem ID="5" Answer="5">Five?</Problem>')
+
+
 PEM = b"-----BEGIN OPENSSH PRIVATE KEY-----\nc2VjcmV0IHRvIGtlZXA=\n-----END OPENSSH PRIVATE KEY-----\n"
 NOT_TEXT = {
     "private key": (PEM, "holds a key or a certificate"),
