@@ -8,7 +8,8 @@ import tempfile
 import weakref
 from collections.abc import Iterable, Iterator
 
-from edgeelad.errors import PoolError, StorageError
+from edgeelad.errors import PoolError
+from edgeelad.pool.store import full_disk_errors
 from edgeelad.records import Question
 
 DIGEST_BYTES = 8
@@ -52,13 +53,8 @@ class QuestionDigests:
             StorageError: The temporary folder is full.
         """
         for question in questions:
-            try:
+            with full_disk_errors("the digests of the pool's questions do", OSError):
                 self._file.write(_digest(question))
-            except OSError as error:
-                raise StorageError(
-                    f"the digests of the pool's questions do not fit into the temporary folder ({error}); free some "
-                    "space in it, or name another with the environment variable TMPDIR"
-                ) from error
             yield question
 
     def check(self, questions: Iterable[Question], first: int, source: str) -> Iterator[Question]:

@@ -195,7 +195,7 @@ def temporary_database() -> sqlite3.Connection:
 
 
 @contextmanager
-def full_disk_errors(what: str) -> Iterator[None]:
+def full_disk_errors(what: str, failure: type[Exception] = sqlite3.OperationalError) -> Iterator[None]:
     """Turn a failure to write a temporary file into a StorageError that begins with `what` ("the ids do").
 
     Raises:
@@ -203,7 +203,7 @@ def full_disk_errors(what: str) -> Iterator[None]:
     """
     try:
         yield
-    except sqlite3.OperationalError as error:
+    except failure as error:
         raise StorageError(
             f"{what} not fit into the temporary folder ({error}); free some space in it, or name another with the "
             "environment variable TMPDIR"

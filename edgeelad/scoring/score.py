@@ -1,8 +1,8 @@
 """Score a pool (`edgeelad score`) or evaluate a student on labeled questions (`edgeelad eval`) on a CPU server.
 
 Needs no torch, and streams the pool: it is read once to check and count its rows, then again to score them; a question
-that has changed meanwhile is an error. The output
-follows from the pool, the student and the settings alone, not from the number of workers, shards or restarts.
+that has changed meanwhile is an error. The output follows from the pool, the student and the settings alone, not from
+the number of workers, shards or restarts.
 """
 
 from __future__ import annotations

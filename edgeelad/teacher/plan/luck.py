@@ -20,7 +20,7 @@ from edgeelad.text.answers import agree
 
 MAX_SHARE = 0.01  # accidents that are expected among what a batch teaches, at most
 RISK_OF_WRONG = 0.5  # of a question whose answer only sampled chains reach, at least
-MAX_ACCIDENT = 0.03  # probability up to which one question's explanation is taken for right if the batch is not known
+MAX_ACCIDENT = 0.03  # probability up to which one question's explanation is taken for right if the pool has no answers
 # an answer that more than this share has, and so many questions at least, is reached by luck too easily
 COMMON_SHARE, COMMON_QUESTIONS = 0.05, 5
 # kinds with so many possible answers that two wrong ones hardly ever agree, as a rule
@@ -65,11 +65,6 @@ class Luck:
         """The chance that the tree has an own chain for another question's answer."""
         return min(sum(self.of_answer(tree.question, answer) for answer in _own_answers(tree)), 1.0)
 
-    def _others(self, question: Question, answer: str) -> int:
-        """How many other questions have an answer."""
-        own = self._answers.get(question.id)
-        return max(self._counts[question.kind, answer] - (own is not None and agree(own, answer)), 0)
-
     def accident(self, tree: ReasoningTree, risk: float) -> float:
         """The probability that an own chain which reaches the answer does so in a wrong way.
 
@@ -81,6 +76,11 @@ class Luck:
         unknown = min(risk / (1.0 - luck), 1.0) if luck < 1.0 else 1.0
         by_luck = unknown * luck
         return by_luck / (by_luck + (1.0 - unknown)) if by_luck else 0.0
+
+    def _others(self, question: Question, answer: str) -> int:
+        """How many other questions have an answer."""
+        own = self._answers.get(question.id)
+        return max(self._counts[question.kind, answer] - (own is not None and agree(own, answer)), 0)
 
 
 def doubtful(

@@ -109,8 +109,7 @@ def _check(work: Work, tree: ReasoningTree, max_depth: int) -> Generator[Need, A
     assert reply.answer is not None, "the reply to `check` holds an answer"
     if reply.step is None and find_flaw(tree.steps, tree.answer, reply.answer, work.question.kind) is None:
         return work.annotation("accepted", "L1", tree.steps, reply.answer)
-    depth = max_depth if work.abilities.finds_errors else 1
-    found = yield from walk_single(work, tree, reply.answer, depth, reply)
+    found = yield from walk_single(work, tree, reply.answer, max_depth, reply)
     if isinstance(found, Verified):
         return _annotation(work, found)
     return (yield from explain_untold(work, [reply.answer]))

@@ -43,9 +43,9 @@ def walk_single(
         if not shown:
             break
         reply, first = first, None
-        if reply is None and not work.abilities.finds_errors:
-            break
         if reply is None:
+            if not work.abilities.finds_errors:
+                break
             ask = _first_error_call(question, shown, reference, answer)
             try:
                 reply = yield from work.ask("find_first_error", ask, KEPT_CALLS)
