@@ -98,25 +98,10 @@ def doubtful(
         risks: The probability that the student's answer is wrong, by id; default: from the branches.
         luck: Of the batch.
     """
-    scale = RiskScale()
-    known = [question for question in questions if question.answer is not None and question.id in trees]
     given = {id_: risks.get(id_, risk_of_tree(tree)) for id_, tree in trees.items()}
-    for question in known:
-        scale.note(given[question.id], not agree(trees[question.id].answer, question.answer))
-    found = []
-    for question in known:
-        own = trees[question.id]
-        if question.answer is not None and own_chain(own, question.answer) is not None:
-            risk = scale.apply(given[question.id])
-            # one that only a sampled chain reaches is hardly known
-            risk = risk if agree(own.answer, question.answer) else max(risk, RISK_OF_WRONG)
-            found.append((luck.accident(own, risk), question.id))
-    doubts: dict[str, float] = {}
-    expected = 0.0
-    for accident, id_ in sorted(found):
-        expected += accident
-        if expected > MAX_SHARE * len(questions):
-            doubts[id_] = accident
+    found = accidents(questions, trees, given, luck)
+    sure = surest(found, MAX_SHARE * len(questions))
+    doubts = {id_: accident for id_, accident in found.items() if id_ not in sure}
     for question in questions:
         tree = trees.get(question.id)
         if question.answer is None and tree is not None and _own_answers(tree):
@@ -124,6 +109,44 @@ def doubtful(
             if accident > MAX_ACCIDENT:
                 doubts[question.id] = accident
     return doubts
+
+
+def accidents(
+    questions: Sequence[Question], trees: Mapping[str, ReasoningTree], risks: Mapping[str, float], luck: Luck
+) -> dict[str, float]:
+    """How likely each own chain that reaches the pool's answer is an accident, by question id.
+
+    The risks are first corrected by what the student got wrong.
+
+    Args:
+        questions: Those without an answer or a tree have no such chain.
+        trees: The student's trees by question id.
+        risks: The probability that the student's answer is wrong, for each tree.
+        luck: Of the questions.
+    """
+    scale = RiskScale()
+    known = [question for question in questions if question.answer is not None and question.id in trees]
+    for question in known:
+        scale.note(risks[question.id], not agree(trees[question.id].answer, question.answer))
+    found = {}
+    for question in known:
+        own = trees[question.id]
+        if question.answer is not None and own_chain(own, question.answer) is not None:
+            risk = scale.apply(risks[question.id])
+            # one that only a sampled chain reaches is hardly known
+            risk = risk if agree(own.answer, question.answer) else max(risk, RISK_OF_WRONG)
+            found[question.id] = luck.accident(own, risk)
+    return found
+
+
+def surest(found: Mapping[str, float], limit: float) -> set[str]:
+    """The ids with the smallest probabilities of an accident, as long as at most `limit` accidents are expected."""
+    expected, sure = 0.0, set()
+    for accident, id_ in sorted((accident, id_) for id_, accident in found.items()):
+        expected += accident
+        if expected <= limit:
+            sure.add(id_)
+    return sure
 
 
 def _own_answers(tree: ReasoningTree) -> list[str]:
