@@ -455,6 +455,12 @@ class TrainingConfig(Section):
     max_seed_examples: int | None = Field(
         None, ge=0, description="Use a random sample of the seed examples of this size.", examples=[500]
     )
+    own_examples: float = Field(
+        1.0,
+        ge=0.0,
+        description="Where the pool has answers, train also on the student's own right explanations of questions that "
+        "were not asked; each is drawn with this times its risk. 0: on none.",
+    )
     precision: Literal["auto", "fp32", "bf16"] = Field(
         "auto", description="auto: bf16 on a GPU that has it, else fp32."
     )

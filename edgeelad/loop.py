@@ -19,6 +19,7 @@ from edgeelad.stages.evaluate import evaluate
 from edgeelad.stages.export import export
 from edgeelad.stages.fine_tune import fine_tune
 from edgeelad.stages.open_run import open_run
+from edgeelad.stages.own import draw_own
 from edgeelad.stages.package import package
 from edgeelad.stages.preflight import preflight
 from edgeelad.stages.reason_to_stop import nothing_taught, reason_to_stop, reason_without_annotations
@@ -67,6 +68,7 @@ def distill(config: RunConfig, progress: Progress, own: OwnParts | None = None) 
             if not revise(run, number):
                 number, reason = number - 1, reason_without_annotations(run, number)
                 break
+            draw_own(run, number)
             fine_tune(run, number)
             export(run, number)
             evaluate(run, number)

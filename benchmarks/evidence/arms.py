@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 
 WITH_ANSWERS = ", answers"  # ends the mode of an arm on a pool with answers
+ASKED_ONLY = ", asked only"  # ends the mode of an arm that is not taught the student's own explanations
 SHARE_WITH_ANSWERS = 0.4  # of such a pool, annotated after its last round
 PRETRAINED_UPDATES = 250  # per round of a student of 135 million parameters
 
@@ -53,7 +54,12 @@ def sizes_of(task: str) -> Sizes:
 
 def has_answers(mode: str) -> bool:
     """Whether an arm's pool has answers."""
-    return mode.endswith(WITH_ANSWERS)
+    return mode.removesuffix(ASKED_ONLY).endswith(WITH_ANSWERS)
+
+
+def way_of(mode: str) -> str:
+    """The teacher's mode in an arm's."""
+    return mode.removesuffix(ASKED_ONLY).removesuffix(WITH_ANSWERS)
 
 
 def batch_sizes(sizes: Sizes, mode: str, num_pool: int) -> tuple[int, ...]:

@@ -17,7 +17,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from arms import PRETRAINED_UPDATES, WITH_ANSWERS, batch_sizes, has_answers
+from arms import ASKED_ONLY, PRETRAINED_UPDATES, batch_sizes, has_answers, way_of
 from tasks import Task
 from teacher import ReferenceTeacher
 from torch_generator import TorchGenerator
@@ -30,8 +30,9 @@ from edgeelad.engine.student import Student
 from edgeelad.engine.tree import TreeParams
 from edgeelad.export import export_student
 from edgeelad.quickstart.student import train_base_student
-from edgeelad.records import Annotation, Example, Question, ReasoningTree, Score
+from edgeelad.records import Annotation, Example, Question, ReasoningTree
 from edgeelad.selection import select
+from edgeelad.teacher.plan.own_examples import own_examples
 from edgeelad.teacher.plan.plan import Planned, Planner
 from edgeelad.teacher.protocol import abilities_of
 from edgeelad.teacher.revision.annotate import annotate
@@ -180,16 +181,21 @@ class Study:
             with self.open(student) as opened:
                 left = [q for q in self.task.pool if q.id not in {a.question_id for a in annotations}]
                 model = fit([f for f, _ in history], [wrong for _, wrong in history])
+                is_taught_own = has_answers(mode) and not mode.endswith(ASKED_ONLY)
+                explained: list[ReasoningTree] = []
+                if strategy != "random" and (number > 1 or is_taught_own):
+                    params = tree_params(strategy, self._scoring, self.seed + number)
+                    explained = list(opened.generate_trees(left, params))
+                    student_tokens += sum(tree.tokens.generated for tree in explained)
                 if number == 1:
-                    batch, tokens = self.first_batch(), 0
+                    batch = self.first_batch()
                 else:
-                    batch, tokens = self._choose(opened, strategy, left, annotations, model, rng, number, size)
-                student_tokens += tokens
+                    batch = self._choose(explained, strategy, left, annotations, model, rng, size)
+                own = self._own(explained, batch, model, number) if is_taught_own else []
                 # full rationales are bought without the student's branches
                 params = tree_params("risk" if mode == "rationale" else "elad", self._scoring, self.seed + number)
                 trees = {tree.question.id: tree for tree in opened.generate_trees(batch, params)}
-                way = mode.removesuffix(WITH_ANSWERS)
-                config = TeacherConfig(kind="dataset", mode=way, max_concurrency=1)  # type: ignore[arg-type]
+                config = TeacherConfig(kind="dataset", mode=way_of(mode), max_concurrency=1)  # type: ignore[arg-type]
                 hidden = [replace(q, answer=q.answer if has_answers(mode) else None, explanation=None) for q in batch]
 
                 def continue_from(items: Sequence[tuple[Question, tuple[str, ...]]], s: Student = opened) -> list[str]:
@@ -204,7 +210,7 @@ class Study:
                 ]
             usable = [Example(self.pool[a.question_id], a.steps, a.answer) for a in annotations if a.answer and a.steps]
             key = "1" if number == 1 and mode == "rationale" else f"{name}-{number}"
-            student = self.taught(key, usable)
+            student = self.taught(key, [*usable, *own])
             if not done(number):
                 yield {
                     "round": number,
@@ -214,7 +220,9 @@ class Study:
                     "batch": len(batch),
                     "wrong_in_batch": sum(not self._is_right(tree) for tree in trees.values()),
                     "unlearnable_in_batch": sum(q.id in self.task.unlearnable for q in batch),
-                    "flawed": sum(self._is_flawed(a) for a in annotations if a.is_usable),
+                    "flawed": sum(self._is_flawed(a.question_id, a.steps) for a in annotations if a.is_usable),
+                    "own": len(own),
+                    "own_flawed": sum(self._is_flawed(example.question.id, example.steps) for example in own),
                     "requests": sum(a.usage.requests for a in annotations),
                     "prompt_tokens": sum(a.usage.prompt_tokens for a in annotations),
                     "completion_tokens": sum(a.usage.completion_tokens for a in annotations),
@@ -251,39 +259,43 @@ class Study:
 
     def _choose(
         self,
-        student: Student,
+        explained: Sequence[ReasoningTree],
         strategy: str,
         left: list[Question],
         annotations: Sequence[Annotation],
         model: RiskModel,
         rng: np.random.Generator,
-        number: int,
         size: int,
-    ) -> tuple[list[Question], int]:
-        """The batch that a strategy chooses, and the student tokens that choosing it took."""
-        scores: dict[str, Score] = {}
+    ) -> list[Question]:
+        """The batch that a strategy chooses by the explanations of the questions left."""
+        scores = {q.id: 0.5 for q in left}
         if strategy != "random":
-            trees = student.generate_trees(left, tree_params(strategy, self._scoring, self.seed + number))
-            found = score(trees, strategy, seed=self.seed, risk=model)
-            scores = {scored.question_id: scored for scored in found}
-        else:
-            scores = {q.id: Score(q.id, "random", 0.5) for q in left}
+            scores = {s.question_id: s.value for s in score(explained, strategy, seed=self.seed, risk=model)}
         left = sorted(left, key=lambda question: question.id)
         chosen = select(
             left,
-            np.array([scores[question.id].value for question in left]),
+            np.array([scores[question.id] for question in left]),
             SelectionConfig(strategy=strategy),
             num=size,
             first_round=False,
             rng=rng,
             already=[self.pool[a.question_id] for a in annotations],
         )
-        tokens = sum(scored.num_tokens for scored in scores.values())
-        return [self.pool[choice.question_id] for choice in chosen], tokens
+        return [self.pool[choice.question_id] for choice in chosen]
 
-    def _is_flawed(self, annotation: Annotation) -> bool:
+    def _own(
+        self, explained: Sequence[ReasoningTree], batch: Sequence[Question], model: RiskModel, number: int
+    ) -> list[Example]:
+        """The student's own explanations that are taught beside the batch, as a run draws them."""
+        asked = {question.id for question in batch}
+        trees = {tree.question.id: tree for tree in explained if tree.question.id not in asked}
+        risks = {id_: risk_of(tree, model) for id_, tree in trees.items()}
+        rng = np.random.default_rng([self.seed, number, 9])
+        return own_examples([self.pool[id_] for id_ in sorted(trees)], trees, risks, TrainingConfig().own_examples, rng)
+
+    def _is_flawed(self, id_: str, steps: Sequence[str]) -> bool:
         """Whether a step of an explanation that is taught is wrong, though it reaches the answer."""
-        return self.task.first_flaw(self.pool[annotation.question_id], annotation.steps) is not None
+        return self.task.first_flaw(self.pool[id_], steps) is not None
 
     def _is_right(self, tree: ReasoningTree) -> bool:
         return agree(tree.answer, self.pool[tree.question.id].answer)

@@ -23,6 +23,7 @@ from edgeelad.run.digests import DigestBook
 from edgeelad.run.records import (
     AnswerRow,
     AuditRow,
+    OwnRow,
     PoolSplit,
     RoundMetrics,
     RunState,
@@ -51,6 +52,7 @@ class RoundFolder:
         self.plan = RowFile(path / "plan.jsonl", TeachingPlan)  # with teacher.mode = "auto"
         self.annotations = RowFile(path / "annotations.jsonl", Annotation)
         self.teacher = RecordFile(path / "teacher.json", TeacherStage)  # of round 0, for the audit
+        self.own = RowFile(path / "own.jsonl", OwnRow)  # with training.own_examples
         self.student = path / "student"  # in torch's format
         self.training = RecordFile(path / "training.json", TrainingRecord)
         self.onnx = path / "onnx"

@@ -91,6 +91,21 @@ class SelectedRow:
 
 
 @dataclass(frozen=True, slots=True)
+class OwnRow:
+    """One row of `own.jsonl`: an explanation of the student's own that is right, of a question that was not asked.
+
+    Attributes:
+        id: The question.
+        steps: The explanation.
+        answer: The pool's answer, which it reaches.
+    """
+
+    id: str
+    steps: tuple[str, ...]
+    answer: str
+
+
+@dataclass(frozen=True, slots=True)
 class TeacherStage:
     """`teacher.json` of a round: how the teacher's work on the round ended (in round 0, on the audit).
 
@@ -119,6 +134,7 @@ class TrainingRecord:
         losses: Training loss by step.
         held_out_losses: Loss of the held-out examples by step, from step 0; empty without any.
         warning: What the losses say about the training; None if they look right.
+        num_own: Those among the examples that are the student's own explanations of questions that were not asked.
     """
 
     num_examples: int
@@ -130,6 +146,7 @@ class TrainingRecord:
     losses: tuple[tuple[int, float], ...]
     held_out_losses: tuple[tuple[int, float], ...]
     warning: str | None
+    num_own: int = 0
 
 
 @dataclass(frozen=True, slots=True)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import shutil
 
 from edgeelad.files import storage_errors
+from edgeelad.records import Example
 from edgeelad.run.records import TrainingRecord
 from edgeelad.stages.run import Run
 
@@ -21,8 +22,10 @@ def fine_tune(run: Run, number: int) -> None:
         with storage_errors(here.student):
             shutil.rmtree(here.student)
     start = 0 if run.config.training.restart else number - 1
-    examples = [*run.seed_examples, *run.examples(number)]
-    run.progress.start(f"Round {number}: fine-tuning on {len(examples):,} examples")
+    own = [Example(run.pool[row.id], row.steps, row.answer) for row in here.own.read_if_there()]
+    examples = [*run.seed_examples, *run.examples(number), *own]
+    of_own = f" ({len(own):,} the student's own)" if own else ""
+    run.progress.start(f"Round {number}: fine-tuning on {len(examples):,} examples{of_own}")
     with run.folder.stage(number, "fine-tune", *outputs):
         result = train(
             run.folder.round(start).student,
@@ -43,6 +46,7 @@ def fine_tune(run: Run, number: int) -> None:
                 losses=result.losses,
                 held_out_losses=result.held_out_losses,
                 warning=result.warning,
+                num_own=len(own),
             )
         )
     if result.num_skipped:

@@ -1,0 +1,54 @@
+"""Draw from the student's own explanations of questions that were not asked, where the pool has the answers."""
+
+from __future__ import annotations
+
+import heapq
+
+import numpy as np
+
+from edgeelad.records import Question, ReasoningTree
+from edgeelad.run.records import OwnRow
+from edgeelad.run.scores import ScoreRow
+from edgeelad.stages.run import Run
+from edgeelad.teacher.plan.own_examples import own_examples
+
+MAX_COMPARED = 20_000  # explanations that are considered; of more, as many at random
+MAX_PER_VERIFIED = 5  # examples for each explanation that was verified by the teacher's work so far
+
+
+def draw_own(run: Run, number: int) -> None:
+    """Write the student's own explanations that the next student is trained on; none if the pool has no answers.
+
+    They are those that were scored in this round. The audit and test questions are not among them.
+    """
+    here, weight = run.folder.round(number), run.config.training.own_examples
+    if not weight or here.student.exists() or run.folder.is_done(here.own.path):
+        return
+    rng = run.rng(number, "own")
+    with run.folder.stage(number, "own", here.own.path):
+        rows = {row.id: row for row in _rows(run, number, rng)}
+        questions = [run.pool[id_] for id_ in sorted(rows)]
+        trees = {question.id: _tree(question, rows[question.id]) for question in questions}
+        risks = {id_: row.risk or 0.0 for id_, row in rows.items()}
+        found = own_examples(questions, trees, risks, weight, rng)
+        limit = MAX_PER_VERIFIED * sum(item.is_usable for item in run.annotations(number))
+        if len(found) > limit:
+            found = [found[i] for i in sorted(rng.choice(len(found), limit, replace=False))]
+        here.own.write(OwnRow(example.question.id, example.steps, example.answer) for example in found)
+
+
+def _rows(run: Run, number: int, rng: np.random.Generator) -> list[ScoreRow]:
+    """The scored explanations of questions with an answer that are not in the batch."""
+    here = run.folder.round(number)
+    asked = {row.id for row in here.selected.read()}
+    rows = (
+        row
+        for row in here.scores.read_if_there()
+        if row.steps and row.id not in asked and run.pool[row.id].answer is not None
+    )
+    return heapq.nsmallest(MAX_COMPARED, rows, key=lambda _: rng.random())
+
+
+def _tree(question: Question, row: ScoreRow) -> ReasoningTree:
+    """The greedy explanation alone."""
+    return ReasoningTree(question, row.explanation, row.steps, row.answer, "stop", (), (), ())
