@@ -456,7 +456,7 @@ class TrainingConfig(Section):
         None, ge=0, description="Use a random sample of the seed examples of this size.", examples=[500]
     )
     own_examples: float = Field(
-        1.0,
+        3.0,
         ge=0.0,
         description="Where the pool has answers, train also on the student's own right explanations of questions that "
         "were not asked; each is drawn with this times its risk. 0: on none.",

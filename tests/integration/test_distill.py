@@ -14,7 +14,7 @@ from edgeelad.cli.distill import scoring_sentence
 from edgeelad.config import load_config
 from edgeelad.engine.student import Student
 from edgeelad.errors import BudgetError
-from edgeelad.files import read_json, read_jsonl
+from edgeelad.files import read_json, read_jsonl, write_jsonl
 from edgeelad.loop import distill
 from edgeelad.progress import Silent
 from edgeelad.quickstart.server import TeacherServer
@@ -243,3 +243,42 @@ def test_a_dry_run_sends_nothing_and_a_replay_pays_nothing(small_run: SmallRun, 
         assert list(read_jsonl(tmp_path / "replay" / "rounds" / number / "annotations.jsonl")) == list(
             read_jsonl(finished / "rounds" / number / "annotations.jsonl")
         )
+
+
+def test_what_the_student_explains_rightly_is_taught_for_nothing(
+    small_run: SmallRun, finished: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # a student of some seconds gets hardly anything right: in half of the pool its answers are made the right ones, as
+    # text, of which no arithmetic is checked
+    said = {row["id"]: row["answer"] for row in read_jsonl(finished / "rounds" / "01" / "scores.jsonl")}
+    rows = list(read_jsonl(small_run.folder / "pool.jsonl"))
+    right = {row["id"]: str(solve(row["question"]).answer) for row in rows}
+    answers = right | {id_: answer for id_, answer in list(said.items())[::2] if answer is not None}
+    write_jsonl(tmp_path / "pool.jsonl", ({**row, "answer": answers[row["id"]]} for row in rows))
+    settings = [f"pool.path={tmp_path / 'pool.jsonl'}", "pool.kind=text", "selection.strategy=risk"]
+    # what it gets right is drawn whatever its risk, and believed however few it gets right
+    settings.append("training.own_examples=1e6")
+    monkeypatch.setattr("edgeelad.teacher.plan.own_examples.MAX_SHARE", 1.0)
+    started: list[str] = []
+    progress = Silent()
+    progress.start = lambda stage, total=None: started.append(stage)  # type: ignore[method-assign]
+    with TeacherServer() as server:
+        distill(small_run.config(tmp_path / "run", server.url, *settings, "selection.num_rounds=1"), progress)
+    folder = RunFolder(tmp_path / "run")
+    here = folder.round(1)
+    asked, audited = {row.id for row in here.selected.read()}, {row.id for row in folder.audit.read()}
+    explained = {row.id: row for row in here.scores.read() if row.answer == answers[row.id] and row.id not in asked}
+    own = {row.id: row for row in here.own.read()}
+    assert own
+    assert set(own) <= set(explained)
+    assert not set(own) & (asked | audited)
+    for id_, row in own.items():
+        assert (row.steps, row.answer) == (explained[id_].steps, answers[id_])
+    training = here.training.read()
+    num_verified = sum(item.is_usable for item in here.annotations.read())
+    assert training.num_own == len(own)
+    assert f"Round 1: fine-tuning on {40 + num_verified + len(own)} examples ({len(own)} the student's own)" in started
+    assert f"({len(own)} the student's own)" in (tmp_path / "run" / "report.html").read_text(encoding="utf-8")
+    # it is not counted as annotated, and not asked to answer again
+    assert folder.summary.read().annotated == num_verified
+    assert not set(own) & {row.id for row in here.answers.read()}
