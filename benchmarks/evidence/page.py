@@ -17,7 +17,7 @@ from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
-from arms import has_answers, num_rounds, sizes_of
+from arms import ASKED_ONLY, has_answers, num_rounds, sizes_of
 from figure import Curve, Panel, draw
 
 HERE = Path(__file__).parent
@@ -291,11 +291,13 @@ def comparison_table(rows: Sequence[Row]) -> list[str]:
         # ways of teaching are compared for the same choice; of the default and what it was, the one that was measured
         own = (strategy,) if strategy.startswith(DEFAULT) and mode != "rationale" else (DEFAULT, ALONE)
         reference = next((name for name in own if (task, name, "rationale") in arms), DEFAULT)
-        ours = arms.get((task, reference, "rationale"), {})
+        # what the student's own explanations add, on all that is annotated
+        taught = mode.removesuffix(ASKED_ONLY) if mode.endswith(ASKED_ONLY) else "rationale"
+        ours = arms.get((task, reference, taught), {})
         both = sorted(set(seeds) & set(ours))
-        if (strategy, mode) != (reference, "rationale") and strategy != "whole" and len(both) > 1:
-            name = f"{TASKS[task]} | `{reference}`, rationale | `{strategy}`, {mode}"
-            last = len(sizes_of(task).batches)
+        if (strategy, mode) != (reference, taught) and strategy != "whole" and len(both) > 1:
+            name = f"{TASKS[task]} | `{reference}`, {taught} | `{strategy}`, {mode}"
+            last = num_rounds(task, mode) if mode.endswith(ASKED_ONLY) else len(sizes_of(task).batches)
             pairs[name] = [ours[s][last]["accuracy"] - seeds[s][last]["accuracy"] for s in both]
     if not pairs:
         return ["No task has two seeds yet."]

@@ -12,7 +12,7 @@ from fixtures.students import StudentFolders, questions
 HERE = Path(__file__).parents[2] / "benchmarks"
 sys.path[:0] = [str(HERE / "evidence"), str(HERE)]
 pytest.importorskip("scipy")
-from arms import num_rounds, sizes_of  # noqa: E402
+from arms import num_rounds, sizes_of, way_of  # noqa: E402
 from detection import auroc, average_precision, precision  # noqa: E402
 from page import comparison_table, money, whole_table  # noqa: E402
 from tasks import Task, make_task  # noqa: E402
@@ -42,9 +42,16 @@ def test_a_large_study_has_a_larger_pool_and_reaches_its_share_in_fewer_rounds()
     assert large.sizes == sizes_of("words, large") != small.sizes
     assert large.recipe.base_steps > small.recipe.base_steps
     rounds = [
-        num_rounds(*arm.split("/")) for arm in ("words/auto", "words/auto, answers", "words, large/auto, answers")
+        num_rounds(*arm.split("/"))
+        for arm in (
+            "words/auto",
+            "words/auto, answers",
+            "words/auto, answers, asked only",
+            "words, large/auto, answers",
+        )
     ]
-    assert rounds == [3, 4, 3]
+    assert rounds == [3, 4, 4, 3]
+    assert {way_of(mode) for mode in ("auto", "auto, answers", "auto, answers, asked only")} == {"auto"}
 
 
 def test_references_have_no_flaw_and_changed_ones_do(task: Task) -> None:
@@ -99,7 +106,8 @@ def test_hidden_reasoning_is_billed_as_completion() -> None:
 def learned(strategy: str, mode: str, seed: int, accuracy: float) -> dict[str, Any]:
     usage = {"requests": 1, "prompt_tokens": 100, "completion_tokens": 100 if strategy == "whole" else 40}
     key = {"kind": "learning", "task": "words", "seed": seed, "strategy": strategy, "mode": mode}
-    return {**key, **usage, "round": 1 if strategy == "whole" else 3, "annotated": 300, "accuracy": accuracy}
+    last = 1 if strategy == "whole" else num_rounds("words", mode)
+    return {**key, **usage, "round": last, "annotated": 300, "accuracy": accuracy}
 
 
 def test_ways_of_teaching_are_compared_for_one_choice_and_choices_with_the_default() -> None:
@@ -108,6 +116,8 @@ def test_ways_of_teaching_are_compared_for_one_choice_and_choices_with_the_defau
         ("risk", "rationale"): 0.7,
         ("risk, alone", "rationale"): 0.65,
         ("risk, alone", "auto"): 0.6,
+        ("risk", "auto, answers"): 0.72,
+        ("risk", "auto, answers, asked only"): 0.68,
         ("whole", "rationale"): 0.75,
     }
     rows: list[dict[str, Any]] = []
@@ -121,6 +131,8 @@ def test_ways_of_teaching_are_compared_for_one_choice_and_choices_with_the_defau
         ["`risk`, rationale", "`random`, rationale", "2", "+0.195"],
         ["`risk`, rationale", "`risk, alone`, rationale", "2", "+0.050"],
         ["`risk, alone`, rationale", "`risk, alone`, auto", "2", "+0.050"],
+        ["`risk`, rationale", "`risk`, auto, answers", "2", "-0.020"],
+        ["`risk`, auto, answers", "`risk`, auto, answers, asked only", "2", "+0.040"],
     ]
     before = [row for row in rows if row.get("strategy") != "risk"]
     assert comparison_table(before)[2].split(" | ")[1:3] == ["`risk, alone`, rationale", "`random`, rationale"]
