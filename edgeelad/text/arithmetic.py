@@ -276,16 +276,19 @@ def _same(
     power = _power_of_ten(right_tokens)
     if len(numbers) != 1 and power is None:
         return False
-    # a decimal that is written out to some place may be cut off or rounded there; a whole number only if it says so
+    # a decimal or a share in percent that is written out to some place may be cut off or rounded there; a whole number
+    # only if it says so
+    is_share = bool(numbers) and numbers[0].is_percent and abs(right) * 100 == abs(numbers[0].value)
     places = numbers[0].num_decimals
-    is_rounded = is_rounded or places > 0
+    is_rounded = is_rounded or places > 0 or is_share
     places -= power or 0
     unit = Fraction(10) ** -places
-    if numbers[0].is_percent:
-        unit = max(unit, unit / 100)
-    if is_about and not places and right and right.denominator == 1:
-        digits = str(abs(right.numerator))
+    whole = right * 100 if is_share else right
+    if is_about and not places and whole and whole.denominator == 1:
+        digits = str(abs(whole.numerator))
         unit = Fraction(10 ** (len(digits) - len(digits.rstrip("0"))), 1 if digits == digits.rstrip("0") else 2)
+    if is_share:
+        unit /= 100
     return (is_rounded or is_about) and abs(left - right) < unit and (left / unit).denominator > 1
 
 
