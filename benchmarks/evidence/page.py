@@ -42,6 +42,7 @@ TASKS = {
 }
 # dollars per million prompt and completion tokens, and hidden reasoning tokens per request (billed as completion)
 PRICES = {"1 : 4": (0.4, 1.6, 0), "reasoning": (1.1, 4.4, 300)}
+BAR_OF_MONEY = 0.25  # of the whole pool's money
 DEFAULT, ALONE = "risk", "risk, alone"  # with and without the neighbors, by odds and by probability
 Row = dict[str, Any]
 
@@ -257,7 +258,11 @@ def _area(rows: Sequence[Row]) -> float:
 
 
 def whole_table(rows: Sequence[Row]) -> list[str]:
-    """The arms of `risk` against the student that is taught the whole pool, over the seeds that have both."""
+    """The arms of `risk` against the student that is taught the whole pool, over the seeds that have both.
+
+    After the last round, and, of arms that have spent more by then, where a quarter of the money is spent: between two
+    rounds, on the straight line from one to the other.
+    """
     arms = _arms(rows)
     lines = [
         "| task | choice, teaching | seeds | whole pool | accuracy | difference | annotated | money |",
@@ -268,19 +273,39 @@ def whole_table(rows: Sequence[Row]) -> list[str]:
         both = sorted(set(seeds) & set(whole))
         if not strategy.startswith(DEFAULT) or not both:
             continue
-        theirs = [whole[seed][-1] for seed in both]
-        for back in (2, 1) if has_answers(mode) else (1,):  # less is paid there, so the round before counts, too
-            ours = [seeds[seed][-back] for seed in both]
-            accuracies = _average(ours, "accuracy"), _average(theirs, "accuracy")
-            shares = (
-                _average(ours, "annotated") / _average(theirs, "annotated"),
-                sum(money(row, "1 : 4") for row in ours) / sum(money(row, "1 : 4") for row in theirs),
-            )
+        theirs = statistics.fmean(whole[seed][-1]["accuracy"] for seed in both)
+        curves = [_against_whole(seeds[seed], whole[seed][-1]) for seed in both]
+        ends = [curve[-1] for curve in curves]
+        points = [ends]
+        if has_answers(mode) and all(money_share > BAR_OF_MONEY for _, money_share, _ in ends):
+            points.insert(0, [_at_money(curve, BAR_OF_MONEY) for curve in curves])
+        for found in points:
+            annotated, money_share, accuracy = (statistics.fmean(values) for values in zip(*found, strict=True))
             lines.append(
-                f"| {TASKS[task]} | `{strategy}`, {mode} | {len(both)} | {accuracies[1]:.3f} | {accuracies[0]:.3f} | "
-                f"{accuracies[0] - accuracies[1]:+.3f} | {shares[0]:.2f} | {shares[1]:.3f} |"
+                f"| {TASKS[task]} | `{strategy}`, {mode} | {len(both)} | {theirs:.3f} | {accuracy:.3f} | "
+                f"{accuracy - theirs:+.3f} | {annotated:.2f} | {money_share:.3f} |"
             )
     return lines if len(lines) > 2 else ["No task has both yet."]
+
+
+Point = tuple[float, float, float]
+"""Of an arm after a round: the shares of the pool annotated and of the whole pool's money spent, and the accuracy."""
+
+
+def _against_whole(rounds: Sequence[Row], whole: Row) -> list[Point]:
+    """The points of one seed's arm, in order."""
+    return [
+        (row["annotated"] / whole["annotated"], money(row, "1 : 4") / money(whole, "1 : 4"), row["accuracy"])
+        for row in rounds
+    ]
+
+
+def _at_money(curve: Sequence[Point], share: float) -> Point:
+    """Where a share of the money is spent, between two rounds."""
+    before, after = next(pair for pair in itertools.pairwise(curve) if pair[1][1] >= share)
+    part = (share - before[1]) / (after[1] - before[1])
+    annotated, _, accuracy = (a + part * (b - a) for a, b in zip(before, after, strict=True))
+    return annotated, share, accuracy
 
 
 def comparison_table(rows: Sequence[Row]) -> list[str]:

@@ -140,6 +140,22 @@ def test_ways_of_teaching_are_compared_for_one_choice_and_choices_with_the_defau
     assert shares["`risk`, rationale"] == ["-0.050", "1.00", "0.520 |"]
 
 
+def test_an_arm_that_spends_too_much_is_read_where_a_quarter_of_the_money_is_spent() -> None:
+    key = {"kind": "learning", "task": "words", "seed": 0}
+    rows: list[dict[str, Any]] = [{**key, "round": 0, "annotated": 0, "accuracy": 0.4}]
+    whole = {"round": 1, "annotated": 900, "accuracy": 0.75, "prompt_tokens": 8000, "completion_tokens": 2000}
+    rows.append({**key, "strategy": "whole", "mode": "rationale", **whole})
+    for number, (annotated, tokens, accuracy) in enumerate(
+        ((60, 800, 0.5), (180, 1600, 0.6), (300, 2400, 0.7), (360, 3200, 0.76)), 1
+    ):
+        usage = {"prompt_tokens": tokens, "completion_tokens": tokens // 4}
+        row = {"round": number, "annotated": annotated, "accuracy": accuracy, **usage}
+        rows.append({**key, "strategy": "risk", "mode": "auto, answers", **row})
+    found = [line.split(" | ")[4:] for line in whole_table(rows)[2:]]
+    # half way between the second round, at a fifth, and the third, at three tenths
+    assert found == [["0.650", "-0.100", "0.27", "0.250 |"], ["0.760", "+0.010", "0.40", "0.400 |"]]
+
+
 def test_torch_generates_the_trees_of_the_engine(students: StudentFolders) -> None:
     params = TreeParams(2, 3, 0.7, 0, 1.0, 40, 40, probe=False, seed=1, num_removal_branches=2)
     asked = questions(6)
