@@ -456,10 +456,10 @@ class TrainingConfig(Section):
         None, ge=0, description="Use a random sample of the seed examples of this size.", examples=[500]
     )
     own_examples: float = Field(
-        3.0,
+        5.0,
         ge=0.0,
         description="Where the pool has answers, train also on the student's own right explanations of questions that "
-        "were not asked; each is drawn with this times its risk. 0: on none.",
+        "were not asked: at most so many per verified one; with max_steps, as many as leave each example eight passes.",
     )
     precision: Literal["auto", "fp32", "bf16"] = Field(
         "auto", description="auto: bf16 on a GPU that has it, else fp32."
@@ -485,6 +485,11 @@ class TrainingConfig(Section):
         description="Trackers that receive the training losses and each round's figures; default: none.",
         examples=[["tensorboard"]],
     )
+
+    @property
+    def examples_per_step(self) -> int:
+        """Examples per optimizer step, of all processes together."""
+        return self.batch_size * self.gradient_accumulation * self.num_processes
 
     @model_validator(mode="after")
     def _check_fsdp(self) -> TrainingConfig:

@@ -32,7 +32,7 @@ from edgeelad.export import export_student
 from edgeelad.quickstart.student import train_base_student
 from edgeelad.records import Annotation, Example, Question, ReasoningTree
 from edgeelad.selection import select
-from edgeelad.teacher.plan.own_examples import own_examples
+from edgeelad.teacher.plan.own_examples import own_examples, room_for_own
 from edgeelad.teacher.plan.plan import Planned, Planner
 from edgeelad.teacher.protocol import abilities_of
 from edgeelad.teacher.revision.annotate import annotate
@@ -191,7 +191,6 @@ class Study:
                     batch = self.first_batch()
                 else:
                     batch = self._choose(explained, strategy, left, annotations, model, rng, size)
-                own = self._own(explained, batch, model, number) if is_taught_own else []
                 # full rationales are bought without the student's branches
                 params = tree_params("risk" if mode == "rationale" else "elad", self._scoring, self.seed + number)
                 trees = {tree.question.id: tree for tree in opened.generate_trees(batch, params)}
@@ -209,6 +208,7 @@ class Study:
                     for tree in trees.values()
                 ]
             usable = [Example(self.pool[a.question_id], a.steps, a.answer) for a in annotations if a.answer and a.steps]
+            own = self._own(explained, batch, model, number, len(usable)) if is_taught_own else []
             key = "1" if number == 1 and mode == "rationale" else f"{name}-{number}"
             student = self.taught(key, [*usable, *own])
             if not done(number):
@@ -284,14 +284,22 @@ class Study:
         return [self.pool[choice.question_id] for choice in chosen]
 
     def _own(
-        self, explained: Sequence[ReasoningTree], batch: Sequence[Question], model: RiskModel, number: int
+        self,
+        explained: Sequence[ReasoningTree],
+        batch: Sequence[Question],
+        model: RiskModel,
+        number: int,
+        num_verified: int,
     ) -> list[Example]:
         """The student's own explanations that are taught beside the batch, as a run draws them."""
         asked = {question.id for question in batch}
         trees = {tree.question.id: tree for tree in explained if tree.question.id not in asked}
         risks = {id_: risk_of(tree, model) for id_, tree in trees.items()}
+        config = self._training
+        room = room_for_own((config.max_steps or 0) * config.examples_per_step, len(self._known()) + num_verified)
+        num = min(int(config.own_examples * num_verified), room)
         rng = np.random.default_rng([self.seed, number, 9])
-        return own_examples([self.pool[id_] for id_ in sorted(trees)], trees, risks, TrainingConfig().own_examples, rng)
+        return own_examples([self.pool[id_] for id_ in sorted(trees)], trees, risks, num, rng)
 
     def _is_flawed(self, id_: str, steps: Sequence[str]) -> bool:
         """Whether a step of an explanation that is taught is wrong, though it reaches the answer."""

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import math
 import shutil
 
+from edgeelad.config import TrainingConfig
 from edgeelad.files import storage_errors
 from edgeelad.records import Example
 from edgeelad.run.records import TrainingRecord
@@ -31,7 +33,7 @@ def fine_tune(run: Run, number: int) -> None:
             run.folder.round(start).student,
             examples,
             here.student,
-            run.config.training,
+            _config(run, len(examples), len(own)),
             run.seed(number, "fine-tune"),
             progress=lambda step, total, loss: run.progress.update(step, f"loss {loss:.3f}", total=total),
         )
@@ -56,7 +58,12 @@ def fine_tune(run: Run, number: int) -> None:
         run.progress.warn(result.warning)
 
 
-def _num_passes(run: Run, num_steps: int, num_examples: int) -> float:
+def _config(run: Run, num_examples: int, num_own: int) -> TrainingConfig:
+    """The run's configuration; what the teacher taught is seen as often as without the student's own explanations."""
     config = run.config.training
-    per_step = config.batch_size * config.gradient_accumulation * config.num_processes
-    return round(num_steps * per_step / num_examples, 2)
+    factor = num_examples / (num_examples - num_own) if num_examples > num_own else 1.0
+    return config.model_copy(update={"min_steps": math.ceil(config.min_steps * factor)})
+
+
+def _num_passes(run: Run, num_steps: int, num_examples: int) -> float:
+    return round(num_steps * run.config.training.examples_per_step / num_examples, 2)

@@ -10,10 +10,9 @@ from edgeelad.records import Question, ReasoningTree
 from edgeelad.run.records import OwnRow
 from edgeelad.run.scores import ScoreRow
 from edgeelad.stages.run import Run
-from edgeelad.teacher.plan.own_examples import own_examples
+from edgeelad.teacher.plan.own_examples import own_examples, room_for_own
 
 MAX_COMPARED = 20_000  # explanations that are considered; of more, as many at random
-MAX_PER_VERIFIED = 5  # examples for each explanation that was verified by the teacher's work so far
 
 
 def draw_own(run: Run, number: int) -> None:
@@ -21,20 +20,27 @@ def draw_own(run: Run, number: int) -> None:
 
     They are those that were scored in this round. The audit and test questions are not among them.
     """
-    here, weight = run.folder.round(number), run.config.training.own_examples
-    if not weight or here.student.exists() or run.folder.is_done(here.own.path):
+    here = run.folder.round(number)
+    num = 0 if here.student.exists() else _room(run, number)
+    if not num or run.folder.is_done(here.own.path):
         return
     rng = run.rng(number, "own")
     with run.folder.stage(number, "own", here.own.path):
         rows = {row.id: row for row in _rows(run, number, rng)}
         questions = [run.pool[id_] for id_ in sorted(rows)]
         trees = {question.id: _tree(question, rows[question.id]) for question in questions}
-        risks = {id_: row.risk or 0.0 for id_, row in rows.items()}
-        found = own_examples(questions, trees, risks, weight, rng)
-        limit = MAX_PER_VERIFIED * sum(item.is_usable for item in run.annotations(number))
-        if len(found) > limit:
-            found = [found[i] for i in sorted(rng.choice(len(found), limit, replace=False))]
+        found = own_examples(questions, trees, {id_: row.risk or 0.0 for id_, row in rows.items()}, num, rng)
         here.own.write(OwnRow(example.question.id, example.steps, example.answer) for example in found)
+
+
+def _room(run: Run, number: int) -> int:
+    """How many are drawn: a multiple of those that the teacher's work verified, and what the number of steps allows."""
+    config = run.config.training
+    num_verified = sum(item.is_usable for item in run.annotations(number))
+    limit = int(config.own_examples * num_verified)
+    if config.max_steps is None:
+        return limit
+    return min(limit, room_for_own(config.max_steps * config.examples_per_step, len(run.seed_examples) + num_verified))
 
 
 def _rows(run: Run, number: int, rng: np.random.Generator) -> list[ScoreRow]:

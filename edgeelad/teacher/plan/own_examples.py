@@ -2,8 +2,9 @@
 
 Where the pool has the answers, most of what a student explains is known to be right, and to train on it is
 rejection-sampling fine-tuning (Zelikman et al. 2022, STaR; Yuan et al. 2023). It teaches many more wordings, objects
-and numbers than the teacher is paid for. What the student is sure of teaches it nothing and takes updates from what the
-teacher taught, so an explanation is drawn with a probability in proportion to its risk (docs/EVIDENCE.md).
+and numbers than the teacher is paid for. But it must not take updates from what the teacher taught: where their number
+is given, there is room for so many examples only that each is still seen `MIN_PASSES` times, and those are drawn in
+proportion to their risk, since what the student is sure of teaches it least (docs/EVIDENCE.md).
 """
 
 from __future__ import annotations
@@ -13,15 +14,28 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 
 from edgeelad.records import Example, Question, ReasoningTree
+from edgeelad.selection.ranking import rank_by_score
 from edgeelad.teacher.plan.luck import MAX_SHARE, Luck, accidents, surest
 from edgeelad.teacher.revision.own_chain import own_chain
+
+MIN_PASSES = 8
+
+
+def room_for_own(num_seen: int, num_others: int) -> int:
+    """How many of the student's own explanations can be added to other examples.
+
+    Args:
+        num_seen: Examples that are seen in all of the training, each as often as it is repeated.
+        num_others: The other examples.
+    """
+    return max(num_seen // MIN_PASSES - num_others, 0)
 
 
 def own_examples(
     questions: Sequence[Question],
     trees: Mapping[str, ReasoningTree],
     risks: Mapping[str, float],
-    weight: float,
+    num: int,
     rng: np.random.Generator,
 ) -> list[Example]:
     """Draw from the student's own explanations that are right.
@@ -30,15 +44,16 @@ def own_examples(
         questions: Those that the teacher is not asked; only those with an answer count.
         trees: The student's explanations by question id, with or without branches.
         risks: The probability that the student's answer is wrong, by id of the same questions.
-        weight: An explanation is drawn with this times its risk, or with certainty where that is above 1.
+        num: Explanations that are drawn, in proportion to their risk; all if there are no more.
         rng: Draws them.
 
     Returns:
         In the order of the questions; at most 1 % are expected to reach their answer in a wrong way (`luck`).
     """
     found = accidents(questions, trees, risks, Luck(questions, trees))
-    draws = zip(found.items(), rng.random(len(found)).tolist(), strict=True)
-    drawn = {id_: accident for (id_, accident), draw in draws if draw < weight * risks[id_]}
+    ids = list(found)
+    ranking = rank_by_score(np.arange(len(ids)), np.array([risks[id_] for id_ in ids], dtype=np.float64), num, rng)
+    drawn = {ids[i]: found[ids[i]] for i in ranking.order[:num].tolist()}
     sure = surest(drawn, MAX_SHARE * len(drawn))
     examples = []
     for question in questions:
