@@ -1,6 +1,7 @@
 """A whole run in small: from pool to package, over HTTP, through ONNX; its files, its figures, its package."""
 
 import json
+import math
 import shutil
 import subprocess
 import sys
@@ -256,14 +257,15 @@ def test_what_the_student_explains_rightly_is_taught_for_nothing(
     answers = right | {id_: answer for id_, answer in list(said.items())[::2] if answer is not None}
     write_jsonl(tmp_path / "pool.jsonl", ({**row, "answer": answers[row["id"]]} for row in rows))
     settings = [f"pool.path={tmp_path / 'pool.jsonl'}", "pool.kind=text", "selection.strategy=risk"]
-    # what it gets right is drawn whatever its risk, and believed however few it gets right
-    settings.append("training.own_examples=1e6")
+    # it is believed, however few it gets right
     monkeypatch.setattr("edgeelad.teacher.plan.own_examples.MAX_SHARE", 1.0)
     started: list[str] = []
     progress = Silent()
     progress.start = lambda stage, total=None: started.append(stage)  # type: ignore[method-assign]
     with TeacherServer() as server:
-        distill(small_run.config(tmp_path / "run", server.url, *settings, "selection.num_rounds=1"), progress)
+        config = small_run.config(tmp_path / "run", server.url, *settings, "selection.num_rounds=1")
+        training = config.training.model_copy(update={"max_steps": None, "min_steps": 12, "epochs": 0.1})
+        distill(config.model_copy(update={"training": training}), progress)
     folder = RunFolder(tmp_path / "run")
     here = folder.round(1)
     asked, audited = {row.id for row in here.selected.read()}, {row.id for row in folder.audit.read()}
@@ -274,10 +276,14 @@ def test_what_the_student_explains_rightly_is_taught_for_nothing(
     assert not set(own) & (asked | audited)
     for id_, row in own.items():
         assert (row.steps, row.answer) == (explained[id_].steps, answers[id_])
-    training = here.training.read()
     num_verified = sum(item.is_usable for item in here.annotations.read())
-    assert training.num_own == len(own)
-    assert f"Round 1: fine-tuning on {40 + num_verified + len(own)} examples ({len(own)} the student's own)" in started
+    assert len(own) <= config.training.own_examples * num_verified
+    num = 40 + num_verified + len(own)
+    assert f"Round 1: fine-tuning on {num} examples ({len(own)} the student's own)" in started
+    record = here.training.read()
+    assert record.num_own == len(own)
+    # the others are seen as often as without them
+    assert record.num_steps == math.ceil(12 * num / (num - len(own)))
     assert f"({len(own)} the student's own)" in (tmp_path / "run" / "report.html").read_text(encoding="utf-8")
     # it is not counted as annotated, and not asked to answer again
     assert folder.summary.read().annotated == num_verified

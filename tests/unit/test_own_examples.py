@@ -7,7 +7,7 @@ import pytest
 from fixtures.fake_teacher import make_tree
 
 from edgeelad.records import Question
-from edgeelad.teacher.plan.own_examples import own_examples
+from edgeelad.teacher.plan.own_examples import own_examples, room_for_own
 
 
 def explained(num, right=lambda i: True, step=lambda i: f"{i} + {i} = {2 * i}"):
@@ -20,13 +20,13 @@ def explained(num, right=lambda i: True, step=lambda i: f"{i} + {i} = {2 * i}"):
     return questions, trees
 
 
-def drawn(questions, trees, risks, weight=1.0, seed=0):
-    return own_examples(questions, trees, risks, weight, np.random.default_rng(seed))
+def drawn(questions, trees, risks, num=1000, seed=0):
+    return own_examples(questions, trees, risks, num, np.random.default_rng(seed))
 
 
 def test_only_right_explanations_are_taught():
     questions, trees = explained(60, right=lambda i: i % 3, step=lambda i: f"{i} + {i} = {2 * i + (i % 3 == 2)}")
-    found = drawn(questions, trees, dict.fromkeys(trees, 0.5), weight=1000.0)
+    found = drawn(questions, trees, dict.fromkeys(trees, 0.5), num=1000)
     # neither a wrong answer nor a false equation
     assert [example.question.id for example in found] == [f"q{i:04d}" for i in range(1, 61) if i % 3 == 1]
     assert all(
@@ -35,23 +35,31 @@ def test_only_right_explanations_are_taught():
     )
 
 
-def test_an_explanation_is_drawn_in_proportion_to_its_risk():
+def test_of_too_many_explanations_those_at_risk_are_drawn():
     questions, trees = explained(4000)
     risks = {question.id: (0.02, 0.2)[i % 2] for i, question in enumerate(questions)}
-    found = drawn(questions, trees, risks)
-    by_risk = [sum(risks[example.question.id] == risk for example in found) for risk in (0.02, 0.2)]
-    for num, risk in zip(by_risk, (0.02, 0.2), strict=True):
-        assert num == pytest.approx(2000 * risk, abs=4 * (2000 * risk) ** 0.5)
-    assert len(drawn(questions, trees, risks, weight=2.5)) == pytest.approx(2.5 * len(found), rel=0.3)
-    assert drawn(questions, trees, risks) == found != drawn(questions, trees, risks, seed=1)
+    found = drawn(questions, trees, risks, num=400)
+    assert len(found) == 400
+    num_risky = sum(risks[example.question.id] == 0.2 for example in found)
+    # ten to one, a little less since none is drawn twice
+    assert num_risky == pytest.approx(400 * 10 / 11, abs=30)
+    assert [example.question.id for example in found] == sorted(example.question.id for example in found)
+    assert drawn(questions, trees, risks, num=400) == found != drawn(questions, trees, risks, num=400, seed=1)
+    assert drawn(questions, trees, risks, num=0) == []
+
+
+def test_what_was_taught_is_seen_eight_times():
+    # 350 steps of 16 are 5,600: room for 700, of which 660 are there
+    assert room_for_own(5600, 660) == 40
+    assert room_for_own(5600, 900) == 0
 
 
 def test_without_answers_there_is_nothing_to_go_by():
     questions, trees = explained(20)
     bare = [replace(question, answer=None) for question in questions]
-    assert drawn(bare, trees, dict.fromkeys(trees, 0.5), weight=1000.0) == []
+    assert drawn(bare, trees, dict.fromkeys(trees, 0.5), num=1000) == []
     half = [*bare[:10], *questions[10:]]
-    assert [e.question.id for e in drawn(half, trees, dict.fromkeys(trees, 0.5), weight=1000.0)] == [
+    assert [e.question.id for e in drawn(half, trees, dict.fromkeys(trees, 0.5), num=1000)] == [
         question.id for question in questions[10:]
     ]
 
@@ -68,7 +76,7 @@ def test_a_guess_of_yes_or_no_is_not_taught():
     num_right = sum(trees[question.id].answer == question.answer for question in questions)
     assert num_right == 100
     # one accident in a hundred is allowed for
-    assert len(drawn(questions, trees, dict.fromkeys(trees, 0.5), weight=1000.0)) <= 1
+    assert len(drawn(questions, trees, dict.fromkeys(trees, 0.5), num=1000)) <= 1
     # one who knows nearly all of them is believed
     knowing = {question.id: replace(trees[question.id], answer=question.answer) for question in questions}
-    assert len(drawn(questions, knowing, dict.fromkeys(trees, 0.01), weight=1000.0)) > 150
+    assert len(drawn(questions, knowing, dict.fromkeys(trees, 0.01), num=1000)) > 150
