@@ -14,11 +14,11 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 
 from edgeelad.records import Example, Question, ReasoningTree
-from edgeelad.selection.ranking import rank_by_score
 from edgeelad.teacher.plan.luck import MAX_SHARE, Luck, accidents, surest
 from edgeelad.teacher.revision.own_chain import own_chain
 
 MIN_PASSES = 8
+RISK_FLOOR = 1e-6  # what has no risk can still be drawn
 
 
 def room_for_own(num_seen: int, num_others: int) -> int:
@@ -52,8 +52,9 @@ def own_examples(
     """
     found = accidents(questions, trees, risks, Luck(questions, trees))
     ids = list(found)
-    ranking = rank_by_score(np.arange(len(ids)), np.array([risks[id_] for id_ in ids], dtype=np.float64), num, rng)
-    drawn = {ids[i]: found[ids[i]] for i in ranking.order[:num].tolist()}
+    weights = np.maximum([risks[id_] for id_ in ids], RISK_FLOOR)
+    noisy = np.log(weights) + rng.gumbel(size=len(ids))  # Gumbel-top-k: without replacement, in proportion to weights
+    drawn = {ids[i]: found[ids[i]] for i in np.argsort(-noisy, kind="stable")[:num].tolist()}
     sure = surest(drawn, MAX_SHARE * len(drawn))
     examples = []
     for question in questions:
