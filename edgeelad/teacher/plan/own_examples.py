@@ -18,7 +18,7 @@ from edgeelad.teacher.plan.luck import MAX_SHARE, Luck, accidents, surest
 from edgeelad.teacher.revision.own_chain import own_chain
 
 MIN_PASSES = 8
-RISK_FLOOR = 1e-6  # what has no risk can still be drawn
+RISK_FLOOR = 1e-6  # smallest weight, as a share of the largest: what has no risk can still be drawn
 
 
 def room_for_own(num_seen: int, num_others: int) -> int:
@@ -52,7 +52,8 @@ def own_examples(
     """
     found = accidents(questions, trees, risks, Luck(questions, trees))
     ids = list(found)
-    weights = np.maximum([risks[id_] for id_ in ids], RISK_FLOOR)
+    given = np.array([risks[id_] for id_ in ids], dtype=np.float64)
+    weights = np.maximum(given, RISK_FLOOR * given.max(initial=RISK_FLOOR))
     noisy = np.log(weights) + rng.gumbel(size=len(ids))  # Gumbel-top-k: without replacement, in proportion to weights
     drawn = {ids[i]: found[ids[i]] for i in np.argsort(-noisy, kind="stable")[:num].tolist()}
     sure = surest(drawn, MAX_SHARE * len(drawn))
