@@ -277,7 +277,7 @@ def whole_table(rows: Sequence[Row]) -> list[str]:
         curves = [_against_whole(seeds[seed], whole[seed][-1]) for seed in both]
         ends = [curve[-1] for curve in curves]
         points = [ends]
-        if has_answers(mode) and all(money_share > BAR_OF_MONEY for _, money_share, _ in ends):
+        if has_answers(mode) and statistics.fmean(money_share for _, money_share, _ in ends) > BAR_OF_MONEY:
             points.insert(0, [_at_money(curve, BAR_OF_MONEY) for curve in curves])
         for found in points:
             annotated, money_share, accuracy = (statistics.fmean(values) for values in zip(*found, strict=True))
@@ -301,8 +301,10 @@ def _against_whole(rounds: Sequence[Row], whole: Row) -> list[Point]:
 
 
 def _at_money(curve: Sequence[Point], share: float) -> Point:
-    """Where a share of the money is spent, between two rounds."""
-    before, after = next(pair for pair in itertools.pairwise(curve) if pair[1][1] >= share)
+    """Where a share of the money is spent, between two rounds; the last point if less is spent."""
+    before, after = next((pair for pair in itertools.pairwise(curve) if pair[1][1] >= share), (None, curve[-1]))
+    if before is None:
+        return after
     part = (share - before[1]) / (after[1] - before[1])
     annotated, _, accuracy = (a + part * (b - a) for a, b in zip(before, after, strict=True))
     return annotated, share, accuracy
@@ -316,13 +318,13 @@ def comparison_table(rows: Sequence[Row]) -> list[str]:
         # ways of teaching are compared for the same choice; of the default and what it was, the one that was measured
         own = (strategy,) if strategy.startswith(DEFAULT) and mode != "rationale" else (DEFAULT, ALONE)
         reference = next((name for name in own if (task, name, "rationale") in arms), DEFAULT)
-        # what the student's own explanations add, on all that is annotated
+        # what the student's own explanations add
         taught = mode.removesuffix(ASKED_ONLY) if mode.endswith(ASKED_ONLY) else "rationale"
         ours = arms.get((task, reference, taught), {})
         both = sorted(set(seeds) & set(ours))
         if (strategy, mode) != (reference, taught) and strategy != "whole" and len(both) > 1:
             name = f"{TASKS[task]} | `{reference}`, {taught} | `{strategy}`, {mode}"
-            last = num_rounds(task, mode) if mode.endswith(ASKED_ONLY) else len(sizes_of(task).batches)
+            last = len(sizes_of(task).batches)
             pairs[name] = [ours[s][last]["accuracy"] - seeds[s][last]["accuracy"] for s in both]
     if not pairs:
         return ["No task has two seeds yet."]
