@@ -11,7 +11,7 @@ from edgeelad.report.charts import ticks
 
 WIDTH, HEIGHT = 340, 240  # of a panel
 LEFT, RIGHT, TOP, BOTTOM = 46, 12, 28, 40
-LEGEND = 22
+LEGEND, COLUMNS = 22, 3  # height of a row of the legend, and names in it
 # Okabe and Ito's colors, which color-blind readers can tell apart; lighter on dark
 COLORS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#8a6d00", "#56b4e9", "#666666", "#7b3294")
 DARK = ("#5ab4f0", "#ff8a3d", "#3fd6a6", "#f0a3cc", "#e0c04a", "#9bd8ff", "#b0b0b0", "#c78be0")
@@ -36,8 +36,9 @@ class Panel:
 def draw(panels: Sequence[Panel], x_label: str, y_label: str, *, is_log: bool = False) -> str:
     """The figure: two panels a row, one legend below."""
     names = list(dict.fromkeys(curve.name for panel in panels for curve in panel.curves))
+    assert len(names) <= len(COLORS), "every curve has a color of its own"
     rows = -(-len(panels) // 2)
-    width, height = 2 * WIDTH, rows * HEIGHT + LEGEND * (-(-len(names) // 4)) + 8
+    width, height = 2 * WIDTH, rows * HEIGHT + LEGEND * (-(-len(names) // COLUMNS)) + 8
     style = (
         "".join(f".c{i}{{stroke:{color};fill:{color}}}" for i, color in enumerate(COLORS))
         + "@media(prefers-color-scheme:dark){text{fill:#ddd}.g{stroke:#444}"
@@ -53,7 +54,7 @@ def draw(panels: Sequence[Panel], x_label: str, y_label: str, *, is_log: bool = 
     for index, panel in enumerate(panels):
         body += _panel(panel, (index % 2) * WIDTH, (index // 2) * HEIGHT, names, x_label, y_label, is_log)
     for index, name in enumerate(names):
-        x, y = 16 + (index % 4) * (width / 4), rows * HEIGHT + 14 + (index // 4) * LEGEND
+        x, y = 16 + (index % COLUMNS) * (width / COLUMNS), rows * HEIGHT + 14 + (index // COLUMNS) * LEGEND
         body.append(f'<rect class="c{index}" x="{x:.0f}" y="{y - 8}" width="14" height="4"/>')
         body.append(f'<text x="{x + 20:.0f}" y="{y}">{html.escape(name)}</text>')
     return "\n".join((*body, "</svg>")) + "\n"
@@ -94,7 +95,7 @@ def _panel(
     middle = left + LEFT + (WIDTH - LEFT - RIGHT) / 2
     lines.append(f'<text x="{middle}" y="{top + HEIGHT - 8}" text-anchor="middle">{html.escape(x_label)}</text>')
     for curve in panel.curves:
-        color = f"c{names.index(curve.name) % len(COLORS)}"
+        color = f"c{names.index(curve.name)}"
         spots = [at(x, y) for x, y, _, _ in curve.points]
         if len(spots) > 1:
             band = [at(x, high) for x, _, _, high in curve.points]
