@@ -456,10 +456,11 @@ class TrainingConfig(Section):
         None, ge=0, description="Use a random sample of the seed examples of this size.", examples=[500]
     )
     own_examples: float = Field(
-        5.0,
+        1.0,
         ge=0.0,
         description="Where the pool has answers, train also on the student's own right explanations of questions that "
-        "were not asked: at most so many per verified one; with max_steps, as many as leave each example eight passes.",
+        "were not asked: as many as leave each example eight passes; without max_steps so many per verified one at "
+        "least, for which steps are added. 0: none.",
     )
     precision: Literal["auto", "fp32", "bf16"] = Field(
         "auto", description="auto: bf16 on a GPU that has it, else fp32."

@@ -295,9 +295,8 @@ class Study:
         asked = {question.id for question in batch}
         trees = {tree.question.id: tree for tree in explained if tree.question.id not in asked}
         risks = {id_: risk_of(tree, model) for id_, tree in trees.items()}
-        config = self._training
-        room = room_for_own((config.max_steps or 0) * config.examples_per_step, len(self._known()) + num_verified)
-        num = min(int(config.own_examples * num_verified), room)
+        num_seen = (self._training.max_steps or 0) * self._training.examples_per_step
+        num = room_for_own(num_seen, len(self._known()) + num_verified, num_verified)
         rng = np.random.default_rng([self.seed, number, 9])
         return own_examples([self.pool[id_] for id_ in sorted(trees)], trees, risks, num, rng)
 

@@ -10,6 +10,8 @@ from edgeelad.files import storage_errors
 from edgeelad.records import Example
 from edgeelad.run.records import TrainingRecord
 from edgeelad.stages.run import Run
+from edgeelad.teacher.plan.own_examples import MIN_PASSES
+from edgeelad.training.schedule import num_steps
 
 
 def fine_tune(run: Run, number: int) -> None:
@@ -59,10 +61,13 @@ def fine_tune(run: Run, number: int) -> None:
 
 
 def _config(run: Run, num_examples: int, num_own: int) -> TrainingConfig:
-    """The run's configuration; what the teacher taught is seen as often as without the student's own explanations."""
-    config = run.config.training
-    factor = num_examples / (num_examples - num_own) if num_examples > num_own else 1.0
-    return config.model_copy(update={"min_steps": math.ceil(config.min_steps * factor)})
+    """The run's configuration, with so many steps that the student's own explanations take none from the others."""
+    config, num_others = run.config.training, num_examples - num_own
+    if not num_own or not num_others:
+        return config
+    planned = num_steps(config, num_others, config.num_processes)
+    enough = min(planned * num_examples / num_others, MIN_PASSES * num_examples / config.examples_per_step)
+    return config.model_copy(update={"min_steps": max(config.min_steps, math.ceil(enough))})
 
 
 def _num_passes(run: Run, num_steps: int, num_examples: int) -> float:

@@ -11,6 +11,7 @@ from edgeelad.run.records import OwnRow
 from edgeelad.run.scores import ScoreRow
 from edgeelad.stages.run import Run
 from edgeelad.teacher.plan.own_examples import own_examples, room_for_own
+from edgeelad.training.schedule import num_steps
 
 MAX_COMPARED = 20_000  # explanations that are considered; of more, as many at random
 
@@ -34,13 +35,15 @@ def draw_own(run: Run, number: int) -> None:
 
 
 def _room(run: Run, number: int) -> int:
-    """How many are drawn: a multiple of those that the teacher's work verified, and what the number of steps allows."""
+    """How many are drawn: what the planned steps have room for, or more if their number follows the examples'."""
     config = run.config.training
     num_verified = sum(item.is_usable for item in run.annotations(number))
-    limit = int(config.own_examples * num_verified)
-    if config.max_steps is None:
-        return limit
-    return min(limit, room_for_own(config.max_steps * config.examples_per_step, len(run.seed_examples) + num_verified))
+    num_others = len(run.seed_examples) + num_verified
+    if not config.own_examples:
+        return 0
+    num_seen = num_steps(config, num_others, config.num_processes) * config.examples_per_step
+    room = room_for_own(num_seen, num_others, num_verified)
+    return room if config.max_steps is not None else max(room, int(config.own_examples * num_verified))
 
 
 def _rows(run: Run, number: int, rng: np.random.Generator) -> list[ScoreRow]:

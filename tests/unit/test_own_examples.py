@@ -50,8 +50,10 @@ def test_of_too_many_explanations_those_at_risk_are_drawn():
 
 def test_what_was_taught_is_seen_eight_times():
     # 350 steps of 16 are 5,600: room for 700, of which 660 are there
-    assert room_for_own(5600, 660) == 40
-    assert room_for_own(5600, 900) == 0
+    assert room_for_own(5600, 660, 360) == 40
+    assert room_for_own(5600, 900, 360) == 0
+    # five for each that was verified, at most
+    assert room_for_own(5600, 360, 60) == 300
 
 
 def test_without_answers_there_is_nothing_to_go_by():

@@ -2,9 +2,9 @@
 
 Where the pool has the answers, most of what a student explains is known to be right, and to train on it is
 rejection-sampling fine-tuning (Zelikman et al. 2022, STaR; Yuan et al. 2023). It teaches many more wordings, objects
-and numbers than the teacher is paid for. But it must not take updates from what the teacher taught: where their number
-is given, there is room for so many examples only that each is still seen `MIN_PASSES` times, and those are drawn in
-proportion to their risk, since what the student is sure of teaches it least (docs/EVIDENCE.md).
+and numbers than the teacher is paid for. But it must not take updates from what the teacher taught: there is room for
+so many that each example is still seen `MIN_PASSES` times. If that is for some only, they are drawn in proportion to
+their risk, since what the student is sure of teaches it least (docs/EVIDENCE.md).
 """
 
 from __future__ import annotations
@@ -18,17 +18,19 @@ from edgeelad.teacher.plan.luck import MAX_SHARE, Luck, accidents, surest
 from edgeelad.teacher.revision.own_chain import own_chain
 
 MIN_PASSES = 8
+MAX_PER_VERIFIED = 5  # of them for each explanation that the teacher's work verified
 RISK_FLOOR = 1e-6  # smallest weight, as a share of the largest: what has no risk can still be drawn
 
 
-def room_for_own(num_seen: int, num_others: int) -> int:
-    """How many of the student's own explanations can be added to other examples.
+def room_for_own(num_seen: int, num_others: int, num_verified: int) -> int:
+    """How many of the student's own explanations can be added to other examples without further steps.
 
     Args:
         num_seen: Examples that are seen in all of the training, each as often as it is repeated.
         num_others: The other examples.
+        num_verified: Those among them that the teacher's work verified.
     """
-    return max(num_seen // MIN_PASSES - num_others, 0)
+    return min(max(num_seen // MIN_PASSES - num_others, 0), MAX_PER_VERIFIED * num_verified)
 
 
 def own_examples(
