@@ -25,6 +25,7 @@ from edgeelad.run.config_file import read_config
 from edgeelad.run.folder import RunFolder
 from edgeelad.run.teaching import teaching_totals
 from edgeelad.stages.open_run import open_run
+from edgeelad.stages.own import draw_own
 from edgeelad.stages.score import score
 from edgeelad.teacher.revision.verify import find_flaw
 from edgeelad.text.answers import agree
@@ -265,7 +266,8 @@ def test_what_the_student_explains_rightly_is_taught_for_nothing(
     with TeacherServer() as server:
         config = small_run.config(tmp_path / "run", server.url, *settings, "selection.num_rounds=1")
         training = config.training.model_copy(update={"max_steps": None, "min_steps": 12, "epochs": 0.1})
-        distill(config.model_copy(update={"training": training}), progress)
+        config = config.model_copy(update={"training": training})
+        distill(config, progress)
     folder = RunFolder(tmp_path / "run")
     here = folder.round(1)
     asked, audited = {row.id for row in here.selected.read()}, {row.id for row in folder.audit.read()}
@@ -288,3 +290,10 @@ def test_what_the_student_explains_rightly_is_taught_for_nothing(
     # it is not counted as annotated, and not asked to answer again
     assert folder.summary.read().annotated == num_verified
     assert not set(own) & {row.id for row in here.answers.read()}
+
+    # killed before they were written, a run draws the same
+    drawn = here.own.path.read_bytes()
+    here.own.path.unlink()
+    shutil.rmtree(here.student)
+    draw_own(open_run(config, folder, Silent()), 1)
+    assert here.own.path.read_bytes() == drawn
