@@ -43,11 +43,19 @@ class Question:
 
 @dataclass(frozen=True, slots=True)
 class Example:
-    """A training example: a question with the steps and the answer to learn."""
+    """A training example: a question with an explanation to learn.
+
+    Attributes:
+        question: The question.
+        steps: The explanation.
+        answer: The answer that it reaches.
+        others: Further explanations that reach the answer: they take turns with `steps`, one in each pass.
+    """
 
     question: Question
     steps: tuple[str, ...]
     answer: str
+    others: tuple[tuple[str, ...], ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

@@ -32,7 +32,7 @@ from edgeelad.export import export_student
 from edgeelad.quickstart.student import train_base_student
 from edgeelad.records import Annotation, Example, Question, ReasoningTree
 from edgeelad.selection import select
-from edgeelad.teacher.plan.own_examples import own_examples, room_for_own
+from edgeelad.teacher.plan.own_examples import in_other_words, own_examples, room_for_own, sampling_params
 from edgeelad.teacher.plan.plan import Planned, Planner
 from edgeelad.teacher.protocol import abilities_of
 from edgeelad.teacher.revision.annotate import annotate
@@ -207,10 +207,13 @@ class Study:
                     (features(step_traces(tree), tree.steps, tree.answer, "number"), not self._is_right(tree))
                     for tree in trees.values()
                 ]
-            usable = [Example(self.pool[a.question_id], a.steps, a.answer) for a in annotations if a.answer and a.steps]
-            own = self._own(explained, batch, model, number, len(usable)) if is_taught_own else []
+                usable = [
+                    Example(self.pool[a.question_id], a.steps, a.answer) for a in annotations if a.answer and a.steps
+                ]
+                own = self._own(opened, explained, batch, model, number, len(usable)) if is_taught_own else []
+                student_tokens += sum(tree.tokens.generated for _, tree in own)
             key = "1" if number == 1 and mode == "rationale" else f"{name}-{number}"
-            student = self.taught(key, [*usable, *own])
+            student = self.taught(key, [*usable, *(example for example, _ in own)])
             if not done(number):
                 yield {
                     "round": number,
@@ -222,7 +225,7 @@ class Study:
                     "unlearnable_in_batch": sum(q.id in self.task.unlearnable for q in batch),
                     "flawed": sum(self._is_flawed(a.question_id, a.steps) for a in annotations if a.is_usable),
                     "own": len(own),
-                    "own_flawed": sum(self._is_flawed(example.question.id, example.steps) for example in own),
+                    "own_flawed": round(sum(map(self._share_flawed, (example for example, _ in own)))),
                     "requests": sum(a.usage.requests for a in annotations),
                     "prompt_tokens": sum(a.usage.prompt_tokens for a in annotations),
                     "completion_tokens": sum(a.usage.completion_tokens for a in annotations),
@@ -285,24 +288,34 @@ class Study:
 
     def _own(
         self,
+        student: Student,
         explained: Sequence[ReasoningTree],
         batch: Sequence[Question],
         model: RiskModel,
         number: int,
         num_verified: int,
-    ) -> list[Example]:
-        """The student's own explanations that are taught beside the batch, as a run draws them."""
+    ) -> list[tuple[Example, ReasoningTree]]:
+        """The student's own explanations that are taught beside the batch, as a run draws them, and their wordings."""
         asked = {question.id for question in batch}
         trees = {tree.question.id: tree for tree in explained if tree.question.id not in asked}
         risks = {id_: risk_of(tree, model) for id_, tree in trees.items()}
         num_seen = (self._training.max_steps or 0) * self._training.examples_per_step
         num = room_for_own(num_seen, len(self._known()) + num_verified, num_verified)
         rng = np.random.default_rng([self.seed, number, 9])
-        return own_examples([self.pool[id_] for id_ in sorted(trees)], trees, risks, num, rng)
+        found = own_examples([self.pool[id_] for id_ in sorted(trees)], trees, risks, num, rng)
+        sampled = student.generate_trees(
+            [example.question for example in found], sampling_params(self.task.max_tokens, self.seed + number)
+        )
+        return [(in_other_words(example, tree), tree) for example, tree in zip(found, sampled, strict=True)]
 
     def _is_flawed(self, id_: str, steps: Sequence[str]) -> bool:
         """Whether a step of an explanation that is taught is wrong, though it reaches the answer."""
         return self.task.first_flaw(self.pool[id_], steps) is not None
+
+    def _share_flawed(self, example: Example) -> float:
+        """Of the explanations of an example."""
+        every = (example.steps, *example.others)
+        return sum(self._is_flawed(example.question.id, steps) for steps in every) / len(every)
 
     def _is_right(self, tree: ReasoningTree) -> bool:
         return agree(tree.answer, self.pool[tree.question.id].answer)

@@ -98,11 +98,13 @@ class OwnRow:
         id: The question.
         steps: The explanation.
         answer: The pool's answer, which it reaches.
+        others: Further wordings of the explanation.
     """
 
     id: str
     steps: tuple[str, ...]
     answer: str
+    others: tuple[tuple[str, ...], ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

@@ -26,7 +26,7 @@ def fine_tune(run: Run, number: int) -> None:
         with storage_errors(here.student):
             shutil.rmtree(here.student)
     start = 0 if run.config.training.restart else number - 1
-    own = [Example(run.pool[row.id], row.steps, row.answer) for row in here.own.read_if_there()]
+    own = [Example(run.pool[row.id], row.steps, row.answer, row.others) for row in here.own.read_if_there()]
     examples = [*run.seed_examples, *run.examples(number), *own]
     of_own = f" ({len(own):,} the student's own)" if own else ""
     run.progress.start(f"Round {number}: fine-tuning on {len(examples):,} examples{of_own}")

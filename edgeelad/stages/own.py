@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import heapq
+from collections.abc import Iterator, Sequence
 
 import numpy as np
 
-from edgeelad.records import Question, ReasoningTree
+from edgeelad.engine.options import EngineOptions
+from edgeelad.engine.student import Student
+from edgeelad.records import Example, Question, ReasoningTree
 from edgeelad.run.records import OwnRow
 from edgeelad.run.scores import ScoreRow
 from edgeelad.stages.run import Run
-from edgeelad.teacher.plan.own_examples import own_examples, room_for_own
+from edgeelad.teacher.plan.own_examples import in_other_words, own_examples, room_for_own, sampling_params
 from edgeelad.training.schedule import num_steps
 
 MAX_COMPARED = 20_000  # explanations that are considered; of more, as many at random
@@ -19,7 +22,8 @@ MAX_COMPARED = 20_000  # explanations that are considered; of more, as many at r
 def draw_own(run: Run, number: int) -> None:
     """Write the student's own explanations that the next student is trained on; none if the pool has no answers.
 
-    They are those that were scored in this round. The audit and test questions are not among them.
+    They are those that were scored in this round, in the wordings that the student that scored them samples. The audit
+    and test questions are not among them.
     """
     here = run.folder.round(number)
     num = 0 if here.student.exists() else _room(run, number)
@@ -31,16 +35,34 @@ def draw_own(run: Run, number: int) -> None:
         questions = [run.pool[id_] for id_ in sorted(rows)]
         trees = {question.id: _tree(question, rows[question.id]) for question in questions}
         found = own_examples(questions, trees, {id_: row.risk or 0.0 for id_, row in rows.items()}, num, rng)
-        here.own.write(OwnRow(example.question.id, example.steps, example.answer) for example in found)
+        here.own.write(
+            OwnRow(example.question.id, example.steps, example.answer, example.others)
+            for example in _in_other_words(run, number, found)
+        )
+
+
+def _in_other_words(run: Run, number: int, examples: Sequence[Example]) -> Iterator[Example]:
+    if not examples:
+        return
+    config = run.config.scoring
+    options = EngineOptions(num_threads=run.num_workers, batch_size=config.batch_size)
+    params = sampling_params(config.max_explanation_tokens, run.seed(number, "own"))
+    run.progress.start(f"Round {number}: student explains again what it explains rightly", len(examples))
+    with Student.open(run.folder.round(number - 1).onnx, options) as student:
+        trees = student.generate_trees([example.question for example in examples], params)
+        for done, (example, tree) in enumerate(zip(examples, trees, strict=True), start=1):
+            yield in_other_words(example, tree)
+            run.progress.update(done)
+    run.progress.finish()
 
 
 def _room(run: Run, number: int) -> int:
     """How many are drawn: what the planned steps have room for, or more if their number follows the examples'."""
     config = run.config.training
-    num_verified = sum(item.is_usable for item in run.annotations(number))
-    num_others = len(run.seed_examples) + num_verified
     if not config.own_examples:
         return 0
+    num_verified = sum(item.is_usable for item in run.annotations(number))
+    num_others = len(run.seed_examples) + num_verified
     num_seen = num_steps(config, num_others, config.num_processes) * config.examples_per_step
     room = room_for_own(num_seen, num_others, num_verified)
     return room if config.max_steps is not None else max(room, int(config.own_examples * num_verified))

@@ -2,16 +2,17 @@
 
 A row has the prompt's tokens and the completion's (encoded separately, as the engine meets them) with the end token. A
 decoder's row has them in one sequence, whose labels are -100 on the prompt. A batch is padded on the right; padding is
-never a label.
+never a label. An example with several explanations has a row for each, and is another of them in each pass.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import TypedDict
 
 import torch
+from torch.utils.data import Dataset
 
 from edgeelad.engine.codec import Codec
 from edgeelad.records import Example
@@ -22,7 +23,7 @@ IGNORED = -100  # the label on which torch's cross-entropy takes no loss
 
 
 class Row(TypedDict):
-    """One example as Trainer takes it."""
+    """One explanation as Trainer takes it."""
 
     input_ids: list[int]
     labels: list[int]
@@ -43,15 +44,35 @@ class Layout:
 
 @dataclass(frozen=True, slots=True)
 class EncodedExamples:
-    """Rows to train on, and the examples that gave none."""
+    """Rows to train on by example, one for each of its explanations; and the examples that gave none."""
 
-    rows: list[Row]
+    rows: list[tuple[Row, ...]]
     skipped: tuple[SkippedExample, ...]
 
     @property
     def num_label_tokens(self) -> int:
-        """Tokens that the loss is taken on."""
-        return sum(label != IGNORED for row in self.rows for label in row["labels"])
+        """Tokens that the loss is taken on in the first pass."""
+        return sum(label != IGNORED for row, *_ in self.rows for label in row["labels"])
+
+
+class InTurn(Dataset[Row]):
+    """Examples as Trainer reads them: each time that one is read, it is the next of its rows."""
+
+    def __init__(self, rows: Sequence[Sequence[Row]]) -> None:
+        self._rows = rows
+        self._turns = [0] * len(rows)
+
+    def __len__(self) -> int:
+        return len(self._rows)
+
+    def __iter__(self) -> Iterator[Row]:
+        """The first row of each, which takes no turn: a sampler reads all lengths beforehand."""
+        return (row for row, *_ in self._rows)
+
+    def __getitem__(self, index: int) -> Row:
+        rows, turn = self._rows[index], self._turns[index]
+        self._turns[index] = turn + 1
+        return rows[turn % len(rows)]
 
 
 def make_row(prompt: Sequence[int], completion: Sequence[int]) -> Row:
@@ -65,7 +86,9 @@ def encode_examples(
     eos_id: int,
     make_row: Callable[[Sequence[int], Sequence[int]], Row] = make_row,
 ) -> EncodedExamples:
-    """Encode examples; one that is longer than the student's context is skipped, with the reason.
+    """Encode examples; an explanation that is too long for the student's context is left out.
+
+    An example without any other is skipped, with the reason.
 
     Args:
         examples: What to learn.
@@ -73,17 +96,22 @@ def encode_examples(
         eos_id: The end-of-sequence token that the student learns to write after the answer.
         make_row: Makes a row of an example's tokens.
     """
-    rows: list[Row] = []
+    rows: list[tuple[Row, ...]] = []
     skipped: list[SkippedExample] = []
     for example in examples:
         prompt = codec.encode_prompt(example.question)
-        completion = [*codec.encode_completion(join(example.steps, example.answer)), eos_id]
-        num_tokens = len(prompt) + len(completion)
-        if num_tokens > codec.max_context:
+        room = codec.max_context - len(prompt)
+        completions = [
+            [*codec.encode_completion(join(steps, example.answer)), eos_id]
+            for steps in (example.steps, *example.others)
+        ]
+        fitting = tuple(make_row(prompt, completion) for completion in completions if len(completion) <= room)
+        if fitting:
+            rows.append(fitting)
+        else:
+            num_tokens = len(prompt) + len(completions[0])
             reason = f"{num_tokens} tokens do not fit the student's context of {codec.max_context}"
             skipped.append(SkippedExample(example.question.id, reason))
-        else:
-            rows.append(make_row(prompt, completion))
     return EncodedExamples(rows, tuple(skipped))
 
 

@@ -42,7 +42,7 @@ from edgeelad.training.load import load_model, load_tokenizer
 from edgeelad.training.result import TrainingResult
 from edgeelad.training.save import refuse_existing, save_student
 from edgeelad.training.schedule import hold_out, learning_rate, num_steps
-from edgeelad.training.tensors import CAUSAL, EncodedExamples, encode_examples
+from edgeelad.training.tensors import CAUSAL, EncodedExamples, InTurn, encode_examples
 
 ProgressCallback = Callable[[int, int, float], None]
 # "constant" alone would ignore the warm-up
@@ -94,8 +94,8 @@ def fine_tune(
             trainer = Trainer(
                 model=_trainable(model, config),
                 args=arguments,
-                train_dataset=rows,
-                eval_dataset=held_out or None,
+                train_dataset=InTurn(rows),
+                eval_dataset=[row for row, *_ in held_out] or None,
                 data_collator=lambda rows: layout.collate(rows, eos_id, multiple),
                 callbacks=[watch],
             )

@@ -20,15 +20,17 @@ from edgeelad.loop import distill
 from edgeelad.progress import Silent
 from edgeelad.quickstart.server import TeacherServer
 from edgeelad.quickstart.solver import solve
-from edgeelad.records import Question, TeacherUsage
+from edgeelad.records import Question, ReasoningTree, TeacherUsage
 from edgeelad.run.config_file import read_config
 from edgeelad.run.folder import RunFolder
 from edgeelad.run.teaching import teaching_totals
 from edgeelad.stages.open_run import open_run
 from edgeelad.stages.own import draw_own
 from edgeelad.stages.score import score
+from edgeelad.teacher.plan.own_examples import NUM_SAMPLED
 from edgeelad.teacher.revision.verify import find_flaw
 from edgeelad.text.answers import agree
+from edgeelad.text.explanation import split
 from edgeelad.uncertainty.risk import COLD_START, features
 
 
@@ -247,6 +249,12 @@ def test_a_dry_run_sends_nothing_and_a_replay_pays_nothing(small_run: SmallRun, 
         )
 
 
+def said_again(tree: ReasoningTree, steps: tuple[str, ...], reference: str) -> list[tuple[str, ...]]:
+    """All that was sampled."""
+    assert tree.question.answer == reference
+    return [split(branch.text).steps for group in tree.branches for branch in group]
+
+
 def test_what_the_student_explains_rightly_is_taught_for_nothing(
     small_run: SmallRun, finished: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -258,8 +266,9 @@ def test_what_the_student_explains_rightly_is_taught_for_nothing(
     answers = right | {id_: answer for id_, answer in list(said.items())[::2] if answer is not None}
     write_jsonl(tmp_path / "pool.jsonl", ({**row, "answer": answers[row["id"]]} for row in rows))
     settings = [f"pool.path={tmp_path / 'pool.jsonl'}", "pool.kind=text", "selection.strategy=risk"]
-    # it is believed, however few it gets right
+    # it is believed, however few it gets right, and whatever it says when it explains them again
     monkeypatch.setattr("edgeelad.teacher.plan.own_examples.MAX_SHARE", 1.0)
+    monkeypatch.setattr("edgeelad.teacher.plan.own_examples.wordings", said_again)
     started: list[str] = []
     progress = Silent()
     progress.start = lambda stage, total=None: started.append(stage)  # type: ignore[method-assign]
@@ -278,6 +287,8 @@ def test_what_the_student_explains_rightly_is_taught_for_nothing(
     assert not set(own) & (asked | audited)
     for id_, row in own.items():
         assert (row.steps, row.answer) == (explained[id_].steps, answers[id_])
+        assert len(row.others) == NUM_SAMPLED
+    assert len({steps for row in own.values() for steps in row.others}) > len(own)
     num_verified = sum(item.is_usable for item in here.annotations.read())
     assert len(own) <= config.training.own_examples * num_verified
     num = 40 + num_verified + len(own)

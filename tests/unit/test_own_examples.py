@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 from fixtures.fake_teacher import make_tree
 
-from edgeelad.records import Question
-from edgeelad.teacher.plan.own_examples import own_examples, room_for_own
+from edgeelad.records import Example, Question
+from edgeelad.teacher.plan.own_examples import NUM_SAMPLED, in_other_words, own_examples, room_for_own, sampling_params
 
 
 def explained(num, right=lambda i: True, step=lambda i: f"{i} + {i} = {2 * i}"):
@@ -82,3 +82,48 @@ def test_a_guess_of_yes_or_no_is_not_taught():
     # one who knows nearly all of them is believed
     knowing = {question.id: replace(trees[question.id], answer=question.answer) for question in questions}
     assert len(drawn(questions, knowing, dict.fromkeys(trees, 0.01), num=1000)) > 150
+
+
+def in_words(question, steps, *sampled):
+    """The further wordings of an example of which the student sampled explanations, each with its answer."""
+    branches = [(f"{text}\nThe answer is {answer}", answer, -0.5) for text, answer in sampled]
+    tree = make_tree(steps, question.answer, [branches], question=question)
+    found = in_other_words(Example(question, steps, question.answer), tree)
+    assert (found.question, found.steps, found.answer) == (question, steps, question.answer)
+    return found.others
+
+
+def test_it_is_taught_in_the_wordings_that_calculate_the_same():
+    question = Question("q", "Ann has 3 + 4 pens, Ben twice as many. How many has Ben?", answer="14")
+    steps = ("3 + 4 = 7", "7 * 2 = 14")
+    sampled = [
+        ("So 3 + 4 = 7\nand 7 * 2 = 14", "14"),
+        ("So 3 + 4 = 7\nand 7 * 2 = 14", "14"),  # the same
+        ("3 + 4 = 7\n7 * 2 = 14", "14"),  # as it is already
+        ("4 + 3 = 7\n2 * 7 = 14", "14"),
+        ("3 + 4 = 7\n7 + 7 = 14\n14 / 1 = 14", "14"),  # another way
+        ("3 + 4 = 8\n7 * 2 = 14", "14"),  # a false equation
+        ("So 3 + 4 = 7\nand 7 * 2 = 14", "15"),  # another answer
+        ("3 + 4 = 7\nAnd 14 / 7 = 2\n7 * 2 = 14", "14"),
+    ]
+    assert in_words(question, steps, *sampled) == (("So 3 + 4 = 7", "and 7 * 2 = 14"), ("4 + 3 = 7", "2 * 7 = 14"))
+    assert in_words(question, steps) == ()
+
+
+def test_steps_in_the_same_order_are_asked_for_where_the_digits_are_few():
+    question = Question("q", "a = 3, b = a + 4, c = a + b, mod 10. What is c?", answer="0")
+    steps = ("a : 3", "b : 3 + 4 : 7", "c : 3 + 7 : 0")
+    sampled = [("a : 3\nb : 3 + 4 : 7\nc : 7 + 3 : 0", "0"), ("b : 3 + 4 : 7\na : 3\nc : 0", "0")]
+    assert in_words(question, steps, *sampled) == (("a : 3", "b : 3 + 4 : 7", "c : 7 + 3 : 0"),)
+
+
+def test_what_calculates_nothing_has_no_other_wordings():
+    question = Question("q", "Does a boat float?", "boolean", (), "yes")
+    assert in_words(question, ("Boats float.",), ("Wood floats.", "yes")) == ()
+
+
+def test_the_wordings_are_sampled_as_the_student_is_likely_to_put_them():
+    params = sampling_params(64, 3)
+    assert (params.num_root_branches, params.num_branches, params.probe) == (NUM_SAMPLED, 0, False)
+    assert (params.temperature, params.top_k, params.top_p, params.max_branch_tokens) == (1.0, 0, 1.0, 64)
+    assert params.seed == 3

@@ -9,7 +9,7 @@ from transformers import AutoModelForCausalLM
 
 from edgeelad.engine.codec import Codec
 from edgeelad.records import Example, Question
-from edgeelad.training.tensors import IGNORED, collate, encode_examples
+from edgeelad.training.tensors import IGNORED, EncodedExamples, InTurn, Row, collate, encode_examples
 
 EOS = 2
 EXAMPLES = [Example(*make_sum(a, b)) for a, b in ((1, 2), (9, 9), (30, 444), (5, 0))]
@@ -20,10 +20,16 @@ def codec(tmp_path_factory: pytest.TempPathFactory) -> Codec:
     return Codec.load(make_student(tmp_path_factory.mktemp("tensors") / "student", has_bos=True))
 
 
+def only_rows(encoded: EncodedExamples) -> list[Row]:
+    """Of examples with one explanation each."""
+    return [row for (row,) in encoded.rows]
+
+
 def test_a_row_is_prompt_completion_and_end_and_its_labels_leave_out_the_prompt(codec: Codec) -> None:
     encoded = encode_examples(EXAMPLES, codec, EOS)
     assert not encoded.skipped
-    for example, row in zip(EXAMPLES, encoded.rows, strict=True):
+    rows = only_rows(encoded)
+    for example, row in zip(EXAMPLES, rows, strict=True):
         prompt = codec.encode_prompt(example.question)
         a, b = example.question.id.split("+")
         text = f"Start with {a}.\nAdd {b}.\n{a} + {b} = {example.answer}.\nThe answer is {example.answer}"
@@ -33,12 +39,12 @@ def test_a_row_is_prompt_completion_and_end_and_its_labels_leave_out_the_prompt(
         assert prompt[0] == 1  # the begin token is part of the prompt, and there once
         assert prompt.count(1) == 1
         assert 1 not in completion
-    assert encoded.num_label_tokens == sum(len(row["labels"]) - row["labels"].count(IGNORED) for row in encoded.rows)
+    assert encoded.num_label_tokens == sum(len(row["labels"]) - row["labels"].count(IGNORED) for row in rows)
 
 
 @pytest.mark.parametrize("multiple", [1, 8])
 def test_a_batch_is_padded_on_the_right_and_padding_is_never_a_label(codec: Codec, multiple: int) -> None:
-    rows = encode_examples(EXAMPLES, codec, EOS).rows
+    rows = only_rows(encode_examples(EXAMPLES, codec, EOS))
     batch = collate(rows, pad_id=EOS, multiple=multiple)
     longest = max(len(row["input_ids"]) for row in rows)
     width = batch["input_ids"].shape[1]
@@ -58,7 +64,7 @@ def test_leaving_out_the_attention_mask_changes_no_loss_and_no_gradient(
     codec: Codec, family: Family, tmp_path: Path
 ) -> None:
     model = AutoModelForCausalLM.from_pretrained(make_student(tmp_path / family, family)).train()
-    rows = encode_examples(EXAMPLES, codec, EOS).rows
+    rows = only_rows(encode_examples(EXAMPLES, codec, EOS))
     batch = collate(rows, pad_id=EOS)
     lengths = torch.tensor([len(row["input_ids"]) for row in rows])
     mask = (torch.arange(batch["input_ids"].shape[1]) < lengths[:, None]).long()
@@ -88,9 +94,27 @@ def test_an_example_longer_than_the_context_is_skipped_with_its_reason(codec: Co
 
 def test_an_example_of_exactly_the_context_is_kept(codec: Codec) -> None:
     question, steps, answer = make_sum(1, 2)
-    room = codec.max_context - len(encode_examples([Example(question, steps, answer)], codec, EOS).rows[0]["labels"])
+    (row,) = only_rows(encode_examples([Example(question, steps, answer)], codec, EOS))
+    room = codec.max_context - len(row["labels"])
     full = Example(Question("full", question.text + "q" * room), steps, answer)  # each q is one token
-    (row,) = encode_examples([full], codec, EOS).rows
+    (row,) = only_rows(encode_examples([full], codec, EOS))
     assert len(row["input_ids"]) == codec.max_context
     over = Example(Question("over", question.text + "q" * (room + 1)), steps, answer)
     assert encode_examples([over], codec, EOS).rows == []
+
+
+def test_the_explanations_of_an_example_take_turns_and_one_too_long_is_left_out(codec: Codec) -> None:
+    question, steps, answer = make_sum(1, 2)
+    wordings = [steps, (*steps, "That is all."), ("So " + steps[0], *steps[1:])]
+    too_long = ("1 + " * codec.max_context,)
+    examples = [Example(question, too_long, answer, (wordings[0], too_long, *wordings[1:])), EXAMPLES[1]]
+    encoded = encode_examples(examples, codec, EOS)
+    assert not encoded.skipped
+    alone = only_rows(encode_examples([Example(question, wording, answer) for wording in wordings], codec, EOS))
+    other = only_rows(encode_examples([EXAMPLES[1]], codec, EOS))[0]
+    assert encoded.rows == [tuple(alone), (other,)]
+    rows = InTurn(encoded.rows)
+    assert len(rows) == 2
+    assert list(rows) == [alone[0], other]  # to read the lengths takes no turn
+    read = [[rows[index] for index in (1, 0)] for _ in range(4)]
+    assert read == [[other, row] for row in (*alone, alone[0])]

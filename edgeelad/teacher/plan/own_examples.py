@@ -4,21 +4,25 @@ Where the pool has the answers, most of what a student explains is known to be r
 rejection-sampling fine-tuning (Zelikman et al. 2022, STaR; Yuan et al. 2023). It teaches many more wordings, objects
 and numbers than the teacher is paid for. But it must not take updates from what the teacher taught: there is room for
 so many that each example is still seen `MIN_PASSES` times. If that is for some only, they are drawn in proportion to
-their risk, since what the student is sure of teaches it least (docs/EVIDENCE.md).
+their risk, since what the student is sure of teaches it least (docs/EVIDENCE.md). Each is taught in several wordings,
+which the student samples: taught the greedy one alone, it soon knows that by heart and has no other.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 
 import numpy as np
 
+from edgeelad.engine.tree import TreeParams, greedy_params
 from edgeelad.records import Example, Question, ReasoningTree
 from edgeelad.teacher.plan.luck import MAX_SHARE, Luck, accidents, surest
-from edgeelad.teacher.revision.own_chain import own_chain
+from edgeelad.teacher.revision.own_chain import own_chain, wordings
 
 MIN_PASSES = 8
 MAX_PER_VERIFIED = 5  # of them for each explanation that the teacher's work verified
+NUM_SAMPLED = 4  # explanations of each, for its wordings
 RISK_FLOOR = 1e-6  # smallest weight, as a share of the largest: what has no risk can still be drawn
 
 
@@ -65,3 +69,18 @@ def own_examples(
         if own is not None and question.answer is not None:
             examples.append(Example(question, own.steps, question.answer))
     return examples
+
+
+def sampling_params(max_tokens: int, seed: int) -> TreeParams:
+    """How the student samples the wordings: as it is likely to put them, with nothing left out.
+
+    Args:
+        max_tokens: Of an explanation.
+        seed: The run's.
+    """
+    return replace(greedy_params(max_tokens), num_root_branches=NUM_SAMPLED, seed=seed)
+
+
+def in_other_words(example: Example, tree: ReasoningTree) -> Example:
+    """The same example with the further wordings that a tree of `sampling_params` has."""
+    return replace(example, others=tuple(wordings(tree, example.steps, example.answer)))

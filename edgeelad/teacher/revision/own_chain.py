@@ -55,6 +55,20 @@ def own_chain(tree: ReasoningTree, reference: str) -> OwnChain | None:
     return None
 
 
+def wordings(tree: ReasoningTree, steps: tuple[str, ...], reference: str) -> list[tuple[str, ...]]:
+    """Branches that calculate what an own chain does, in the same order, but say it otherwise: each wording once.
+
+    None if the chain calculates nothing: nothing tells then whether a branch says the same.
+    """
+    results = _results(steps)
+    found = (
+        branch
+        for _, _, branch in _verified_branches(tree, reference)
+        if branch != steps and _results(branch) == results and is_grounded(tree.question, branch)
+    )
+    return list(dict.fromkeys(found)) if results else []
+
+
 def is_supported(tree: ReasoningTree) -> bool:
     """Whether the greedy explanation would be an own chain if its answer were right."""
     if tree.answer is None:
@@ -102,11 +116,14 @@ def _verified_branches(tree: ReasoningTree, reference: str) -> Iterator[tuple[in
 
 
 def _values(steps: Sequence[str]) -> frozenset[Fraction]:
-    """What a chain calculates: the results of its equations, else the last number of each step, if any."""
-    values = frozenset(equation.value for step in steps for equation in equations(step))
-    if values:
-        return values
-    return frozenset(_fraction(found[-1]) for found in map(_NUMBER.findall, steps) if found)
+    """What a chain calculates, in whatever order."""
+    return frozenset(_results(steps))
+
+
+def _results(steps: Sequence[str]) -> list[Fraction]:
+    """The results of a chain's equations in order, else the last number of each step, if any."""
+    results = [equation.value for step in steps for equation in equations(step)]
+    return results or [_fraction(found[-1]) for found in map(_NUMBER.findall, steps) if found]
 
 
 def _numbers(text: str) -> frozenset[Fraction]:
