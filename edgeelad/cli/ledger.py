@@ -101,22 +101,26 @@ def annotations_group() -> None:
     type=click.Choice(["sft", "prompt-completion", "stepwise", "preference"]),
     help="Dataset format, as TRL names them.",
 )
-def annotations_export(run_folder: Path, out: Path, form: str) -> None:
+@click.option(
+    "--with-own", is_flag=True, help="Also the student's own right explanations that its last fine-tuning had."
+)
+def annotations_export(run_folder: Path, out: Path, form: str, with_own: bool) -> None:
     """Write a run's verified explanations as training data."""
     from edgeelad.run.annotations import export_annotations
 
     if not (run_folder / "config.toml").exists():
         raise RunError(f"{run_folder}: no run folder (config.toml is missing); name the folder that `distill` wrote")
-    count = export_annotations(_bought(run_folder), form, out)
+    count = export_annotations(_taught(run_folder, with_own=with_own), form, out)
     write_error(f"{count} rows in {out}")
     write(str(out))
 
 
-def _bought(run_folder: Path) -> Iterator[tuple[Question, Annotation]]:
-    """A run's annotations in the order in which they were bought, with their questions."""
+def _taught(run_folder: Path, *, with_own: bool) -> Iterator[tuple[Question, Annotation]]:
+    """A run's annotations in the order in which they were bought, with their questions; own explanations follow."""
     from edgeelad.config import load_config
     from edgeelad.pool import open_pool
     from edgeelad.pool.store import Pool
+    from edgeelad.records import Annotation
     from edgeelad.run.folder import RunFolder
 
     questions = Pool.store(open_pool(load_config(run_folder / "config.toml").pool))
@@ -125,3 +129,9 @@ def _bought(run_folder: Path) -> Iterator[tuple[Question, Annotation]]:
         folder.digests.check(here.annotations.path)
         for annotation in here.annotations.read_if_there():
             yield questions[annotation.question_id], annotation
+    trained = [here for here in folder.rounds() if with_own and here.training.exists()]
+    for here in trained[-1:]:
+        folder.digests.check(here.own.path)
+        for row in here.own.read_if_there():
+            for steps in (row.steps, *row.others):
+                yield questions[row.id], Annotation(row.id, "accepted", "", steps, row.answer)

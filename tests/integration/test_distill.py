@@ -9,8 +9,10 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from click.testing import CliRunner
 from fixtures.small_run import NUM_POOL, SmallRun
 
+from edgeelad.cli.commands import cli
 from edgeelad.cli.distill import scoring_sentence
 from edgeelad.config import load_config
 from edgeelad.engine.student import Student
@@ -29,8 +31,8 @@ from edgeelad.stages.own import draw_own
 from edgeelad.stages.score import score
 from edgeelad.teacher.plan.own_examples import NUM_SAMPLED
 from edgeelad.teacher.revision.verify import find_flaw
+from edgeelad.text import explanation
 from edgeelad.text.answers import agree
-from edgeelad.text.explanation import split
 from edgeelad.uncertainty.risk import COLD_START, features
 
 
@@ -252,7 +254,7 @@ def test_a_dry_run_sends_nothing_and_a_replay_pays_nothing(small_run: SmallRun, 
 def said_again(tree: ReasoningTree, steps: tuple[str, ...], reference: str) -> list[tuple[str, ...]]:
     """All that was sampled."""
     assert tree.question.answer == reference
-    return [split(branch.text).steps for group in tree.branches for branch in group]
+    return [explanation.split(branch.text).steps for group in tree.branches for branch in group]
 
 
 def test_what_the_student_explains_rightly_is_taught_for_nothing(
@@ -301,6 +303,18 @@ def test_what_the_student_explains_rightly_is_taught_for_nothing(
     # it is not counted as annotated, and not asked to answer again
     assert folder.summary.read().annotated == num_verified
     assert not set(own) & {row.id for row in here.answers.read()}
+
+    # other tools can be given all that the student was trained on
+    for with_own, num_rows in (([], num_verified), (["--with-own"], num_verified + len(own) * (1 + NUM_SAMPLED))):
+        out = tmp_path / "sft.jsonl"
+        command = ["annotations", "export", str(folder.path), "--out", str(out), "--format", "prompt-completion"]
+        done = CliRunner().invoke(cli, [*command, *with_own], standalone_mode=False)
+        assert done.exit_code == 0, done.output
+        exported = list(read_jsonl(out))
+        assert len(exported) == num_rows
+    last = list(own.values())[-1]
+    text = next(row["question"] for row in rows if row["id"] == last.id)
+    assert exported[-1] == {"prompt": text, "completion": explanation.join(last.others[-1], last.answer)}
 
     # killed before they were written, a run draws the same
     drawn = here.own.path.read_bytes()
