@@ -316,7 +316,7 @@ def comparison_table(rows: Sequence[Row]) -> list[str]:
     pairs: dict[str, list[float]] = {}
     for (task, strategy, mode), seeds in arms.items():
         # ways of teaching are compared for the same choice; of the default and what it was, the one that was measured
-        own = (strategy,) if strategy.startswith(DEFAULT) and mode != "rationale" else (DEFAULT, ALONE)
+        own = (strategy,) if mode != "rationale" else (DEFAULT, ALONE)
         reference = next((name for name in own if (task, name, "rationale") in arms), DEFAULT)
         # what the student's own explanations add
         taught = mode.removesuffix(ASKED_ONLY) if mode.endswith(ASKED_ONLY) else "rationale"

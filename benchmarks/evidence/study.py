@@ -210,10 +210,13 @@ class Study:
                 usable = [
                     Example(self.pool[a.question_id], a.steps, a.answer) for a in annotations if a.answer and a.steps
                 ]
-                own = self._own(opened, explained, batch, model, number, len(usable)) if is_taught_own else []
-                student_tokens += sum(tree.tokens.generated for _, tree in own)
+                own: list[Example] = []
+                if is_taught_own:
+                    drawn = self._own(explained, batch, model, number, len(usable))
+                    own, num_tokens = self._in_other_words(opened, drawn, number)
+                    student_tokens += num_tokens
             key = "1" if number == 1 and mode == "rationale" else f"{name}-{number}"
-            student = self.taught(key, [*usable, *(example for example, _ in own)])
+            student = self.taught(key, [*usable, *own])
             if not done(number):
                 yield {
                     "round": number,
@@ -225,7 +228,7 @@ class Study:
                     "unlearnable_in_batch": sum(q.id in self.task.unlearnable for q in batch),
                     "flawed": sum(self._is_flawed(a.question_id, a.steps) for a in annotations if a.is_usable),
                     "own": len(own),
-                    "own_flawed": round(sum(map(self._share_flawed, (example for example, _ in own)))),
+                    "own_flawed": round(sum(map(self._share_flawed, own))),
                     "requests": sum(a.usage.requests for a in annotations),
                     "prompt_tokens": sum(a.usage.prompt_tokens for a in annotations),
                     "completion_tokens": sum(a.usage.completion_tokens for a in annotations),
@@ -288,25 +291,31 @@ class Study:
 
     def _own(
         self,
-        student: Student,
         explained: Sequence[ReasoningTree],
         batch: Sequence[Question],
         model: RiskModel,
         number: int,
         num_verified: int,
-    ) -> list[tuple[Example, ReasoningTree]]:
-        """The student's own explanations that are taught beside the batch, as a run draws them, and their wordings."""
+    ) -> list[Example]:
+        """The student's own explanations that are taught beside the batch, as a run draws them."""
         asked = {question.id for question in batch}
         trees = {tree.question.id: tree for tree in explained if tree.question.id not in asked}
         risks = {id_: risk_of(tree, model) for id_, tree in trees.items()}
         num_seen = (self._training.max_steps or 0) * self._training.examples_per_step
         num = room_for_own(num_seen, len(self._known()) + num_verified, num_verified)
         rng = np.random.default_rng([self.seed, number, 9])
-        found = own_examples([self.pool[id_] for id_ in sorted(trees)], trees, risks, num, rng)
-        sampled = student.generate_trees(
-            [example.question for example in found], sampling_params(self.task.max_tokens, self.seed + number)
-        )
-        return [(in_other_words(example, tree), tree) for example, tree in zip(found, sampled, strict=True)]
+        return own_examples([self.pool[id_] for id_ in sorted(trees)], trees, risks, num, rng)
+
+    def _in_other_words(self, student: Student, own: list[Example], number: int) -> tuple[list[Example], int]:
+        """The same in the wordings that the student samples, and the tokens that it generates for them."""
+        counts: list[int] = []
+
+        def explain_again(questions: Sequence[Question]) -> Iterator[ReasoningTree]:
+            for tree in student.generate_trees(questions, sampling_params(self.task.max_tokens, self.seed + number)):
+                counts.append(tree.tokens.generated)
+                yield tree
+
+        return list(in_other_words(own, explain_again)), sum(counts)
 
     def _is_flawed(self, id_: str, steps: Sequence[str]) -> bool:
         """Whether a step of an explanation that is taught is wrong, though it reaches the answer."""

@@ -9,6 +9,7 @@ import numpy as np
 
 from edgeelad.engine.options import EngineOptions
 from edgeelad.engine.student import Student
+from edgeelad.progress import track
 from edgeelad.records import Example, Question, ReasoningTree
 from edgeelad.run.records import OwnRow
 from edgeelad.run.scores import ScoreRow
@@ -42,17 +43,16 @@ def draw_own(run: Run, number: int) -> None:
 
 
 def _in_other_words(run: Run, number: int, examples: Sequence[Example]) -> Iterator[Example]:
-    if not examples:
+    if not examples:  # no student is opened for nothing
         return
     config = run.config.scoring
     options = EngineOptions(num_threads=run.num_workers, batch_size=config.batch_size)
     params = sampling_params(config.max_explanation_tokens, run.seed(number, "own"))
     run.progress.start(f"Round {number}: student explains again what it explains rightly", len(examples))
     with Student.open(run.folder.round(number - 1).onnx, options) as student:
-        trees = student.generate_trees([example.question for example in examples], params)
-        for done, (example, tree) in enumerate(zip(examples, trees, strict=True), start=1):
-            yield in_other_words(example, tree)
-            run.progress.update(done)
+        yield from track(
+            in_other_words(examples, lambda questions: student.generate_trees(questions, params)), run.progress
+        )
     run.progress.finish()
 
 

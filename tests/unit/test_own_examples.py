@@ -7,7 +7,14 @@ import pytest
 from fixtures.fake_teacher import make_tree
 
 from edgeelad.records import Example, Question
-from edgeelad.teacher.plan.own_examples import NUM_SAMPLED, in_other_words, own_examples, room_for_own, sampling_params
+from edgeelad.teacher.plan.own_examples import (
+    NUM_SAMPLED,
+    NUM_TRIED,
+    in_other_words,
+    own_examples,
+    room_for_own,
+    sampling_params,
+)
 
 
 def explained(num, right=lambda i: True, step=lambda i: f"{i} + {i} = {2 * i}"):
@@ -84,12 +91,17 @@ def test_a_guess_of_yes_or_no_is_not_taught():
     assert len(drawn(questions, knowing, dict.fromkeys(trees, 0.01), num=1000)) > 150
 
 
-def in_words(question, steps, *sampled):
-    """The further wordings of an example of which the student sampled explanations, each with its answer."""
+def sampled_tree(question, steps, *sampled):
+    """An explanation and explanations that were sampled, each with its answer."""
     branches = [(f"{text}\nThe answer is {answer}", answer, -0.5) for text, answer in sampled]
-    tree = make_tree(steps, question.answer, [branches], question=question)
-    found = in_other_words(Example(question, steps, question.answer), tree)
-    assert (found.question, found.steps, found.answer) == (question, steps, question.answer)
+    return make_tree(steps, question.answer, [branches], question=question)
+
+
+def in_words(question, steps, *sampled):
+    """The further wordings of an example of which the student sampled explanations."""
+    example = Example(question, steps, question.answer)
+    (found,) = in_other_words([example], lambda questions: [sampled_tree(q, steps, *sampled) for q in questions])
+    assert replace(found, others=()) == example
     return found.others
 
 
@@ -127,3 +139,23 @@ def test_the_wordings_are_sampled_as_the_student_is_likely_to_put_them():
     assert (params.num_root_branches, params.num_branches, params.probe) == (NUM_SAMPLED, 0, False)
     assert (params.temperature, params.top_k, params.top_p, params.max_branch_tokens) == (1.0, 0, 1.0, 64)
     assert params.seed == 3
+
+
+@pytest.mark.parametrize(("num_others", "num_tried"), [(NUM_TRIED // 4, 150), (NUM_TRIED // 4 - 1, NUM_TRIED)])
+def test_a_student_that_says_it_in_one_way_is_not_taught_its_slips(num_others, num_tried):
+    questions, trees = explained(150)
+    examples = [Example(q, trees[q.id].steps, q.answer) for q in questions]
+    asked = []
+
+    def explain_again(some):
+        for question in some:
+            asked.append(question)
+            (step,) = trees[question.id].steps
+            others = [("So " + step, question.answer)] if len(asked) <= num_others or len(asked) > NUM_TRIED else []
+            yield sampled_tree(question, (step,), *others)
+
+    found = list(in_other_words(examples, explain_again))
+    assert [replace(example, others=()) for example in found] == examples
+    assert asked == questions[:num_tried]
+    num_reworded = sum(bool(example.others) for example in found)
+    assert num_reworded == (num_others + 150 - NUM_TRIED if num_tried == 150 else 0)
