@@ -343,14 +343,16 @@ def comparison_table(rows: Sequence[Row]) -> list[str]:
 def learning_figure(rows: Sequence[Row], against: str) -> str:
     """Accuracy against questions annotated, or dollars at a price list; bands: a standard error.
 
-    What the default was before stands only where the default itself is not measured.
+    What the default was before stands only where the default itself is not measured; `auto` on bare pools, which
+    explains nearly all, and arms without own explanations stand in the tables only.
     """
     panels = []
     arms = _arms(rows)
     for task, title in TASKS.items():
         curves = []
         for (_, strategy, mode), seeds in ((arm, seeds) for arm, seeds in arms.items() if arm[0] == task and seeds):
-            if strategy == "whole" or (strategy == ALONE and (task, DEFAULT, mode) in arms):
+            is_in_tables_only = strategy == "whole" or mode == "auto" or mode.endswith(ASKED_ONLY)
+            if is_in_tables_only or (strategy == ALONE and (task, DEFAULT, mode) in arms):
                 continue
             points = []
             for number in range(len(next(iter(seeds.values())))):
