@@ -368,11 +368,7 @@ def learning_figure(rows: Sequence[Row], against: str) -> str:
             curves.append(Curve(strategy if mode == "rationale" else f"{strategy}, {mode}", points))
         if curves:
             panels.append(Panel(title, curves))
-    label = (
-        "questions annotated"
-        if against == "annotated"
-        else "dollars for the teacher (completion tokens at four times the price)"
-    )
+    label = "questions annotated" if against == "annotated" else "dollars for the teacher, prices 1 : 4"
     return draw(panels, label, "test accuracy")
 
 
