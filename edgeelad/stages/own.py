@@ -50,10 +50,12 @@ def _in_other_words(run: Run, number: int, examples: Sequence[Example]) -> Itera
     params = sampling_params(config.max_explanation_tokens, run.seed(number, "own"))
     run.progress.start(f"Round {number}: student explains again what it explains rightly", len(examples))
     with Student.open(run.folder.round(number - 1).onnx, options) as student:
-        yield from track(
-            in_other_words(examples, lambda questions: student.generate_trees(questions, params)), run.progress
-        )
-    run.progress.finish()
+        found = in_other_words(examples, lambda questions: student.generate_trees(questions, params))
+        num_others = 0
+        for example in track(found, run.progress):
+            num_others += len(example.others)
+            yield example
+    run.progress.finish(f"{num_others:,} other wordings")
 
 
 def _room(run: Run, number: int) -> int:
