@@ -57,6 +57,11 @@ class Example:
     answer: str
     others: tuple[tuple[str, ...], ...] = ()
 
+    @property
+    def explanations(self) -> tuple[tuple[str, ...], ...]:
+        """All that take turns."""
+        return (self.steps, *self.others)
+
 
 @dataclass(frozen=True, slots=True)
 class TokenCounts:

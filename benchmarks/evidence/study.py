@@ -323,8 +323,8 @@ class Study:
 
     def _share_flawed(self, example: Example) -> float:
         """Of the explanations of an example."""
-        every = (example.steps, *example.others)
-        return sum(self._is_flawed(example.question.id, steps) for steps in every) / len(every)
+        num_flawed = sum(self._is_flawed(example.question.id, steps) for steps in example.explanations)
+        return num_flawed / len(example.explanations)
 
     def _is_right(self, tree: ReasoningTree) -> bool:
         return agree(tree.answer, self.pool[tree.question.id].answer)

@@ -102,8 +102,7 @@ def encode_examples(
         prompt = codec.encode_prompt(example.question)
         room = codec.max_context - len(prompt)
         completions = [
-            [*codec.encode_completion(join(steps, example.answer)), eos_id]
-            for steps in (example.steps, *example.others)
+            [*codec.encode_completion(join(steps, example.answer)), eos_id] for steps in example.explanations
         ]
         fitting = tuple(make_row(prompt, completion) for completion in completions if len(completion) <= room)
         if fitting:
