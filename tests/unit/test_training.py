@@ -311,6 +311,7 @@ def test_processes_that_train_on_the_cpu_see_no_gpu(
         raise StartedError(env.get("CUDA_VISIBLE_DEVICES"))
 
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "0")
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)  # on one GPU two processes are refused
     monkeypatch.setattr(subprocess, "Popen", start)
     for device, seen in (("cpu", ""), ("auto", "0")):
         with pytest.raises(StartedError) as caught:
