@@ -17,7 +17,7 @@ from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
-from arms import ASKED_ONLY, has_answers, num_rounds, sizes_of
+from arms import ASKED_ONLY, PRETRAINED, has_answers, num_rounds, sizes_of
 from figure import Curve, Panel, draw
 
 HERE = Path(__file__).parent
@@ -60,6 +60,7 @@ def main() -> None:
         "bar": bar_table(detection),
         "transfer": transfer_table([row for row in rows if row["kind"] == "transfer"]),
         "learning": learning_table(learning),
+        "rounds": rounds_table(learning),
         "learning figures": learning_figures(learning),
         "whole": whole_table(learning),
         "comparisons": comparison_table(learning),
@@ -234,6 +235,32 @@ def learning_table(rows: Sequence[Row]) -> list[str]:
                 *(f"{statistics.fmean(money(row, prices) for row in last):.4f}" for prices in PRICES),
             )
             lines.append(f"| {' | '.join(columns)} |")
+    return lines
+
+
+def rounds_table(rows: Sequence[Row]) -> list[str]:
+    """A pretrained student after each round, of unfinished arms too: accuracy by seed, and the share of the money."""
+    learned = [row for row in rows if row["task"].endswith(PRETRAINED) and row["round"]]
+    whole = {(row["task"], row["seed"]): row for row in learned if row["strategy"] == "whole"}
+    arms = {(row["task"], row["strategy"], row["mode"]) for row in learned if row["strategy"] != "whole"}
+    counts = sorted({sum(sizes_of(task).batches[:n]) for task, _, _ in arms for n in (1, 2, 3)})
+    lines = [
+        "| task, whole pool | choice, teaching | " + " | ".join(map(str, counts)) + " |",
+        "|---|---|" + "---|" * len(counts),
+    ]
+    for task, strategy, mode in sorted(arms, key=lambda arm: (list(TASKS).index(arm[0]), arm[1:])):
+        theirs = ", ".join(f"{row['accuracy']:.3f}" for (own, _), row in sorted(whole.items()) if own == task)
+        cells = []
+        for number in range(1, len(counts) + 1):
+            found = sorted(
+                (row for row in learned if (row["task"], row["strategy"], row["mode"]) == (task, strategy, mode)),
+                key=lambda row: row["seed"],
+            )
+            found = [row for row in found if row["round"] == number]
+            shares = [money(row, "1 : 4") / money(whole[task, row["seed"]], "1 : 4") for row in found]
+            seen = ", ".join(f"{row['accuracy']:.3f}" for row in found)
+            cells.append(f"{seen} for {statistics.fmean(shares):.3f}" if found else "–")
+        lines.append(f"| {TASKS[task]}, {theirs} | `{strategy}`, {mode} | {' | '.join(cells)} |")
     return lines
 
 
