@@ -10,7 +10,7 @@ import gzip
 import pickle
 import shutil
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -32,6 +32,9 @@ from edgeelad.export import export_student
 from edgeelad.quickstart.student import train_base_student
 from edgeelad.records import Annotation, Example, Question, ReasoningTree
 from edgeelad.selection import select
+from edgeelad.selection.odds import corrected
+from edgeelad.selection.ranking import Floats
+from edgeelad.selection.vectors import TextVectors
 from edgeelad.teacher.plan.own_examples import in_other_words, own_examples, room_for_own, sampling_params
 from edgeelad.teacher.plan.plan import Planned, Planner
 from edgeelad.teacher.protocol import abilities_of
@@ -187,10 +190,11 @@ class Study:
                     params = tree_params(strategy, self._scoring, self.seed + number)
                     explained = list(opened.generate_trees(left, params))
                     student_tokens += sum(tree.tokens.generated for tree in explained)
+                told = self._told(explained, model) if has_answers(mode) else {}
                 if number == 1:
                     batch = self.first_batch()
                 else:
-                    batch = self._choose(explained, strategy, left, annotations, model, rng, size)
+                    batch = self._choose(explained, strategy, mode, left, annotations, model, rng, size)
                 # full rationales are bought without the student's branches
                 params = tree_params("risk" if mode == "rationale" else "elad", self._scoring, self.seed + number)
                 trees = {tree.question.id: tree for tree in opened.generate_trees(batch, params)}
@@ -200,7 +204,7 @@ class Study:
                 def continue_from(items: Sequence[tuple[Question, tuple[str, ...]]], s: Student = opened) -> list[str]:
                     return s.continue_from(items, self.task.max_tokens, only_finished=True)
 
-                risks = {id_: risk_of(tree, model) for id_, tree in trees.items()}
+                risks = {id_: told.get(id_, risk_of(tree, model)) for id_, tree in trees.items()}
                 planned = Planned(Planner(config, abilities_of(teacher)), risks)
                 annotations += annotate(hidden, trees, teacher, continue_from, config, planned)
                 history += [
@@ -212,7 +216,7 @@ class Study:
                 ]
                 own: list[Example] = []
                 if is_taught_own:
-                    drawn = self._own(explained, batch, model, number, len(usable))
+                    drawn = self._own(explained, batch, told, number, len(usable))
                     own, num_tokens = self._in_other_words(opened, drawn, number)
                     student_tokens += num_tokens
             key = "1" if number == 1 and mode == "rationale" else f"{name}-{number}"
@@ -267,6 +271,7 @@ class Study:
         self,
         explained: Sequence[ReasoningTree],
         strategy: str,
+        mode: str,
         left: list[Question],
         annotations: Sequence[Annotation],
         model: RiskModel,
@@ -277,6 +282,7 @@ class Study:
         scores = {q.id: 0.5 for q in left}
         if strategy != "random":
             scores = {s.question_id: s.value for s in score(explained, strategy, seed=self.seed, risk=model)}
+        trees = {tree.question.id: tree for tree in explained}
         left = sorted(left, key=lambda question: question.id)
         chosen = select(
             left,
@@ -286,21 +292,35 @@ class Study:
             first_round=False,
             rng=rng,
             already=[self.pool[a.question_id] for a in annotations],
+            outcomes=(lambda asked: self._outcomes([trees[q.id] for q in asked])) if has_answers(mode) else None,
         )
         return [self.pool[choice.question_id] for choice in chosen]
+
+    def _told(self, explained: Sequence[ReasoningTree], model: RiskModel) -> dict[str, float]:
+        """How likely each answer is wrong, told by what is wrong around it, as a run corrects it."""
+        if not explained:
+            return {}
+        risks = np.array([risk_of(tree, model) for tree in explained])
+        vectors, among = TextVectors([tree.question for tree in explained]), np.arange(len(explained))
+        found = corrected(risks, self._outcomes(explained), vectors, SelectionConfig().neighbors, among)
+        return {tree.question.id: risk for tree, risk in zip(explained, found.tolist(), strict=True)}
+
+    def _outcomes(self, explained: Sequence[ReasoningTree]) -> Floats:
+        """1 where the answer is wrong, else 0."""
+        return np.array([float(not self._is_right(tree)) for tree in explained])
 
     def _own(
         self,
         explained: Sequence[ReasoningTree],
         batch: Sequence[Question],
-        model: RiskModel,
+        told: Mapping[str, float],
         number: int,
         num_verified: int,
     ) -> list[Example]:
         """The student's own explanations that are taught beside the batch, as a run draws them."""
         asked = {question.id for question in batch}
         trees = {tree.question.id: tree for tree in explained if tree.question.id not in asked}
-        risks = {id_: risk_of(tree, model) for id_, tree in trees.items()}
+        risks = {id_: told[id_] for id_ in trees}
         num_seen = (self._training.max_steps or 0) * self._training.examples_per_step
         num = room_for_own(num_seen, len(self._known()) + num_verified, num_verified)
         rng = np.random.default_rng([self.seed, number, 9])

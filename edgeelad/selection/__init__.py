@@ -16,7 +16,7 @@ from edgeelad.config import SelectionConfig
 from edgeelad.records import Question, Selected, SelectionReason
 from edgeelad.selection.batch import Batch, interleave
 from edgeelad.selection.diversity import k_center, typiclust
-from edgeelad.selection.odds import log_odds, pooled_log_odds, weights
+from edgeelad.selection.odds import corrected, log_odds, pooled_log_odds, weights
 from edgeelad.selection.ranking import Floats, Indices, Ranking, rank_by_score, rank_uniformly
 from edgeelad.selection.vectors import TextVectors
 from edgeelad.uncertainty import Strategy, find_strategy
@@ -43,13 +43,15 @@ def select(
     rng: np.random.Generator,
     already: Sequence[Question] = (),
     strategy: Strategy | None = None,
+    outcomes: Callable[[Sequence[Question]], Floats] | None = None,
 ) -> list[Selected]:
     """Select a batch (docs/METHOD.md §3).
 
     An exploration share is drawn uniformly: it finds what the student gets wrong with confidence, of any kind.
     The rest is drawn by Gumbel-top-k on the log score (Kirsch et al. 2023), is the plain top, or is ranked by a
     text strategy. A score that is a probability counts by its odds, times the geometric mean of the odds of the
-    questions nearest by text. Near-duplicates of questions chosen now or earlier are skipped, and no cluster of
+    questions nearest by text; where most of the pool has answers, by itself, corrected by what is wrong around it.
+    Near-duplicates of questions chosen now or earlier are skipped, and no cluster of
     questions exceeds its share. If too few questions remain, first the cap and then the ban is lifted, which is
     logged. Exploration is spread evenly over the batch, so that a budget that ends within the batch cuts both parts
     alike.
@@ -67,6 +69,8 @@ def select(
         rng: The source of all randomness.
         already: Questions chosen earlier.
         strategy: The strategy that gave the scores; default: the one that `config` names.
+        outcomes: Gives for candidates 1 where the student is wrong, 0 where it is right, and NaN where the pool
+            does not tell.
 
     Raises:
         ConfigError: The strategy is unknown.
@@ -98,7 +102,7 @@ def select(
     explored = batch.fill(chance.order, num_explored, has_cap=False)
     if has_neighbors:
         among = np.sort(chance.order[: MAX_COMPARED // 2])
-        values = _odds(way, pooled_log_odds(scores, vectors, config.neighbors, among))
+        values = _told_by_neighbors(way, pool, scores, vectors, config.neighbors, among, outcomes)
     if first is not None and not has_neighbors:
         ranking = first
     else:
@@ -135,6 +139,24 @@ def _way(config: SelectionConfig, strategy: Strategy | None, first_round: bool) 
 def _odds(way: str, log_odds: Floats) -> Floats:
     """What questions are ranked by if their scores are probabilities; only a draw needs the odds themselves."""
     return weights(log_odds) if way == "gumbel" else log_odds
+
+
+def _told_by_neighbors(
+    way: str,
+    pool: Sequence[Question],
+    probabilities: Floats,
+    vectors: TextVectors,
+    num_neighbors: int,
+    among: Indices,
+    outcomes: Callable[[Sequence[Question]], Floats] | None,
+) -> Floats:
+    """What questions are ranked by, with what is known around each: outcomes if most are known, else probabilities."""
+    if outcomes is not None:
+        is_wrong = outcomes(pool)
+        known = among[~np.isnan(is_wrong[among])]
+        if 2 * len(known) > len(among) >= 2:
+            return corrected(probabilities, is_wrong, vectors, num_neighbors, known)
+    return _odds(way, pooled_log_odds(probabilities, vectors, num_neighbors, among))
 
 
 def _shortlist(

@@ -2,19 +2,23 @@
 
 What a student cannot do, it gets wrong in question after question of that kind, and on some of them it is sure of
 itself. So the questions around one say as much of it as its own explanation does (docs/METHOD.md §3, with what that is
-worth).
+worth); where the pool has the answers, they say even more.
 """
 
 from __future__ import annotations
 
 import numpy as np
 
+from edgeelad.logistic import fit_logistic
 from edgeelad.selection.ranking import Floats, Indices
 from edgeelad.selection.vectors import TextVectors
 
 LARGEST_ODDS = 400.0
 """A model of some dozen checked questions is no surer: questions above it are equally likely to be drawn."""
 _BORDER = 1e-4  # probabilities are kept this far from 0 and 1, or one sure neighbor outweighs all others
+
+# of the correction by outcomes: shift, slope of the given log odds, slope of those of the neighbors' outcomes
+_CENTER, _PRECISION = np.array([0.0, 1.0, 0.0]), np.array([1.0, 4.0, 4.0])
 
 
 def log_odds(probabilities: Floats) -> Floats:
@@ -39,3 +43,26 @@ def pooled_log_odds(probabilities: Floats, vectors: TextVectors, num_neighbors: 
     """
     own = log_odds(probabilities)
     return own + vectors.neighbor_means(own, num_neighbors, among)
+
+
+def corrected(
+    probabilities: Floats, is_wrong: Floats, vectors: TextVectors, num_neighbors: int, among: Indices
+) -> Floats:
+    """Probabilities corrected by how many of the questions nearest to each one are wrong.
+
+    A logistic model of the given log odds and of those of the share that is wrong among the neighbors, fitted to the
+    outcomes that are known. That of a question itself has no part in its own share: a question that the student gets
+    wrong among right ones may have a wrong answer in the pool.
+
+    Args:
+        probabilities: [N], that the student's answer is wrong, as it seems without the pool's answers.
+        is_wrong: [N], 1 where it is wrong, else 0; read for the questions of `among`.
+        vectors: The N questions.
+        num_neighbors: How many questions near each count, at least 1.
+        among: The indices of the questions whose outcomes count, in ascending order, at least two.
+    """
+    share = vectors.neighbor_means(is_wrong, num_neighbors, among)
+    around = log_odds((num_neighbors * share + 0.5) / (num_neighbors + 1.0))
+    x = np.column_stack([np.ones(len(probabilities)), log_odds(probabilities), around])
+    found = x @ fit_logistic(x[among], is_wrong[among], _CENTER, _PRECISION)
+    return np.asarray(1.0 / (1.0 + np.exp(-found)), dtype=np.float64)

@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-import heapq
 from collections.abc import Iterator, Sequence
-
-import numpy as np
 
 from edgeelad.engine.options import EngineOptions
 from edgeelad.engine.student import Student
@@ -13,18 +10,17 @@ from edgeelad.progress import track
 from edgeelad.records import Example, Question, ReasoningTree
 from edgeelad.run.records import OwnRow
 from edgeelad.run.scores import ScoreRow
+from edgeelad.stages.risks import corrected_risks, scored_with_answers
 from edgeelad.stages.run import Run
 from edgeelad.teacher.plan.own_examples import in_other_words, own_examples, room_for_own, sampling_params
 from edgeelad.training.schedule import num_steps
-
-MAX_COMPARED = 20_000  # explanations that are considered; of more, as many at random
 
 
 def draw_own(run: Run, number: int) -> None:
     """Write the student's own explanations that the next student is trained on; none if the pool has no answers.
 
-    They are those that were scored in this round, in the wordings that the student that scored them samples. The audit
-    and test questions are not among them.
+    They are those that were scored in this round and not asked, in the wordings that the student that scored them
+    samples. The audit and test questions are not among them.
     """
     here = run.folder.round(number)
     num = 0 if here.student.exists() else _room(run, number)
@@ -32,10 +28,12 @@ def draw_own(run: Run, number: int) -> None:
         return
     rng = run.rng(number, "own")
     with run.folder.stage(number, "own", here.own.path):
-        rows = {row.id: row for row in _rows(run, number, rng)}
-        questions = [run.pool[id_] for id_ in sorted(rows)]
-        trees = {question.id: _tree(question, rows[question.id]) for question in questions}
-        found = own_examples(questions, trees, {id_: row.risk or 0.0 for id_, row in rows.items()}, num, rng)
+        rows = scored_with_answers(run, number)
+        risks = corrected_risks(run, rows)
+        asked = {row.id for row in here.selected.read()}
+        trees = {row.id: _tree(run.pool[row.id], row) for row in rows if row.steps and row.id not in asked}
+        questions = [run.pool[id_] for id_ in trees]
+        found = own_examples(questions, trees, {id_: risks[id_] for id_ in trees}, num, rng)
         here.own.write(
             OwnRow(example.question.id, example.steps, example.answer, example.others)
             for example in _in_other_words(run, number, found)
@@ -68,18 +66,6 @@ def _room(run: Run, number: int) -> int:
     num_seen = num_steps(config, num_others, config.num_processes) * config.examples_per_step
     room = room_for_own(num_seen, num_others, num_verified)
     return room if config.max_steps is not None else max(room, int(config.own_examples * num_verified))
-
-
-def _rows(run: Run, number: int, rng: np.random.Generator) -> list[ScoreRow]:
-    """The scored explanations of questions with an answer that are not in the batch."""
-    here = run.folder.round(number)
-    asked = {row.id for row in here.selected.read()}
-    rows = (
-        row
-        for row in here.scores.read_if_there()
-        if row.steps and row.id not in asked and run.pool[row.id].answer is not None
-    )
-    return heapq.nsmallest(MAX_COMPARED, rows, key=lambda _: rng.random())
 
 
 def _tree(question: Question, row: ScoreRow) -> ReasoningTree:

@@ -9,6 +9,7 @@ from edgeelad.engine.student import Student
 from edgeelad.errors import BudgetError
 from edgeelad.records import Annotation, Question, ReasoningTree, TeacherCall, TeachingPlan
 from edgeelad.run.folder import RoundFolder
+from edgeelad.stages.risks import corrected_risks, scored_with_answers
 from edgeelad.stages.run import Run
 from edgeelad.teacher.plan.plan import Planned, Planner
 from edgeelad.teacher.protocol import Abilities, abilities_of
@@ -99,5 +100,6 @@ def _planned(run: Run, number: int, trees: Mapping[str, ReasoningTree], abilitie
             here.plan.write(made)
 
     model = run.risk_model(number)
-    risks = {id_: risk_of(tree, model) for id_, tree in trees.items()}
+    told = corrected_risks(run, scored_with_answers(run, number))
+    risks = {id_: told.get(id_, risk_of(tree, model)) for id_, tree in trees.items()}
     return Planned(planner, risks, recorded, record)

@@ -9,6 +9,7 @@ from edgeelad.run.records import SelectedRow
 from edgeelad.selection import select as select_batch
 from edgeelad.selection.ranking import Floats
 from edgeelad.stages.candidates import candidates
+from edgeelad.stages.risks import outcomes
 from edgeelad.stages.run import Run
 
 
@@ -30,6 +31,7 @@ def select(run: Run, number: int) -> bool:
                 # one that can be chosen again is no near-duplicate of itself
                 already=[run.pool[id_] for id_ in earlier if id_ not in left],
                 strategy=run.strategy,
+                outcomes=lambda asked: outcomes(run, number, asked),
             )
             here.selected.write(
                 SelectedRow(

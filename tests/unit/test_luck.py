@@ -63,9 +63,7 @@ def test_a_student_that_guesses_yes_or_no_is_not_believed():
     questions, trees = yes_or_no(100, 60)
     doubts = doubtful(questions, trees, dict.fromkeys(trees, 0.4), Luck(questions, trees))
     assert all(own_chain(trees[q.id], q.answer) is not None for q in questions[:60])
-    # one accident in a hundred is allowed for
-    assert set(doubts) < {q.id for q in questions[:60]}
-    assert len(doubts) >= 58
+    assert set(doubts) == {q.id for q in questions[:60]}
     assert min(doubts.values()) > 0.5
 
 
@@ -76,6 +74,16 @@ def test_a_student_that_knows_nearly_all_is_believed_where_it_is_surest():
     believed = [q for q in questions[:98] if q.id not in doubts]
     assert {q.id for q in questions[:50]} <= {q.id for q in believed}
     assert doubts
+
+
+def test_an_explanation_that_is_likely_wrong_is_doubted_however_sure_the_others_are():
+    questions = [Question(f"q{i:03d}", f"Boat {i} has how many oars?", "number", (), str(i % 30)) for i in range(1000)]
+    trees = {q.id: explained(q, q.answer if i < 900 else "77", ("We count.",)) for i, q in enumerate(questions)}
+    risks = {q.id: 0.002 if i < 900 else 0.9 for i, q in enumerate(questions)} | {"q007": 0.9}
+    luck = Luck(questions, trees)
+    # of all that is right far less than the one in a hundred that a batch may have
+    assert sum(luck.accident(trees[q.id], risks[q.id]) for q in questions[:900]) < 0.001 * 1000
+    assert set(doubtful(questions, trees, risks, luck)) == {"q007"}
 
 
 def test_different_answers_are_not_reached_by_luck():

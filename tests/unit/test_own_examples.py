@@ -55,6 +55,21 @@ def test_of_too_many_explanations_those_at_risk_are_drawn():
     assert drawn(questions, trees, risks, num=0) == []
 
 
+def test_what_is_likely_right_by_luck_takes_no_place():
+    # few answers, so that a wrong way reaches one in thirty
+    questions, trees = explained(600, step=lambda i: f"We count {2 * i}")
+    questions = [replace(q, answer=str(i % 30)) for i, q in enumerate(questions)]
+    trees = {q.id: make_tree((f"We count {q.answer}",), q.answer, [], question=q) for q in questions}
+    wrong = {q.id for q in questions[:100]}
+    trees |= {id_: replace(trees[id_], answer="77") for id_ in wrong}
+    by_luck = {q.id for q in questions[100:120]}
+    risks = {q.id: 0.9 if q.id in wrong | by_luck else 0.01 for q in questions}
+    found = {example.question.id for example in drawn(questions, trees, risks, num=100)}
+    # though they are at risk, and would be drawn first
+    assert len(found) == 100
+    assert not found & (by_luck | wrong)
+
+
 def test_what_was_taught_is_seen_eight_times():
     # 350 steps of 16 are 5,600: room for 700, of which 660 are there
     assert room_for_own(5600, 660, 360) == 40

@@ -240,6 +240,14 @@ def test_numbers_that_come_from_nowhere_do_not_count():
     assert is_grounded(replace(QUESTION, kind="text"), ("3 + 6 = 9",))
 
 
+@pytest.mark.parametrize("rest", [".", "he.", "here.", "- -"])
+def test_the_rest_of_a_sentence_is_no_step(rest):
+    assert is_grounded(QUESTION, ("We add them.", "3 + 4 = 7"))
+    assert not is_grounded(QUESTION, (rest, "3 + 4 = 7"))
+    assert is_grounded(replace(QUESTION, kind="choice"), (rest, "3 + 4 = 7"))
+    assert own_chain(make_tree((rest, "3 + 4 = 7"), "7", [], question=QUESTION), "7") is None
+
+
 def test_no_own_chain_without_steps_or_answer():
     assert own_chain(make_tree((), "14"), "14") is None
     assert own_chain(make_tree(GOOD, None), "14") is None

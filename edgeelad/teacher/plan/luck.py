@@ -20,7 +20,7 @@ from edgeelad.text.answers import agree
 
 MAX_SHARE = 0.01  # accidents that are expected among what a batch teaches, at most
 RISK_OF_WRONG = 0.5  # of a question whose answer only sampled chains reach, at least
-MAX_ACCIDENT = 0.03  # probability up to which one question's explanation is taken for right if the pool has no answers
+MAX_ACCIDENT = 0.03  # probability up to which one question's explanation is taken for right
 # an answer that more than this share has, and so many questions at least, is reached by luck too easily
 COMMON_SHARE, COMMON_QUESTIONS = 0.05, 5
 # kinds with so many possible answers that two wrong ones hardly ever agree, as a rule
@@ -88,9 +88,9 @@ def doubtful(
 ) -> dict[str, float]:
     """The questions whose own chains are not taken for right, with the probability of an accident.
 
-    Where the pool has the answers, the risks are first corrected by what the student got wrong, and own chains are
-    taken for right, the surest first, as long as no more than `MAX_SHARE` of the batch are expected to be accidents.
-    Elsewhere each is judged for itself (`MAX_ACCIDENT`).
+    Each is judged for itself (`MAX_ACCIDENT`). Where the pool has the answers, the risks are first corrected by what
+    the student got wrong, and own chains are taken for right, the surest first, as long as no more than `MAX_SHARE` of
+    the batch are expected to be accidents.
 
     Args:
         questions: The batch.
@@ -140,11 +140,14 @@ def accidents(
 
 
 def surest(found: Mapping[str, float], limit: float) -> set[str]:
-    """The ids with the smallest probabilities of an accident, as long as at most `limit` accidents are expected."""
+    """The ids with the smallest probabilities of an accident, as long as at most `limit` accidents are expected.
+
+    None with more than `MAX_ACCIDENT`.
+    """
     expected, sure = 0.0, set()
     for accident, id_ in sorted((accident, id_) for id_, accident in found.items()):
         expected += accident
-        if expected <= limit:
+        if expected <= limit and accident <= MAX_ACCIDENT:
             sure.add(id_)
     return sure
 

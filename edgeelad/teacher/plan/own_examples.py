@@ -17,7 +17,7 @@ import numpy as np
 
 from edgeelad.engine.tree import TreeParams, greedy_params
 from edgeelad.records import Example, Question, ReasoningTree
-from edgeelad.teacher.plan.luck import MAX_SHARE, Luck, accidents, surest
+from edgeelad.teacher.plan.luck import MAX_ACCIDENT, MAX_SHARE, Luck, accidents, surest
 from edgeelad.teacher.revision.own_chain import own_chain, wordings
 
 MIN_PASSES = 8
@@ -56,10 +56,11 @@ def own_examples(
         rng: Draws them.
 
     Returns:
-        In the order of the questions; at most 1 % are expected to reach their answer in a wrong way (`luck`).
+        In the order of the questions; none is likely to reach its answer in a wrong way, and at most 1 % are expected
+        to (`luck`).
     """
     found = accidents(questions, trees, risks, Luck(questions, trees))
-    ids = list(found)
+    ids = [id_ for id_, accident in found.items() if accident <= MAX_ACCIDENT]
     given = np.array([risks[id_] for id_ in ids], dtype=np.float64)
     weights = np.maximum(given, RISK_FLOOR * given.max(initial=RISK_FLOOR))
     noisy = np.log(weights) + rng.gumbel(size=len(ids))  # Gumbel-top-k: without replacement, in proportion to weights

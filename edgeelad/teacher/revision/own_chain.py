@@ -25,6 +25,7 @@ from edgeelad.text.prompts import question_text
 GREEDY_SUPPORT, BRANCH_SUPPORT = 1, 2
 # numbers that need not be stated: small ones, and those of time, dozens and percent
 COMMON = frozenset(map(Fraction, (0, 1, 2, 3, 4, 7, 10, 12, 24, 30, 52, 60, 100, 365, 1000)))
+MIN_LETTERS = 5  # of a step without a number; fewer are the rest of a sentence that the student lost ("here.")
 MAX_DIGITS = 1000  # of a number; Python reads no more than 4,300
 _NUMBER = re.compile(r"\d[\d,]*(?:\.\d+)?")
 
@@ -78,11 +79,13 @@ def is_supported(tree: ReasoningTree) -> bool:
 
 
 def is_grounded(question: Question, steps: Sequence[str]) -> bool:
-    """Whether what the steps calculate with stands in the question or an earlier step, or is a common number."""
+    """Whether every step says something, and what it calculates with is in the question or before it, or is common."""
     if question.kind != "number":
         return True
     known = COMMON | _numbers(question_text(question))
     for step in steps:
+        if not _numbers(step) and sum(map(str.isalpha, step)) < MIN_LETTERS:
+            return False
         for equation in equations(step):
             if not _numbers(equation.left) <= known:
                 return False
