@@ -221,7 +221,8 @@ class SelectionConfig(Section):
     neighbors: int = Field(
         20,
         ge=0,
-        description="Nearest questions by text whose risk (strategy risk) counts as much as a question's own; 0: off.",
+        description="Nearest questions by text whose risk (strategy risk) counts as much as a question's own, or where "
+        "the pool has answers, whether they are wrong; 0: off.",
     )
     max_similarity: float = Field(
         0.95, gt=0.0, le=1.0, description="TF-IDF cosine above which a question is a near-duplicate; 1: off."
