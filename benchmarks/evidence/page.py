@@ -44,6 +44,7 @@ TASKS = {
 PRICES = {"1 : 4": (0.4, 1.6, 0), "reasoning": (1.1, 4.4, 300)}
 BAR_OF_MONEY = 0.25  # of the whole pool's money
 DEFAULT, ALONE = "risk", "risk, alone"  # with and without the neighbors, by odds and by probability
+UNTOLD = "risk, untold"  # on a pool with answers, without what they tell of the neighbors
 Row = dict[str, Any]
 
 
@@ -342,11 +343,7 @@ def comparison_table(rows: Sequence[Row]) -> list[str]:
     arms = _arms(rows)
     pairs: dict[str, list[float]] = {}
     for (task, strategy, mode), seeds in arms.items():
-        # ways of teaching are compared for the same choice; of the default and what it was, the one that was measured
-        own = (strategy,) if mode != "rationale" else (DEFAULT, ALONE)
-        reference = next((name for name in own if (task, name, "rationale") in arms), DEFAULT)
-        # what the student's own explanations add
-        taught = mode.removesuffix(ASKED_ONLY) if mode.endswith(ASKED_ONLY) else "rationale"
+        reference, taught = _reference(task, strategy, mode, arms)
         ours = arms.get((task, reference, taught), {})
         both = sorted(set(seeds) & set(ours))
         if (strategy, mode) != (reference, taught) and strategy != "whole" and len(both) > 1:
@@ -367,19 +364,33 @@ def comparison_table(rows: Sequence[Row]) -> list[str]:
     return lines
 
 
+def _reference(
+    task: str, strategy: str, mode: str, arms: dict[tuple[str, str, str], dict[int, list[Row]]]
+) -> tuple[str, str]:
+    """The strategy and mode that an arm is compared with, which may be its own."""
+    if mode.endswith(ASKED_ONLY):  # what the student's own explanations add
+        return strategy, mode.removesuffix(ASKED_ONLY)
+    if strategy == UNTOLD:
+        return DEFAULT, mode
+    # ways of teaching are compared for the same choice; of the default and what it was, the one that was measured
+    own = (strategy,) if mode != "rationale" else (DEFAULT, ALONE)
+    return next((name for name in own if (task, name, "rationale") in arms), DEFAULT), "rationale"
+
+
 def learning_figure(rows: Sequence[Row], against: str) -> str:
     """Accuracy against questions annotated, or dollars at a price list; bands: a standard error.
 
     What the default was before stands only where the default itself is not measured; `auto` on bare pools, which
-    explains nearly all, and arms without own explanations stand in the tables only.
+    explains nearly all, and arms without own explanations, or not told by the answers, stand in the tables only.
     """
     panels = []
     arms = _arms(rows)
     for task, title in TASKS.items():
         curves = []
         for (_, strategy, mode), seeds in ((arm, seeds) for arm, seeds in arms.items() if arm[0] == task and seeds):
-            is_in_tables_only = strategy == "whole" or mode == "auto" or mode.endswith(ASKED_ONLY)
-            if is_in_tables_only or (strategy == ALONE and (task, DEFAULT, mode) in arms):
+            is_in_tables_only = strategy in ("whole", UNTOLD) or mode == "auto" or mode.endswith(ASKED_ONLY)
+            is_past = strategy == ALONE and any((task, later, mode) in arms for later in (DEFAULT, UNTOLD))
+            if is_in_tables_only or is_past:
                 continue
             points = []
             for number in range(len(next(iter(seeds.values())))):
