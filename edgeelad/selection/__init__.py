@@ -16,7 +16,7 @@ from edgeelad.config import SelectionConfig
 from edgeelad.records import Question, Selected, SelectionReason
 from edgeelad.selection.batch import Batch, interleave
 from edgeelad.selection.diversity import k_center, typiclust
-from edgeelad.selection.odds import corrected, log_odds, pooled_log_odds, weights
+from edgeelad.selection.odds import LARGEST_TOLD_ODDS, corrected, log_odds, pooled_log_odds, weights
 from edgeelad.selection.ranking import Floats, Indices, Ranking, rank_by_score, rank_uniformly
 from edgeelad.selection.vectors import TextVectors
 from edgeelad.uncertainty import Strategy, find_strategy
@@ -50,7 +50,7 @@ def select(
     An exploration share is drawn uniformly: it finds what the student gets wrong with confidence, of any kind.
     The rest is drawn by Gumbel-top-k on the log score (Kirsch et al. 2023), is the plain top, or is ranked by a
     text strategy. A score that is a probability counts by its odds, times the geometric mean of the odds of the
-    questions nearest by text; where most of the pool has answers, by itself, corrected by what is wrong around it.
+    questions nearest by text; where most of the pool has answers, by its own, corrected by what is wrong around it.
     Near-duplicates of questions chosen now or earlier are skipped, and no cluster of
     questions exceeds its share. If too few questions remain, first the cap and then the ban is lifted, which is
     logged. Exploration is spread evenly over the batch, so that a budget that ends within the batch cuts both parts
@@ -155,7 +155,8 @@ def _told_by_neighbors(
         is_wrong = outcomes(pool)
         known = among[~np.isnan(is_wrong[among])]
         if 2 * len(known) > len(among) >= 2:
-            return corrected(probabilities, is_wrong, vectors, num_neighbors, known)
+            told = log_odds(corrected(probabilities, is_wrong, vectors, num_neighbors, known))
+            return weights(told, LARGEST_TOLD_ODDS) if way == "gumbel" else told
     return _odds(way, pooled_log_odds(probabilities, vectors, num_neighbors, among))
 
 

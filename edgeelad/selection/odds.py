@@ -15,6 +15,8 @@ from edgeelad.selection.vectors import TextVectors
 
 LARGEST_ODDS = 400.0
 """A model of some dozen checked questions is no surer: questions above it are equally likely to be drawn."""
+LARGEST_TOLD_ODDS = 9.0
+"""The same where outcomes tell: kinds of which nine in ten are wrong, or more, are drawn alike, and not in turn."""
 _BORDER = 1e-4  # probabilities are kept this far from 0 and 1, or one sure neighbor outweighs all others
 
 # of the correction by outcomes: shift, slope of the given log odds, slope of those of the neighbors' outcomes
@@ -27,9 +29,9 @@ def log_odds(probabilities: Floats) -> Floats:
     return np.asarray(np.log(kept) - np.log1p(-kept), dtype=np.float64)
 
 
-def weights(log_odds: Floats) -> Floats:
-    """The weights in proportion to which questions of these log odds are drawn: the odds, up to `LARGEST_ODDS`."""
-    return np.asarray(np.minimum(np.exp(log_odds), LARGEST_ODDS), dtype=np.float64)
+def weights(log_odds: Floats, largest: float = LARGEST_ODDS) -> Floats:
+    """The weights in proportion to which questions of these log odds are drawn: the odds, up to the largest."""
+    return np.asarray(np.minimum(np.exp(log_odds), largest), dtype=np.float64)
 
 
 def pooled_log_odds(probabilities: Floats, vectors: TextVectors, num_neighbors: int, among: Indices) -> Floats:

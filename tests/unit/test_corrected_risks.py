@@ -80,6 +80,20 @@ def test_a_batch_is_drawn_from_the_kinds_that_are_wrong_where_the_answers_tell()
     assert chosen(questions, is_wrong, neighbors=0) == chosen(questions, nothing, neighbors=0)
 
 
+def test_kinds_that_are_mostly_wrong_are_asked_side_by_side():
+    quarters = [
+        Question(f"r{i:04d}", f"Ben's {4 * i} eggs fill four boxes . How many fill one ?", "number", (), str(i))
+        for i in range(1, 201)
+    ]
+    questions = [*two_kinds(400), *quarters]
+    # of one kind all, of another nine in ten
+    is_wrong = {q.id: float(q.text.startswith("Ann") or (q.id[0] == "r" and q.id[-1] != "0")) for q in questions}
+    found = chosen(questions, is_wrong, num=200)
+    kinds = [sum(q.text.startswith(name) for q in questions if q.id in set(found)) for name in ("Ann", "Ben", "What")]
+    assert kinds[2] <= 4
+    assert min(kinds[:2]) > 70
+
+
 def test_wrong_answers_of_a_pool_are_not_what_is_chosen():
     rng = np.random.default_rng(1)
     questions = two_kinds(1000)
