@@ -89,6 +89,11 @@ class Pool(Mapping[str, Question]):
         """The part of the pool without some ids."""
         return self.part(self.places[np.isin(self.places, self._table.places(ids), invert=True)])
 
+    @property
+    def has_answers(self) -> bool:
+        """Whether some question has an answer; what no answer tells need not be read then."""
+        return any(map(self._holds, self._table.answered()))
+
     def align(self, records: Iterable[Record]) -> Iterator[tuple[int, Record]]:
         """The places of questions that records are about; the records are in the pool's order, and may skip questions.
 
@@ -145,9 +150,10 @@ class _Table:
     def fill(self, questions: Iterable[Question]) -> int:
         """Write all rows; returns their number."""
         with full_disk_errors("the pool's questions do"):
-            self._database.execute("CREATE TABLE questions (place INTEGER PRIMARY KEY, id TEXT, rest TEXT)")
-            rows = ((place, item.id, _dump(item)) for place, item in enumerate(questions))
-            self._database.executemany("INSERT INTO questions VALUES (?, ?, ?)", rows)
+            columns = "place INTEGER PRIMARY KEY, id TEXT, answered INTEGER, rest TEXT"
+            self._database.execute(f"CREATE TABLE questions ({columns})")
+            rows = ((place, item.id, item.answer is not None, _dump(item)) for place, item in enumerate(questions))
+            self._database.executemany("INSERT INTO questions VALUES (?, ?, ?, ?)", rows)
             self._database.execute("CREATE UNIQUE INDEX by_id ON questions (id)")
             (count,) = self._database.execute("SELECT count(*) FROM questions").fetchone()
         return int(count)
@@ -172,6 +178,10 @@ class _Table:
         """All places in the order of their ids."""
         rows = self._database.execute("SELECT place FROM questions ORDER BY id")
         return np.fromiter((place for (place,) in rows), np.int64)
+
+    def answered(self) -> Iterator[int]:
+        """The places of the questions with an answer."""
+        return (place for (place,) in self._database.execute("SELECT place FROM questions WHERE answered"))
 
     def ids(self) -> Iterator[tuple[int, str]]:
         """All places with their ids, in order."""

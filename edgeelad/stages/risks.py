@@ -22,16 +22,17 @@ MAX_COMPARED = 10_000  # questions that are considered: the batch, and of the ot
 def outcomes(run: Run, number: int, questions: Sequence[Question]) -> Floats:
     """For each question 1 where the answer scored in a round is wrong, 0 where it is right, NaN where nothing tells."""
     known = {question.id: question for question in questions if question.answer is not None}
-    found: dict[str, float] = {}
-    if known:  # the scores of a bare pool are not read again
-        for row in run.folder.round(number).scores.read_if_there():
-            if row.id in known and row.risk is not None:
-                found[row.id] = float(_is_wrong(row, known[row.id]))
+    # the scores of a bare pool are not read again
+    rows = run.folder.round(number).scores.read_if_there() if known else ()
+    scored = (row for row in rows if row.id in known and row.risk is not None)
+    found = {row.id: float(not agree(row.answer, known[row.id].answer)) for row in scored}
     return np.array([found.get(question.id, math.nan) for question in questions], dtype=np.float64)
 
 
 def scored_with_answers(run: Run, number: int) -> list[ScoreRow]:
     """A round's scored explanations of questions whose answer the pool has, by id; those of the batch among them."""
+    if not run.pool.has_answers:
+        return []
     here, rng = run.folder.round(number), run.rng(number, "answers")
     batch = {row.id for row in here.selected.read()}
     rows: Iterator[ScoreRow] = (
@@ -55,10 +56,7 @@ def corrected_risks(run: Run, rows: Sequence[ScoreRow]) -> dict[str, float]:
     num_neighbors = run.config.selection.neighbors
     if num_neighbors and len(rows) > 1:
         questions = [run.pool[row.id] for row in rows]
-        is_wrong = np.array([_is_wrong(row, q) for row, q in zip(rows, questions, strict=True)], dtype=np.float64)
+        answers = zip(rows, questions, strict=True)
+        is_wrong = np.array([not agree(row.answer, question.answer) for row, question in answers], dtype=np.float64)
         risks = corrected(risks, is_wrong, TextVectors(questions), num_neighbors, np.arange(len(rows)))
     return {row.id: risk for row, risk in zip(rows, risks.tolist(), strict=True)}
-
-
-def _is_wrong(row: ScoreRow, question: Question) -> bool:
-    return question.answer is not None and not agree(row.answer, question.answer)

@@ -164,5 +164,7 @@ def test_the_stage_chooses_by_what_the_pool_answers_tell(tmp_path):
 
 def test_a_bare_pool_is_scored_once_and_not_read_again(tmp_path):
     bare = [Question(q.id, q.text, "number") for q in two_kinds(10)]
-    run = stored(tmp_path, bare, batch=())  # without scores on disk
+    run = stored(tmp_path, bare, batch=())
+    run.folder.round(1).scores.path.write_text("no scores: whoever reads them fails")
     assert np.isnan(outcomes(run, 1, bare)).all()
+    assert scored_with_answers(run, 1) == []

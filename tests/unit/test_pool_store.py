@@ -54,6 +54,7 @@ def test_a_stored_pool_is_the_pool_in_memory(pool: list[Question], data: st.Data
     assert list(part.questions) == [question for question in pool if question.id in some]
     assert list(rest.by_id()) == sorted(rest.questions, key=lambda question: question.id)
     assert len(rest) + len(part) == len(pool)
+    assert rest.has_answers == any(question.answer is not None for question in rest.questions)
     assert all((id_ in part, id_ in rest) == (id_ in some, id_ not in some) for id_ in by_id)
     records = [Scored(question.id) for question in part.questions]
     assert [(pool[place].id, record) for place, record in stored.align(records)] == [(r.id, r) for r in records]
