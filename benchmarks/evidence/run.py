@@ -2,8 +2,10 @@
 
     python benchmarks/evidence/run.py --data ../shared/data/svamp/mawps-asdiv-a.csv --seeds 10
 
-Results are appended to `results.jsonl` beside this file, one row per measurement; a row that is there is not measured
-again, so the command resumes. `page.py` makes tables and figures of them.
+On a GPU, if there is one, students are trained and generate. Results are appended to `results.jsonl` beside this file,
+one row per measurement; a row that is there is not measured again, so the command resumes. A GPU's students are not a
+CPU's: the learning of a task and seed that was begun on the other is left as it is. `page.py` makes tables and figures
+of the rows.
 """
 
 from __future__ import annotations
@@ -93,7 +95,11 @@ def _measure(
                     results.add({"kind": kind, **key, "round": number, **row})
         return
     if not results.has(kind=kind, round=0, **key):
-        results.add({"kind": kind, **key, "round": 0, "annotated": 0, "accuracy": round(study.accuracy(study.base), 4)})
+        accuracy = round(study.accuracy(study.base), 4)
+        results.add({"kind": kind, **key, "round": 0, "annotated": 0, "accuracy": accuracy, "device": study.device})
+    if not results.has(kind=kind, round=0, device=study.device, **key):
+        print(f"{key['task']}, seed {seed}: begun on another device than {study.device}, so left as it is", flush=True)
+        return
     for strategy, mode in arms:
         arm = {**key, "strategy": strategy, "mode": mode}
         if results.has(kind=kind, round=num_rounds(name, mode), **arm):

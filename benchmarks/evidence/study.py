@@ -67,6 +67,7 @@ class Study:
         self.task = task if pretrained is None else replace(task, max_tokens=task.max_tokens * 3 // 2)
         self.pool = {question.id: question for question in task.pool}
         self.options = EngineOptions(num_threads=1)
+        self.device = "cuda" if torch.cuda.is_available() else "cpu"
 
     # --- students ---
 
@@ -81,13 +82,14 @@ class Study:
             prepare_student(str(self.pretrained), raw, StudentConfig(model=str(self.pretrained)))
             fine_tune(raw, self._known(), out, self._training, self.seed)
             return out
-        train_base_student(self.task.base_problems, raw, self.seed, recipe=self.task.recipe, more_texts=self.task.texts)
+        problems, recipe = self.task.base_problems, self.task.recipe
+        train_base_student(problems, raw, self.seed, recipe=recipe, more_texts=self.task.texts, device=self.device)
         prepare_student(str(raw), out, StudentConfig(model=str(raw)))
         return out
 
     def open(self, student: Path) -> Student:
-        """A student to generate with: its export, or on a GPU if it is a large one and there is one."""
-        if self.pretrained is not None and torch.cuda.is_available():
+        """A student to generate with: on a GPU if there is one, else its export."""
+        if self.device == "cuda":
             return Student(Codec.load(student), TorchGenerator(student), len(self.pool))
         return Student.open(self.graphs(student), self.options)
 
@@ -159,7 +161,9 @@ class Study:
                 num_removal_branches=3,
             )
             student = self.base if number == 0 else self.first_student()
-            with self.open(student) as opened:
+            # `probe` forces tokens, which the engine alone can
+            is_probed = params.probe
+            with Student.open(self.graphs(student), self.options) if is_probed else self.open(student) as opened:
                 found = list(opened.generate_trees(self.task.pool, params))
             partial = path.with_suffix(".partial")
             with gzip.open(partial, "wb", compresslevel=3) as file:
@@ -238,6 +242,7 @@ class Study:
                     "completion_tokens": sum(a.usage.completion_tokens for a in annotations),
                     "student_tokens": student_tokens,
                     "seconds": round(time.monotonic() - start, 1),
+                    "device": self.device,
                 }
             # the students of an arm are not needed again once the next one stands
             for past in {number - 1, number if number == len(sizes) else 0} - {0}:
@@ -261,6 +266,7 @@ class Study:
             "completion_tokens": sum(chain.usage.completion_tokens for chain in chains),
             "student_tokens": 0,
             "seconds": round(time.monotonic() - start, 1),
+            "device": self.device,
         }
 
     @property

@@ -47,6 +47,7 @@ def train_base_student(
     progress: ProgressCallback | None = None,
     recipe: Recipe = RECIPE,
     more_texts: Iterable[str] = (),
+    device: str = "cpu",
 ) -> None:
     """Train a student from scratch and save it with its tokenizer.
 
@@ -57,6 +58,7 @@ def train_base_student(
         progress: Called after each optimizer step with the steps done, their total and the loss (nats).
         recipe: Sizes and training parameters.
         more_texts: Further texts that its tokenizer should encode well.
+        device: Where torch trains it; the weights that a seed gives differ between devices.
 
     Raises:
         TrainingError: There are no examples, or one is longer than the student's context.
@@ -68,7 +70,7 @@ def train_base_student(
     longest = max(len(prompt) + len(completion) for prompt, completion in encoded)
     if longest > recipe.max_length:
         raise TrainingError(f"an example has {longest} tokens; the student's context holds {recipe.max_length}")
-    model = make_model(tokenizer, recipe, seed)
+    model = make_model(tokenizer, recipe, seed).to(device)
     with _few_threads():
         _train(model, encoded, recipe, np.random.default_rng(seed), progress)
     out_dir.mkdir(parents=True, exist_ok=True)
@@ -132,7 +134,7 @@ def _train(
         for group in optimizer.param_groups:
             group["lr"] = recipe.base_learning_rate * _schedule(step / recipe.base_steps)
         input_ids, labels = _collate([encoded[index] for index in next(batches)])
-        loss = _loss(model, input_ids, labels)
+        loss = _loss(model, input_ids.to(model.device), labels.to(model.device))
         loss.backward()
         torch.nn.utils.clip_grad_norm_(parameters, _MAX_GRAD_NORM)
         optimizer.step()
