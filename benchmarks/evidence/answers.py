@@ -22,8 +22,7 @@ from tasks import TASKS, make_task
 
 from edgeelad.config import SelectionConfig
 from edgeelad.records import ReasoningTree
-from edgeelad.selection.odds import corrected, pooled_log_odds
-from edgeelad.selection.vectors import TextVectors
+from edgeelad.selection.odds import Neighborhood, corrected, pooled_log_odds
 from edgeelad.teacher.plan.luck import MAX_SHARE, Luck, accidents, surest
 from edgeelad.teacher.revision.own_chain import own_chain
 from edgeelad.text.answers import agree
@@ -56,16 +55,11 @@ def _columns(study: Study) -> Iterator[str]:
         trees = list(student.explain(questions, study.task.max_tokens))
     is_wrong = np.array([not agree(tree.answer, study.pool[tree.question.id].answer) for tree in trees])
     risks = np.array([risk_of(tree, COLD_START) for tree in trees])
-    vectors, among, num = TextVectors(questions), np.arange(len(questions)), SelectionConfig().neighbors
+    around = Neighborhood.of(questions, SelectionConfig().neighbors)
     outcomes = is_wrong.astype(np.float64)
-    told = corrected(risks, outcomes, vectors, num, among)
+    told = corrected(risks, outcomes, around)
     yield f"{is_wrong.mean():.2f}"
-    for values in (
-        risks,
-        pooled_log_odds(risks, vectors, num, among),
-        vectors.neighbor_means(outcomes, num, among),
-        told,
-    ):
+    for values in (risks, pooled_log_odds(risks, around), around.means(outcomes), told):
         yield f"{auroc(values, is_wrong):.3f}"
     for values in (risks, told):
         yield _taken(study, trees, dict(zip((q.id for q in questions), values.tolist(), strict=True)))

@@ -13,8 +13,7 @@ from scipy.stats import rankdata
 
 from edgeelad.config import SelectionConfig
 from edgeelad.records import Question, ReasoningTree, Score
-from edgeelad.selection.odds import pooled_log_odds
-from edgeelad.selection.vectors import TextVectors
+from edgeelad.selection.odds import Neighborhood, pooled_log_odds
 from edgeelad.text.answers import agree
 from edgeelad.uncertainty import STRATEGIES, score
 from edgeelad.uncertainty.risk import COLD_START, RiskModel, features, fit
@@ -87,17 +86,17 @@ def all_scores(trees: Sequence[ReasoningTree], model: RiskModel, seed: int) -> d
     ]
     found = {strategy.name: list(score(few, strategy, seed=seed, risk=model)) for strategy in strategies}
     found["disagreement, 12"] = list(score(trees, "disagreement"))
-    vectors = TextVectors([tree.question for tree in trees])
+    around = Neighborhood.of([tree.question for tree in trees], SelectionConfig().neighbors)
     found["risk, alone"] = found["risk"]
-    found["risk"] = _with_neighbors(found["risk"], vectors)
-    found["risk, cold"] = _with_neighbors(list(score(few, "risk", risk=COLD_START)), vectors)
+    found["risk"] = _with_neighbors(found["risk"], around)
+    found["risk, cold"] = _with_neighbors(list(score(few, "risk", risk=COLD_START)), around)
     return found
 
 
-def _with_neighbors(scores: Sequence[Score], vectors: TextVectors) -> list[Score]:
+def _with_neighbors(scores: Sequence[Score], around: Neighborhood) -> list[Score]:
     """The risks as a batch is chosen by them: with those of the nearest questions."""
     risks = np.array([scored.value for scored in scores])
-    values = pooled_log_odds(risks, vectors, SelectionConfig().neighbors, np.arange(len(risks)))
+    values = pooled_log_odds(risks, around)
     return [replace(scored, value=value) for scored, value in zip(scores, values.tolist(), strict=True)]
 
 

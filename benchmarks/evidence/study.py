@@ -32,9 +32,8 @@ from edgeelad.export import export_student
 from edgeelad.quickstart.student import train_base_student
 from edgeelad.records import Annotation, Example, Question, ReasoningTree
 from edgeelad.selection import select
-from edgeelad.selection.odds import corrected
+from edgeelad.selection.odds import Neighborhood, corrected
 from edgeelad.selection.ranking import Floats
-from edgeelad.selection.vectors import TextVectors
 from edgeelad.teacher.plan.own_examples import in_other_words, own_examples, room_for_own, sampling_params
 from edgeelad.teacher.plan.plan import Planned, Planner
 from edgeelad.teacher.protocol import abilities_of
@@ -307,8 +306,8 @@ class Study:
         if not explained:
             return {}
         risks = np.array([risk_of(tree, model) for tree in explained])
-        vectors, among = TextVectors([tree.question for tree in explained]), np.arange(len(explained))
-        found = corrected(risks, self._outcomes(explained), vectors, SelectionConfig().neighbors, among)
+        around = Neighborhood.of([tree.question for tree in explained], SelectionConfig().neighbors)
+        found = corrected(risks, self._outcomes(explained), around)
         return {tree.question.id: risk for tree, risk in zip(explained, found.tolist(), strict=True)}
 
     def _outcomes(self, explained: Sequence[ReasoningTree]) -> Floats:

@@ -9,6 +9,7 @@ only if texts are compared.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 
 import numpy as np
 
@@ -16,7 +17,7 @@ from edgeelad.config import SelectionConfig
 from edgeelad.records import Question, Selected, SelectionReason
 from edgeelad.selection.batch import Batch, interleave
 from edgeelad.selection.diversity import k_center, typiclust
-from edgeelad.selection.odds import LARGEST_TOLD_ODDS, corrected, log_odds, pooled_log_odds, weights
+from edgeelad.selection.odds import LARGEST_TOLD_ODDS, Neighborhood, corrected, log_odds, pooled_log_odds, weights
 from edgeelad.selection.ranking import Floats, Indices, Ranking, rank_by_score, rank_uniformly
 from edgeelad.selection.vectors import TextVectors
 from edgeelad.uncertainty import Strategy, find_strategy
@@ -101,8 +102,8 @@ def select(
     chance = chance or rank_uniformly(np.arange(len(pool)), num_explored, rng)
     explored = batch.fill(chance.order, num_explored, has_cap=False)
     if has_neighbors:
-        among = np.sort(chance.order[: MAX_COMPARED // 2])
-        values = _told_by_neighbors(way, pool, scores, vectors, config.neighbors, among, outcomes)
+        around = Neighborhood(vectors, config.neighbors, np.sort(chance.order[: MAX_COMPARED // 2]))
+        values = _told_by_neighbors(way, pool, scores, around, outcomes)
     if first is not None and not has_neighbors:
         ranking = first
     else:
@@ -145,19 +146,17 @@ def _told_by_neighbors(
     way: str,
     pool: Sequence[Question],
     probabilities: Floats,
-    vectors: TextVectors,
-    num_neighbors: int,
-    among: Indices,
+    around: Neighborhood,
     outcomes: Callable[[Sequence[Question]], Floats] | None,
 ) -> Floats:
     """What questions are ranked by, with what is known around each: outcomes if most are known, else probabilities."""
     if outcomes is not None:
         is_wrong = outcomes(pool)
-        known = among[~np.isnan(is_wrong[among])]
-        if 2 * len(known) > len(among) >= 2:
-            told = log_odds(corrected(probabilities, is_wrong, vectors, num_neighbors, known))
+        known = around.among[~np.isnan(is_wrong[around.among])]
+        if 2 * len(known) > len(around.among) >= 2:
+            told = log_odds(corrected(probabilities, is_wrong, replace(around, among=known)))
             return weights(told, LARGEST_TOLD_ODDS) if way == "gumbel" else told
-    return _odds(way, pooled_log_odds(probabilities, vectors, num_neighbors, among))
+    return _odds(way, pooled_log_odds(probabilities, around))
 
 
 def _shortlist(

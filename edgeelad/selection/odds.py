@@ -7,9 +7,13 @@ worth); where the pool has the answers, they say even more.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from dataclasses import dataclass
+
 import numpy as np
 
 from edgeelad.logistic import fit_logistic
+from edgeelad.records import Question
 from edgeelad.selection.ranking import Floats, Indices
 from edgeelad.selection.vectors import TextVectors
 
@@ -34,22 +38,42 @@ def weights(log_odds: Floats, largest: float = LARGEST_ODDS) -> Floats:
     return np.asarray(np.minimum(np.exp(log_odds), largest), dtype=np.float64)
 
 
-def pooled_log_odds(probabilities: Floats, vectors: TextVectors, num_neighbors: int, among: Indices) -> Floats:
+@dataclass(frozen=True, slots=True)
+class Neighborhood:
+    """What is known around each of N questions.
+
+    Attributes:
+        vectors: The questions.
+        num: How many questions near each count, at least 1.
+        among: The indices of those that can be neighbors, in ascending order; at least two.
+    """
+
+    vectors: TextVectors
+    num: int
+    among: Indices
+
+    @classmethod
+    def of(cls, questions: Sequence[Question], num: int) -> Neighborhood:
+        """All questions among all, at least two."""
+        return cls(TextVectors(questions), num, np.arange(len(questions)))
+
+    def means(self, values: Floats) -> Floats:
+        """[N], the mean value around each question; `values` is [N]."""
+        return self.vectors.neighbor_means(values, self.num, self.among)
+
+
+def pooled_log_odds(probabilities: Floats, around: Neighborhood) -> Floats:
     """Log odds of each question plus the mean of those of the questions nearest to it.
 
     Args:
         probabilities: [N], that the student's answer is wrong.
-        vectors: The N questions.
-        num_neighbors: How many questions near each count, at least 1.
-        among: The indices of the questions that can be neighbors, in ascending order.
+        around: The neighbors of the N questions.
     """
     own = log_odds(probabilities)
-    return own + vectors.neighbor_means(own, num_neighbors, among)
+    return own + around.means(own)
 
 
-def corrected(
-    probabilities: Floats, is_wrong: Floats, vectors: TextVectors, num_neighbors: int, among: Indices
-) -> Floats:
+def corrected(probabilities: Floats, is_wrong: Floats, around: Neighborhood) -> Floats:
     """Probabilities corrected by how many of the questions nearest to each one are wrong.
 
     A logistic model of the given log odds and of those of the share that is wrong among the neighbors, fitted to the
@@ -58,13 +82,11 @@ def corrected(
 
     Args:
         probabilities: [N], that the student's answer is wrong, as it seems without the pool's answers.
-        is_wrong: [N], 1 where it is wrong, else 0; read for the questions of `among`.
-        vectors: The N questions.
-        num_neighbors: How many questions near each count, at least 1.
-        among: The indices of the questions whose outcomes count, in ascending order, at least two.
+        is_wrong: [N], 1 where it is wrong, else 0; read for the questions that can be neighbors.
+        around: The neighbors of the N questions.
     """
-    share = vectors.neighbor_means(is_wrong, num_neighbors, among)
-    around = log_odds((num_neighbors * share + 0.5) / (num_neighbors + 1.0))
-    x = np.column_stack([np.ones(len(probabilities)), log_odds(probabilities), around])
-    found = x @ fit_logistic(x[among], is_wrong[among], _CENTER, _PRECISION)
+    known = around.among
+    share = (around.num * around.means(is_wrong) + 0.5) / (around.num + 1.0)
+    x = np.column_stack([np.ones(len(probabilities)), log_odds(probabilities), log_odds(share)])
+    found = x @ fit_logistic(x[known], is_wrong[known], _CENTER, _PRECISION)
     return np.asarray(1.0 / (1.0 + np.exp(-found)), dtype=np.float64)

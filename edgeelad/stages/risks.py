@@ -10,9 +10,8 @@ import numpy as np
 
 from edgeelad.records import Question
 from edgeelad.run.scores import ScoreRow
-from edgeelad.selection.odds import corrected
+from edgeelad.selection.odds import Neighborhood, corrected
 from edgeelad.selection.ranking import Floats
-from edgeelad.selection.vectors import TextVectors
 from edgeelad.stages.run import Run
 from edgeelad.text.answers import agree
 
@@ -58,5 +57,5 @@ def corrected_risks(run: Run, rows: Sequence[ScoreRow]) -> dict[str, float]:
         questions = [run.pool[row.id] for row in rows]
         answers = zip(rows, questions, strict=True)
         is_wrong = np.array([not agree(row.answer, question.answer) for row, question in answers], dtype=np.float64)
-        risks = corrected(risks, is_wrong, TextVectors(questions), num_neighbors, np.arange(len(rows)))
+        risks = corrected(risks, is_wrong, Neighborhood.of(questions, num_neighbors))
     return {row.id: risk for row, risk in zip(rows, risks.tolist(), strict=True)}

@@ -11,8 +11,7 @@ from edgeelad.run.folder import RunFolder
 from edgeelad.run.records import SelectedRow
 from edgeelad.run.scores import ScoreRow
 from edgeelad.selection import select
-from edgeelad.selection.odds import corrected
-from edgeelad.selection.vectors import TextVectors
+from edgeelad.selection.odds import Neighborhood, corrected
 from edgeelad.stages import risks
 from edgeelad.stages.risks import corrected_risks, outcomes, scored_with_answers
 from edgeelad.stages.run import Run
@@ -35,7 +34,7 @@ def test_a_question_among_wrong_ones_is_likely_wrong_however_sure_the_student_is
     is_wrong = is_half.astype(float)
     lucky = 41  # a half that the student gets right
     is_wrong[lucky] = 0.0
-    found = corrected(np.full(400, 0.2), is_wrong, TextVectors(questions), 20, np.arange(len(questions)))
+    found = corrected(np.full(400, 0.2), is_wrong, Neighborhood.of(questions, 20))
     assert found[is_half].min() > 0.9
     assert found[lucky] > 0.9
     assert found[~is_half].max() < 0.1
@@ -46,7 +45,7 @@ def test_where_neighbors_tell_nothing_the_given_probabilities_stand():
     questions = [Question(f"q{i}", f"w{i} x{i} y{i}", "number", (), "1") for i in range(2000)]
     given = rng.choice([0.05, 0.3, 0.8], 2000)
     is_wrong = (rng.random(2000) < given).astype(float)
-    found = corrected(given, is_wrong, TextVectors(questions), 20, np.arange(len(questions)))
+    found = corrected(given, is_wrong, Neighborhood.of(questions, 20))
     for probability in (0.05, 0.3, 0.8):
         assert found[given == probability].mean() == pytest.approx(probability, abs=0.04)
         assert found[given == probability].std() < 0.05
