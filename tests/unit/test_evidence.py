@@ -1,5 +1,6 @@
 """The evidence's metrics against values worked by hand, and its tasks against their own references."""
 
+import json
 import sys
 from dataclasses import replace
 from pathlib import Path
@@ -15,6 +16,7 @@ pytest.importorskip("scipy")
 from arms import num_rounds, sizes_of, way_of  # noqa: E402
 from detection import auroc, average_precision, precision  # noqa: E402
 from page import comparison_table, money, whole_table  # noqa: E402
+from run import main  # noqa: E402
 from tasks import Task, make_task  # noqa: E402
 from teacher import ReferenceTeacher  # noqa: E402
 from torch_generator import TorchGenerator  # noqa: E402
@@ -154,6 +156,20 @@ def test_an_arm_that_spends_too_much_is_read_where_a_quarter_of_the_money_is_spe
     found = [line.split(" | ")[4:] for line in whole_table(rows)[2:]]
     # half way between the second round, at a fifth, and the third, at three tenths
     assert found == [["0.650", "-0.100", "0.27", "0.250 |"], ["0.760", "+0.010", "0.40", "0.400 |"]]
+
+
+def test_a_seed_begun_on_another_device_is_left_as_it_is(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.syspath_prepend(str(HERE / "evidence"))  # the study is imported when it is run
+    base = {"kind": "learning", "task": "words", "seed": 3, "round": 0, "accuracy": 0.4, "device": "elsewhere"}
+    rows = tmp_path / "rows.jsonl"
+    rows.write_text(json.dumps(base) + "\n")
+    command = ("run.py", "--only", "learning", "--tasks", "words", "--first-seed", "3", "--seeds", "1")
+    monkeypatch.setattr(sys, "argv", [*command, "--work", str(tmp_path / "work"), "--out", str(rows)])
+    main()
+    assert "words, seed 3: begun on another device" in capsys.readouterr().out
+    assert [json.loads(line) for line in rows.read_text().splitlines()] == [base]
 
 
 def test_torch_generates_the_trees_of_the_engine(students: StudentFolders) -> None:
