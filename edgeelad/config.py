@@ -461,7 +461,8 @@ class TrainingConfig(Section):
         ge=0.0,
         description="Where the pool has answers, train also on the student's own right explanations of questions that "
         "were not asked: as many as leave each example eight passes; without max_steps so many per verified one at "
-        "least, for which steps are added. 0: none.",
+        "least, for which steps are added. They and what was verified take turns in wordings that the student samples. "
+        "0: neither.",
     )
     precision: Literal["auto", "fp32", "bf16"] = Field(
         "auto", description="auto: bf16 on a GPU that has it, else fp32."

@@ -219,8 +219,8 @@ class Study:
                 ]
                 own: list[Example] = []
                 if is_taught_own:
-                    drawn = self._own(explained, batch, told, number, len(usable))
-                    own, num_tokens = self._in_other_words(opened, drawn, number)
+                    own = self._own(explained, batch, told, number, len(usable))
+                    usable, own, num_tokens = self._in_other_words(opened, usable, own, number)
                     student_tokens += num_tokens
             key = "1" if number == 1 and mode == "rationale" else f"{name}-{number}"
             student = self.taught(key, [*usable, *own])
@@ -331,16 +331,22 @@ class Study:
         rng = np.random.default_rng([self.seed, number, 9])
         return own_examples([self.pool[id_] for id_ in sorted(trees)], trees, risks, num, rng)
 
-    def _in_other_words(self, student: Student, own: list[Example], number: int) -> tuple[list[Example], int]:
-        """The same in the wordings that the student samples, and the tokens that it generates for them."""
+    def _in_other_words(
+        self, student: Student, usable: list[Example], own: list[Example], number: int
+    ) -> tuple[list[Example], list[Example], int]:
+        """Both in the wordings that the student samples, and the tokens that it generates for them."""
         counts: list[int] = []
+        num_seen = (self._training.max_steps or 0) * self._training.examples_per_step
+        num_passes = num_seen / (len(self._known()) + len(usable) + len(own))
+        params = sampling_params(self.task.max_tokens, self.seed + number, num_passes)
 
         def explain_again(questions: Sequence[Question]) -> Iterator[ReasoningTree]:
-            for tree in student.generate_trees(questions, sampling_params(self.task.max_tokens, self.seed + number)):
+            for tree in student.generate_trees(questions, params):
                 counts.append(tree.tokens.generated)
                 yield tree
 
-        return list(in_other_words(own, explain_again)), sum(counts)
+        both = [list(in_other_words(examples, explain_again)) for examples in (usable, own)]
+        return *both, sum(counts)
 
     def _is_flawed(self, id_: str, steps: Sequence[str]) -> bool:
         """Whether a step of an explanation that is taught is wrong, though it reaches the answer."""

@@ -131,7 +131,9 @@ def _taught(run_folder: Path, *, with_own: bool) -> Iterator[tuple[Question, Ann
             yield questions[annotation.question_id], annotation
     trained = [here for here in folder.rounds() if with_own and here.training.exists()]
     for here in trained[-1:]:
-        folder.digests.check(here.own.path)
-        for row in here.own.read_if_there():
-            for steps in (row.steps, *row.others):
-                yield questions[row.id], Annotation(row.id, "accepted", "", steps, row.answer)
+        for file in (here.reworded, here.own):
+            folder.digests.check(file.path)
+            for row in file.read_if_there():
+                # of what was verified, the annotation itself is there already
+                for steps in row.others if file is here.reworded else (row.steps, *row.others):
+                    yield questions[row.id], Annotation(row.id, "accepted", "", steps, row.answer)

@@ -119,7 +119,8 @@ def read_run(path: Path) -> ReportedRun:
             "if this is a run, resume it: edgeelad distill FOLDER --resume"
         )
     for here in folder.rounds():
-        for file in (here.selected, here.plan, here.annotations, here.own, here.risk, here.scores, here.training):
+        taught = (here.annotations, here.own, here.reworded, here.training)
+        for file in (here.selected, here.plan, here.risk, here.scores, *taught):
             folder.digests.check(file.path)
     rounds = tuple(_read_round(here) for here in folder.rounds() if here.selected.exists())
     trainings = {here.number: here.training.read() for here in folder.rounds() if here.training.exists()}

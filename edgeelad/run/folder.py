@@ -53,6 +53,7 @@ class RoundFolder:
         self.annotations = RowFile(path / "annotations.jsonl", Annotation)
         self.teacher = RecordFile(path / "teacher.json", TeacherStage)  # of round 0, for the audit
         self.own = RowFile(path / "own.jsonl", OwnRow)  # with training.own_examples
+        self.reworded = RowFile(path / "reworded.jsonl", OwnRow)  # likewise
         self.student = path / "student"  # in torch's format
         self.training = RecordFile(path / "training.json", TrainingRecord)
         self.onnx = path / "onnx"

@@ -94,11 +94,13 @@ class SelectedRow:
 class OwnRow:
     """One row of `own.jsonl`: an explanation of the student's own that is right, of a question that was not asked.
 
+    A row of `reworded.jsonl` is a verified explanation of one that was, with what the student calls it otherwise.
+
     Attributes:
         id: The question.
         steps: The explanation.
-        answer: The pool's answer, which it reaches.
-        others: Further wordings of the explanation.
+        answer: The answer, which it reaches.
+        others: Further wordings of the explanation, the student's own.
     """
 
     id: str

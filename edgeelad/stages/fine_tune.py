@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import shutil
+from dataclasses import replace
 
 from edgeelad.config import TrainingConfig
 from edgeelad.files import storage_errors
@@ -27,7 +28,9 @@ def fine_tune(run: Run, number: int) -> None:
             shutil.rmtree(here.student)
     start = 0 if run.config.training.restart else number - 1
     own = [Example(run.pool[row.id], row.steps, row.answer, row.others) for row in here.own.read_if_there()]
-    examples = [*run.seed_examples, *run.examples(number), *own]
+    others = {row.id: row.others for row in here.reworded.read_if_there()}
+    verified = [replace(item, others=others.get(item.question.id, ())) for item in run.examples(number)]
+    examples = [*run.seed_examples, *verified, *own]
     of_own = f" ({len(own):,} the student's own)" if own else ""
     run.progress.start(f"Round {number}: fine-tuning on {len(examples):,} examples{of_own}")
     with run.folder.stage(number, "fine-tune", *outputs):

@@ -1,4 +1,4 @@
-"""Draw from the student's own explanations of questions that were not asked, where the pool has the answers."""
+"""Draw what costs nothing: the student's own explanations of questions that were not asked, and other wordings."""
 
 from __future__ import annotations
 
@@ -17,55 +17,63 @@ from edgeelad.training.schedule import num_steps
 
 
 def draw_own(run: Run, number: int) -> None:
-    """Write the student's own explanations that the next student is trained on; none if the pool has no answers.
+    """Write what the next student is trained on for nothing; none if the pool has no answers.
 
-    They are those that were scored in this round and not asked, in the wordings that the student that scored them
-    samples. The audit and test questions are not among them.
+    Of the explanations that were scored in this round and not asked about, right ones; and of these, and of all that
+    was verified, the wordings that the student that scored them samples. The audit and test questions are not among
+    them.
     """
     here = run.folder.round(number)
-    num = 0 if here.student.exists() else _room(run, number)
-    if not num or run.folder.is_done(here.own.path):
+    outputs = (here.own.path, here.reworded.path)
+    verified = run.examples(number) if run.config.training.own_examples and run.pool.has_answers else []
+    if not verified or here.student.exists() or run.folder.is_done(*outputs):
         return
-    rng = run.rng(number, "own")
-    with run.folder.stage(number, "own", here.own.path):
-        rows = scored_with_answers(run, number)
-        risks = corrected_risks(run, rows)
-        asked = {row.id for row in here.selected.read()}
-        trees = {row.id: _tree(run.pool[row.id], row) for row in rows if row.steps and row.id not in asked}
-        questions = [run.pool[id_] for id_ in trees]
-        found = own_examples(questions, trees, {id_: risks[id_] for id_ in trees}, num, rng)
-        here.own.write(
-            OwnRow(example.question.id, example.steps, example.answer, example.others)
-            for example in _in_other_words(run, number, found)
-        )
+    with run.folder.stage(number, "own", *outputs):
+        own = _own(run, number, len(verified))
+        run.progress.start(f"Round {number}: student explains again what is right", len(verified) + len(own))
+        found = track(_in_other_words(run, number, verified, own), run.progress)
+        rows = [OwnRow(item.question.id, item.steps, item.answer, item.others) for item in found]
+        here.reworded.write(row for row in rows[: len(verified)] if row.others)
+        here.own.write(rows[len(verified) :])
+        run.progress.finish(f"{sum(len(row.others) for row in rows):,} other wordings")
 
 
-def _in_other_words(run: Run, number: int, examples: Sequence[Example]) -> Iterator[Example]:
-    if not examples:  # no student is opened for nothing
-        return
+def _own(run: Run, number: int, num_verified: int) -> list[Example]:
+    """The student's own explanations of questions that were not asked, by id of the question."""
+    num, rng = _room(run, num_verified), run.rng(number, "own")
+    rows = scored_with_answers(run, number) if num else []
+    risks = corrected_risks(run, rows)
+    asked = {row.id for row in run.folder.round(number).selected.read()}
+    trees = {row.id: _tree(run.pool[row.id], row) for row in rows if row.steps and row.id not in asked}
+    questions = [run.pool[id_] for id_ in trees]
+    return own_examples(questions, trees, {id_: risks[id_] for id_ in trees}, num, rng)
+
+
+def _in_other_words(run: Run, number: int, verified: Sequence[Example], own: Sequence[Example]) -> Iterator[Example]:
+    """First what was verified, then the student's own."""
     config = run.config.scoring
     options = EngineOptions(num_threads=run.num_workers, batch_size=config.batch_size)
-    params = sampling_params(config.max_explanation_tokens, run.seed(number, "own"))
-    run.progress.start(f"Round {number}: student explains again what it explains rightly", len(examples))
+    num_passes = _num_passes(run, len(verified), len(own))
+    params = sampling_params(config.max_explanation_tokens, run.seed(number, "own"), num_passes)
     with Student.open(run.folder.round(number - 1).onnx, options) as student:
-        found = in_other_words(examples, lambda questions: student.generate_trees(questions, params))
-        num_others = 0
-        for example in track(found, run.progress):
-            num_others += len(example.others)
-            yield example
-    run.progress.finish(f"{num_others:,} other wordings")
+        for examples in (verified, own):
+            yield from in_other_words(examples, lambda questions: student.generate_trees(questions, params))
 
 
-def _room(run: Run, number: int) -> int:
+def _room(run: Run, num_verified: int) -> int:
     """How many are drawn: what the planned steps have room for, or more if their number follows the examples'."""
     config = run.config.training
-    if not config.own_examples:
-        return 0
-    num_verified = sum(item.is_usable for item in run.annotations(number))
     num_others = len(run.seed_examples) + num_verified
     num_seen = num_steps(config, num_others, config.num_processes) * config.examples_per_step
     room = room_for_own(num_seen, num_others, num_verified)
     return room if config.max_steps is not None else max(room, int(config.own_examples * num_verified))
+
+
+def _num_passes(run: Run, num_verified: int, num_own: int) -> float:
+    """How often an example is seen; steps are added for the student's own unless their number is set."""
+    config, num_others = run.config.training, len(run.seed_examples) + num_verified
+    num_seen = num_steps(config, num_others, config.num_processes) * config.examples_per_step
+    return num_seen / (num_others + (num_own if config.max_steps is not None else 0))
 
 
 def _tree(question: Question, row: ScoreRow) -> ReasoningTree:

@@ -29,7 +29,7 @@ from edgeelad.run.teaching import teaching_totals
 from edgeelad.stages.open_run import open_run
 from edgeelad.stages.own import draw_own
 from edgeelad.stages.score import score
-from edgeelad.teacher.plan.own_examples import NUM_SAMPLED
+from edgeelad.teacher.plan.own_examples import MAX_SAMPLED
 from edgeelad.teacher.revision.verify import find_flaw
 from edgeelad.text import explanation
 from edgeelad.text.answers import agree
@@ -287,11 +287,13 @@ def test_what_the_student_explains_rightly_is_taught_for_nothing(
     assert own
     assert set(own) <= set(explained)
     assert not set(own) & (asked | audited)
+    num_verified = sum(item.is_usable for item in here.annotations.read())
+    num_sampled = math.ceil(1.5 * 12 * config.training.examples_per_step / (40 + num_verified))
+    assert 1 < num_sampled < MAX_SAMPLED
     for id_, row in own.items():
         assert (row.steps, row.answer) == (explained[id_].steps, answers[id_])
-        assert len(row.others) == NUM_SAMPLED
+        assert len(row.others) == num_sampled
     assert len({steps for row in own.values() for steps in row.others}) > len(own)
-    num_verified = sum(item.is_usable for item in here.annotations.read())
     assert len(own) <= config.training.own_examples * num_verified
     num = 40 + num_verified + len(own)
     assert f"Round 1: fine-tuning on {num} examples ({len(own)} the student's own)" in started
@@ -304,8 +306,16 @@ def test_what_the_student_explains_rightly_is_taught_for_nothing(
     assert folder.summary.read().annotated == num_verified
     assert not set(own) & {row.id for row in here.answers.read()}
 
+    # what was verified is put in other words, too
+    reworded = {row.id: row for row in here.reworded.read()}
+    assert reworded
+    for item in filter(lambda item: item.is_usable, here.annotations.read()):
+        row = reworded[item.question_id]
+        assert (row.steps, row.answer, len(row.others)) == (item.steps, item.answer, num_sampled)
+    num_others = num_sampled * (num_verified + len(own))
+
     # other tools can be given all that the student was trained on
-    for with_own, num_rows in (([], num_verified), (["--with-own"], num_verified + len(own) * (1 + NUM_SAMPLED))):
+    for with_own, num_rows in (([], num_verified), (["--with-own"], num_verified + len(own) + num_others)):
         out = tmp_path / "sft.jsonl"
         command = ["annotations", "export", str(folder.path), "--out", str(out), "--format", "prompt-completion"]
         done = CliRunner().invoke(cli, [*command, *with_own], standalone_mode=False)
@@ -317,8 +327,8 @@ def test_what_the_student_explains_rightly_is_taught_for_nothing(
     assert exported[-1] == {"prompt": text, "completion": explanation.join(last.others[-1], last.answer)}
 
     # killed before they were written, a run draws the same
-    drawn = here.own.path.read_bytes()
+    drawn = (here.own.path.read_bytes(), here.reworded.path.read_bytes())
     here.own.path.unlink()
     shutil.rmtree(here.student)
     draw_own(open_run(config, folder, Silent()), 1)
-    assert here.own.path.read_bytes() == drawn
+    assert (here.own.path.read_bytes(), here.reworded.path.read_bytes()) == drawn

@@ -8,7 +8,7 @@ from fixtures.fake_teacher import make_tree
 
 from edgeelad.records import Example, Question
 from edgeelad.teacher.plan.own_examples import (
-    NUM_SAMPLED,
+    MAX_SAMPLED,
     NUM_TRIED,
     in_other_words,
     own_examples,
@@ -150,10 +150,12 @@ def test_what_calculates_nothing_has_no_other_wordings():
 
 
 def test_the_wordings_are_sampled_as_the_student_is_likely_to_put_them():
-    params = sampling_params(64, 3)
-    assert (params.num_root_branches, params.num_branches, params.probe) == (NUM_SAMPLED, 0, False)
+    params = sampling_params(64, 3, num_passes=3.0)
+    assert (params.num_root_branches, params.num_branches, params.probe) == (5, 0, False)
     assert (params.temperature, params.top_k, params.top_p, params.max_branch_tokens) == (1.0, 0, 1.0, 64)
     assert params.seed == 3
+    # no more than an example is seen, and as few as one
+    assert [sampling_params(64, 3, num).num_root_branches for num in (0.1, 8.0, 50.0)] == [1, 12, MAX_SAMPLED]
 
 
 @pytest.mark.parametrize(("num_others", "num_tried"), [(NUM_TRIED // 4, 150), (NUM_TRIED // 4 - 1, NUM_TRIED)])

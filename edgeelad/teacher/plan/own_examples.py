@@ -4,12 +4,14 @@ Where the pool has the answers, most of what a student explains is known to be r
 rejection-sampling fine-tuning (Zelikman et al. 2022, STaR; Yuan et al. 2023). It teaches many more wordings, objects
 and numbers than the teacher is paid for. But it must not take updates from what the teacher taught: there is room for
 so many that each example is still seen `MIN_PASSES` times. If that is for some only, they are drawn in proportion to
-their risk, since what the student is sure of teaches it least (docs/EVIDENCE.md). Each is taught in several wordings,
-which the student samples: taught the greedy one alone, it soon knows that by heart and has no other.
+their risk, since what the student is sure of teaches it least (docs/EVIDENCE.md). They and what the teacher's work
+verified are taught in several wordings, which the student samples, another in each pass: what it reads over and over in
+the same words it soon knows by heart, and learns no more from (docs/METHOD.md §4).
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 
@@ -22,7 +24,8 @@ from edgeelad.teacher.revision.own_chain import own_chain, wordings
 
 MIN_PASSES = 8
 MAX_PER_VERIFIED = 5  # of them for each explanation that the teacher's work verified
-NUM_SAMPLED = 4  # explanations of each, for its wordings
+MAX_SAMPLED = 12  # explanations of each, for its wordings
+SAMPLED_PER_PASS = 1.5  # of which about two thirds are other wordings
 # 92 % have others in varied wording, 0.5 to 3 % where a step is always worded alike
 NUM_TRIED, MIN_REWORDED = 64, 0.25
 RISK_FLOOR = 1e-6  # smallest weight, as a share of the largest: what has no risk can still be drawn
@@ -74,14 +77,16 @@ def own_examples(
     return examples
 
 
-def sampling_params(max_tokens: int, seed: int) -> TreeParams:
+def sampling_params(max_tokens: int, seed: int, num_passes: float) -> TreeParams:
     """How the student samples the wordings: as it is likely to put them, with nothing left out.
 
     Args:
         max_tokens: Of an explanation.
         seed: The run's.
+        num_passes: How often an example is seen: it can have another wording each time.
     """
-    return replace(greedy_params(max_tokens), num_root_branches=NUM_SAMPLED, seed=seed)
+    num = min(MAX_SAMPLED, math.ceil(SAMPLED_PER_PASS * num_passes))
+    return replace(greedy_params(max_tokens), num_root_branches=num, seed=seed)
 
 
 def in_other_words(
@@ -93,7 +98,7 @@ def in_other_words(
     noun that no arithmetic shows. If few of the first examples have other wordings, all are left as they are.
 
     Args:
-        examples: The student's own.
+        examples: The student's own, or what was verified: of these the wordings are those that calculate the same.
         explain_again: Makes the trees of questions, in their order, by `sampling_params`.
     """
     tried = list(_in_other_words(examples[:NUM_TRIED], explain_again))
