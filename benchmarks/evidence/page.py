@@ -64,6 +64,7 @@ def main() -> None:
         "rounds": rounds_table(learning),
         "learning figures": learning_figures(learning),
         "whole": whole_table(learning),
+        "money": money_table(learning),
         "comparisons": comparison_table(learning),
         "coverage": coverage(rows),
     }
@@ -336,6 +337,53 @@ def _at_money(curve: Sequence[Point], share: float) -> Point:
     part = (share - before[1]) / (after[1] - before[1])
     annotated, _, accuracy = (a + part * (b - a) for a, b in zip(before, after, strict=True))
     return annotated, share, accuracy
+
+
+def money_table(rows: Sequence[Row]) -> list[str]:
+    """The default on pools with answers against full explanations: the share of their money for their last accuracy.
+
+    Both are means over the seeds that have both; ours is read between two rounds on the straight line.
+    """
+    arms = _arms(rows)
+    lines = [
+        "| task | seeds | full explanations of | accuracy | with answers, at the end | for the same accuracy |",
+        "|---|---|---|---|---|---|",
+    ]
+    for (task, strategy, mode), seeds in arms.items():
+        if strategy != DEFAULT or not has_answers(mode) or mode.endswith(ASKED_ONLY):
+            continue
+        for choice in (DEFAULT, "random"):
+            theirs = arms.get((task, choice, "rationale"), {})
+            both = sorted(set(seeds) & set(theirs))
+            if not both:
+                continue
+            cost = statistics.fmean(money(theirs[seed][-1], "1 : 4") for seed in both)
+            accuracy = statistics.fmean(theirs[seed][-1]["accuracy"] for seed in both)
+            curve = [
+                (
+                    statistics.fmean(money(row, "1 : 4") for row in found) / cost,
+                    statistics.fmean(row["accuracy"] for row in found),
+                )
+                for found in zip(*(seeds[seed] for seed in both), strict=True)
+            ]
+            share, (paid, reached) = _money_for(curve, accuracy), curve[-1]
+            lines.append(
+                f"| {TASKS[task]} | {len(both)} | `{choice}` | {accuracy:.3f} | {reached:.3f} for {paid:.2f} × "
+                f"| {'not reached' if share is None else f'{share:.2f} ×'} |"
+            )
+    return lines if len(lines) > 2 else ["No task has both yet."]
+
+
+def _money_for(curve: Sequence[tuple[float, float]], accuracy: float) -> float | None:
+    """Where a curve of money and accuracy reaches an accuracy, between two rounds; None if it does not.
+
+    >>> _money_for([(0.0, 0.25), (0.25, 0.5), (0.75, 0.75)], 0.625)
+    0.5
+    """
+    for (paid, before), (more, after) in itertools.pairwise(curve):
+        if after >= accuracy > before:
+            return paid + (accuracy - before) / (after - before) * (more - paid)
+    return None
 
 
 def comparison_table(rows: Sequence[Row]) -> list[str]:

@@ -15,7 +15,7 @@ sys.path[:0] = [str(HERE / "evidence"), str(HERE)]
 pytest.importorskip("scipy")
 from arms import num_rounds, sizes_of, way_of  # noqa: E402
 from detection import auroc, average_precision, precision  # noqa: E402
-from page import comparison_table, money, whole_table  # noqa: E402
+from page import comparison_table, money, money_table, whole_table  # noqa: E402
 from run import main  # noqa: E402
 from tasks import Task, make_task  # noqa: E402
 from teacher import ReferenceTeacher  # noqa: E402
@@ -156,6 +156,25 @@ def test_an_arm_that_spends_too_much_is_read_where_a_quarter_of_the_money_is_spe
     found = [line.split(" | ")[4:] for line in whole_table(rows)[2:]]
     # half way between the second round, at a fifth, and the third, at three tenths
     assert found == [["0.650", "-0.100", "0.27", "0.250 |"], ["0.760", "+0.010", "0.40", "0.400 |"]]
+
+
+def test_the_money_for_the_same_accuracy_is_read_between_two_rounds() -> None:
+    base = {"task": "words, large", "seed": 1, "round": 0, "accuracy": 0.5}
+    ours = [
+        base | {"strategy": "risk", "mode": "auto, answers", "round": n, "accuracy": accuracy, "prompt_tokens": paid}
+        for n, accuracy, paid in ((1, 0.6, 100), (2, 0.8, 300), (3, 0.9, 500))
+    ]
+    theirs = [
+        base | {"strategy": strategy, "mode": "rationale", "round": 3, "accuracy": accuracy, "prompt_tokens": 1000}
+        for strategy, accuracy in (("risk", 0.7), ("random", 0.95))
+    ]
+    other_seed = {**theirs[0], "seed": 2, "accuracy": 0.1}
+    lines = money_table([base, base | {"seed": 2}, *ours, *theirs, other_seed])[2:]
+    assert [line.split(" | ")[1:] for line in lines] == [
+        ["1", "`risk`", "0.700", "0.900 for 0.50 ×", "0.20 × |"],
+        ["1", "`random`", "0.950", "0.900 for 0.50 ×", "not reached |"],
+    ]
+    assert money_table([base, *theirs]) == ["No task has both yet."]
 
 
 def test_a_seed_begun_on_another_device_is_left_as_it_is(
