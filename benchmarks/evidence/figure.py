@@ -13,8 +13,8 @@ WIDTH, HEIGHT = 340, 240  # of a panel
 LEFT, RIGHT, TOP, BOTTOM = 46, 12, 28, 40
 LEGEND, COLUMNS = 22, 3  # height of a row of the legend, and names in it
 # Okabe and Ito's colors, which color-blind readers can tell apart; lighter on dark
-COLORS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#8a6d00", "#56b4e9", "#666666", "#7b3294")
-DARK = ("#5ab4f0", "#ff8a3d", "#3fd6a6", "#f0a3cc", "#e0c04a", "#9bd8ff", "#b0b0b0", "#c78be0")
+COLORS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#8a6d00", "#56b4e9", "#666666", "#7b3294", "#e69f00")
+DARK = ("#5ab4f0", "#ff8a3d", "#3fd6a6", "#f0a3cc", "#e0c04a", "#9bd8ff", "#b0b0b0", "#c78be0", "#ffc85c")
 
 
 @dataclass(frozen=True, slots=True)
