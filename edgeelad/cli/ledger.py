@@ -102,7 +102,9 @@ def annotations_group() -> None:
     help="Dataset format, as TRL names them.",
 )
 @click.option(
-    "--with-own", is_flag=True, help="Also the student's own right explanations that its last fine-tuning had."
+    "--with-own",
+    is_flag=True,
+    help="Also the student's own right explanations and wordings that it was trained on last.",
 )
 def annotations_export(run_folder: Path, out: Path, form: str, with_own: bool) -> None:
     """Write a run's verified explanations as training data."""
