@@ -25,8 +25,10 @@ def draw_own(run: Run, number: int) -> None:
     """
     here = run.folder.round(number)
     outputs = (here.own.path, here.reworded.path)
-    verified = run.examples(number) if run.config.training.own_examples and run.pool.has_answers else []
-    if not verified or here.student.exists() or run.folder.is_done(*outputs):
+    if not run.config.training.own_examples or here.student.exists() or run.folder.is_done(*outputs):
+        return
+    verified = run.examples(number) if run.pool.has_answers else []
+    if not verified:
         return
     with run.folder.stage(number, "own", *outputs):
         own = _own(run, number, len(verified))
@@ -63,17 +65,21 @@ def _in_other_words(run: Run, number: int, verified: Sequence[Example], own: Seq
 def _room(run: Run, num_verified: int) -> int:
     """How many are drawn: what the planned steps have room for, or more if their number follows the examples'."""
     config = run.config.training
-    num_others = len(run.seed_examples) + num_verified
-    num_seen = num_steps(config, num_others, config.num_processes) * config.examples_per_step
+    num_others, num_seen = _planned(run, num_verified)
     room = room_for_own(num_seen, num_others, num_verified)
     return room if config.max_steps is not None else max(room, int(config.own_examples * num_verified))
 
 
 def _num_passes(run: Run, num_verified: int, num_own: int) -> float:
     """How often an example is seen; steps are added for the student's own unless their number is set."""
+    num_others, num_seen = _planned(run, num_verified)
+    return num_seen / (num_others + (num_own if run.config.training.max_steps is not None else 0))
+
+
+def _planned(run: Run, num_verified: int) -> tuple[int, int]:
+    """Without the student's own: the number of examples, and how many are seen, each as often as it is repeated."""
     config, num_others = run.config.training, len(run.seed_examples) + num_verified
-    num_seen = num_steps(config, num_others, config.num_processes) * config.examples_per_step
-    return num_seen / (num_others + (num_own if config.max_steps is not None else 0))
+    return num_others, num_steps(config, num_others, config.num_processes) * config.examples_per_step
 
 
 def _tree(question: Question, row: ScoreRow) -> ReasoningTree:
