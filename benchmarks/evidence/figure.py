@@ -27,10 +27,11 @@ class Curve:
 
 @dataclass(frozen=True, slots=True)
 class Panel:
-    """Curves under a title."""
+    """Curves under a title, and a level to compare them with, dashed."""
 
     title: str
     curves: list[Curve]
+    level: float | None = None
 
 
 def draw(panels: Sequence[Panel], x_label: str, y_label: str, *, is_log: bool = False) -> str:
@@ -41,7 +42,7 @@ def draw(panels: Sequence[Panel], x_label: str, y_label: str, *, is_log: bool = 
     width, height = 2 * WIDTH, rows * HEIGHT + LEGEND * (-(-len(names) // COLUMNS)) + 8
     style = (
         "".join(f".c{i}{{stroke:{color};fill:{color}}}" for i, color in enumerate(COLORS))
-        + "@media(prefers-color-scheme:dark){text{fill:#ddd}.g{stroke:#444}"
+        + "@media(prefers-color-scheme:dark){text{fill:#ddd}.g{stroke:#444}.d{stroke:#ddd}"
         + "".join(f".c{i}{{stroke:{color};fill:{color}}}" for i, color in enumerate(DARK))
         + "}"
     )
@@ -49,6 +50,7 @@ def draw(panels: Sequence[Panel], x_label: str, y_label: str, *, is_log: bool = 
         f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {width} {height}" role="img" '
         f'aria-label="{html.escape(y_label)} against {html.escape(x_label)}">',
         "<style>text{font:11px system-ui,sans-serif;fill:#222}.t{font-weight:600}.g{stroke:#ddd;stroke-width:1}"
+        ".d{stroke:#222;stroke-width:1.5;stroke-dasharray:5 4}"
         f".l{{fill:none;stroke-width:2}}.b{{stroke:none;opacity:.14}}{style}</style>",
     ]
     for index, panel in enumerate(panels):
@@ -69,7 +71,9 @@ def _panel(
     x_low, x_high = min(x_values), max(x_values)
     if is_log:
         x_low, x_high = x_low - 0.1, x_high + 0.1
-    y_ticks = ticks(min(point[2] for point in points), max(point[3] for point in points), num=5, cover=True)
+    levels = [] if panel.level is None else [panel.level]
+    lowest, highest = min([point[2] for point in points] + levels), max([point[3] for point in points] + levels)
+    y_ticks = ticks(lowest, highest, num=5, cover=True)
     y_low, y_high = y_ticks[0], y_ticks[-1]
 
     def at(x: float, y: float) -> tuple[float, float]:
@@ -92,6 +96,9 @@ def _panel(
     for tick in x_ticks:
         x = at(tick, y_low)[0]
         lines.append(f'<text x="{x:.1f}" y="{top + HEIGHT - BOTTOM + 15}" text-anchor="middle">{tick:g}</text>')
+    for level in levels:
+        y = at(points[0][0], level)[1]
+        lines.append(f'<line class="d" x1="{left + LEFT}" x2="{left + WIDTH - RIGHT}" y1="{y:.1f}" y2="{y:.1f}"/>')
     middle = left + LEFT + (WIDTH - LEFT - RIGHT) / 2
     lines.append(f'<text x="{middle}" y="{top + HEIGHT - 8}" text-anchor="middle">{html.escape(x_label)}</text>')
     for curve in panel.curves:

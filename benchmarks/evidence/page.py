@@ -188,7 +188,7 @@ def money(row: Row, prices: str) -> float:
 
 
 def _arms(rows: Iterable[Row]) -> dict[tuple[str, str, str], dict[int, list[Row]]]:
-    """Task, strategy and mode -> seed -> the rows of its rounds, from the base student on."""
+    """Task, strategy and mode, in the page's order -> seed -> the rows of its rounds, from the base student on."""
     found: dict[tuple[str, str, str], dict[int, list[Row]]] = {}
     base = {}
     rows = list(rows)
@@ -203,7 +203,9 @@ def _arms(rows: Iterable[Row]) -> dict[tuple[str, str, str], dict[int, list[Row]
         arm: {seed: r for seed, r in seeds.items() if arm[1] == "whole" or r[-1]["round"] == num_rounds(arm[0], arm[2])}
         for arm, seeds in found.items()
     }
-    return {arm: seeds for arm, seeds in complete.items() if seeds}
+    order = list(TASKS)
+    ordered = sorted(complete, key=lambda arm: (order.index(arm[0]), not arm[1].startswith(DEFAULT), arm[1:]))
+    return {arm: complete[arm] for arm in ordered if complete[arm]}
 
 
 def learning_table(rows: Sequence[Row]) -> list[str]:
@@ -271,6 +273,8 @@ def learning_figures(rows: Sequence[Row]) -> list[str]:
     if not _arms(rows):
         return ["No arm is complete yet."]
     return [
+        "Means over each arm's seeds, with a standard error; dashed, the whole pool annotated.",
+        "",
         "![Accuracy against questions annotated](evidence/learning.svg)",
         "",
         "![Accuracy against the teacher's cost](evidence/money.svg)",
@@ -426,7 +430,7 @@ def _reference(
 
 
 def learning_figure(rows: Sequence[Row], against: str) -> str:
-    """Accuracy against questions annotated, or dollars at a price list; bands: a standard error.
+    """Accuracy against questions annotated, or dollars at a price list; bands a standard error, dashed the whole pool.
 
     What the default was before stands only where the default itself is not measured; `auto` on bare pools, which
     explains nearly all, and arms without own explanations, or not told by the answers, stand in the tables only.
@@ -453,7 +457,9 @@ def learning_figure(rows: Sequence[Row], against: str) -> str:
                 points.append((x, mean, mean - error, mean + error))
             curves.append(Curve(strategy if mode == "rationale" else f"{strategy}, {mode}", points))
         if curves:
-            panels.append(Panel(title, curves))
+            whole = arms.get((task, "whole", "rationale"), {})
+            level = _mean(whole, lambda r: r[-1]["accuracy"]) if whole else None
+            panels.append(Panel(title, curves, level))
     label = "questions annotated" if against == "annotated" else "dollars for the teacher, prices 1 : 4"
     return draw(panels, label, "test accuracy")
 

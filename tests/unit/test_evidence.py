@@ -1,6 +1,7 @@
 """The evidence's metrics against values worked by hand, and its tasks against their own references."""
 
 import json
+import re
 import sys
 from dataclasses import replace
 from pathlib import Path
@@ -15,7 +16,7 @@ sys.path[:0] = [str(HERE / "evidence"), str(HERE)]
 pytest.importorskip("scipy")
 from arms import num_rounds, sizes_of, way_of  # noqa: E402
 from detection import auroc, average_precision, precision  # noqa: E402
-from page import comparison_table, money, money_table, whole_table  # noqa: E402
+from page import comparison_table, learning_figure, money, money_table, whole_table  # noqa: E402
 from run import main  # noqa: E402
 from tasks import Task, make_task  # noqa: E402
 from teacher import ReferenceTeacher  # noqa: E402
@@ -130,16 +131,27 @@ def test_ways_of_teaching_are_compared_for_one_choice_and_choices_with_the_defau
             rows += [{**last, "round": number} for number in range(1, last["round"])] + [last]
     found = [line.split(" | ")[1:5] for line in comparison_table(rows)[2:]]
     assert found == [
-        ["`risk`, rationale", "`random`, rationale", "2", "+0.195"],
-        ["`risk`, rationale", "`risk, alone`, rationale", "2", "+0.050"],
-        ["`risk, alone`, rationale", "`risk, alone`, auto", "2", "+0.050"],
         ["`risk`, rationale", "`risk`, auto, answers", "2", "-0.020"],
         ["`risk`, auto, answers", "`risk`, auto, answers, asked only", "2", "+0.040"],
+        ["`risk, alone`, rationale", "`risk, alone`, auto", "2", "+0.050"],
+        ["`risk`, rationale", "`risk, alone`, rationale", "2", "+0.050"],
+        ["`risk`, rationale", "`random`, rationale", "2", "+0.195"],
     ]
     before = [row for row in rows if row.get("strategy") != "risk"]
-    assert comparison_table(before)[2].split(" | ")[1:3] == ["`risk, alone`, rationale", "`random`, rationale"]
+    assert comparison_table(before)[-1].split(" | ")[1:3] == ["`risk, alone`, rationale", "`random`, rationale"]
     shares = {line.split(" | ")[1]: line.split(" | ")[5:] for line in whole_table(rows)[2:]}
     assert shares["`risk`, rationale"] == ["-0.050", "1.00", "0.520 |"]
+
+
+def test_the_level_of_the_whole_pool_is_on_the_axis_of_the_curves() -> None:
+    base = {"kind": "learning", "task": "words", "seed": 0, "round": 0, "annotated": 0, "accuracy": 0.4}
+    rows = [{**learned("risk", "rationale", 0, 0.6), "round": number} for number in (1, 2, 3)]
+    alone = learning_figure([base, *rows], "annotated")
+    assert 'class="d"' not in alone
+    svg = learning_figure([base, *rows, learned("whole", "rationale", 0, 0.8)], "annotated")
+    level = float(re.search(r'class="d" [^>]*y1="([0-9.]+)"', svg)[1])  # type: ignore[index]
+    at = {float(text): float(y) - 4 for y, text in re.findall(r'y="([0-9.]+)" text-anchor="end">([0-9.]+)<', svg)}
+    assert level == pytest.approx(at[0.8], abs=0.2)
 
 
 def test_an_arm_that_spends_too_much_is_read_where_a_quarter_of_the_money_is_spent() -> None:
