@@ -4,8 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 
-from edgeelad.engine.options import EngineOptions
-from edgeelad.engine.student import Student
+from edgeelad.engine.workers import SetAside, generate_trees
 from edgeelad.progress import track
 from edgeelad.records import Example, Question, ReasoningTree
 from edgeelad.run.records import OwnRow
@@ -53,13 +52,18 @@ def _own(run: Run, number: int, num_verified: int) -> list[Example]:
 
 def _in_other_words(run: Run, number: int, verified: Sequence[Example], own: Sequence[Example]) -> Iterator[Example]:
     """First what was verified, then the student's own."""
-    config = run.config.scoring
-    options = EngineOptions(num_threads=run.num_workers, batch_size=config.batch_size)
     num_passes = _num_passes(run, len(verified), len(own))
-    params = sampling_params(config.max_explanation_tokens, run.seed(number, "own"), num_passes)
-    with Student.open(run.folder.round(number - 1).onnx, options) as student:
-        for examples in (verified, own):
-            yield from in_other_words(examples, lambda questions: student.generate_trees(questions, params))
+    params = sampling_params(run.config.scoring.max_explanation_tokens, run.seed(number, "own"), num_passes)
+    onnx, engine = run.folder.round(number - 1).onnx, run.scoring_engine()
+
+    def explain_again(questions: Sequence[Question]) -> Iterator[ReasoningTree]:
+        return generate_trees(onnx, questions, params, engine, on_set_aside=without_others)
+
+    def without_others(aside: SetAside) -> None:
+        run.progress.warn(f"question {aside.question.id} is taught in one wording: {aside.reason}")
+
+    for examples in (verified, own):
+        yield from in_other_words(examples, explain_again)
 
 
 def _room(run: Run, num_verified: int) -> int:

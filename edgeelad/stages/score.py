@@ -10,7 +10,6 @@ import heapq
 from collections.abc import Iterable, Iterator
 from dataclasses import replace
 
-from edgeelad.engine.options import EngineOptions
 from edgeelad.engine.workers import SetAside, generate_trees
 from edgeelad.pool.store import Pool
 from edgeelad.progress import track
@@ -92,16 +91,6 @@ def _trees(run: Run, number: int, questions: Iterable[Question], strategy: Strat
         run.folder.round(number - 1).onnx,
         questions,
         tree_params(strategy, config, run.seed(number, "score")),
-        _engine_options(run),
+        run.scoring_engine(),
         on_set_aside=without_score,
     )
-
-
-def _engine_options(run: Run) -> EngineOptions:
-    config = run.config.scoring
-    if config.engine == "local":
-        return EngineOptions(run.num_workers, batch_size=config.batch_size, precision=config.precision)
-    from edgeelad.engine.ray_actors import cluster_options
-
-    options = cluster_options(config.ray_address, config.num_workers, precision=config.precision)
-    return replace(options, batch_size=config.batch_size)

@@ -275,7 +275,9 @@ def test_what_the_student_explains_rightly_is_taught_for_nothing(
     progress = Silent()
     progress.start = lambda stage, total=None: started.append(stage)  # type: ignore[method-assign]
     with TeacherServer() as server:
-        config = small_run.config(tmp_path / "run", server.url, *settings, "selection.num_rounds=1")
+        config = small_run.config(
+            tmp_path / "run", server.url, *settings, "selection.num_rounds=1", "scoring.batch_size=4"
+        )
         training = config.training.model_copy(update={"max_steps": None, "min_steps": 12, "epochs": 0.1})
         config = config.model_copy(update={"training": training})
         distill(config, progress)
@@ -326,9 +328,11 @@ def test_what_the_student_explains_rightly_is_taught_for_nothing(
     text = next(row["question"] for row in rows if row["id"] == last.id)
     assert exported[-1] == {"prompt": text, "completion": explanation.join(last.others[-1], last.answer)}
 
-    # killed before they were written, a run draws the same
+    # killed before they were written, a run draws the same, in worker processes, too
     drawn = (here.own.path.read_bytes(), here.reworded.path.read_bytes())
     here.own.path.unlink()
     shutil.rmtree(here.student)
-    draw_own(open_run(config, folder, Silent()), 1)
+    in_processes = config.scoring.model_copy(update={"num_workers": 2})
+    assert min(num_verified, len(own)) > config.scoring.batch_size
+    draw_own(open_run(config.model_copy(update={"scoring": in_processes}), folder, Silent()), 1)
     assert (here.own.path.read_bytes(), here.reworded.path.read_bytes()) == drawn

@@ -115,7 +115,7 @@ def sampled_tree(question, steps, *sampled):
 def in_words(question, steps, *sampled):
     """The further wordings of an example of which the student sampled explanations."""
     example = Example(question, steps, question.answer)
-    (found,) = in_other_words([example], lambda questions: [sampled_tree(q, steps, *sampled) for q in questions])
+    (found,) = in_other_words([example], lambda questions: (sampled_tree(q, steps, *sampled) for q in questions))
     assert replace(found, others=()) == example
     return found.others
 
@@ -176,3 +176,24 @@ def test_a_student_that_says_it_in_one_way_is_not_taught_its_slips(num_others, n
     assert asked == questions[:num_tried]
     num_reworded = sum(bool(example.others) for example in found)
     assert num_reworded == (num_others + 150 - NUM_TRIED if num_tried == 150 else 0)
+
+
+def test_a_question_that_cannot_be_explained_again_keeps_its_wording():
+    questions, trees = explained(12)
+    examples = [Example(q, trees[q.id].steps, q.answer) for q in questions]
+    lost = {questions[i].id for i in (0, 5, 6, 11)}
+    closed = []
+
+    def explain_again(some):
+        try:
+            for question in some:
+                if question.id not in lost:
+                    (step,) = trees[question.id].steps
+                    yield sampled_tree(question, (step,), ("So " + step, question.answer))
+        finally:
+            closed.append(True)
+
+    found = list(in_other_words(examples, explain_again))
+    assert [replace(example, others=()) for example in found] == examples
+    assert {example.question.id for example in found if not example.others} == lost
+    assert closed == [True]

@@ -12,8 +12,10 @@ the same words it soon knows by heart, and learns no more from (docs/METHOD.md Â
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
+from contextlib import closing
 from dataclasses import replace
+from itertools import islice
 
 import numpy as np
 
@@ -90,7 +92,7 @@ def sampling_params(max_tokens: int, seed: int, num_passes: float) -> TreeParams
 
 
 def in_other_words(
-    examples: Sequence[Example], explain_again: Callable[[Sequence[Question]], Iterable[ReasoningTree]]
+    examples: Sequence[Example], explain_again: Callable[[Sequence[Question]], Iterator[ReasoningTree]]
 ) -> Iterator[Example]:
     """The same examples, in their order, with the further wordings that the student samples.
 
@@ -99,19 +101,26 @@ def in_other_words(
 
     Args:
         examples: The student's own, or what was verified: of these the wordings are those that calculate the same.
-        explain_again: Makes the trees of questions, in their order, by `sampling_params`.
+        explain_again: Makes the trees of questions, in their order, by `sampling_params`; a question without a tree is
+            left as it is. No more are asked for than are needed.
     """
-    tried = list(_in_other_words(examples[:NUM_TRIED], explain_again))
-    if sum(bool(example.others) for example in tried) < MIN_REWORDED * len(tried):
-        yield from examples
-    else:
-        yield from tried
-        yield from _in_other_words(examples[NUM_TRIED:], explain_again)
+    with closing(_in_other_words(examples, explain_again)) as found:
+        tried = list(islice(found, NUM_TRIED))
+        if sum(bool(example.others) for example in tried) >= MIN_REWORDED * len(tried):
+            yield from tried
+            yield from found
+            return
+    yield from examples
 
 
 def _in_other_words(
-    examples: Sequence[Example], explain_again: Callable[[Sequence[Question]], Iterable[ReasoningTree]]
-) -> Iterator[Example]:
+    examples: Sequence[Example], explain_again: Callable[[Sequence[Question]], Iterator[ReasoningTree]]
+) -> Generator[Example, None, None]:
     trees = explain_again([example.question for example in examples])
-    for example, tree in zip(examples, trees, strict=True):
-        yield replace(example, others=tuple(wordings(tree, example.steps, example.answer)))
+    tree = next(trees, None)
+    for example in examples:
+        if tree is None or tree.question.id != example.question.id:
+            yield example
+        else:
+            yield replace(example, others=tuple(wordings(tree, example.steps, example.answer)))
+            tree = next(trees, None)
