@@ -1,6 +1,6 @@
 """Generate reasoning trees in worker processes, one session each; results keep the order of the questions.
 
-Questions go out in blocks of `batch_size`, the same blocks for any number of workers, so results do not depend on it.
+Questions go out in blocks, the same blocks for any number of workers, so results do not depend on it.
 Workers that die are replaced (`processes`). A question that kills its workers, or that does not fit the student's
 context, is set aside with the reason.
 """
@@ -49,6 +49,7 @@ def generate_trees(
     options: EngineOptions | None = None,
     *,
     on_set_aside: Callable[[SetAside], None] | None = None,
+    block_size: int | None = None,
 ) -> Iterator[ReasoningTree]:
     """Generate the tree of every question, in order.
 
@@ -58,6 +59,7 @@ def generate_trees(
         params: What to generate.
         options: How to run the student. One worker, or questions that fit one block, run in this process.
         on_set_aside: Called with each question that has no tree, in order; default: such a question is an error.
+        block_size: Questions that a worker gets at a time; default: `batch_size`. It changes no tree.
 
     Raises:
         ModelError: The student cannot be opened.
@@ -68,7 +70,7 @@ def generate_trees(
     if options.num_workers > 1:
         check_main_guard()
     source = iter(questions)
-    blocks = iter(lambda: list(islice(source, options.batch_size)), [])
+    blocks = iter(lambda: list(islice(source, block_size or options.batch_size)), [])
     first = list(islice(blocks, 2))
     if not options.on_ray and (options.num_workers == 1 or len(first) < 2):
         with _tree_work(student_opener(folder, options), params, _same) as work:

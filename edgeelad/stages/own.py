@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 
-from edgeelad.engine.workers import SetAside, generate_trees
 from edgeelad.progress import track
 from edgeelad.records import Example, Question, ReasoningTree
 from edgeelad.run.records import OwnRow
 from edgeelad.run.scores import ScoreRow
 from edgeelad.stages.risks import corrected_risks, scored_with_answers
 from edgeelad.stages.run import Run
+from edgeelad.stages.trees import round_trees
 from edgeelad.teacher.plan.own_examples import in_other_words, own_examples, room_for_own, sampling_params
 from edgeelad.training.schedule import num_steps
 
@@ -54,13 +54,9 @@ def _in_other_words(run: Run, number: int, verified: Sequence[Example], own: Seq
     """First what was verified, then the student's own."""
     num_passes = _num_passes(run, len(verified), len(own))
     params = sampling_params(run.config.scoring.max_explanation_tokens, run.seed(number, "own"), num_passes)
-    onnx, engine = run.folder.round(number - 1).onnx, run.scoring_engine()
 
     def explain_again(questions: Sequence[Question]) -> Iterator[ReasoningTree]:
-        return generate_trees(onnx, questions, params, engine, on_set_aside=without_others)
-
-    def without_others(aside: SetAside) -> None:
-        run.progress.warn(f"question {aside.question.id} is taught in one wording: {aside.reason}")
+        return round_trees(run, number, questions, params, "is taught in one wording", are_few=True)
 
     for examples in (verified, own):
         yield from in_other_words(examples, explain_again)

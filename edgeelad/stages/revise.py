@@ -11,6 +11,7 @@ from edgeelad.records import Annotation, Question, ReasoningTree, TeacherCall, T
 from edgeelad.run.folder import RoundFolder
 from edgeelad.stages.risks import corrected_risks, scored_with_answers
 from edgeelad.stages.run import Run
+from edgeelad.stages.trees import round_trees
 from edgeelad.teacher.plan.plan import Planned, Planner
 from edgeelad.teacher.protocol import Abilities, abilities_of
 from edgeelad.teacher.revision.annotate import annotate
@@ -67,18 +68,27 @@ def _is_changed(run: Run, here: RoundFolder) -> bool:
 
 def _annotations(run: Run, number: int, questions: Sequence[Question]) -> Iterator[Annotation]:
     config = run.config.scoring
+    trees = _trees(run, number, questions)
     onnx = run.folder.round(number - 1).onnx
     with (
         Student.open(onnx, EngineOptions(num_threads=run.num_workers, batch_size=config.batch_size)) as student,
         run.teacher() as teacher,
     ):
-        trees = {tree.question.id: tree for tree in student.generate_trees(questions, run.tree_params(number))}
 
         def continue_from(items: Sequence[tuple[Question, tuple[str, ...]]]) -> list[str]:
             return student.continue_from(items, config.max_branch_tokens, only_finished=True)
 
         planned = _planned(run, number, trees, abilities_of(teacher))
         yield from annotate(questions, trees, teacher, continue_from, run.teacher_config, planned)
+
+
+def _trees(run: Run, number: int, questions: Sequence[Question]) -> dict[str, ReasoningTree]:
+    """The student's reasoning by question id; none where whole explanations are bought without looking at it."""
+    if run.config.teacher.mode == "rationale":
+        return {}
+    otherwise = "is explained by the teacher alone"
+    trees = round_trees(run, number, questions, run.tree_params(number), otherwise, are_few=True)
+    return {tree.question.id: tree for tree in trees}
 
 
 def _planned(run: Run, number: int, trees: Mapping[str, ReasoningTree], abilities: Abilities) -> Planned | None:

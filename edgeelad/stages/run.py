@@ -5,14 +5,14 @@ from __future__ import annotations
 import zlib
 from collections.abc import Iterator
 from contextlib import AbstractContextManager
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
 
 from edgeelad.config import RunConfig, TeacherConfig
 from edgeelad.engine.codec import Codec
-from edgeelad.engine.options import EngineOptions, num_cores
+from edgeelad.engine.options import num_cores
 from edgeelad.engine.tree import TreeParams
 from edgeelad.pool.store import Pool
 from edgeelad.progress import Progress
@@ -88,22 +88,6 @@ class Run:
     def num_workers(self) -> int:
         """Worker processes for scoring."""
         return self.config.scoring.num_workers or num_cores()
-
-    def scoring_engine(self) -> EngineOptions:
-        """How the student runs over the pool: in worker processes here, or in actors on the Ray cluster.
-
-        Raises:
-            MissingExtraError: Ray is to be used and not installed.
-            RunError: There is no cluster at its address.
-            UsageError: The cluster has no room for so many workers.
-        """
-        config = self.config.scoring
-        if config.engine == "local":
-            return EngineOptions(self.num_workers, batch_size=config.batch_size, precision=config.precision)
-        from edgeelad.engine.ray_actors import cluster_options
-
-        options = cluster_options(config.ray_address, config.num_workers, precision=config.precision)
-        return replace(options, batch_size=config.batch_size)
 
     @property
     def ledger(self) -> Path:

@@ -10,7 +10,6 @@ import heapq
 from collections.abc import Iterable, Iterator
 from dataclasses import replace
 
-from edgeelad.engine.workers import SetAside, generate_trees
 from edgeelad.pool.store import Pool
 from edgeelad.progress import track
 from edgeelad.records import Question, ReasoningTree
@@ -18,6 +17,7 @@ from edgeelad.run.scores import ScoreRow, make_row
 from edgeelad.stages.candidates import candidates
 from edgeelad.stages.risk import fit_risk
 from edgeelad.stages.run import Run
+from edgeelad.stages.trees import round_trees
 from edgeelad.uncertainty import RiskModel, Strategy, find_strategy, tree_params
 from edgeelad.uncertainty import score as score_trees
 
@@ -83,14 +83,5 @@ def _trees(run: Run, number: int, questions: Iterable[Question], strategy: Strat
     config = run.config.scoring
     if strategy.is_free:
         return (ReasoningTree(question, "", (), None, "eos", (), (), ((),)) for question in questions)
-
-    def without_score(aside: SetAside) -> None:
-        run.progress.warn(f"question {aside.question.id} is not scored, and not asked this round: {aside.reason}")
-
-    return generate_trees(
-        run.folder.round(number - 1).onnx,
-        questions,
-        tree_params(strategy, config, run.seed(number, "score")),
-        run.scoring_engine(),
-        on_set_aside=without_score,
-    )
+    params = tree_params(strategy, config, run.seed(number, "score"))
+    return round_trees(run, number, questions, params, "is not scored, and not asked this round")

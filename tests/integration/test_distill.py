@@ -251,6 +251,21 @@ def test_a_dry_run_sends_nothing_and_a_replay_pays_nothing(small_run: SmallRun, 
         )
 
 
+def test_whole_explanations_are_bought_without_the_students(
+    small_run: SmallRun, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def not_here(*_: object, **__: object) -> None:
+        raise AssertionError("the student's reasoning is not looked at")
+
+    monkeypatch.setattr("edgeelad.stages.revise.round_trees", not_here)
+    settings = ("teacher.mode=rationale", "selection.strategy=random", "selection.num_rounds=1")
+    with TeacherServer() as server:
+        summary = distill(small_run.config(tmp_path / "run", server.url, *settings), Silent())
+    annotations = list(RunFolder(tmp_path / "run").round(1).annotations.read())
+    assert summary.annotated == len(annotations) == 12
+    assert {(item.status, item.rung) for item in annotations} == {("rationale", "L5")}
+
+
 def said_again(tree: ReasoningTree, steps: tuple[str, ...], reference: str) -> list[tuple[str, ...]]:
     """All that was sampled."""
     assert tree.question.answer == reference
