@@ -14,6 +14,7 @@ from typing import Any
 
 import pytest
 from fixtures.poisoned import open_poisoned
+from fixtures.small_run import SmallRun
 from fixtures.students import StudentFolders, make_sum
 from integration.test_score import arguments, stop_after
 
@@ -22,7 +23,12 @@ from edgeelad.engine import workers
 from edgeelad.engine.options import EngineOptions
 from edgeelad.engine.ray_actors import cluster_options
 from edgeelad.errors import RunError, UsageError
+from edgeelad.files import read_jsonl, write_jsonl
+from edgeelad.loop import distill
 from edgeelad.progress import Silent
+from edgeelad.quickstart.server import TeacherServer
+from edgeelad.quickstart.solver import solve
+from edgeelad.records import ReasoningTree
 from edgeelad.scoring.files import aside_path, meta_path
 from edgeelad.scoring.score import score_pool
 
@@ -196,6 +202,30 @@ def test_a_killed_driver_resumes(model: Path, pool: PoolConfig, whole: bytes, tm
     assert done.stderr == ""
     assert json.loads(done.stdout)["resumed_from"] > 0
     assert out.read_bytes() == whole
+
+
+def said_again(tree: ReasoningTree, *_: object) -> list[tuple[str, ...]]:
+    """All that was sampled."""
+    return [(branch.text,) for group in tree.branches for branch in group]
+
+
+def test_a_run_scores_and_samples_on_the_cluster(
+    cluster: Any, small_run: SmallRun, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # scored, sampled for the teacher, and put in other words, whatever these are: the student is of some seconds
+    monkeypatch.setattr("edgeelad.teacher.plan.own_examples.wordings", said_again)
+    pool = [
+        {**row, "answer": str(solve(row["question"]).answer)} for row in read_jsonl(small_run.folder / "pool.jsonl")
+    ]
+    write_jsonl(tmp_path / "pool.jsonl", pool)
+    settings = (f"pool.path={tmp_path / 'pool.jsonl'}", "selection.strategy=risk", "selection.num_rounds=1")
+    on_cluster = ("scoring.engine=ray", f"scoring.ray_address={cluster.address}", "scoring.num_workers=2")
+    with TeacherServer() as server:
+        for name, places in (("here", ()), ("there", on_cluster)):
+            distill(small_run.config(tmp_path / name, server.url, *settings, *places), Silent())
+    for name in ("scores", "annotations", "reworded"):
+        here, there = ((tmp_path / run / "rounds" / "01" / f"{name}.jsonl").read_bytes() for run in ("here", "there"))
+        assert here == there != b"", name
 
 
 def test_no_cluster_there() -> None:
