@@ -67,6 +67,40 @@ def atomic_file(path: Path, mode: int = PUBLIC) -> Iterator[BinaryIO]:
         temporary.unlink(missing_ok=True)
 
 
+@contextmanager
+def extended_file(begun: Path, end: int, path: Path, mode: int = PUBLIC) -> Iterator[Callable[[bytes], None]]:
+    """Append to the first `end` bytes of a file, which becomes `path` when the block ends, on disk.
+
+    If the block raises or the process is killed, what was appended stays, the last of it perhaps in part.
+
+    Yields:
+        Appends bytes, and raises a StorageError if they cannot be written.
+
+    Raises:
+        StorageError: The file cannot be opened or put in place. What the block raises passes through.
+    """
+    with storage_errors(begun):
+        begun.parent.mkdir(parents=True, exist_ok=True)
+        file = os.fdopen(os.open(begun, _APPEND_FLAGS, mode), "r+b", buffering=0)
+    with file:
+        with storage_errors(begun):
+            file.truncate(end)
+            file.seek(end)
+
+        def append(data: bytes) -> None:
+            with storage_errors(begun):
+                rest = memoryview(data)
+                while rest:
+                    rest = rest[file.write(rest) :]
+
+        yield append
+        with storage_errors(begun):
+            os.fsync(file.fileno())
+    with storage_errors(path):
+        begun.replace(path)
+        sync_folder(path.parent)
+
+
 def write_text(path: Path, text: str, mode: int = PUBLIC) -> None:
     """Write a UTF-8 text file whole.
 
@@ -244,6 +278,7 @@ def sweep_folder(folder: Path) -> None:
 
 
 _HALF_WRITTEN = re.compile(r"\..+\.\d+\.tmp")
+_APPEND_FLAGS = os.O_RDWR | os.O_CREAT | getattr(os, "O_BINARY", 0)
 _FLAGS = os.O_WRONLY | os.O_CREAT | os.O_TRUNC | getattr(os, "O_BINARY", 0)
 
 

@@ -6,6 +6,7 @@ Files are private to the user who runs edgeelad.
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import asdict, dataclass
 from functools import cache
@@ -13,7 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Generic, TypeVar, cast
 
 from edgeelad.errors import RunError
-from edgeelad.files import BOM, PRIVATE, read_errors, read_lines, write_json, write_jsonl
+from edgeelad.files import BOM, PRIVATE, dump_json, extended_file, read_errors, read_lines, write_json, write_jsonl
 
 if TYPE_CHECKING:
     from pydantic import TypeAdapter
@@ -83,6 +84,47 @@ class RowFile(Generic[Record]):
             StorageError: The file cannot be written.
         """
         return write_jsonl(self.path, map(asdict, records), PRIVATE)  # type: ignore[arg-type]
+
+    @property
+    def begun(self) -> Path:
+        """Where `extend` keeps records until all are there."""
+        return self.path.with_name(f".{self.path.name}.begun")
+
+    def extend(self, rest: Callable[[Record | None], Iterable[Record]]) -> None:
+        """Write records as `write` does, but go on where a killed process was.
+
+        Args:
+            rest: Gives the records that follow the last one that was written; all, if that is None. It raises a
+                KeyError if that one cannot be theirs.
+
+        Raises:
+            RunError: What was begun are other records.
+            StorageError: The file cannot be written; what was written before is kept.
+        """
+        kept = deque(self._whole(), maxlen=1)
+        last, end = kept[0] if kept else (None, 0)
+        try:
+            records = rest(last)
+        except KeyError as error:
+            raise RunError(
+                f"{self.begun}: ends with a record of {error}, which is not of this run; delete it"
+            ) from None
+        with extended_file(self.begun, end, self.path, PRIVATE) as append:
+            for record in records:
+                append(dump_json(asdict(record)).encode("utf-8") + b"\n")  # type: ignore[call-overload]
+
+    def _whole(self) -> Iterator[tuple[Record, int]]:
+        """The records that were begun, each with its end; up to the first line that is torn."""
+        end = 0
+        for line in read_lines(self.begun) if self.begun.exists() else ():
+            try:
+                record = parse_record(line, self.kind, str(self.begun))
+            except RunError:
+                return
+            if not line.endswith(b"\n"):
+                return
+            end += len(line)
+            yield record, end
 
 
 def parse_record(data: bytes, kind: type[Record], place: str) -> Record:

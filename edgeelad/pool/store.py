@@ -89,6 +89,17 @@ class Pool(Mapping[str, Question]):
         """The part of the pool without some ids."""
         return self.part(self.places[np.isin(self.places, self._table.places(ids), invert=True)])
 
+    def num_until(self, id_: str) -> int:
+        """How many of its questions stand no later in the stored pool than this one, itself included.
+
+        Raises:
+            KeyError: The stored pool has no such question.
+        """
+        place = self._table.find(id_)
+        if place is None:
+            raise KeyError(id_)
+        return int(np.searchsorted(self.places, place, side="right"))
+
     @property
     def has_answers(self) -> bool:
         """Whether some question has an answer; what no answer tells need not be read then."""

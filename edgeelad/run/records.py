@@ -94,7 +94,7 @@ class SelectedRow:
 class OwnRow:
     """One row of `own.jsonl`: an explanation of the student's own that is right, of a question that was not asked.
 
-    A row of `reworded.jsonl` is a verified explanation of one that was, with what the student calls it otherwise.
+    A row of `reworded.jsonl` is a verified explanation of one that was.
 
     Attributes:
         id: The question.

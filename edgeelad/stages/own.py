@@ -3,15 +3,21 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from functools import partial
 
-from edgeelad.progress import track
 from edgeelad.records import Example, Question, ReasoningTree
 from edgeelad.run.records import OwnRow
 from edgeelad.run.scores import ScoreRow
 from edgeelad.stages.risks import corrected_risks, scored_with_answers
 from edgeelad.stages.run import Run
 from edgeelad.stages.trees import round_trees
-from edgeelad.teacher.plan.own_examples import in_other_words, own_examples, room_for_own, sampling_params
+from edgeelad.teacher.plan.own_examples import (
+    ExplainAgain,
+    in_other_words,
+    own_examples,
+    room_for_own,
+    sampling_params,
+)
 from edgeelad.training.schedule import num_steps
 
 
@@ -32,10 +38,11 @@ def draw_own(run: Run, number: int) -> None:
     with run.folder.stage(number, "own", *outputs):
         own = _own(run, number, len(verified))
         run.progress.start(f"Round {number}: student explains again what is right", len(verified) + len(own))
-        found = track(_in_other_words(run, number, verified, own), run.progress)
-        rows = [OwnRow(item.question.id, item.steps, item.answer, item.others) for item in found]
-        here.reworded.write(row for row in rows[: len(verified)] if row.others)
-        here.own.write(rows[len(verified) :])
+        again = _explain_again(run, number, _num_passes(run, len(verified), len(own)))
+        for file, examples, num_before in ((here.reworded, verified, 0), (here.own, own, len(verified))):
+            if not file.exists():  # else the process was killed while it wrote the other
+                file.extend(partial(_rows, run, examples, again, num_before))
+        rows = [*here.reworded.read(), *here.own.read()]
         run.progress.finish(f"{sum(len(row.others) for row in rows):,} other wordings")
 
 
@@ -50,16 +57,29 @@ def _own(run: Run, number: int, num_verified: int) -> list[Example]:
     return own_examples(questions, trees, {id_: risks[id_] for id_ in trees}, num, rng)
 
 
-def _in_other_words(run: Run, number: int, verified: Sequence[Example], own: Sequence[Example]) -> Iterator[Example]:
-    """First what was verified, then the student's own."""
-    num_passes = _num_passes(run, len(verified), len(own))
+def _rows(
+    run: Run, examples: Sequence[Example], again: ExplainAgain, num_before: int, last: OwnRow | None
+) -> Iterator[OwnRow]:
+    """The examples that follow the last one that was written, in other words; counted after those before."""
+    places = {example.question.id: place for place, example in enumerate(examples, start=1)}
+    num_done = 0 if last is None else places[last.id]
+
+    def rows() -> Iterator[OwnRow]:
+        for place, item in enumerate(in_other_words(examples, again, num_done), start=num_done + 1):
+            yield OwnRow(item.question.id, item.steps, item.answer, item.others)
+            run.progress.update(num_before + place)
+
+    return rows()
+
+
+def _explain_again(run: Run, number: int, num_passes: float) -> ExplainAgain:
+    """What samples the explanations of questions, for so many passes over the examples."""
     params = sampling_params(run.config.scoring.max_explanation_tokens, run.seed(number, "own"), num_passes)
 
     def explain_again(questions: Sequence[Question]) -> Iterator[ReasoningTree]:
         return round_trees(run, number, questions, params, "is taught in one wording", are_few=True)
 
-    for examples in (verified, own):
-        yield from in_other_words(examples, explain_again)
+    return explain_again
 
 
 def _room(run: Run, num_verified: int) -> int:

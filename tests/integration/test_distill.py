@@ -7,6 +7,7 @@ import subprocess
 import sys
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 from click.testing import CliRunner
@@ -22,9 +23,10 @@ from edgeelad.loop import distill
 from edgeelad.progress import Silent
 from edgeelad.quickstart.server import TeacherServer
 from edgeelad.quickstart.solver import solve
-from edgeelad.records import Question, ReasoningTree, TeacherUsage
+from edgeelad.records import Question, ReasoningTree, Score, TeacherUsage
 from edgeelad.run.config_file import read_config
 from edgeelad.run.folder import RunFolder
+from edgeelad.run.scores import ScoreRow, make_row
 from edgeelad.run.teaching import teaching_totals
 from edgeelad.stages.open_run import open_run
 from edgeelad.stages.own import draw_own
@@ -160,6 +162,51 @@ def test_branches_are_sampled_for_the_riskiest_only(finished: Path, small_run: S
         assert replace(row, num_tokens=0) == replace(whole[row.id], num_tokens=0)
     assert {row.score for row in rows if not row.branch_answers} == {0.0}
     assert {row.strategy for row in rows} == {"elad"}
+
+
+@pytest.mark.parametrize(("max_branched", "killed_in"), [(None, "scores"), (30, "greedy"), (30, "scores")])
+def test_scoring_goes_on_where_it_was_killed(
+    finished: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, max_branched: int | None, killed_in: str
+) -> None:
+    folder = RunFolder(Path(shutil.copytree(finished, tmp_path / "run")))
+    here, run = folder.round(1), open_run(read_config(folder), folder, Silent())
+    scoring = run.config.scoring.model_copy(update={"batch_size": 8, "max_branched": max_branched})
+    run = replace(run, config=run.config.model_copy(update={"scoring": scoring}))
+    made: list[str] = []
+    last = 1000
+
+    def killed_after_some(tree: ReasoningTree, scored: Score) -> ScoreRow:
+        if len(made) == last:
+            raise KeyboardInterrupt
+        made.append(tree.question.id)
+        return make_row(tree, scored)
+
+    monkeypatch.setattr("edgeelad.stages.score.make_row", killed_after_some)
+
+    def start_anew() -> None:
+        shutil.rmtree(here.path)
+        folder.digests.file.path.unlink(missing_ok=True)
+        made.clear()
+
+    start_anew()
+    score(run, 1)
+    whole, num_made = here.scores.path.read_bytes(), len(made)
+    assert num_made == NUM_POOL - 12 + (max_branched or 0)
+
+    start_anew()
+    last = 13 if killed_in == "greedy" or max_branched is None else NUM_POOL - 12 + 13
+    with pytest.raises(KeyboardInterrupt):
+        score(run, 1)
+    begun = (here.greedy if killed_in == "greedy" else here.scores).begun
+    with begun.open("ab") as file:
+        file.write(b'{"id": "torn", "strat')
+    assert not here.scores.exists()
+    last = 1000
+    score(run, 1)
+    assert here.scores.path.read_bytes() == whole
+    assert not begun.exists()
+    # none was made twice, but for the branched one whose turn had not come
+    assert num_made <= len(made) <= num_made + (max_branched is not None and killed_in == "scores")
 
 
 def test_the_package_answers_as_the_run_measured(finished: Path, small_run: SmallRun) -> None:
@@ -350,4 +397,24 @@ def test_what_the_student_explains_rightly_is_taught_for_nothing(
     in_processes = config.scoring.model_copy(update={"num_workers": 2})
     assert min(num_verified, len(own)) > config.scoring.batch_size
     draw_own(open_run(config.model_copy(update={"scoring": in_processes}), folder, Silent()), 1)
+    assert (here.own.path.read_bytes(), here.reworded.path.read_bytes()) == drawn
+
+    # or while they are written
+    num_read = 0
+
+    def killed_after_some(*given: Any) -> list[tuple[str, ...]]:
+        nonlocal num_read
+        num_read += 1
+        if num_read == num_verified + 3:
+            raise KeyboardInterrupt
+        return said_again(*given)
+
+    here.own.path.unlink()
+    here.reworded.path.unlink()
+    monkeypatch.setattr("edgeelad.teacher.plan.own_examples.NUM_TRIED", 2)
+    monkeypatch.setattr("edgeelad.teacher.plan.own_examples.wordings", killed_after_some)
+    with pytest.raises(KeyboardInterrupt):
+        draw_own(open_run(config, folder, Silent()), 1)
+    assert (here.reworded.exists(), here.own.begun.exists(), here.own.exists()) == (True, True, False)
+    draw_own(open_run(config, folder, Silent()), 1)
     assert (here.own.path.read_bytes(), here.reworded.path.read_bytes()) == drawn

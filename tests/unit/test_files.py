@@ -47,6 +47,64 @@ def test_a_byte_order_mark_is_dropped(tmp_path: Path) -> None:
     assert (list(rows.read()), list(read_jsonl(rows.path)), state.read(), read_json(state.path)) == expected
 
 
+ROWS = [AuditRow("a", "1"), AuditRow("bü", None), AuditRow("c", "3")]
+
+
+def write_some(file: RowFile[AuditRow], num: int) -> None:
+    """Be killed after some rows."""
+
+    def rest(_: AuditRow | None) -> Iterator[AuditRow]:
+        yield from ROWS[:num]
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        file.extend(rest)
+
+
+@pytest.mark.parametrize("torn", [b"", b"{", b'{"id": "c"}', b'{"id": "c", "answer": 3}\n{"id": "c", "answer": "3"}\n'])
+@pytest.mark.parametrize("num", [0, 1, 3])
+def test_rows_that_were_begun_are_kept(tmp_path: Path, num: int, torn: bytes) -> None:
+    file, whole = RowFile(tmp_path / "rows.jsonl", AuditRow), RowFile(tmp_path / "whole.jsonl", AuditRow)
+    whole.write(ROWS)
+    write_some(file, num)
+    assert not file.exists()
+    with file.begun.open("ab") as begun:
+        begun.write(torn)
+    given: list[AuditRow | None] = []
+
+    def rest(last: AuditRow | None) -> Iterator[AuditRow]:
+        given.append(last)
+        return iter(ROWS[0 if last is None else ROWS.index(last) + 1 :])
+
+    file.extend(rest)
+    assert given == [ROWS[num - 1] if num else None]
+    assert file.path.read_bytes() == whole.path.read_bytes()
+    assert _names(tmp_path) == ["rows.jsonl", "whole.jsonl"]
+    assert file.path.stat().st_mode == whole.path.stat().st_mode
+
+
+def test_rows_of_something_else_are_named(tmp_path: Path) -> None:
+    file = RowFile(tmp_path / "rows.jsonl", AuditRow)
+    write_some(file, 2)
+    with pytest.raises(RunError, match=r"\.rows\.jsonl\.begun: ends with a record of 'bü', .* delete it"):
+        file.extend(lambda last: iter(ROWS[{"x": 0}[last.id] :]) if last else iter(()))
+
+
+def test_a_disk_that_fills_while_rows_are_kept_is_one_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    file = RowFile(tmp_path / "rows.jsonl", AuditRow)
+    write_some(file, 1)
+
+    def no_space(_: int) -> None:
+        raise OSError(28, "No space left on device")
+
+    with monkeypatch.context() as patch:
+        patch.setattr("os.fsync", no_space)
+        with pytest.raises(StorageError, match="No space left on device; free some space"):
+            file.extend(lambda _: iter(ROWS[1:]))
+    file.extend(lambda last: iter(ROWS[3:]) if last == ROWS[2] else iter(()))
+    assert list(file.read()) == ROWS
+
+
 def test_a_failure_while_writing_keeps_the_old_file(tmp_path: Path) -> None:
     path = tmp_path / "rows.jsonl"
     write_jsonl(path, [1, 2])

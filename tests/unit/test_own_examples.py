@@ -168,7 +168,8 @@ def test_a_student_that_says_it_in_one_way_is_not_taught_its_slips(num_others, n
         for question in some:
             asked.append(question)
             (step,) = trees[question.id].steps
-            others = [("So " + step, question.answer)] if len(asked) <= num_others or len(asked) > NUM_TRIED else []
+            place = questions.index(question)
+            others = [("So " + step, question.answer)] if place < num_others or place >= NUM_TRIED else []
             yield sampled_tree(question, (step,), *others)
 
     found = list(in_other_words(examples, explain_again))
@@ -176,24 +177,24 @@ def test_a_student_that_says_it_in_one_way_is_not_taught_its_slips(num_others, n
     assert asked == questions[:num_tried]
     num_reworded = sum(bool(example.others) for example in found)
     assert num_reworded == (num_others + 150 - NUM_TRIED if num_tried == 150 else 0)
+    # what is known is not given again, and little of it is sampled again: what is tried, and at most as many
+    for num_done in (0, 1, NUM_TRIED - 1, NUM_TRIED, NUM_TRIED + 1, 2 * NUM_TRIED + 3, 150):
+        asked.clear()
+        assert list(in_other_words(examples, explain_again, num_done)) == found[num_done:]
+        assert len(asked) <= (NUM_TRIED + 150 - num_done + NUM_TRIED if num_tried == 150 else NUM_TRIED)
 
 
 def test_a_question_that_cannot_be_explained_again_keeps_its_wording():
     questions, trees = explained(12)
     examples = [Example(q, trees[q.id].steps, q.answer) for q in questions]
     lost = {questions[i].id for i in (0, 5, 6, 11)}
-    closed = []
 
     def explain_again(some):
-        try:
-            for question in some:
-                if question.id not in lost:
-                    (step,) = trees[question.id].steps
-                    yield sampled_tree(question, (step,), ("So " + step, question.answer))
-        finally:
-            closed.append(True)
+        for question in some:
+            if question.id not in lost:
+                (step,) = trees[question.id].steps
+                yield sampled_tree(question, (step,), ("So " + step, question.answer))
 
     found = list(in_other_words(examples, explain_again))
     assert [replace(example, others=()) for example in found] == examples
     assert {example.question.id for example in found if not example.others} == lost
-    assert closed == [True]

@@ -56,6 +56,9 @@ def test_a_stored_pool_is_the_pool_in_memory(pool: list[Question], data: st.Data
     assert len(rest) + len(part) == len(pool)
     assert rest.has_answers == any(question.answer is not None for question in rest.questions)
     assert all((id_ in part, id_ in rest) == (id_ in some, id_ not in some) for id_ in by_id)
+    assert [part.num_until(q.id) for q in pool] == [sum(q.id in some for q in pool[: i + 1]) for i in range(len(pool))]
+    with pytest.raises(KeyError):
+        part.num_until("none of them")
     records = [Scored(question.id) for question in part.questions]
     assert [(pool[place].id, record) for place, record in stored.align(records)] == [(r.id, r) for r in records]
 

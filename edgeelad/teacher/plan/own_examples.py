@@ -12,8 +12,7 @@ the same words it soon knows by heart, and learns no more from (docs/METHOD.md Â
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
-from contextlib import closing
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from itertools import islice
 
@@ -91,9 +90,11 @@ def sampling_params(max_tokens: int, seed: int, num_passes: float) -> TreeParams
     return replace(greedy_params(max_tokens), num_root_branches=num, seed=seed)
 
 
-def in_other_words(
-    examples: Sequence[Example], explain_again: Callable[[Sequence[Question]], Iterator[ReasoningTree]]
-) -> Iterator[Example]:
+ExplainAgain = Callable[[Sequence[Question]], Iterator[ReasoningTree]]
+"""Makes the trees of questions, in their order, by `sampling_params`; a question can be left out."""
+
+
+def in_other_words(examples: Sequence[Example], explain_again: ExplainAgain, num_done: int = 0) -> Iterator[Example]:
     """The same examples, in their order, with the further wordings that the student samples.
 
     A student that always says the same in the same words has none: what it samples otherwise is a slip, a wrong name or
@@ -101,22 +102,20 @@ def in_other_words(
 
     Args:
         examples: The student's own, or what was verified: of these the wordings are those that calculate the same.
-        explain_again: Makes the trees of questions, in their order, by `sampling_params`; a question without a tree is
-            left as it is. No more are asked for than are needed.
+        explain_again: Samples.
+        num_done: How many of the first examples are known already, and not given again.
     """
-    with closing(_in_other_words(examples, explain_again)) as found:
-        tried = list(islice(found, NUM_TRIED))
-        if sum(bool(example.others) for example in tried) >= MIN_REWORDED * len(tried):
-            yield from tried
-            yield from found
-            return
-    yield from examples
+    tried = list(_in_other_words(examples[:NUM_TRIED], explain_again))
+    if sum(bool(example.others) for example in tried) < MIN_REWORDED * len(tried):
+        yield from examples[num_done:]
+        return
+    yield from tried[num_done:]
+    start = max(num_done - num_done % NUM_TRIED, NUM_TRIED)  # where blocks of questions would begin
+    yield from islice(_in_other_words(examples[start:], explain_again), max(num_done - start, 0), None)
 
 
-def _in_other_words(
-    examples: Sequence[Example], explain_again: Callable[[Sequence[Question]], Iterator[ReasoningTree]]
-) -> Generator[Example, None, None]:
-    trees = explain_again([example.question for example in examples])
+def _in_other_words(examples: Sequence[Example], explain_again: ExplainAgain) -> Iterator[Example]:
+    trees = explain_again([example.question for example in examples]) if examples else iter(())
     tree = next(trees, None)
     for example in examples:
         if tree is None or tree.question.id != example.question.id:
