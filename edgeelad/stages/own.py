@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from functools import partial
 
+from edgeelad.files import storage_errors
 from edgeelad.records import Example, Question, ReasoningTree
 from edgeelad.run.records import OwnRow
 from edgeelad.run.scores import ScoreRow
@@ -44,6 +45,16 @@ def draw_own(run: Run, number: int) -> None:
                 file.extend(partial(_rows, run, examples, again, num_before))
         rows = [*here.reworded.read(), *here.own.read()]
         run.progress.finish(f"{sum(len(row.others) for row in rows):,} other wordings")
+
+
+def drop_own(run: Run, number: int) -> None:
+    """Drop what was drawn for a student that is not taught yet, since more of the round will be verified."""
+    here = run.folder.round(number)
+    files = (here.own, here.reworded)
+    run.folder.digests.forget(file.path for file in files)
+    for path in (path for file in files for path in (file.path, file.begun)):
+        with storage_errors(path):
+            path.unlink(missing_ok=True)
 
 
 def _own(run: Run, number: int, num_verified: int) -> list[Example]:

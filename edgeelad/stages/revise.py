@@ -9,6 +9,7 @@ from edgeelad.engine.student import Student
 from edgeelad.errors import BudgetError
 from edgeelad.records import Annotation, Question, ReasoningTree, TeacherCall, TeachingPlan
 from edgeelad.run.folder import RoundFolder
+from edgeelad.stages.own import drop_own
 from edgeelad.stages.risks import corrected_risks, scored_with_answers
 from edgeelad.stages.run import Run
 from edgeelad.stages.trees import round_trees
@@ -30,6 +31,8 @@ def revise(run: Run, number: int) -> bool:
     outputs = (*plan, here.annotations.path, here.teacher.path)
     if run.folder.is_done(*outputs) and (here.student.exists() or not _is_open(run, here)):
         return True
+    if not here.student.exists():
+        drop_own(run, number)
     questions = [run.pool[row.id] for row in here.selected.read()]
     run.progress.start(f"Round {number}: teacher revises", len(questions))
     annotations: list[Annotation] = []

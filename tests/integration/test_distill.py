@@ -30,6 +30,7 @@ from edgeelad.run.scores import ScoreRow, make_row
 from edgeelad.run.teaching import teaching_totals
 from edgeelad.stages.open_run import open_run
 from edgeelad.stages.own import draw_own
+from edgeelad.stages.revise import revise
 from edgeelad.stages.score import score
 from edgeelad.teacher.plan.own_examples import MAX_SAMPLED
 from edgeelad.teacher.revision.verify import find_flaw
@@ -416,5 +417,13 @@ def test_what_the_student_explains_rightly_is_taught_for_nothing(
     with pytest.raises(KeyboardInterrupt):
         draw_own(open_run(config, folder, Silent()), 1)
     assert (here.reworded.exists(), here.own.begun.exists(), here.own.exists()) == (True, True, False)
+    draw_own(open_run(config, folder, Silent()), 1)
+    assert (here.own.path.read_bytes(), here.reworded.path.read_bytes()) == drawn
+
+    # a batch that the teacher goes on with has it drawn anew; all replies are in the ledger
+    here.annotations.path.unlink()
+    here.own.begun.touch()
+    assert revise(open_run(config, folder, Silent()), 1)
+    assert not [file for file in (here.own, here.reworded) if file.exists() or file.begun.exists()]
     draw_own(open_run(config, folder, Silent()), 1)
     assert (here.own.path.read_bytes(), here.reworded.path.read_bytes()) == drawn
