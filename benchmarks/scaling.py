@@ -7,8 +7,9 @@ soon over; seconds per question, and the peak resident sizes of the parent and o
 student on 6,000 questions by 1, 2 and 4 worker processes and Ray actors on this machine, in turns; seconds of the last
 2,000, when all have started. `selection`: a batch from the scores of 10,000, 100,000 and 1,000,000
 questions. `trees`: one worker, the shape asked for in int8, solutions of 1, 2 and 4 times the steps and prefixes with
-1, 2 and 4 times the branches. `workers`: one worker against one per core, in turns. Prints the environment, the tables,
-and as the last line JSON.
+1, 2 and 4 times the branches. `workers`: one worker against one per core, in turns. `batch`: the trees of a round's
+batch by one process with a thread per core, and by a worker per core with blocks of 16 and of 64 questions, in turns;
+the shape asked for in fp32. Prints the environment, the tables, and as the last line JSON.
 """
 
 from __future__ import annotations
@@ -19,7 +20,9 @@ import statistics
 import subprocess
 import sys
 import tempfile
+import time
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -29,14 +32,20 @@ from models import Models
 from turns import NUM_WARM_UP, add_arguments, describe, take_turns
 from workload import Workload, chain_solutions, make_workload, read_questions
 
+from edgeelad.config import ScoringConfig
 from edgeelad.engine.codec import Codec
+from edgeelad.engine.options import EngineOptions
+from edgeelad.engine.workers import generate_trees
 from edgeelad.files import read_jsonl, write_jsonl
+from edgeelad.records import Question
+from edgeelad.uncertainty import full_tree_params
 
 HERE = Path(__file__).parent
 FACTORS = (1, 2, 4)
 POOL_FACTORS = (1, 10, 100, 1000)
 ACTORS = (1, 2, 4)
 RAY_QUESTIONS = 6000
+BATCH_QUESTIONS = (60, 300)
 SELECTION_QUESTIONS = (10_000, 100_000, 1_000_000)
 WORKERS = ("edgeelad-int8-one-worker", "edgeelad-int8")
 NUM_TREES = 4  # questions whose trees are made larger
@@ -51,6 +60,7 @@ def main() -> None:
     parser.add_argument("--pool-questions", type=int, default=64, help="of the smallest pool")
     parser.add_argument("--pool-engine", choices=("local", "ray"), default="local", help="`pool` on Ray actors")
     parser.add_argument("--actors", type=int, nargs="+", default=ACTORS, help="of `ray`")
+    parser.add_argument("--batch-questions", type=int, nargs="+", default=BATCH_QUESTIONS)
     parser.add_argument("--selection-questions", type=int, nargs="+", default=SELECTION_QUESTIONS)
     arguments = parser.parse_args()
     print(describe_machine())
@@ -230,12 +240,45 @@ def measure_workers(arguments: argparse.Namespace) -> dict[str, Any]:
     return row
 
 
+def measure_batches(arguments: argparse.Namespace) -> list[dict[str, Any]]:
+    """Seconds of one process with a thread per core, and of a worker per core, over a few questions' trees."""
+    student = Models(arguments.cache, arguments.shape, arguments.data).exported()
+    config = ScoringConfig(max_explanation_tokens=MAX_TOKENS, max_branch_tokens=MAX_TOKENS)
+    params, cores = full_tree_params(config, seed=0), arguments.cores
+    print("\nquestions  one process  blocks of 16  blocks of 64")
+    rows = []
+    for num in arguments.batch_questions:
+        questions = [Question(row["id"], row["question"]) for row in repeat_questions(arguments.data, num)]
+        ways = {
+            "one_process": partial(generate_trees, options=EngineOptions(num_threads=cores)),
+            "blocks_of_16": partial(generate_trees, options=EngineOptions(cores), block_size=16),
+            "blocks_of_64": partial(generate_trees, options=EngineOptions(cores), block_size=64),
+        }
+        seconds: dict[str, list[float]] = {name: [] for name in ways}
+        found = set()
+        for _ in range(arguments.rounds):
+            for name, generate in ways.items():
+                start = time.monotonic()
+                trees = list(generate(student, questions, params))
+                seconds[name].append(time.monotonic() - start)
+                found.add(tuple((tree.text, tree.branch_answers) for tree in trees))
+        if len(found) != 1:
+            raise SystemExit("the trees differ")
+        row = {"questions": num} | {name: round(statistics.median(own), 2) for name, own in seconds.items()}
+        rows.append(row)
+        print(
+            f"{num:9,} {row['one_process']:12.2f} {row['blocks_of_16']:13.2f} {row['blocks_of_64']:13.2f}", flush=True
+        )
+    return rows
+
+
 MEASURES = {
     "pool": measure_pools,
     "ray": measure_ray,
     "selection": measure_selection,
     "trees": measure_trees,
     "workers": measure_workers,
+    "batch": measure_batches,
 }
 
 
