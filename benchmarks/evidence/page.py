@@ -433,14 +433,17 @@ def learning_figure(rows: Sequence[Row], against: str) -> str:
     """Accuracy against questions annotated, or dollars at a price list; bands a standard error, dashed the whole pool.
 
     What the default was before stands only where the default itself is not measured; `auto` on bare pools, which
-    explains nearly all, and arms without own explanations, or not told by the answers, stand in the tables only.
+    explains nearly all, `lowest-window`, which `disagreement` hides, and arms without own explanations, or not told by
+    the answers, stand in the tables only.
     """
     panels = []
     arms = _arms(rows)
     for task, title in TASKS.items():
         curves = []
         for (_, strategy, mode), seeds in ((arm, seeds) for arm, seeds in arms.items() if arm[0] == task and seeds):
-            is_in_tables_only = strategy in ("whole", UNTOLD) or mode == "auto" or mode.endswith(ASKED_ONLY)
+            is_in_tables_only = (
+                strategy in ("whole", UNTOLD, "lowest-window") or mode == "auto" or mode.endswith(ASKED_ONLY)
+            )
             is_past = strategy == ALONE and any((task, later, mode) in arms for later in (DEFAULT, UNTOLD))
             if is_in_tables_only or is_past:
                 continue
