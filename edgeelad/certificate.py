@@ -19,10 +19,21 @@ def certificate_state(certificate: Certificate | None) -> State:
     return "refuted" if certificate.lower > certificate.epsilon else "open"
 
 
+def upper_bound(certificate: Certificate) -> str:
+    """The upper bound on the disagreement, in percent; rounded up, so that it claims no more than was shown."""
+    return f"{math.ceil(1000 * certificate.upper - 1e-9) / 10}%"
+
+
+def agreement_bounds(certificate: Certificate) -> tuple[float, float]:
+    """Lower and upper bound on the agreement, rounded outwards to a tenth of a percent."""
+    low, high = 1 - certificate.upper, 1 - certificate.lower
+    return math.floor(1000 * low + 1e-9) / 1000, math.ceil(1000 * high - 1e-9) / 1000
+
+
 def certificate_sentence(certificate: Certificate | None) -> str:
     """What the last look at the audit shows, in words; claims nothing beyond the certificate.
 
-    The upper bound is rounded up and the lower bound down, so a figure never claims more than was shown.
+    The lower bound is rounded down, the upper bound up, so that no figure claims more than was shown.
     """
     if certificate is None:
         return "Agreement with the teacher was not audited, so nothing is claimed about it."
@@ -33,7 +44,7 @@ def certificate_sentence(certificate: Certificate | None) -> str:
         if certificate.population is None
         else "the pool's questions that fit the student's context"
     )
-    upper = f"{math.ceil(1000 * certificate.upper - 1e-9) / 10}%"
+    upper = upper_bound(certificate)
     lower = f"{math.floor(1000 * certificate.lower + 1e-9) / 10}%"
     state = certificate_state(certificate)
     if state == "certified":

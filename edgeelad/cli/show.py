@@ -24,6 +24,7 @@ from rich.progress import (
 from rich.progress import Progress as Bars
 from rich.table import Table
 
+from edgeelad.certificate import upper_bound
 from edgeelad.cli.terminal import clean
 from edgeelad.records import TeacherUsage
 from edgeelad.run.records import RoundMetrics, Summary
@@ -136,7 +137,7 @@ def rounds_table(rows: Iterable[RoundMetrics], summary: Summary) -> Table:
             _share(row.accuracy),
             _share(row.package_accuracy),
             f"{counts.num_audited - counts.num_disagreements}/{counts.num_audited}" if counts else "–",
-            f"{look.upper:.1%}" if look else "–",
+            upper_bound(look) if look else "–",
             *_bought(teacher, is_priced),
         ]
         table.add_row(*cells, f"{sum(row.seconds.values()):.0f}")

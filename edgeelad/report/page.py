@@ -13,6 +13,7 @@ from typing import Any
 import jinja2
 
 from edgeelad import __version__
+from edgeelad.certificate import agreement_bounds
 from edgeelad.files import write_text
 from edgeelad.report import charts, figures
 from edgeelad.report.claims import make_headline, stop_sentence
@@ -166,7 +167,7 @@ def _agreement_chart(metrics: Sequence[RoundMetrics], epsilon: float | None) -> 
         title = f"{name}: {look.num_audited - look.num_disagreements} of {look.num_audited} agree"
         low = high = None
         if row.certificate is not None:
-            low, high = 1 - row.certificate.upper, 1 - row.certificate.lower
+            low, high = agreement_bounds(row.certificate)
             title += f"; bounds {figures.percent(low)} and {figures.percent(high)}"
         points.append(charts.Point(row.round, agreed, title, low, high))
     return charts.line_chart(

@@ -5,7 +5,7 @@ from dataclasses import replace
 
 import numpy as np
 
-from edgeelad.certificate import certificate_sentence, certificate_state
+from edgeelad.certificate import agreement_bounds, certificate_sentence, certificate_state, upper_bound
 from edgeelad.records import AuditCounts, Certificate
 from edgeelad.stopping import certify, count_disagreements
 
@@ -37,6 +37,10 @@ def test_what_is_not_shown_is_not_claimed() -> None:
     refuted = replace(HOLDS, num_disagreements=30, upper=0.41, lower=0.1996)
     assert certificate_state(refuted) == "refuted"
     assert "disagree on at least 19.9% of" in certificate_sentence(refuted)
+    assert agreement_bounds(refuted) == (0.59, 0.801)
+    # 0.901 would be more than was shown
+    assert agreement_bounds(replace(HOLDS, upper=0.0992, lower=0.0041)) == (0.9, 0.996)
+    assert upper_bound(replace(HOLDS, upper=0.0992)) == "10.0%"
     assert certificate_state(None) == "none"
     assert "nothing is claimed" in certificate_sentence(None)
 
