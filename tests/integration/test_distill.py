@@ -412,6 +412,7 @@ def test_what_the_student_explains_rightly_is_taught_for_nothing(
 
     here.own.path.unlink()
     here.reworded.path.unlink()
+    monkeypatch.setattr("edgeelad.teacher.plan.own_examples.FIRST_TRIED", 1)
     monkeypatch.setattr("edgeelad.teacher.plan.own_examples.NUM_TRIED", 2)
     monkeypatch.setattr("edgeelad.teacher.plan.own_examples.wordings", killed_after_some)
     with pytest.raises(KeyboardInterrupt):

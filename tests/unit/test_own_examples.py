@@ -8,6 +8,7 @@ from fixtures.fake_teacher import make_tree
 
 from edgeelad.records import Example, Question
 from edgeelad.teacher.plan.own_examples import (
+    FIRST_TRIED,
     MAX_SAMPLED,
     NUM_TRIED,
     in_other_words,
@@ -158,7 +159,9 @@ def test_the_wordings_are_sampled_as_the_student_is_likely_to_put_them():
     assert [sampling_params(64, 3, num).num_root_branches for num in (0.1, 8.0, 50.0)] == [1, 12, MAX_SAMPLED]
 
 
-@pytest.mark.parametrize(("num_others", "num_tried"), [(NUM_TRIED // 4, 150), (NUM_TRIED // 4 - 1, NUM_TRIED)])
+@pytest.mark.parametrize(
+    ("num_others", "num_tried"), [(NUM_TRIED // 4, 150), (NUM_TRIED // 4 - 1, NUM_TRIED), (0, FIRST_TRIED)]
+)
 def test_a_student_that_says_it_in_one_way_is_not_taught_its_slips(num_others, num_tried):
     questions, trees = explained(150)
     examples = [Example(q, trees[q.id].steps, q.answer) for q in questions]

@@ -29,6 +29,7 @@ MAX_SAMPLED = 12  # explanations of each, for its wordings
 SAMPLED_PER_PASS = 1.5  # of which about two thirds are other wordings
 # 92 % have others in varied wording, 0.5 to 3 % where a step is always worded alike
 NUM_TRIED, MIN_REWORDED = 64, 0.25
+FIRST_TRIED = 16  # none of which has others if the student has one wording, or cannot explain them again
 RISK_FLOOR = 1e-6  # smallest weight, as a share of the largest: what has no risk can still be drawn
 
 
@@ -105,7 +106,9 @@ def in_other_words(examples: Sequence[Example], explain_again: ExplainAgain, num
         explain_again: Samples.
         num_done: How many of the first examples are known already, and not given again.
     """
-    tried = list(_in_other_words(examples[:NUM_TRIED], explain_again))
+    tried = list(_in_other_words(examples[:FIRST_TRIED], explain_again))
+    if any(example.others for example in tried):
+        tried += _in_other_words(examples[FIRST_TRIED:NUM_TRIED], explain_again)
     if sum(bool(example.others) for example in tried) < MIN_REWORDED * len(tried):
         yield from examples[num_done:]
         return
