@@ -10,6 +10,7 @@ import gc
 import multiprocessing
 import os
 import signal
+import sys
 import threading
 import warnings
 from collections import deque
@@ -19,6 +20,7 @@ from dataclasses import dataclass
 from multiprocessing import reduction, resource_tracker
 from multiprocessing.connection import Connection, wait
 from multiprocessing.context import SpawnProcess
+from pathlib import Path
 from typing import Any
 
 from edgeelad.engine.blocks import (
@@ -201,7 +203,8 @@ def _spawn(target: Callable[..., None], start: Callable[[], Any]) -> tuple[Spawn
     context = multiprocessing.get_context("spawn")
     ours, theirs = context.Pipe()
     process = context.Process(target=target, args=(theirs, start), name=PROCESS_NAME, daemon=True)
-    with theirs, _interrupts_blocked():  # closed here, so that the pipe ends when the process does
+    # theirs is closed here, so that the pipe ends when the process does
+    with theirs, _interrupts_blocked(), _main_without_file_hidden():
         process.start()
     return process, ours
 
@@ -218,6 +221,21 @@ def _how(code: int) -> str:
     """How a process with this exit code ended."""
     how = f"killed by signal {-code}" if code < 0 else f"exit code {code}"
     return how + (": out of memory, or killed by hand" if code == -SIGKILL else "")
+
+
+@contextmanager
+def _main_without_file_hidden() -> Iterator[None]:
+    """Let processes start from a program that is read from standard input: they would look for its file, "<stdin>"."""
+    main = sys.modules["__main__"]
+    path = getattr(main, "__file__", None)
+    if path is None or getattr(main, "__spec__", None) is not None or Path(path).exists():
+        yield
+        return
+    del main.__file__
+    try:
+        yield
+    finally:
+        main.__file__ = path
 
 
 @contextmanager

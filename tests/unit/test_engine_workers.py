@@ -190,6 +190,13 @@ def test_a_script_without_the_main_guard_gets_the_cause(students: StudentFolders
     script.write_text(guarded, encoding="utf-8")
     ended = subprocess.run([sys.executable, str(script)], capture_output=True, text=True, check=True)
     assert ended.stdout == "done\n"
+    # a program from standard input is imported by no process, so it needs no guard
+    for path in tmp_path.glob("scores.*"):
+        path.unlink()
+    program = head + UNGUARDED[kind] + 'print("done")'
+    ended = subprocess.run([sys.executable, "-"], input=program, capture_output=True, text=True, check=True)
+    assert ended.stdout == "done\n"
+    assert "worker" not in ended.stderr
 
 
 @pytest.mark.skipif(not hasattr(os, "pidfd_open"), reason="needs process descriptors (Linux)")
