@@ -43,8 +43,8 @@ def score(run: Run, number: int) -> None:
                 run, here.scores, questions, partial(_rows, run, number, questions, strategy, model, "scoring the pool")
             )
         else:
-            explain = partial(_rows, run, number, questions, find_strategy("risk"), model, "explaining the pool")
             if not run.folder.is_done(here.greedy.path):
+                explain = partial(_rows, run, number, questions, find_strategy("risk"), model, "explaining the pool")
                 with run.folder.digests.recording(here.greedy.path):
                     _write(run, here.greedy, questions, explain)
                 run.progress.finish()

@@ -12,7 +12,7 @@ from edgeelad.records import Question, ReasoningTree
 from edgeelad.stages.run import Run
 
 # Questions that a worker gets at a time where there are few, each sampled several times: a hundred keep seven workers
-# busy. Blocks of 64 take 6 to 9 % less time, but sixty questions would then run on one core (docs/LOG.md).
+# busy. Blocks of 64 take up to a tenth less time, but sixty questions would then run on one core (docs/LOG.md).
 FEW_PER_BLOCK = 16
 
 
